@@ -1,0 +1,116 @@
+//! The catalogue: GPUs and clusters described in TOML, part of the binary.
+
+mod cluster;
+mod embedded;
+mod error;
+mod gpu;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod vehicles;
+
+use self::embedded::{CLUSTERS, GPUS, VEHICLE_ALIASES, VEHICLES};
+pub use self::error::CatalogueError;
+use self::error::nearest;
+use self::reader::{Section, parse};
+use crate::cluster::Cluster;
+use crate::gpu::Gpu;
+use crate::vehicle::VehicleCluster;
+
+/// A cluster of the catalogue.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a handful live at a time, and a plain variant matches without a box"
+)]
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClusterEntry {
+    /// Nodes of equal GPUs.
+    Nodes(Cluster),
+    /// Unequal vehicles.
+    Vehicles(VehicleCluster),
+}
+
+impl ClusterEntry {
+    /// Catalogue name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Nodes(cluster) => &cluster.name,
+            Self::Vehicles(cluster) => &cluster.name,
+        }
+    }
+}
+
+/// A cluster by its name in the catalogue or an alias of it (`clusterwith5member` for `vehicles-5`).
+///
+/// # Errors
+/// [`CatalogueError::UnknownName`] with the nearest name.
+pub fn cluster_from_catalogue(name: &str) -> Result<ClusterEntry, CatalogueError> {
+    let name = VEHICLE_ALIASES
+        .iter()
+        .find(|(alias, _)| *alias == name)
+        .map_or(name, |&(_, entry)| entry);
+    let text = CLUSTERS
+        .iter()
+        .chain(&VEHICLES)
+        .find(|(entry, _)| *entry == name)
+        .map(|&(_, text)| text);
+    cluster_from_toml(text.ok_or_else(|| unknown("cluster", name, &cluster_names()))?)
+}
+
+/// A cluster from the text of a file in the catalogue's form: `[[vehicle]]` tables, or a `gpu` (a catalogue name
+/// or a `[gpu]` table) with `[fabric]`, `[network]` and `[host]`.
+///
+/// # Errors
+/// [`CatalogueError`] with the place of the first error: unknown keys and names (with the nearest valid one),
+/// missing keys, numbers without a unit, constants without a source.
+pub fn cluster_from_toml(text: &str) -> Result<ClusterEntry, CatalogueError> {
+    let document = parse(text)?;
+    let is_vehicles = document.get_ref().keys().any(|key| key.get_ref() == "vehicle");
+    if is_vehicles {
+        let root = Section::root(text, &document, &vehicles::KEYS)?;
+        vehicles::read(&root).map(ClusterEntry::Vehicles)
+    } else {
+        let root = Section::root(text, &document, &cluster::KEYS)?;
+        cluster::read(&root).map(ClusterEntry::Nodes)
+    }
+}
+
+/// A GPU by its name in the catalogue.
+///
+/// # Errors
+/// [`CatalogueError::UnknownName`] with the nearest name.
+pub fn gpu_from_catalogue(name: &str) -> Result<Gpu, CatalogueError> {
+    let text = GPUS
+        .iter()
+        .find(|(entry, _)| *entry == name)
+        .map(|&(_, text)| text);
+    gpu_from_toml(text.ok_or_else(|| unknown("GPU", name, &gpu_names()))?)
+}
+
+/// A GPU from the text of a file in the catalogue's form.
+///
+/// # Errors
+/// [`CatalogueError`] with the place of the first error.
+pub fn gpu_from_toml(text: &str) -> Result<Gpu, CatalogueError> {
+    let document = parse(text)?;
+    gpu::read(&Section::root(text, &document, &gpu::KEYS)?)
+}
+
+/// Names of all clusters, those of GPUs first.
+pub fn cluster_names() -> Vec<&'static str> {
+    CLUSTERS.iter().chain(&VEHICLES).map(|&(name, _)| name).collect()
+}
+
+/// Names of all GPUs.
+pub fn gpu_names() -> Vec<&'static str> {
+    GPUS.iter().map(|&(name, _)| name).collect()
+}
+
+fn unknown(kind: &'static str, name: &str, known: &[&str]) -> CatalogueError {
+    CatalogueError::UnknownName {
+        kind,
+        name: name.to_owned(),
+        nearest: nearest(name, known.iter().copied()).map(str::to_owned),
+        known: known.join(", "),
+    }
+}

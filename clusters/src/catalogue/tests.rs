@@ -1,0 +1,393 @@
+use std::path::PathBuf;
+
+use steptime_models::{Bytes, Dtype};
+
+use super::*;
+use crate::cluster::ClusterError;
+use crate::fact::{Basis, Fact};
+
+fn nodes(name: &str) -> Cluster {
+    match cluster_from_catalogue(name).unwrap() {
+        ClusterEntry::Nodes(cluster) => cluster,
+        ClusterEntry::Vehicles(_) => panic!("{name} has no GPUs"),
+    }
+}
+
+fn vehicles(name: &str) -> VehicleCluster {
+    match cluster_from_catalogue(name).unwrap() {
+        ClusterEntry::Vehicles(cluster) => cluster,
+        ClusterEntry::Nodes(_) => panic!("{name} has GPUs"),
+    }
+}
+
+fn sourced(owner: &str, facts: &[Fact]) {
+    assert!(!facts.is_empty(), "{owner} has no facts");
+    for fact in facts {
+        assert!(fact.source.len() > 5, "{owner}: {} has no source", fact.what);
+    }
+}
+
+#[test]
+fn every_gpu_loads_with_a_source_for_every_constant() {
+    assert_eq!(gpu_names().len(), 8);
+    for name in gpu_names() {
+        let gpu = gpu_from_catalogue(name).unwrap();
+        assert_eq!(gpu.name, name);
+        sourced(name, &gpu.facts);
+        // 7 constants, 6 shares of the memory bandwidth, 3 others, 2 for each format.
+        assert_eq!(gpu.facts.len(), 16 + 2 * gpu.arithmetic.len(), "{name}");
+        let fp32 = gpu.peak(Dtype::Fp32).unwrap();
+        assert!(
+            gpu.arithmetic
+                .iter()
+                .all(|arithmetic| arithmetic.peak.value >= fp32),
+            "{name}"
+        );
+        assert!(
+            gpu.memory > Bytes(20 << 30) && gpu.context < Bytes(1 << 30),
+            "{name}"
+        );
+    }
+}
+
+/// Peaks follow from the silicon: fp32 is 2 FLOPs x lanes x SMs x clock, and all catalogued chips are within 9 %
+/// of it (the H100's clock is the one of its tensor peaks, below its highest).
+#[test]
+fn fp32_peaks_agree_with_multiprocessors_and_clock() {
+    for name in gpu_names() {
+        let gpu = gpu_from_catalogue(name).unwrap();
+        let lanes = if name.starts_with("a100") || name.starts_with("quadro") {
+            64.0
+        } else {
+            128.0
+        };
+        let computed = 2.0 * lanes * f64::from(gpu.sms) * gpu.clock_hz;
+        let peak = gpu.peak(Dtype::Fp32).unwrap();
+        assert!(
+            (peak / computed - 1.0).abs() < 0.09,
+            "{name}: {peak} against {computed}"
+        );
+    }
+}
+
+#[test]
+fn every_cluster_loads_with_a_source_for_every_constant() {
+    assert_eq!(cluster_names().len(), 11);
+    for name in cluster_names() {
+        let entry = cluster_from_catalogue(name).unwrap();
+        assert_eq!(entry.name(), name);
+        if let ClusterEntry::Nodes(cluster) = entry {
+            assert!(!cluster.source.is_empty());
+            sourced(name, &cluster.fabric.facts);
+            sourced(name, &cluster.host.facts);
+            assert_eq!(
+                (cluster.fabric.facts.len(), cluster.host.facts.len()),
+                match cluster.network {
+                    Some(_) => (9, 9),
+                    None => (10, 9),
+                }
+            );
+            if let Some(network) = &cluster.network {
+                sourced(name, &network.facts);
+            }
+        }
+    }
+}
+
+#[test]
+fn constants_arrive_in_si_units_with_their_provenance() {
+    let cluster = nodes("dgx-h100");
+    assert_eq!(cluster.gpu.name, "h100-80gb-sxm");
+    assert_eq!(cluster.gpu.peak(Dtype::Bf16), Some(989.4e12));
+    assert_eq!(cluster.gpu.l2, Bytes(50 << 20));
+    assert_eq!((cluster.gpus_per_node, cluster.nodes, cluster.gpus()), (8, 1, 8));
+    assert!((cluster.fabric.latency_s - 0.8e-6).abs() < 1e-18);
+    assert!((cluster.network.as_ref().unwrap().node_bandwidth() - 376e9).abs() < 1.0);
+    assert_eq!(cluster.host.launch_queue, 1024);
+    let peak = cluster
+        .gpu
+        .facts
+        .iter()
+        .find(|fact| fact.what == "peak.bf16")
+        .unwrap();
+    assert_eq!(
+        (peak.value.as_str(), peak.basis),
+        ("989.4 TFLOP/s", Basis::DataSheet)
+    );
+    let memory = cluster
+        .gpu
+        .facts
+        .iter()
+        .find(|fact| fact.what == "memory")
+        .unwrap();
+    assert_eq!(
+        (memory.value.as_str(), memory.basis),
+        ("79.10 GiB", Basis::Measured)
+    );
+}
+
+#[test]
+fn a_cluster_changes_size_within_its_hardware() {
+    let cluster = nodes("dgx-a100-80gb");
+    let larger = cluster.with_size(4, 2).unwrap();
+    assert_eq!((larger.nodes, larger.gpus_per_node, larger.gpus()), (4, 2, 8));
+    assert_eq!(
+        cluster.with_size(1, 16).unwrap_err().to_string(),
+        "dgx-a100-80gb: 16 GPUs of a node were asked for, but a node has 8"
+    );
+    assert_eq!(
+        nodes("rtx8000-pcie-4").with_size(2, 4).unwrap_err().to_string(),
+        "rtx8000-pcie-4: 2 nodes were asked for, but the cluster has no [network] between nodes"
+    );
+    assert!(matches!(cluster.with_size(0, 8), Err(ClusterError::Empty { .. })));
+}
+
+#[test]
+fn a_cluster_file_may_describe_its_own_gpu() {
+    let gpu = GPUS.iter().find(|(name, _)| *name == "a40").unwrap().1;
+    let gpu = gpu.replace("\n[", "\n[gpu.").replace("\"a40\"", "\"my-a40\"");
+    let base = CLUSTERS.iter().find(|(name, _)| *name == "a40-pcie-4").unwrap().1;
+    let text = format!("{}\n[gpu]\n{gpu}", base.replace("gpu = \"a40\"\n", ""));
+    let ClusterEntry::Nodes(cluster) = cluster_from_toml(&text).unwrap() else {
+        panic!("vehicles")
+    };
+    assert_eq!(cluster.gpu.name, "my-a40");
+    assert_eq!(cluster.gpu.peak(Dtype::Fp32), Some(37.4e12));
+}
+
+#[test]
+fn published_names_of_the_vehicle_clusters_are_aliases() {
+    assert_eq!(vehicles("clusterwith5member"), vehicles("vehicles-5"));
+    assert_eq!(vehicles("vehicles-7").dependencies.len(), 9);
+    assert_eq!(vehicles("vehicles-9").index("v9"), Some(8));
+}
+
+/// The published XML files: every number as their reader takes it (decimal text to the nearest double), every
+/// dependency in its order.
+#[test]
+fn vehicles_equal_the_published_files() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/seeds/data/swift");
+    for count in [3, 5, 7, 9] {
+        let path = folder.join(format!("clusterwith{count}member.xml"));
+        let Ok(xml) = std::fs::read_to_string(&path) else {
+            assert!(std::env::var_os("CI").is_none(), "{} is missing", path.display());
+            eprintln!(
+                "SKIPPED: {} is missing, the vehicles were not compared",
+                path.display()
+            );
+            return;
+        };
+        let cluster = vehicles(&format!("vehicles-{count}"));
+        let elements = |name: &str| -> Vec<String> {
+            xml.split('<')
+                .filter(|element| element.starts_with(&format!("{name} ")))
+                .map(str::to_owned)
+                .collect()
+        };
+        let published = elements("vehicle");
+        assert_eq!(published.len(), cluster.vehicles.len());
+        for (element, vehicle) in published.iter().zip(&cluster.vehicles) {
+            assert_eq!(attribute(element, "id"), vehicle.id);
+            for (name, value) in [
+                ("memory", vehicle.memory),
+                ("comp_capability", vehicle.compute),
+                ("comm_capability", vehicle.communication),
+            ] {
+                let expected: f64 = attribute(element, name).parse().unwrap();
+                assert_eq!(
+                    value.to_bits(),
+                    expected.to_bits(),
+                    "{count} {} {name}",
+                    vehicle.id
+                );
+            }
+        }
+        let order: Vec<_> = elements("dependency")
+            .iter()
+            .map(|element| {
+                let index = |name| cluster.index(attribute(element, name)).unwrap();
+                (index("source"), index("target"))
+            })
+            .collect();
+        assert_eq!(cluster.dependencies, order);
+    }
+}
+
+fn attribute<'a>(element: &'a str, name: &str) -> &'a str {
+    let (_, rest) = element.split_once(&format!(" {name}=\"")).unwrap();
+    rest.split_once('"').unwrap().0
+}
+
+#[test]
+fn unknown_names_are_answered_with_the_nearest() {
+    let message = |name| cluster_from_catalogue(name).unwrap_err().to_string();
+    assert_eq!(
+        message("dgxh100"),
+        "unknown cluster `dgxh100`; did you mean `dgx-h100`?; known: rtx8000-pcie-4, a5000-pcie-2, a40-pcie-4, \
+         dgx-a100-40gb, dgx-a100-80gb, dgx-h100, h100-efa, vehicles-3, vehicles-5, vehicles-7, vehicles-9"
+    );
+    assert!(
+        gpu_from_catalogue("h100")
+            .unwrap_err()
+            .to_string()
+            .contains("did you mean `h100-80gb-sxm`?")
+    );
+    assert!(!message("###").contains("did you mean"));
+}
+
+/// A catalogue text with one passage replaced.
+fn changed(text: &str, from: &str, to: &str) -> String {
+    assert_eq!(text.matches(from).count(), 1, "`{from}` must occur once");
+    text.replace(from, to)
+}
+
+const GPU: &str = include_str!("fixtures/gpu.toml");
+const CLUSTER: &str = include_str!("fixtures/cluster.toml");
+
+fn cluster_error(from: &str, to: &str) -> String {
+    cluster_from_toml(&changed(CLUSTER, from, to))
+        .unwrap_err()
+        .to_string()
+}
+
+fn gpu_error(from: &str, to: &str) -> String {
+    gpu_from_toml(&changed(GPU, from, to)).unwrap_err().to_string()
+}
+
+#[test]
+fn the_fixtures_are_right_before_they_are_changed() {
+    cluster_from_toml(CLUSTER).unwrap();
+    gpu_from_toml(GPU).unwrap();
+}
+
+#[test]
+fn malformed_clusters_are_explained() {
+    assert_eq!(
+        cluster_error("latency = \"0.8 us\"", "latenzy = \"0.8 us\""),
+        "line 10, column 1: unknown key `latenzy` in [fabric]; did you mean `latency`?; allowed: kind, \
+         bandwidth, latency, launch, shared_bandwidth, bus_bandwidth, source, basis"
+    );
+    assert_eq!(
+        cluster_error("latency = \"0.8 us\"", "latency = 0.8"),
+        "line 10, column 11: `fabric.latency`: found the number 0.8, expected an amount and its unit in quotes, \
+         e.g. \"2.5 us\""
+    );
+    assert_eq!(
+        cluster_error("latency = \"0.8 us\"", "latency = \"0.8 GB\""),
+        "line 10, column 11: `fabric.latency`: `GB` in `0.8 GB` is not a unit of time; allowed are s, ms, us, \
+         ns, ps, like \"2.5 us\""
+    );
+    assert_eq!(
+        cluster_error("latency = \"0.8 us\"\n", ""),
+        "line 7, column 1: `latency` is missing in [fabric]"
+    );
+    assert_eq!(
+        cluster_error("gpu = \"h100-80gb-sxm\"", "gpu = \"h100-sxm\""),
+        "line 2, column 7: `gpu`: unknown GPU `h100-sxm`; did you mean `h100-80gb-sxm`?; known: \
+         quadro-rtx-8000, rtx-a5000, a40, a100-40gb-sxm, a100-80gb-sxm, a100-40gb-pcie, a100-80gb-pcie, \
+         h100-80gb-sxm"
+    );
+    assert_eq!(
+        cluster_error("gpus_per_node = 8", "gpus_per_node = 0"),
+        "line 3, column 17: `gpus_per_node`: found the number 0, expected a whole number from 1"
+    );
+    assert_eq!(
+        cluster_error("nodes = 1\n", "nodes = 2\n"),
+        "line 4, column 9: `nodes` is 2, but the file has no [network] between nodes"
+    );
+    assert_eq!(
+        cluster_error("kind = \"nvswitch\"", "kind = \"nv-switch\""),
+        "line 9, column 8: `fabric.kind`: unknown `nv-switch`; did you mean `nvswitch`?; allowed: nvswitch, \
+         nvlink-bridge, pcie"
+    );
+    assert_eq!(
+        cluster_error("all_reduce = \"400 GB/s\"", "all_reduce = \"401 GB/s\""),
+        "line 16, column 14: `fabric.bus_bandwidth.all_reduce` is more than `fabric.bandwidth`, which must be \
+         the best of them"
+    );
+    assert_eq!(
+        cluster_error("gpus_per_node = 8", "gpus_per_node 8"),
+        "line 3, column 15: not TOML: key with no value, expected `=`"
+    );
+}
+
+#[test]
+fn malformed_gpus_are_explained() {
+    assert_eq!(
+        gpu_error("elementwise = 0.9", "elementwise = 1.9"),
+        "line 32, column 15: `achievable.memory.elementwise`: found the number 1.9, expected a number above 0 \
+         and at most 1, e.g. 0.75"
+    );
+    assert_eq!(
+        gpu_error("architecture = \"hopper\"", "architecture = \"hoper\""),
+        "line 3, column 16: `architecture`: unknown `hoper`; did you mean `hopper`?; allowed: turing, ampere, \
+         ada, hopper"
+    );
+    assert_eq!(
+        gpu_error("tf32 = \"400 TFLOP/s\"\n", ""),
+        "line 27, column 1: unknown key `tf32` in [achievable.gemm]; did you mean `fp32`?; allowed: fp32, source, \
+         basis"
+    );
+    assert_eq!(
+        gpu_error("memory_bandwidth = \"3 TB/s\"", "memory_bandwidth = \"0 TB/s\""),
+        "line 8, column 20: `memory_bandwidth`: found \"0 TB/s\", expected more than zero, e.g. \"3.35 TB/s\" or \
+         \"400 Gbit/s\""
+    );
+    assert_eq!(
+        gpu_error("basis = \"measured\"", "basis = \"guessed\""),
+        "line 11, column 66: `context.basis`: found the text \"guessed\", allowed: measured, fitted, data-sheet"
+    );
+}
+
+#[test]
+fn a_constant_without_a_source_is_refused() {
+    assert_eq!(
+        gpu_error("[peak]\nsource = \"its data sheet\"", "[peak]"),
+        "line 14, column 8: `peak.fp32` has no source; write `source = \"...\"` in [peak], or `fp32 = { value = \
+         ..., source = \"...\" }`"
+    );
+    assert_eq!(
+        gpu_error(
+            "\"hopper\"\nsource = \"its data sheet\"",
+            "\"hopper\"\nsource = \" \""
+        ),
+        "line 4, column 10: `source`: found the text \" \", expected where the values come from"
+    );
+    assert_eq!(
+        cluster_error("source = \"nobody built it\"\n", ""),
+        "line 1, column 1: the file has no source; write `source = \"...\"` at its top"
+    );
+}
+
+#[test]
+fn malformed_vehicles_are_explained() {
+    let base = VEHICLES.iter().find(|(name, _)| *name == "vehicles-5").unwrap().1;
+    let message = |from: &str, to: &str| {
+        cluster_from_toml(&changed(base, from, to))
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        message(
+            "{ before = \"v3\", after = \"v4\" }",
+            "{ before = \"v3\", after = \"v6\" }"
+        ),
+        "line 6, column 30: `dependencies[2].after`: no vehicle `v6`; known: v1, v2, v3, v4, v5"
+    );
+    assert_eq!(
+        message(
+            "{ before = \"v3\", after = \"v4\" }",
+            "{ before = \"v3\", after = \"v1\" }"
+        ),
+        "line 3, column 16: the dependencies form a cycle: no path of vehicles can keep them"
+    );
+    assert_eq!(
+        message("id = \"v2\"", "id = \"v1\""),
+        "line 16, column 6: a second vehicle `v1`; ids must differ"
+    );
+    assert_eq!(
+        message("memory = \"3.2 GB\"", "memory = 3.2e9"),
+        "line 23, column 10: `vehicle[2].memory`: found the number 3.2e9, expected an amount and its unit in \
+         quotes, e.g. \"80 GiB\""
+    );
+}

@@ -1,0 +1,44 @@
+//! GPUs, nodes and links, and what operations and collectives cost on them.
+//!
+//! The catalogue ([`cluster_from_catalogue`], [`gpu_from_catalogue`]) holds constants only, each with its source.
+//! [`price()`] turns an operation, described by shape, into a duration on a GPU; [`collective()`] and
+//! [`point_to_point`] turn a transfer into a fixed time and a number of bytes on the links. Sharing of links
+//! between transfers is not priced here: the event engine does it.
+//!
+//! **Invariant**: no model, plan or schedule is known here, and no constant is tuned to whole training steps.
+//!
+//! ```
+//! use steptime_clusters::{ClusterEntry, cluster_from_catalogue, price};
+//! use steptime_models::{Dtype, Kernel};
+//!
+//! let ClusterEntry::Nodes(cluster) = cluster_from_catalogue("dgx-h100")? else { unreachable!() };
+//! let kernel = Kernel::Gemm { batch: 1, m: 4096, n: 4096, k: 4096, dtype: Dtype::Bf16 };
+//! let price = price(&cluster.gpu, &cluster.host, &kernel)?;
+//! assert!(price.seconds > 139e-6 && price.seconds < 278e-6); // between the peak and half of it
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod catalogue;
+mod cluster;
+mod collective;
+mod fact;
+mod gpu;
+mod price;
+mod vehicle;
+
+pub use catalogue::{
+    CatalogueError, ClusterEntry, cluster_from_catalogue, cluster_from_toml, cluster_names,
+    gpu_from_catalogue, gpu_from_toml, gpu_names,
+};
+pub use cluster::{
+    BusBandwidth, Cluster, ClusterError, ExecutionStyle, Fabric, FabricKind, Host, LaunchCost, Network,
+    NetworkKind,
+};
+pub use collective::{Algorithm, CollectiveKind, Placement, Transfer, collective, point_to_point};
+pub use fact::{Basis, Constant, Fact, FactId};
+pub use gpu::{Achievable, Arithmetic, Gpu, GpuArchitecture, MemoryFractions};
+pub use price::{
+    AttentionShape, ConvolutionShape, FactRef, GemmShape, Price, PriceError, attention, component,
+    convolution, embedding, gemm, host_copy, memory_bound, optimizer, price,
+};
+pub use vehicle::{Vehicle, VehicleCluster};

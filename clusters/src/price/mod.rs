@@ -1,0 +1,193 @@
+//! What an operation costs on a GPU: one plain function for each kind of kernel.
+
+mod attention;
+mod convolution;
+mod gemm;
+mod memory;
+mod roofline;
+#[cfg(test)]
+mod tests;
+
+use steptime_models::{Bytes, Dtype, Flops, Kernel};
+use thiserror::Error;
+
+pub use self::attention::{AttentionShape, attention};
+pub use self::convolution::{ConvolutionShape, convolution};
+pub use self::gemm::{GemmShape, gemm};
+pub use self::memory::{embedding, host_copy, memory_bound, optimizer};
+use self::roofline::roofline;
+use crate::cluster::Host;
+use crate::fact::{Basis, Fact, FactId};
+use crate::gpu::{Arithmetic, Gpu, format_name};
+
+/// Whose list holds the fact that a price rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FactRef {
+    /// [`Gpu::facts`].
+    Gpu(FactId),
+    /// [`Host::facts`].
+    Host(FactId),
+}
+
+/// The duration of an operation on the device and what the number rests on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Price {
+    /// From the start of the first to the end of the last kernel, seconds.
+    pub seconds: f64,
+    /// How strong its ground is.
+    pub basis: Basis,
+    /// The constant that decides it.
+    pub fact: FactRef,
+}
+
+impl Price {
+    /// The fact that decides the price, for the GPU and host that it was asked for.
+    pub fn fact<'a>(&self, gpu: &'a Gpu, host: &'a Host) -> Option<&'a Fact> {
+        match self.fact {
+            FactRef::Gpu(id) => gpu.facts.get(id.0),
+            FactRef::Host(id) => host.facts.get(id.0),
+        }
+    }
+}
+
+/// An operation that cannot run on the GPU.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PriceError {
+    /// The GPU does not compute in the format.
+    #[error("{gpu} ({architecture}) does not compute in {format}; it computes in {supported}")]
+    UnsupportedFormat {
+        /// Catalogue name.
+        gpu: String,
+        /// Generation.
+        architecture: String,
+        /// Format asked for.
+        format: &'static str,
+        /// Formats that it computes in, separated by commas.
+        supported: String,
+    },
+}
+
+/// Duration of a kernel on the device; the host's work to launch it is [`Host::launch_s`].
+///
+/// # Errors
+/// [`PriceError`] when the GPU does not compute in the kernel's format.
+pub fn price(gpu: &Gpu, host: &Host, kernel: &Kernel) -> Result<Price, PriceError> {
+    match *kernel {
+        Kernel::Gemm {
+            batch,
+            m,
+            n,
+            k,
+            dtype,
+        } => gemm(
+            gpu,
+            GemmShape {
+                batch,
+                m,
+                n,
+                k,
+                dtype,
+            },
+        ),
+        Kernel::Attention {
+            batch,
+            heads,
+            kv_heads,
+            query_length,
+            key_length,
+            head_dim,
+            causal,
+            pass,
+            dtype,
+        } => attention(
+            gpu,
+            AttentionShape {
+                batch,
+                heads,
+                kv_heads,
+                query_length,
+                key_length,
+                head_dim,
+                causal,
+                pass,
+                dtype,
+            },
+        ),
+        Kernel::Convolution {
+            batch,
+            in_channels,
+            out_channels,
+            out_height,
+            out_width,
+            kernel_height,
+            kernel_width,
+            groups,
+            traffic,
+            dtype,
+        } => convolution(
+            gpu,
+            ConvolutionShape {
+                batch,
+                in_channels,
+                out_channels,
+                out_height,
+                out_width,
+                kernel_height,
+                kernel_width,
+                groups,
+                traffic,
+                dtype,
+            },
+        ),
+        Kernel::MemoryBound { kind, read, written } => Ok(memory_bound(gpu, kind, read + written)),
+        Kernel::Embedding {
+            tokens,
+            width,
+            vocabulary,
+            pass,
+            dtype,
+        } => Ok(embedding(gpu, tokens, width, vocabulary, pass, dtype)),
+        Kernel::Optimizer {
+            parameters,
+            bytes_per_parameter,
+        } => Ok(optimizer(gpu, parameters, bytes_per_parameter)),
+        Kernel::HostCopy { bytes, pinned } => Ok(host_copy(gpu, host, bytes, pinned)),
+        Kernel::Component { flops, dtype } => component(gpu, flops, dtype),
+    }
+}
+
+/// Work known only by its FLOPs: latency + FLOPs / (peak x fraction of large matrix products).
+///
+/// # Errors
+/// [`PriceError`] when the GPU does not compute in the format.
+pub fn component(gpu: &Gpu, flops: Flops, dtype: Dtype) -> Result<Price, PriceError> {
+    let arithmetic = arithmetic_of(gpu, dtype)?;
+    let work = roofline::Work {
+        amount: flops.0 as f64,
+        peak: arithmetic.peak.value,
+        fraction: arithmetic.gemm,
+    };
+    Ok(roofline(
+        gpu,
+        Some(work),
+        Bytes(0),
+        gpu.achievable.memory.elementwise,
+    ))
+}
+
+/// The GPU's arithmetic in a format, or an error that names what it has.
+fn arithmetic_of(gpu: &Gpu, dtype: Dtype) -> Result<&Arithmetic, PriceError> {
+    gpu.arithmetic(dtype).ok_or_else(|| {
+        let supported: Vec<_> = gpu
+            .arithmetic
+            .iter()
+            .map(|arithmetic| format_name(arithmetic.dtype))
+            .collect();
+        PriceError::UnsupportedFormat {
+            gpu: gpu.name.clone(),
+            architecture: gpu.architecture.to_string(),
+            format: format_name(dtype),
+            supported: supported.join(", "),
+        }
+    })
+}

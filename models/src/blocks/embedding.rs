@@ -1,0 +1,217 @@
+//! From token ids and images to activations.
+
+use super::pointwise::add;
+use crate::operation::{Kernel, MemoryBoundKind, Operation, Pass};
+use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names, single};
+use crate::units::{Bytes, product, total};
+
+/// From this many ids on, PyTorch sorts them before it adds their gradients up.
+const SORTED_FROM: u64 = 3073;
+
+/// Rows of a table for token ids: keeps the ids.
+///
+/// Backward makes a gradient of the whole table: a zero fill and one kernel for few ids; for more than 3,072 a zero
+/// fill, about four launches of a radix sort, and about seven that find segments, sum them and scatter the sums.
+pub(crate) fn lookup(tape: &mut Tape<'_>, ids: Tensor, vocabulary: u64, width: u64) -> Tensor {
+    let y = tape.activation("embedding.tokens.output", ids.values(), width);
+    rows_of_table(tape, names!("embedding.tokens"), &[ids], y, vocabulary);
+    y
+}
+
+/// Learned positions of a sequence, added to each sequence of the batch. The ids are a constant of the model. The
+/// gradient is summed over the batch before it goes to the table.
+pub(crate) fn position_lookup(tape: &mut Tape<'_>, x: Tensor, length: u64, table: u64) -> Tensor {
+    let rows = tape.activation("embedding.positions.output", length, x.width);
+    rows_of_table(tape, names!("embedding.positions"), &[], rows, table);
+    let names = names!("embedding.positions.expand");
+    let expanded = tape.view(rows, rows.rows, rows.width);
+    let sum = memory(names.grad, MemoryBoundKind::Reduction, x.bytes(), rows.bytes());
+    let one_sequence = x.rows == length;
+    tape.record(&Step {
+        names,
+        forward: &[],
+        reads: &[],
+        saves: &[],
+        inputs: &[rows],
+        outputs: &[expanded],
+        backward: if one_sequence {
+            &[]
+        } else {
+            std::slice::from_ref(&sum)
+        },
+        scratch: 0,
+        gradient: if one_sequence {
+            Gradient::Passed
+        } else {
+            Gradient::New
+        },
+    });
+    add(tape, names!("embedding.add_positions"), x, expanded)
+}
+
+/// Fills `y` from a table of `vocabulary` rows, by `ids` that are kept.
+fn rows_of_table(tape: &mut Tape<'_>, names: Names, ids: &[Tensor], y: Tensor, vocabulary: u64) {
+    let (tokens, width, dtype) = (y.rows, y.width, tape.shape.activation);
+    let kernel = |pass| Kernel::Embedding {
+        tokens,
+        width,
+        vocabulary,
+        pass,
+        dtype,
+    };
+    let launches = if tokens < SORTED_FROM { 2 } else { 12 };
+    tape.record(&Step {
+        names,
+        forward: &[single(names.op, kernel(Pass::Forward))],
+        reads: ids,
+        saves: ids,
+        inputs: &[],
+        outputs: &[y],
+        backward: &[Operation {
+            launches,
+            ..single(names.grad_weight, kernel(Pass::Backward))
+        }],
+        scratch: 0,
+        gradient: Gradient::New,
+    });
+}
+
+/// The grid of patches of an image.
+#[derive(Clone, Copy)]
+pub(crate) struct Patches {
+    pub(crate) channels: u64,
+    /// Pixels a side of a patch.
+    pub(crate) size: u64,
+    /// Patches a side of the image.
+    pub(crate) side: u64,
+    pub(crate) width: u64,
+}
+
+/// Projection of patches by a convolution with a stride of its own size: keeps the image. Images are batch rows of
+/// channels * height * width values; the result has a row for each patch.
+///
+/// Backward: the gradient copied into the convolution's layout, the gradient of the filter, and the sum for that of
+/// the bias. An image needs no gradient.
+pub(crate) fn patches(tape: &mut Tape<'_>, image: Tensor, grid: &Patches) -> Tensor {
+    let names = names!("patches.convolution");
+    let y = tape.activation(
+        names.output,
+        product(&[image.rows, grid.side, grid.side]),
+        grid.width,
+    );
+    let value = tape.activation_bytes();
+    let filter = product(&[grid.channels, grid.size, grid.size, grid.width, value]);
+    let convolution = Kernel::Convolution {
+        batch: image.rows,
+        in_channels: grid.channels,
+        out_channels: grid.width,
+        out_height: grid.side,
+        out_width: grid.side,
+        kernel_height: grid.size,
+        kernel_width: grid.size,
+        groups: 1,
+        traffic: Bytes(total(&[image.bytes(), filter, y.bytes()])),
+        dtype: tape.shape.compute,
+    };
+    let bias = product(&[grid.width, value]);
+    tape.record(&Step {
+        names,
+        forward: &[single(names.op, convolution)],
+        reads: &[image],
+        saves: &[image],
+        inputs: &[],
+        outputs: &[y],
+        backward: &[
+            memory(
+                "patches.convolution.grad_layout",
+                MemoryBoundKind::Fill,
+                y.bytes(),
+                y.bytes(),
+            ),
+            single(names.grad_weight, convolution),
+            memory(names.grad_bias, MemoryBoundKind::Reduction, y.bytes(), bias),
+        ],
+        scratch: y.bytes(),
+        gradient: Gradient::New,
+    });
+    y
+}
+
+/// The class token put before the patches of each image: a concatenation. Backward sums the class token's gradient
+/// over the batch and hands the rest on as a view.
+pub(crate) fn class_token(tape: &mut Tape<'_>, x: Tensor, batch: u64) -> Tensor {
+    let names = names!("embedding.class_token");
+    let y = tape.activation(names.output, total(&[x.rows, batch]), x.width);
+    let row = product(&[x.width, x.value_bytes]);
+    tape.record(&Step {
+        names,
+        forward: &[memory(
+            names.op,
+            MemoryBoundKind::Fill,
+            total(&[x.bytes(), row]),
+            y.bytes(),
+        )],
+        reads: &[x],
+        saves: &[],
+        inputs: &[x],
+        outputs: &[y],
+        backward: &[memory(
+            names.grad,
+            MemoryBoundKind::Reduction,
+            product(&[batch, row]),
+            row,
+        )],
+        scratch: 0,
+        gradient: Gradient::Passed,
+    });
+    y
+}
+
+/// Learned positions, a parameter of `length` used rows, added to each sequence. Backward sums over the batch.
+pub(crate) fn positions(tape: &mut Tape<'_>, x: Tensor, length: u64) -> Tensor {
+    let names = names!("embedding.add_positions");
+    let y = tape.activation(names.output, x.rows, x.width);
+    let table = product(&[length, x.width, x.value_bytes]);
+    tape.record(&Step {
+        names,
+        forward: &[memory(
+            names.op,
+            MemoryBoundKind::Elementwise,
+            total(&[x.bytes(), table]),
+            y.bytes(),
+        )],
+        reads: &[x],
+        saves: &[],
+        inputs: &[x],
+        outputs: &[y],
+        backward: &[memory(names.grad, MemoryBoundKind::Reduction, y.bytes(), table)],
+        scratch: 0,
+        gradient: Gradient::Passed,
+    });
+    y
+}
+
+/// The class token's row of each image: a view forward; backward fills a gradient of all tokens with zeros and
+/// copies these rows into it.
+pub(crate) fn first_token(tape: &mut Tape<'_>, x: Tensor, batch: u64) -> Tensor {
+    let names = names!("head.class_token");
+    let y = tape.view(x, batch, x.width);
+    let fill = memory(
+        names.grad,
+        MemoryBoundKind::Fill,
+        y.bytes(),
+        total(&[x.bytes(), y.bytes()]),
+    );
+    tape.record(&Step {
+        names,
+        forward: &[],
+        reads: &[],
+        saves: &[],
+        inputs: &[x],
+        outputs: &[y],
+        backward: &[Operation { launches: 2, ..fill }],
+        scratch: 0,
+        gradient: Gradient::New,
+    });
+    y
+}

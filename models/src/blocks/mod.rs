@@ -1,0 +1,22 @@
+//! Primitives from which the families build their layers: each records what PyTorch's eager mode launches for one
+//! line of a module's `forward`, what autograd keeps for it, and what its backward launches.
+//!
+//! Traffic counts each tensor that a kernel reads or writes once. Parameters are in the format of the
+//! activations. Masks of dropout take one byte a value, norm statistics are 32-bit floats, indices 64-bit
+//! integers.
+
+mod attention;
+mod embedding;
+mod linear;
+mod loss;
+mod norm;
+mod pointwise;
+mod routing;
+
+pub(crate) use attention::{Attention, attention, split_columns, split_in_projection, split_to_copies};
+pub(crate) use embedding::{Patches, class_token, first_token, lookup, patches, position_lookup, positions};
+pub(crate) use linear::linear;
+pub(crate) use loss::cross_entropy;
+pub(crate) use norm::{layer_norm, rms_norm};
+pub(crate) use pointwise::{activation, add, cast, copy, dropout, multiply, rotary};
+pub(crate) use routing::{Switch, switch_feed_forward};

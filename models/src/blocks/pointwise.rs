@@ -1,0 +1,212 @@
+//! Element-by-element operations and copies.
+
+use crate::operation::{MemoryBoundKind, Operation};
+use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory};
+use crate::units::{product, total};
+
+const ELEMENTWISE: MemoryBoundKind = MemoryBoundKind::Elementwise;
+
+/// GELU or SiLU: keeps its input.
+pub(crate) fn activation(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
+    let y = tape.activation(names.output, x.rows, x.width);
+    tape.record(&Step {
+        names,
+        forward: &[memory(names.op, ELEMENTWISE, x.bytes(), y.bytes())],
+        reads: &[x],
+        saves: &[x],
+        inputs: &[x],
+        outputs: &[y],
+        backward: &[memory(
+            names.grad,
+            ELEMENTWISE,
+            total(&[y.bytes(), x.bytes()]),
+            x.bytes(),
+        )],
+        scratch: 0,
+        gradient: Gradient::New,
+    });
+    y
+}
+
+/// Residual addition. Keeps nothing, and hands its gradient to both sides as it is.
+pub(crate) fn add(tape: &mut Tape<'_>, names: Names, a: Tensor, b: Tensor) -> Tensor {
+    let y = tape.activation(names.output, a.rows, a.width);
+    tape.record(&Step {
+        names,
+        forward: &[memory(
+            names.op,
+            ELEMENTWISE,
+            total(&[a.bytes(), b.bytes()]),
+            y.bytes(),
+        )],
+        reads: &[a, b],
+        saves: &[],
+        inputs: &[a, b],
+        outputs: &[y],
+        backward: &[],
+        scratch: 0,
+        gradient: Gradient::Passed,
+    });
+    y
+}
+
+/// Product of two tensors of one shape: keeps both. Backward is a product for each.
+pub(crate) fn multiply(tape: &mut Tape<'_>, names: Names, a: Tensor, b: Tensor) -> Tensor {
+    let y = tape.activation(names.output, a.rows, a.width);
+    let bytes = y.bytes();
+    let both = memory(
+        names.grad,
+        ELEMENTWISE,
+        product(&[4, bytes]),
+        product(&[2, bytes]),
+    );
+    tape.record(&Step {
+        names,
+        forward: &[memory(
+            names.op,
+            ELEMENTWISE,
+            total(&[a.bytes(), b.bytes()]),
+            bytes,
+        )],
+        reads: &[a, b],
+        saves: &[a, b],
+        inputs: &[a, b],
+        outputs: &[y],
+        backward: &[Operation { launches: 2, ..both }],
+        scratch: 0,
+        gradient: Gradient::New,
+    });
+    y
+}
+
+/// Dropout: keeps a mask of one byte a value. Nothing at all outside training or where the model has none
+/// (PyTorch returns the input itself for a probability of zero).
+pub(crate) fn dropout(tape: &mut Tape<'_>, names: Names, x: Tensor, active: bool) -> Tensor {
+    if !active || !tape.shape.training {
+        return x;
+    }
+    let y = tape.tensor(names.output, x.rows, x.width, x.value_bytes);
+    let mask = tape.tensor(names.mask, x.rows, x.width, 1);
+    tape.record(&Step {
+        names,
+        forward: &[memory(
+            names.op,
+            ELEMENTWISE,
+            x.bytes(),
+            total(&[y.bytes(), mask.bytes()]),
+        )],
+        reads: &[x],
+        saves: &[mask],
+        inputs: &[x],
+        outputs: &[y],
+        backward: &[memory(
+            names.grad,
+            ELEMENTWISE,
+            total(&[y.bytes(), mask.bytes()]),
+            x.bytes(),
+        )],
+        scratch: 0,
+        gradient: Gradient::New,
+    });
+    y
+}
+
+/// Multiplication by a constant, out of place or in place. Keeps nothing.
+pub(super) fn scale(tape: &mut Tape<'_>, names: Names, x: Tensor, in_place: bool) -> Tensor {
+    let y = if in_place {
+        tape.view(x, x.rows, x.width)
+    } else {
+        tape.tensor(names.output, x.rows, x.width, x.value_bytes)
+    };
+    same_shape(tape, names, x, y, 0);
+    y
+}
+
+/// Causal mask over score rows (`torch.where` or an added mask of `mask_bytes`). The mask is shared by all layers,
+/// so nothing is kept.
+pub(super) fn mask(tape: &mut Tape<'_>, names: Names, x: Tensor, mask_bytes: u64) -> Tensor {
+    let y = tape.tensor(names.output, x.rows, x.width, x.value_bytes);
+    same_shape(tape, names, x, y, mask_bytes);
+    y
+}
+
+/// One element-wise kernel forward and one backward, nothing kept, `extra` bytes of a constant read in both.
+fn same_shape(tape: &mut Tape<'_>, names: Names, x: Tensor, y: Tensor, extra: u64) {
+    tape.record(&Step {
+        names,
+        forward: &[memory(
+            names.op,
+            ELEMENTWISE,
+            total(&[x.bytes(), extra]),
+            y.bytes(),
+        )],
+        reads: &[x],
+        saves: &[],
+        inputs: &[x],
+        outputs: &[y],
+        backward: &[memory(
+            names.grad,
+            ELEMENTWISE,
+            total(&[y.bytes(), extra]),
+            x.bytes(),
+        )],
+        scratch: 0,
+        gradient: Gradient::New,
+    });
+}
+
+/// Copy into another layout; so is its backward.
+pub(crate) fn copy(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
+    let y = tape.tensor(names.output, x.rows, x.width, x.value_bytes);
+    tape.record(&Step {
+        names,
+        forward: &[memory(names.op, MemoryBoundKind::Fill, x.bytes(), y.bytes())],
+        reads: &[x],
+        saves: &[],
+        inputs: &[x],
+        outputs: &[y],
+        backward: &[memory(names.grad, MemoryBoundKind::Fill, y.bytes(), x.bytes())],
+        scratch: 0,
+        gradient: Gradient::New,
+    });
+    y
+}
+
+/// Conversion to a format of `value_bytes`; nothing if it is of that size already. Its gradient is converted back.
+pub(crate) fn cast(tape: &mut Tape<'_>, names: Names, x: Tensor, value_bytes: u64) -> Tensor {
+    if x.value_bytes == value_bytes {
+        return x;
+    }
+    let y = tape.tensor(names.output, x.rows, x.width, value_bytes);
+    same_shape(tape, names, x, y, 0);
+    y
+}
+
+/// Rotary position embedding of queries or keys, as Llama's code spells it: `x * cos + rotate_half(x) * sin`.
+///
+/// Forward, 5 launches: product with cos, negation of one half, concatenation, product with sin, sum. Backward, 9:
+/// product with sin; negation of one half; a zero fill and a copy for each of the two slices, and their sum;
+/// product with cos; sum of the two branches. In units of `x`, forward reads 5.5 and writes 4.5 times, backward
+/// reads and writes 7.5 times. The tables of cos and sin are shared by all layers; nothing is kept.
+pub(crate) fn rotary(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
+    let y = tape.activation(names.output, x.rows, x.width);
+    let times = |halves: u64| product(&[halves, x.bytes() / 2]);
+    tape.record(&Step {
+        names,
+        forward: &[Operation {
+            launches: 5,
+            ..memory(names.op, ELEMENTWISE, times(11), times(9))
+        }],
+        reads: &[x],
+        saves: &[],
+        inputs: &[x],
+        outputs: &[y],
+        backward: &[Operation {
+            launches: 9,
+            ..memory(names.grad, ELEMENTWISE, times(15), times(15))
+        }],
+        scratch: 0,
+        gradient: Gradient::New,
+    });
+    y
+}

@@ -1,0 +1,51 @@
+//! Architectures as the simulator sees them: exact parameters, the operations of forward and backward, and the
+//! tensors kept between the two.
+//!
+//! A [`Model`] comes from the embedded catalogue ([`Model::from_catalogue`]) or from a user's file of the same
+//! form ([`Model::from_toml`]). It is a list of [`Layer`]s; [`Model::work`] expands one of them for a micro-batch
+//! into a [`LayerWork`]: operations described by shape, never by time. What an operation costs is the business
+//! of whoever knows the hardware.
+//!
+//! **Invariant**: this crate knows no hardware, no parallelism and no clock, and does no input or output; the
+//! catalogue is part of the binary.
+//!
+//! ```
+//! use steptime_models::{AttentionKind, Dtype, Model, Overrides, WorkShape};
+//!
+//! let model = Model::from_catalogue("gpt2", &Overrides::none())?;
+//! assert_eq!(model.parameters(), 124_439_808);
+//! let shape = WorkShape {
+//!     micro_batch: 4,
+//!     sequence_length: 1024,
+//!     compute: Dtype::Bf16,
+//!     activation: Dtype::Bf16,
+//!     attention: AttentionKind::Flash,
+//!     training: true,
+//! };
+//! let block = model.work(1, &shape);
+//! assert!(block.backward_flops() > block.forward_flops());
+//! # Ok::<(), steptime_models::ModelError>(())
+//! ```
+
+mod blocks;
+mod catalogue;
+mod component;
+mod document;
+mod error;
+mod families;
+mod model;
+mod operation;
+mod overrides;
+mod quantity;
+mod tape;
+mod units;
+
+pub use catalogue::catalogue_names;
+pub use component::{Component, ComponentGraph, Partition};
+pub use error::{ModelError, Place};
+pub use families::Family;
+pub use model::{AttentionKind, Layer, LayerRole, Model, Parameter, Sample, WorkShape};
+pub use operation::{Dtype, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor};
+pub use overrides::{FieldValue, Overrides};
+pub use quantity::{Dimension, UnitError, parse_quantity};
+pub use units::{Bytes, Flops};

@@ -1,0 +1,250 @@
+//! Architectures as lists of layers with exact parameters, and the work of each layer.
+
+use std::sync::Arc;
+
+use crate::catalogue;
+use crate::component::ComponentGraph;
+use crate::document::Section;
+use crate::error::ModelError;
+use crate::families::{Architecture, Family};
+use crate::operation::{Dtype, LayerWork};
+use crate::overrides::Overrides;
+use crate::units::{Bytes, Flops, product, total};
+
+/// How attention is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AttentionKind {
+    /// Score matrix, softmax and dropout as kernels of their own, kept for backward.
+    Eager,
+    /// One fused kernel that keeps only row statistics.
+    Flash,
+}
+
+/// Size and number formats of one micro-batch's work. Sizes that leave 64 bits stop at the largest number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WorkShape {
+    /// Samples (sequences or images) a micro-batch.
+    pub micro_batch: u64,
+    /// Tokens a sequence; ignored by architectures that take images.
+    pub sequence_length: u64,
+    /// Format of matrix products.
+    pub compute: Dtype,
+    /// Format of activations as stored.
+    pub activation: Dtype,
+    /// How attention is computed.
+    pub attention: AttentionKind,
+    /// Whether dropout runs and tensors are saved for backward.
+    pub training: bool,
+}
+
+/// What one sample is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sample {
+    /// A sequence of this many tokens unless the scenario says otherwise.
+    Tokens {
+        /// Default sequence length.
+        default_length: u64,
+    },
+    /// A square image.
+    Image {
+        /// Pixels a side.
+        size: u64,
+        /// Tokens it becomes.
+        tokens: u64,
+    },
+    /// A sample of a component model; nothing is known of its inside.
+    Opaque,
+}
+
+/// One parameter tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// Name within the layer, as the framework prints it.
+    pub name: String,
+    /// Number of values.
+    pub count: u64,
+    /// Shares its values with the embedding: counted once in the model, held again where a later pipeline
+    /// stage needs it.
+    pub tied: bool,
+}
+
+/// What a layer is for; decides where a pipeline may cut and what a checkpoint covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LayerRole {
+    /// Turns the sample into activations (embedding, patch projection).
+    Embedding,
+    /// One of the repeated blocks.
+    Block,
+    /// Final norm, output projection and loss.
+    Head,
+    /// A partition of a component model.
+    Component,
+}
+
+/// One layer of a model.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Name, e.g. `block.7`.
+    pub name: String,
+    /// What it is for.
+    pub role: LayerRole,
+    /// Layers with the same number have the same parameters and work.
+    pub signature: u32,
+    /// Parameter tensors in the order in which the framework registers them.
+    pub parameters: Arc<[Parameter]>,
+    /// Values among [`Layer::parameter_count`] that one token uses: all of them unless experts are routed.
+    pub active_parameters: u64,
+    /// Memory that the source states for a component as a whole (0 for layers that are known inside).
+    pub stated_memory: Bytes,
+}
+
+impl Layer {
+    /// Values in this layer's own parameters, tied ones left out.
+    pub fn parameter_count(&self) -> u64 {
+        self.parameters
+            .iter()
+            .filter(|parameter| !parameter.tied)
+            .map(|parameter| parameter.count)
+            .sum()
+    }
+
+    /// Values that a pipeline stage without the embedding must hold for this layer.
+    pub fn held_parameter_count(&self) -> u64 {
+        self.parameters.iter().map(|parameter| parameter.count).sum()
+    }
+}
+
+/// An architecture with exact parameters, able to say what each of its layers does.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Name of the catalogue entry or of the user's file.
+    pub name: String,
+    /// Kind of architecture.
+    pub family: Family,
+    /// Where the architecture is published.
+    pub source: String,
+    /// What one sample is.
+    pub sample: Sample,
+    /// Layers in the order of forward.
+    pub layers: Vec<Layer>,
+    architecture: Architecture,
+}
+
+impl Model {
+    /// A model of the embedded catalogue, with some of its architecture's fields changed.
+    ///
+    /// # Errors
+    /// No such entry, no such field, or a value that the field cannot have.
+    pub fn from_catalogue(name: &str, overrides: &Overrides) -> Result<Self, ModelError> {
+        Self::from_toml(catalogue::text_of(name)?, overrides).map_err(ModelError::without_place)
+    }
+
+    /// A model from the text of a file of the catalogue's form: `name`, `family`, `source`, and `[architecture]`
+    /// with the family's fields (or `[[component]]` and `[[partition]]` for the family `components`).
+    ///
+    /// # Errors
+    /// Everything that can be wrong with the text or with the overrides, each with what was found and what is
+    /// allowed, and for the text with its place.
+    pub fn from_toml(text: &str, overrides: &Overrides) -> Result<Self, ModelError> {
+        let file = Section::parse(text)?;
+        let family = Family::read(&file)?;
+        match family {
+            Family::Components => file.only(&["name", "family", "source", "component", "partition"])?,
+            _ => file.only(&["name", "family", "source", "architecture"])?,
+        }
+        let mut fields = file.section("architecture")?;
+        fields.apply(overrides);
+        let architecture = Architecture::read(family, &file, &fields)?;
+        Ok(Self {
+            name: file.text("name")?.to_owned(),
+            family,
+            source: file.text("source")?.to_owned(),
+            sample: architecture.sample(),
+            layers: architecture.layers(),
+            architecture,
+        })
+    }
+
+    /// Values in all parameters, shared ones counted once.
+    pub fn parameters(&self) -> u64 {
+        self.layers
+            .iter()
+            .map(Layer::parameter_count)
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Values that one token uses: all of them unless experts are routed; then the dense part, the routers and one
+    /// expert of each layer.
+    pub fn active_parameters(&self) -> u64 {
+        self.layers
+            .iter()
+            .map(|layer| layer.active_parameters)
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Work of one layer, by its index into [`Model::layers`], on one micro-batch. Empty beyond the last layer.
+    ///
+    /// Layers of one [`Layer::signature`] have equal work: ask once for each.
+    pub fn work(&self, layer: usize, shape: &WorkShape) -> LayerWork {
+        match self.layers.get(layer) {
+            Some(found) => self.architecture.work(layer, found.role, shape),
+            None => LayerWork::default(),
+        }
+    }
+
+    /// Tokens that a sample becomes: the sequence length, the patches of an image and its class token, or 1 for a
+    /// sample of unknown inside.
+    pub fn tokens_per_sample(&self, shape: &WorkShape) -> u64 {
+        match self.sample {
+            Sample::Tokens { .. } => shape.sequence_length,
+            Sample::Image { tokens, .. } => tokens,
+            Sample::Opaque => 1,
+        }
+    }
+
+    /// One input sample with its labels on the device: token ids and labels in 64 bits; or an image in 32-bit
+    /// floats, as loaders deliver it, and a 64-bit label. 0 for a sample of unknown inside.
+    pub fn sample_bytes(&self, shape: &WorkShape) -> Bytes {
+        let integer = Dtype::Int64.bytes();
+        Bytes(match self.sample {
+            Sample::Tokens { .. } => product(&[2, shape.sequence_length, integer]),
+            Sample::Image { size, .. } => total(&[
+                product(&[self.architecture.channels(), size, size, Dtype::Fp32.bytes()]),
+                integer,
+            ]),
+            Sample::Opaque => 0,
+        })
+    }
+
+    /// Arithmetic of the forward pass over one micro-batch, all layers.
+    pub fn forward_flops(&self, shape: &WorkShape) -> Flops {
+        let mut known: Option<(u32, Flops)> = None;
+        let mut sum = Flops(0);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let flops = match known {
+                Some((signature, flops)) if signature == layer.signature => flops,
+                _ => self.work(index, shape).forward_flops(),
+            };
+            known = Some((layer.signature, flops));
+            sum += flops;
+        }
+        sum
+    }
+
+    /// Components and partitions, for models of the family [`Family::Components`].
+    pub fn components(&self) -> Option<&ComponentGraph> {
+        match &self.architecture {
+            Architecture::Components(graph) => Some(graph),
+            _ => None,
+        }
+    }
+
+    /// Longest sequence that the architecture can take: the table of learned positions. None where nothing limits
+    /// it (rotary positions, images, components).
+    pub fn longest_sequence(&self) -> Option<u64> {
+        match (self.family, self.sample) {
+            (Family::Gpt, Sample::Tokens { default_length }) => Some(default_length),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! What a layer asks of the hardware: operations, described by shape, never by time.
+
+use crate::units::{Bytes, Flops, product};
+
+/// Number format of a tensor or of an operation's inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Dtype {
+    /// 32-bit IEEE float, computed on the CUDA cores.
+    Fp32,
+    /// Stored as 32-bit float, multiplied by tensor cores with a 10-bit mantissa.
+    Tf32,
+    /// 16-bit IEEE float.
+    Fp16,
+    /// bfloat16.
+    Bf16,
+    /// 8-bit float (E4M3 or E5M2).
+    Fp8,
+    /// 64-bit integer (token ids, labels, gather indices).
+    Int64,
+    /// One byte a value (dropout and attention masks).
+    Bool,
+}
+
+impl Dtype {
+    /// Bytes of one stored value.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::Int64 => 8,
+            Self::Fp32 | Self::Tf32 => 4,
+            Self::Fp16 | Self::Bf16 => 2,
+            Self::Fp8 | Self::Bool => 1,
+        }
+    }
+}
+
+/// Direction of a pass over the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pass {
+    /// From inputs to loss.
+    Forward,
+    /// From loss to gradients.
+    Backward,
+}
+
+/// What a memory-bound kernel does; each kind may reach another share of the bandwidth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MemoryBoundKind {
+    /// Element by element: add, GELU, SiLU, scale, dropout, cast, bias.
+    Elementwise,
+    /// LayerNorm, RMSNorm and their backward.
+    Norm,
+    /// Softmax over rows and its backward; cross-entropy.
+    Softmax,
+    /// Sums over rows or columns (bias gradients).
+    Reduction,
+    /// Gather, scatter, index select, nonzero: access in data-dependent order.
+    Indexing,
+    /// Fill with a constant, or copy within the device.
+    Fill,
+}
+
+/// One operation, by shape. Prices belong to the clusters' floor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kernel {
+    /// `batch` independent products of an `m` x `k` by a `k` x `n` matrix: 2 b m n k FLOPs.
+    Gemm {
+        /// Independent products.
+        batch: u64,
+        /// Rows of the result.
+        m: u64,
+        /// Columns of the result.
+        n: u64,
+        /// Length of the sums.
+        k: u64,
+        /// Number format of the inputs.
+        dtype: Dtype,
+    },
+    /// Fused (flash) attention over `batch` sequences.
+    Attention {
+        /// Sequences.
+        batch: u64,
+        /// Query heads.
+        heads: u64,
+        /// Key and value heads (fewer under grouped-query attention).
+        kv_heads: u64,
+        /// Query tokens.
+        query_length: u64,
+        /// Key tokens.
+        key_length: u64,
+        /// Width of a head.
+        head_dim: u64,
+        /// Whether a token sees only itself and earlier ones (half of the work).
+        causal: bool,
+        /// Forward (2 products) or backward (5 products, recomputing the scores).
+        pass: Pass,
+        /// Number format of the inputs.
+        dtype: Dtype,
+    },
+    /// Two-dimensional convolution, forward or one of its two gradients (same FLOPs each).
+    Convolution {
+        /// Images.
+        batch: u64,
+        /// Channels in.
+        in_channels: u64,
+        /// Channels out.
+        out_channels: u64,
+        /// Rows of the output.
+        out_height: u64,
+        /// Columns of the output.
+        out_width: u64,
+        /// Rows of the filter.
+        kernel_height: u64,
+        /// Columns of the filter.
+        kernel_width: u64,
+        /// Filter groups (`in_channels` of them: depthwise).
+        groups: u64,
+        /// Bytes read and written by the operation.
+        traffic: Bytes,
+        /// Number format of the inputs.
+        dtype: Dtype,
+    },
+    /// Limited by memory traffic.
+    MemoryBound {
+        /// What it does.
+        kind: MemoryBoundKind,
+        /// Bytes read.
+        read: Bytes,
+        /// Bytes written.
+        written: Bytes,
+    },
+    /// Table look-up of `tokens` rows of `width` values, or the scatter of its gradient.
+    Embedding {
+        /// Rows looked up.
+        tokens: u64,
+        /// Values a row.
+        width: u64,
+        /// Rows of the table.
+        vocabulary: u64,
+        /// Look-up or scatter.
+        pass: Pass,
+        /// Number format of the table.
+        dtype: Dtype,
+    },
+    /// Parameter update over `parameters` values, moving `bytes_per_parameter` of memory traffic for each.
+    Optimizer {
+        /// Parameters updated.
+        parameters: u64,
+        /// Bytes read and written for each parameter, all passes together.
+        bytes_per_parameter: u64,
+    },
+    /// Copy between host and device.
+    HostCopy {
+        /// Bytes moved.
+        bytes: Bytes,
+        /// Whether the host side is page-locked.
+        pinned: bool,
+    },
+    /// Work known only by its FLOPs (a component of somebody's model description).
+    Component {
+        /// Work of the pass.
+        flops: Flops,
+        /// Number format it would run in.
+        dtype: Dtype,
+    },
+}
+
+impl Kernel {
+    /// Arithmetic of the operation: 2 FLOPs a multiply-add; zero for memory-bound kinds.
+    ///
+    /// Attention forward: 4 b h q k d (two products), halved when causal; backward: five products, 2.5 times.
+    /// Stops at `u64::MAX` for absurd shapes.
+    pub fn flops(&self) -> Flops {
+        Flops(match *self {
+            Self::Gemm { batch, m, n, k, .. } => product(&[2, batch, m, n, k]),
+            Self::Attention {
+                batch,
+                heads,
+                query_length,
+                key_length,
+                head_dim,
+                causal,
+                pass,
+                ..
+            } => {
+                let two_products = product(&[4, batch, heads, query_length, key_length, head_dim]);
+                let visible = if causal { two_products / 2 } else { two_products };
+                match pass {
+                    Pass::Forward => visible,
+                    Pass::Backward => (visible / 2).saturating_mul(5),
+                }
+            }
+            Self::Convolution {
+                batch,
+                in_channels,
+                out_channels,
+                out_height,
+                out_width,
+                kernel_height,
+                kernel_width,
+                groups,
+                ..
+            } => {
+                let outputs = product(&[batch, out_channels, out_height, out_width]);
+                product(&[
+                    2,
+                    outputs,
+                    in_channels / groups.max(1),
+                    kernel_height,
+                    kernel_width,
+                ])
+            }
+            Self::Component { flops, .. } => return flops,
+            Self::MemoryBound { .. }
+            | Self::Embedding { .. }
+            | Self::Optimizer { .. }
+            | Self::HostCopy { .. } => 0,
+        })
+    }
+}
+
+/// A kernel with its name and what the host does to launch it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// Name for timelines, e.g. `attention.qkv`.
+    pub name: &'static str,
+    /// Shape of the work.
+    pub kernel: Kernel,
+    /// Kernels that the framework launches for it (a `nonzero` is several).
+    pub launches: u32,
+    /// Whether the host waits for the result before it goes on (`.item()`, `nonzero`).
+    pub host_sync: bool,
+}
+
+/// A tensor kept from forward for backward.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedTensor {
+    /// Name for reports: the operation that makes it and what it is, e.g. `mlp.fc1.output`;
+    /// [`SavedTensor::INPUT`] for the layer's own input.
+    pub name: &'static str,
+    /// Size.
+    pub bytes: Bytes,
+    /// Index of the forward operation that makes it (0 for the layer's input).
+    pub born: usize,
+    /// Index of the backward operation after which it is freed.
+    pub freed: usize,
+}
+
+impl SavedTensor {
+    /// Name under which a layer lists its input when it keeps it.
+    pub const INPUT: &'static str = "input";
+
+    /// Whether this is the layer's input, which exists before the layer runs.
+    pub fn is_layer_input(&self) -> bool {
+        self.name == Self::INPUT
+    }
+}
+
+/// All work of one layer on one micro-batch.
+///
+/// Who owns what, so that nothing is counted twice when layers follow each other:
+/// - a layer's output belongs to the *next* layer, as that one's input;
+/// - a layer that keeps its input for backward (a norm, an embedding) lists it in `saved`, as Korthikanti et al.
+///   (2022) count it. The sum of `saved` over the layers is therefore all activation memory of a micro-batch,
+///   the output of the last layer (the loss) aside;
+/// - views share the memory of the tensor behind them and are counted once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LayerWork {
+    /// Operations of the forward pass, in order.
+    pub forward: Vec<Operation>,
+    /// Operations of the backward pass, in order. Adding parameter gradients to those of earlier micro-batches
+    /// is not among them.
+    pub backward: Vec<Operation>,
+    /// Tensors kept by forward for backward, in order of birth, *with* the layer's input where the layer keeps
+    /// it (see [`SavedTensor::is_layer_input`]: whoever plays the layer must not allocate that one again).
+    /// Parameters and constants shared by all layers (causal mask, rotary tables) are left out.
+    pub saved: Vec<SavedTensor>,
+    /// The layer's input activation: what a checkpoint keeps, and what a pipeline receives. It may be among
+    /// `saved`; it is freed with the forward pass if it is not.
+    pub input: Bytes,
+    /// The layer's output activation: what the next layer or stage receives (of a head in training: the loss, one
+    /// value). Never among `saved`.
+    pub output: Bytes,
+    /// Most bytes of short-lived tensors alive at once during forward: made by an operation of the layer, freed
+    /// after the last operation that reads them; neither saved, nor the layer's input or output.
+    pub forward_temporary: Bytes,
+    /// Most bytes of activation gradients alive at once during backward, *with* the gradient of the output that
+    /// comes in and the gradient of the input that goes out. Parameter gradients are not counted.
+    pub backward_temporary: Bytes,
+}
+
+impl LayerWork {
+    /// FLOPs of the forward pass.
+    pub fn forward_flops(&self) -> Flops {
+        self.forward
+            .iter()
+            .map(|operation| operation.kernel.flops())
+            .sum()
+    }
+
+    /// FLOPs of the backward pass.
+    pub fn backward_flops(&self) -> Flops {
+        self.backward
+            .iter()
+            .map(|operation| operation.kernel.flops())
+            .sum()
+    }
+
+    /// Bytes saved for backward, the layer's input included where it is kept.
+    pub fn saved_bytes(&self) -> Bytes {
+        self.saved.iter().map(|tensor| tensor.bytes).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flops_count_two_for_a_multiply_add() {
+        let gemm = Kernel::Gemm {
+            batch: 2,
+            m: 3,
+            n: 5,
+            k: 7,
+            dtype: Dtype::Bf16,
+        };
+        assert_eq!(gemm.flops(), Flops(2 * 2 * 3 * 5 * 7));
+        let attention = |causal, pass| Kernel::Attention {
+            batch: 2,
+            heads: 3,
+            kv_heads: 1,
+            query_length: 10,
+            key_length: 20,
+            head_dim: 4,
+            causal,
+            pass,
+            dtype: Dtype::Bf16,
+        };
+        assert_eq!(
+            attention(false, Pass::Forward).flops(),
+            Flops(4 * 2 * 3 * 10 * 20 * 4)
+        );
+        assert_eq!(
+            attention(true, Pass::Forward).flops(),
+            Flops(2 * 2 * 3 * 10 * 20 * 4)
+        );
+        assert_eq!(
+            attention(false, Pass::Backward).flops(),
+            Flops(10 * 2 * 3 * 10 * 20 * 4)
+        );
+    }
+
+    #[test]
+    fn depthwise_convolution_sees_one_channel() {
+        let convolution = |groups| Kernel::Convolution {
+            batch: 1,
+            in_channels: 32,
+            out_channels: 32,
+            out_height: 8,
+            out_width: 8,
+            kernel_height: 3,
+            kernel_width: 3,
+            groups,
+            traffic: Bytes(0),
+            dtype: Dtype::Fp32,
+        };
+        assert_eq!(convolution(1).flops(), Flops(2 * 32 * 64 * 32 * 9));
+        assert_eq!(convolution(32).flops(), Flops(2 * 32 * 64 * 9));
+    }
+}

@@ -1,0 +1,85 @@
+//! What can be wrong with a plan.
+
+use steptime_clusters::PriceError;
+use steptime_core::{ProgramError, SimulationError, TimeError, WorldError};
+use thiserror::Error;
+
+use crate::schedule::ScheduleError;
+use crate::swift::{FormulaParameterError, GreedyError, PathPlanError, ReplayError};
+
+/// A plan that cannot be lowered, or cannot be played.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// More pipeline stages than blocks to put on them.
+    #[error("{stages} pipeline stages but only {blocks} blocks: a stage needs at least one block")]
+    TooManyStages {
+        /// Stages asked for.
+        stages: u64,
+        /// Blocks of the model.
+        blocks: u64,
+    },
+    /// The list of layers per stage does not fit the model.
+    #[error("{message}")]
+    StageList {
+        /// What does not fit, with the arithmetic.
+        message: String,
+    },
+    /// The job does not use exactly the cluster's GPUs.
+    #[error(
+        "data {data} x pipeline {pipeline} = {ranks} ranks, but {nodes} nodes x {gpus_per_node} GPUs = {gpus}"
+    )]
+    RankCount {
+        /// Data-parallel ranks.
+        data: u64,
+        /// Pipeline stages.
+        pipeline: u64,
+        /// Their product.
+        ranks: u64,
+        /// Nodes.
+        nodes: u64,
+        /// GPUs of each.
+        gpus_per_node: u64,
+        /// Their product.
+        gpus: u64,
+    },
+    /// The job asks for more than the program can count with.
+    #[error("{what}: {found} is more than the {limit} that can be played")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// How large it is.
+        found: u64,
+        /// How large it may be.
+        limit: u64,
+    },
+    /// An operation has no price on this GPU.
+    #[error(transparent)]
+    Price(#[from] PriceError),
+    /// The schedule breaks a rule.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A time left the range of the clock.
+    #[error(transparent)]
+    Time(#[from] TimeError),
+    /// The lowered program breaks a rule of the engine.
+    #[error("internal: {0}")]
+    Program(#[from] ProgramError),
+    /// The lowered world breaks a rule of the engine.
+    #[error("internal: {0}")]
+    World(#[from] WorldError),
+    /// A path of vehicles breaks a rule.
+    #[error(transparent)]
+    Path(#[from] PathPlanError),
+    /// The greedy baseline cannot be computed.
+    #[error(transparent)]
+    Greedy(#[from] GreedyError),
+    /// A path of vehicles cannot be replayed.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// A factor of the serial formula means nothing.
+    #[error(transparent)]
+    Formula(#[from] FormulaParameterError),
+    /// The program cannot be played to its end.
+    #[error(transparent)]
+    Simulation(#[from] SimulationError),
+}

@@ -1,0 +1,25 @@
+//! Parallelism plans of steptime: who holds what, who does what when, and the lowering of a model, a plan and
+//! a cluster to programs that the engine plays.
+
+mod bucket;
+pub mod classes;
+mod error;
+mod lower;
+mod partition;
+mod plan;
+mod schedule;
+mod swift;
+mod workload;
+mod zero;
+
+pub use bucket::{Bucket, buckets};
+pub use error::PlanError;
+pub use lower::{Lowered, PlayedRank, StageFacts, lower};
+pub use partition::partition_layers;
+pub use plan::Plan;
+pub use schedule::{Action, Schedule, ScheduleError, ScheduleKind};
+pub use swift::*;
+pub use workload::{
+    Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Task, Workload,
+};
+pub use zero::{StateBytes, ZeroStage, state_bytes};

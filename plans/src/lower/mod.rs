@@ -1,0 +1,246 @@
+//! Lowering: a model, a plan and a cluster become a world of programs that the engine can play.
+
+mod cost;
+mod placement;
+mod stage;
+
+use std::ops::Range;
+
+use steptime_clusters::{Basis, Cluster};
+use steptime_core::{RankSpec, World, WorldBuilder};
+use steptime_models::{Flops, Model};
+
+use self::cost::{ModelCost, Pricer, weakest_basis};
+use self::placement::{Layout, Ports};
+use self::stage::{Meeting, StageInput, StageProgram};
+use crate::classes;
+use crate::error::PlanError;
+use crate::partition::partition_layers;
+use crate::plan::Plan;
+use crate::schedule::Schedule;
+use crate::workload::{Task, Workload};
+use crate::zero::StateBytes;
+
+/// Ranks that one job may have when every rank is played.
+const MOST_RANKS: u64 = 1 << 20;
+/// Micro-batches that a step may have.
+const MOST_MICRO_BATCHES: u64 = 1 << 16;
+
+/// A world, and what its ranks and stages stand for.
+#[derive(Debug)]
+pub struct Lowered {
+    /// What the engine plays.
+    pub world: World,
+    /// The ranks in the world, in its order.
+    pub ranks: Vec<PlayedRank>,
+    /// What each stage holds and does.
+    pub stages: Vec<StageFacts>,
+    /// The order of passes.
+    pub schedule: Schedule,
+    /// Whether one replica stands for all.
+    pub folded: bool,
+    /// FLOPs of forward and backward of the whole job, without recomputation.
+    pub model_flops: Flops,
+    /// The same with recomputation.
+    pub executed_flops: Flops,
+    /// The weakest basis among the prices used.
+    pub basis: Basis,
+}
+
+/// A rank that is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlayedRank {
+    /// Its number in the job.
+    pub rank: u64,
+    /// Its pipeline stage.
+    pub stage: usize,
+    /// Ranks that it stands for.
+    pub multiplicity: u64,
+}
+
+/// What a stage holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageFacts {
+    /// Its layers.
+    pub layers: Range<usize>,
+    /// Parameters of a rank before partitioning.
+    pub parameters: u64,
+    /// Model states of a rank.
+    pub states: StateBytes,
+    /// Most micro-batches between forward and backward.
+    pub in_flight: u64,
+}
+
+/// Lowers a job to a world.
+///
+/// # Errors
+/// The plan does not fit the model or the cluster, an operation has no price on the GPU, or a time leaves the
+/// range of the clock.
+pub fn lower(
+    model: &Model,
+    cluster: &Cluster,
+    plan: &Plan,
+    workload: &Workload,
+) -> Result<Lowered, PlanError> {
+    check_sizes(plan, workload)?;
+    let layout = placement::layout(cluster, plan.data, plan.pipeline)?;
+    let ranges = partition_layers(model, plan.pipeline as usize, plan.stages.as_deref())?;
+    let micro_batches = workload.accumulation as u32;
+    let schedule = match workload.task {
+        Task::Training => Schedule::named(plan.schedule, ranges.len(), micro_batches),
+        Task::Inference => Schedule::forward_only(ranges.len(), micro_batches),
+    };
+    schedule.check()?;
+    let pricer = Pricer { cluster, workload };
+    let costs = ModelCost::new(model, pricer)?;
+    let job = Job { model, cluster, plan, workload, layout, schedule: &schedule, ranges: &ranges, costs: &costs };
+    let inputs: Vec<StageInput<'_>> = (0..ranges.len()).map(|stage| job.stage_input(stage)).collect();
+    let programs =
+        inputs.iter().map(|input| stage::build(input, pricer)).collect::<Result<Vec<_>, PlanError>>()?;
+    let folded = !plan.explicit && layout.symmetric();
+    let (world, ranks) = job.world(programs, folded)?;
+    let stages = inputs
+        .iter()
+        .map(|input| StageFacts {
+            layers: input.layers.clone(),
+            parameters: input.parameters(),
+            states: input.states(),
+            in_flight: schedule.in_flight(input.stage),
+        })
+        .collect();
+    let (model_flops, executed_flops) = job.flops();
+    let basis = weakest_basis(model, pricer)?;
+    Ok(Lowered { world, ranks, stages, folded, model_flops, executed_flops, basis, schedule: schedule.clone() })
+}
+
+fn check_sizes(plan: &Plan, workload: &Workload) -> Result<(), PlanError> {
+    let limits = [
+        ("ranks", plan.data.saturating_mul(plan.pipeline), MOST_RANKS),
+        ("micro-batches", workload.accumulation, MOST_MICRO_BATCHES),
+    ];
+    for (what, found, limit) in limits {
+        if found > limit {
+            return Err(PlanError::TooLarge { what, found, limit });
+        }
+    }
+    Ok(())
+}
+
+struct Job<'a> {
+    model: &'a Model,
+    cluster: &'a Cluster,
+    plan: &'a Plan,
+    workload: &'a Workload,
+    layout: Layout,
+    schedule: &'a Schedule,
+    ranges: &'a [Range<usize>],
+    costs: &'a ModelCost,
+}
+
+impl<'a> Job<'a> {
+    fn stage_input(&self, stage: usize) -> StageInput<'a> {
+        let number = stage as u32;
+        let last = self.layout.pipeline - 1;
+        // Transfers are priced as the first replica sees them; when others cross nodes elsewhere, their flows
+        // cross other links, and only the fixed latency is the first replica's.
+        let crosses_previous = stage > 0 && self.layout.crosses(number - 1, number, 0);
+        let crosses_next = number < last && self.layout.crosses(number, number + 1, 0);
+        let tied = self.model.layers.iter().any(|layer| layer.parameters.iter().any(|p| p.tied));
+        StageInput {
+            model: self.model,
+            cluster: self.cluster,
+            plan: self.plan,
+            workload: self.workload,
+            costs: self.costs,
+            schedule: self.schedule,
+            stage,
+            layers: self.ranges[stage].clone(),
+            placement: self.layout.data_placement(number),
+            crosses: [crosses_previous, crosses_next],
+            tied_embedding: (tied && last > 0).then(|| self.layout.crosses(0, last, 0)),
+        }
+    }
+
+    fn world(&self, stages: Vec<StageProgram>, folded: bool) -> Result<(World, Vec<PlayedRank>), PlanError> {
+        let layout = self.layout;
+        let mut world = WorldBuilder::new();
+        world.host_class(classes::HOST);
+        world.tail_class(classes::TAIL);
+        let ports = Ports::new(&mut world, self.cluster, layout, folded);
+        let replicas = if folded { 1 } else { layout.data };
+        let mut meetings = Vec::with_capacity(stages.len());
+        let mut programs = Vec::with_capacity(stages.len());
+        for stage in stages {
+            meetings.push(stage.meetings);
+            programs.push(world.program(stage.program));
+        }
+        let has = |stage: u32, meeting| meetings[stage as usize].contains(&meeting);
+        let stage_count = layout.pipeline;
+        // Groups are made in a fixed order: by stage, then replica.
+        let mut data = Vec::new();
+        let mut forward = Vec::new();
+        let mut backward = Vec::new();
+        for stage in 0..stage_count {
+            data.push(has(stage, Meeting::Data).then(|| ports.data_group(&mut world, stage)));
+            let pair = |world: &mut WorldBuilder, from, to| -> Vec<_> {
+                (0..replicas).map(|replica| ports.pair(world, from, to, replica)).collect()
+            };
+            let down = has(stage, Meeting::ForwardOut).then(|| pair(&mut world, stage, stage + 1));
+            let up = has(stage, Meeting::BackwardIn).then(|| pair(&mut world, stage + 1, stage));
+            forward.push(down.unwrap_or_default());
+            backward.push(up.unwrap_or_default());
+        }
+        let embedding: Vec<_> = if has(0, Meeting::Embedding) {
+            (0..replicas).map(|replica| ports.pair(&mut world, 0, stage_count - 1, replica)).collect()
+        } else {
+            Vec::new()
+        };
+        let capacity = self.cluster.gpu.memory.0;
+        let mut ranks = Vec::new();
+        for stage in 0..stage_count {
+            for replica in 0..replicas {
+                let (s, r) = (stage as usize, replica as usize);
+                let groups = meetings[s]
+                    .iter()
+                    .filter_map(|meeting| match meeting {
+                        Meeting::Data => data[s],
+                        Meeting::ForwardOut => forward[s].get(r).copied(),
+                        Meeting::BackwardIn => backward[s].get(r).copied(),
+                        Meeting::ForwardIn => forward[s - 1].get(r).copied(),
+                        Meeting::BackwardOut => backward[s - 1].get(r).copied(),
+                        Meeting::Embedding => embedding.get(r).copied(),
+                    })
+                    .collect();
+                let multiplicity = layout.data / replicas;
+                world.rank(RankSpec {
+                    program: programs[s],
+                    groups,
+                    memory_capacity: Some(capacity),
+                    queue_depth: self.cluster.host.launch_queue,
+                    multiplicity,
+                });
+                let rank = u64::from(layout.rank(stage, replica));
+                ranks.push(PlayedRank { rank, stage: s, multiplicity: u64::from(multiplicity) });
+            }
+        }
+        Ok((world.build()?, ranks))
+    }
+
+    /// FLOPs of a step over all ranks: without and with recomputation.
+    fn flops(&self) -> (Flops, Flops) {
+        let mut model = 0_u64;
+        let mut again = 0_u64;
+        for layer in 0..self.model.layers.len() {
+            let cost = self.costs.layer(layer);
+            model += cost.work.forward_flops().0;
+            if self.workload.task == Task::Training {
+                model += cost.work.backward_flops().0;
+                again +=
+                    cost.recomputed.iter().map(|&op| cost.work.forward[op].kernel.flops().0).sum::<u64>();
+            }
+        }
+        let passes = self.workload.accumulation.saturating_mul(self.plan.data);
+        let all = |flops: u64| Flops(flops.saturating_mul(passes));
+        (all(model), all(model + again))
+    }
+}

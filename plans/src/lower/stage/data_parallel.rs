@@ -1,0 +1,244 @@
+//! What data-parallel ranks do together: gathering parameters, reducing gradients, updating.
+
+use steptime_clusters::{CollectiveKind, Placement, collective};
+use steptime_core::{Event, ProgramBuilder, Stream, Tensor};
+use steptime_models::{Bytes, Kernel, MemoryBoundKind, Pass};
+
+use super::{Meeting, StageBuilder};
+use crate::bucket::Bucket;
+use crate::classes;
+use crate::error::PlanError;
+use crate::zero::ZeroStage;
+
+impl StageBuilder<'_> {
+    /// Adds the micro-batch's gradients to those of the micro-batches before: one addition a tensor. The first
+    /// micro-batch's gradients are taken over as they are (PyTorch `AccumulateGrad`).
+    pub(super) fn accumulate(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
+        let zero = self.input.plan.zero;
+        let elements = self.input.layer_parameters(layer);
+        if self.backwards_done == 1 || elements == 0 {
+            return Ok(());
+        }
+        let share = if zero >= ZeroStage::Two { elements.div_ceil(self.input.plan.data) } else { elements };
+        let bytes = share * self.storage;
+        let tensors = self.input.model.layers[layer].parameters.len() as u64;
+        let kernel = Kernel::MemoryBound {
+            kind: MemoryBoundKind::Elementwise,
+            read: Bytes(2 * bytes),
+            written: Bytes(bytes),
+        };
+        let cost = self.pricer.kernel(kernel, tensors, Pass::Backward)?;
+        let name = self.input.model.layers[layer].name.as_str();
+        let label = self.label(name, "backward", Some(micro_batch));
+        self.kernel(classes::BACKWARD, label, cost)
+    }
+
+    /// With ZeRO 2 and 3 a layer's whole gradients live only until they are reduced to their owners.
+    pub(super) fn transient_gradients(&mut self, layer: usize) -> Option<Tensor> {
+        let bytes = self.input.layer_parameters(layer) * self.storage;
+        if self.input.plan.zero < ZeroStage::Two || !self.reduces() || bytes == 0 {
+            return None;
+        }
+        let text = format!("{} whole gradients", self.input.model.layers[layer].name);
+        let label = self.program.label(&text);
+        let tensor = self.program.tensor(bytes, classes::BUFFERS, label);
+        self.program.alloc(self.streams.compute, tensor);
+        Some(tensor)
+    }
+
+    /// Starts the reductions that the layer's backward makes ready.
+    pub(super) fn reduce(
+        &mut self,
+        layer: usize,
+        micro_batch: u32,
+        last: bool,
+        gradients: Option<Tensor>,
+        pending: &mut Pending,
+    ) -> Result<(), PlanError> {
+        if !self.reduces() {
+            return Ok(());
+        }
+        pending.waiting.extend(gradients);
+        let number = Some(micro_batch);
+        match self.input.plan.zero {
+            ZeroStage::Three => {
+                let elements = self.input.layer_parameters(layer);
+                if elements > 0 {
+                    self.order(self.streams.compute, self.streams.collective);
+                    let name = self.input.model.layers[layer].name.as_str();
+                    self.collective(CollectiveKind::ReduceScatter, name, "reduce_scatter", elements, number)?;
+                    pending.sent(&mut self.program, self.streams.collective);
+                }
+                Ok(())
+            }
+            // Whole gradients cannot be added up where they are not kept: every micro-batch reduces.
+            ZeroStage::Two => self.reduce_buckets(layer, number, CollectiveKind::ReduceScatter, pending),
+            ZeroStage::One if last => {
+                self.reduce_buckets(layer, number, CollectiveKind::ReduceScatter, pending)
+            }
+            ZeroStage::Zero if last => self.reduce_buckets(layer, number, CollectiveKind::AllReduce, pending),
+            ZeroStage::Zero | ZeroStage::One => Ok(()),
+        }
+    }
+
+    pub(super) fn reduce_buckets(
+        &mut self,
+        layer: usize,
+        micro_batch: Option<u32>,
+        kind: CollectiveKind,
+        pending: &mut Pending,
+    ) -> Result<(), PlanError> {
+        let word = if kind == CollectiveKind::AllReduce { "all_reduce" } else { "reduce_scatter" };
+        let ready: Vec<Bucket> =
+            self.buckets.iter().filter(|bucket| bucket.ready_after == layer).copied().collect();
+        for bucket in ready {
+            if self.copies_buckets() {
+                self.copy_bucket(bucket, micro_batch)?;
+            }
+            self.order(self.streams.compute, self.streams.collective);
+            self.collective(kind, "gradients", word, bucket.elements, micro_batch)?;
+            pending.sent(&mut self.program, self.streams.collective);
+        }
+        Ok(())
+    }
+
+    /// Copies gradients into their bucket, or back: one kernel a tensor.
+    pub(super) fn copy_bucket(&mut self, bucket: Bucket, micro_batch: Option<u32>) -> Result<(), PlanError> {
+        let bytes = Bytes(bucket.elements * self.storage);
+        let kernel =
+            Kernel::MemoryBound { kind: MemoryBoundKind::Elementwise, read: bytes, written: bytes };
+        let cost = self.pricer.kernel(kernel, bucket.tensors, Pass::Backward)?;
+        let label = self.label("gradient buckets", "backward", micro_batch);
+        self.kernel(classes::BACKWARD, label, cost)
+    }
+
+    /// With ZeRO 3, gathers a layer's parameters before its compute.
+    ///
+    /// The host may be two gathered layers ahead of the compute (PyTorch FSDP's rate limiter): before it
+    /// gathers a third it waits until the compute on the oldest has ended.
+    pub(super) fn gather(&mut self, layer: usize, pass: Pass, micro_batch: u32) -> Result<Option<Gathered>, PlanError> {
+        let elements = self.input.layer_parameters(layer);
+        let plan = self.input.plan;
+        if plan.zero != ZeroStage::Three || plan.data == 1 || elements == 0 {
+            return Ok(None);
+        }
+        if self.releases.len() >= 2 {
+            let oldest = self.releases.remove(0);
+            self.program.host_wait(oldest);
+        }
+        let name = self.input.model.layers[layer].name.as_str();
+        let text = format!("{name} gathered parameters");
+        let label = self.program.label(&text);
+        let tensor = self.program.tensor(elements * self.storage, classes::BUFFERS, label);
+        self.program.alloc(self.streams.collective, tensor);
+        let word = if pass == Pass::Forward { "all_gather" } else { "all_gather_backward" };
+        self.collective(CollectiveKind::AllGather, name, word, elements, Some(micro_batch))?;
+        let arrived = self.program.record(self.streams.collective);
+        Ok(Some(Gathered { tensor, arrived }))
+    }
+
+    /// The compute waits until the gathered parameters are there.
+    pub(super) fn await_gathered(&mut self, gathered: Option<Gathered>) {
+        if let Some(Gathered { arrived, .. }) = gathered {
+            self.program.wait(self.streams.compute, arrived);
+        }
+    }
+
+    /// Gives a gathered layer back once its compute is done.
+    pub(super) fn release(&mut self, gathered: Option<Gathered>) {
+        if let Some(Gathered { tensor, .. }) = gathered {
+            self.program.free(self.streams.compute, tensor);
+            let event = self.program.record(self.streams.compute);
+            self.releases.push(event);
+        }
+    }
+
+    /// After the last backward: gradients arrive, the shard is updated, parameters are gathered again.
+    pub(super) fn update(&mut self) -> Result<(), PlanError> {
+        let input = self.input;
+        let parameters = input.parameters();
+        if parameters == 0 {
+            return Ok(());
+        }
+        self.reduce_shared_embedding()?;
+        if self.reduces() {
+            self.order(self.streams.collective, self.streams.compute);
+            if self.copies_buckets() {
+                for bucket in self.buckets.clone() {
+                    self.copy_bucket(bucket, None)?;
+                }
+            }
+        }
+        let partitioned = input.plan.zero >= ZeroStage::One;
+        let share = if partitioned { parameters.div_ceil(input.plan.data) } else { parameters };
+        let tensors = input.parameter_tensors();
+        let tensors = if partitioned { tensors.div_ceil(input.plan.data) } else { tensors };
+        let kernel = Kernel::Optimizer {
+            parameters: share,
+            bytes_per_parameter: input.workload.update_traffic_per_parameter(),
+        };
+        let launches = input.workload.update_launches(tensors, share);
+        let cost = self.pricer.kernel(kernel, launches, Pass::Forward)?;
+        let label = self.label("optimizer", "optimizer", None);
+        self.kernel(classes::OPTIMIZER, label, cost)?;
+        if self.reduces() && matches!(input.plan.zero, ZeroStage::One | ZeroStage::Two) {
+            self.order(self.streams.compute, self.streams.collective);
+            self.collective(CollectiveKind::AllGather, "parameters", "all_gather", parameters, None)?;
+            self.order(self.streams.collective, self.streams.compute);
+        }
+        Ok(())
+    }
+
+    /// First and last stage add up the gradients of an embedding that both hold (Megatron-LM).
+    pub(super) fn reduce_shared_embedding(&mut self) -> Result<(), PlanError> {
+        let Some(crosses) = self.input.tied_embedding else { return Ok(()) };
+        if self.channel(Meeting::Embedding).is_none() {
+            return Ok(());
+        }
+        let tied = self.input.model.layers.iter().flat_map(|layer| layer.parameters.iter());
+        let elements: u64 = tied.filter(|parameter| parameter.tied).map(|parameter| parameter.count).sum();
+        let nodes = if crosses { 2 } else { 1 };
+        let placement = Placement { ranks: 2, nodes };
+        let bytes = elements * self.storage;
+        let transfer = collective(self.input.cluster, CollectiveKind::AllReduce, placement, bytes);
+        let label = self.label("shared embedding", "all_reduce", None);
+        self.order(self.streams.compute, self.streams.collective);
+        // The last stage is done long before the first: it waits for the pipeline to drain.
+        let kinds = (classes::COLLECTIVE, classes::TRANSFER_WAIT);
+        self.meet(self.streams.collective, Meeting::Embedding, kinds, label, transfer)?;
+        self.order(self.streams.collective, self.streams.compute);
+        Ok(())
+    }
+}
+
+/// A layer's parameters, gathered from all ranks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gathered {
+    tensor: Tensor,
+    arrived: Event,
+}
+
+/// Whole gradients on their way to their owners: a set is freed when the next one has been sent, so that at
+/// most two are alive beside the one that backward is making.
+#[derive(Default)]
+pub(super) struct Pending {
+    /// Made, not sent.
+    waiting: Vec<Tensor>,
+    /// Sent, not known to have arrived.
+    in_flight: Vec<Tensor>,
+}
+
+impl Pending {
+    pub(super) fn sent(&mut self, program: &mut ProgramBuilder, stream: Stream) {
+        for tensor in self.in_flight.drain(..) {
+            program.free(stream, tensor);
+        }
+        self.in_flight.append(&mut self.waiting);
+    }
+
+    pub(super) fn free_all(&mut self, program: &mut ProgramBuilder, stream: Stream) {
+        for tensor in self.in_flight.drain(..).chain(self.waiting.drain(..)) {
+            program.free(stream, tensor);
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The program of one pipeline stage: what every data-parallel rank of that stage does in a step.
+
+mod data_parallel;
+mod passes;
+mod pipeline;
+
+use std::ops::Range;
+
+use steptime_clusters::{Cluster, CollectiveKind, GpuArchitecture, Placement, Transfer, collective};
+use steptime_core::{
+    Category, Channel, Class, Event, Label, Program, ProgramBuilder, SimTime, Stream, Tensor,
+};
+use steptime_models::{Bytes, Model, Pass};
+
+use super::cost::{ModelCost, OpCost, Pricer};
+use crate::bucket::{Bucket, buckets};
+use crate::classes;
+use crate::error::PlanError;
+use crate::plan::Plan;
+use crate::schedule::{Action, Schedule};
+use crate::workload::{Task, Workload};
+use crate::zero::{StateBytes, ZeroStage, state_bytes};
+
+/// Everything that the program of a stage depends on.
+pub(super) struct StageInput<'a> {
+    pub(super) model: &'a Model,
+    pub(super) cluster: &'a Cluster,
+    pub(super) plan: &'a Plan,
+    pub(super) workload: &'a Workload,
+    pub(super) costs: &'a ModelCost,
+    pub(super) schedule: &'a Schedule,
+    pub(super) stage: usize,
+    pub(super) layers: Range<usize>,
+    /// Where the data-parallel group sits.
+    pub(super) placement: Placement,
+    /// Whether the link to the previous and to the next stage leaves the node.
+    pub(super) crosses: [bool; 2],
+    /// Whether the first stage and the last hold copies of one embedding, and whether those lie on two nodes.
+    pub(super) tied_embedding: Option<bool>,
+}
+
+impl StageInput<'_> {
+    fn is_first(&self) -> bool {
+        self.stage == 0
+    }
+
+    fn is_last(&self) -> bool {
+        self.stage + 1 == self.schedule.stages.len()
+    }
+
+    fn holds_embedding(&self) -> bool {
+        self.layers.start == 0
+    }
+
+    fn training(&self) -> bool {
+        self.workload.task == Task::Training
+    }
+
+    /// Values that a rank of the stage holds before any partitioning.
+    pub(super) fn parameters(&self) -> u64 {
+        let layers = &self.model.layers[self.layers.clone()];
+        if self.holds_embedding() {
+            layers.iter().map(steptime_models::Layer::parameter_count).sum()
+        } else {
+            layers.iter().map(steptime_models::Layer::held_parameter_count).sum()
+        }
+    }
+
+    fn parameter_tensors(&self) -> u64 {
+        self.model.layers[self.layers.clone()].iter().map(|layer| layer.parameters.len() as u64).sum()
+    }
+
+    /// Values of one layer as this stage holds it.
+    fn layer_parameters(&self, layer: usize) -> u64 {
+        if self.holds_embedding() {
+            self.model.layers[layer].parameter_count()
+        } else {
+            self.model.layers[layer].held_parameter_count()
+        }
+    }
+
+    /// Bytes of model states that a rank of the stage holds all the time.
+    pub(super) fn states(&self) -> StateBytes {
+        state_bytes(self.workload, self.plan.zero, self.plan.data, self.parameters())
+    }
+}
+
+/// Groups that a stage's ranks meet in, in the order of their channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meeting {
+    /// The data-parallel ranks of the stage.
+    Data,
+    /// This stage sends activations to the next one.
+    ForwardOut,
+    /// This stage receives activations from the previous one.
+    ForwardIn,
+    /// This stage sends gradients to the previous one.
+    BackwardOut,
+    /// This stage receives gradients from the next one.
+    BackwardIn,
+    /// The first and the last stage add their copies' gradients of a shared embedding.
+    Embedding,
+}
+
+/// A stage's program and the meetings that its channels stand for.
+pub(super) struct StageProgram {
+    pub(super) program: Program,
+    pub(super) meetings: Vec<Meeting>,
+}
+
+struct Streams {
+    compute: Stream,
+    collective: Stream,
+    forward_in: Stream,
+    forward_out: Stream,
+    backward_in: Stream,
+    backward_out: Stream,
+}
+
+pub(super) struct StageBuilder<'a> {
+    input: &'a StageInput<'a>,
+    pricer: Pricer<'a>,
+    program: ProgramBuilder,
+    streams: Streams,
+    meetings: Vec<(Meeting, Channel)>,
+    buckets: Vec<Bucket>,
+    storage: u64,
+    /// Open activations: `[layer - first][micro-batch]` tensors, indexed as the layer's saved tensors.
+    open: Vec<Vec<Option<Vec<Option<Tensor>>>>>,
+    /// With ZeRO 3, the moments when the compute on gathered layers ended, oldest first.
+    releases: Vec<Event>,
+    backwards_done: u32,
+    /// Input batches on the device, by micro-batch.
+    batches: Vec<Option<Tensor>>,
+}
+
+/// Workspace that PyTorch gives cuBLAS for each handle and stream (`getChosenWorkspaceSize`,
+/// `CUDABlas.cpp`): 32 MiB from Hopper on, before that `:4096:2:16:8`, two of 4 MiB and eight of 16 KiB.
+fn blas_workspace(architecture: GpuArchitecture) -> u64 {
+    match architecture {
+        GpuArchitecture::Hopper => 32 << 20,
+        _ => (2 << 22) + (8 << 14),
+    }
+}
+
+/// Builds the program of a stage.
+pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageProgram, PlanError> {
+    let mut program = ProgramBuilder::new(&format!("stage {}", input.stage));
+    let streams = Streams {
+        compute: program.stream("compute"),
+        collective: program.stream("collectives"),
+        forward_in: program.stream("receive activations"),
+        forward_out: program.stream("send activations"),
+        backward_in: program.stream("receive gradients"),
+        backward_out: program.stream("send gradients"),
+    };
+    let storage = input.workload.precision.storage().bytes();
+    let cap = input.plan.bucket_cap(input.workload.precision);
+    let first_cap = if input.plan.zero == ZeroStage::Zero { 1 << 20 } else { cap };
+    let buckets =
+        buckets(input.model, input.layers.clone(), input.holds_embedding(), storage, first_cap, cap);
+    let micro_batches = input.schedule.micro_batches as usize;
+    let mut builder = StageBuilder {
+        input,
+        pricer,
+        program,
+        streams,
+        meetings: Vec::new(),
+        buckets,
+        storage,
+        open: vec![vec![None; micro_batches]; input.layers.len()],
+        releases: Vec::new(),
+        backwards_done: 0,
+        batches: vec![None; micro_batches],
+    };
+    builder.open_channels();
+    builder.hold_states();
+    for &action in &input.schedule.stages[input.stage] {
+        match action {
+            Action::Forward(micro_batch) => builder.forward(micro_batch)?,
+            Action::Backward(micro_batch) => builder.backward(micro_batch)?,
+        }
+    }
+    if input.training() {
+        builder.update()?;
+    }
+    let meetings = builder.meetings.iter().map(|&(meeting, _)| meeting).collect();
+    Ok(StageProgram { program: builder.program.build()?, meetings })
+}
+
+impl StageBuilder<'_> {
+    fn open_channels(&mut self) {
+        let input = self.input;
+        let training = input.training();
+        let mut wanted = Vec::new();
+        if input.plan.data > 1 && (training || input.plan.zero == ZeroStage::Three) {
+            wanted.push((Meeting::Data, "data parallel"));
+        }
+        if !input.is_last() {
+            wanted.push((Meeting::ForwardOut, "activations to next stage"));
+            if training {
+                wanted.push((Meeting::BackwardIn, "gradients from next stage"));
+            }
+        }
+        if !input.is_first() {
+            wanted.push((Meeting::ForwardIn, "activations from previous stage"));
+            if training {
+                wanted.push((Meeting::BackwardOut, "gradients to previous stage"));
+            }
+        }
+        if input.tied_embedding.is_some() && training && (input.is_first() || input.is_last()) {
+            wanted.push((Meeting::Embedding, "shared embedding"));
+        }
+        for (meeting, name) in wanted {
+            let channel = self.program.channel(name);
+            self.meetings.push((meeting, channel));
+        }
+    }
+
+    fn channel(&self, meeting: Meeting) -> Option<Channel> {
+        self.meetings.iter().find(|(known, _)| *known == meeting).map(|&(_, channel)| channel)
+    }
+
+    /// Allocates a tensor that lives to the end of the step.
+    fn hold(&mut self, name: &str, bytes: u64, category: Category) {
+        if bytes > 0 {
+            let label = self.program.label(name);
+            let tensor = self.program.tensor(bytes, category, label);
+            self.program.alloc(self.streams.compute, tensor);
+        }
+    }
+
+    /// What a rank holds from the first moment on.
+    fn hold_states(&mut self) {
+        let input = self.input;
+        let states = input.states();
+        self.hold("CUDA context", input.cluster.gpu.context.0, classes::CONTEXT);
+        self.hold("parameters", states.parameters, classes::PARAMETERS);
+        let stated: Bytes =
+            input.model.layers[input.layers.clone()].iter().map(|layer| layer.stated_memory).sum();
+        self.hold("component memory as stated", stated.0, classes::PARAMETERS);
+        self.hold("gradients", states.gradients, classes::GRADIENTS);
+        self.hold("optimizer states", states.optimizer_states, classes::OPTIMIZER_STATES);
+        self.hold("cuBLAS workspace", blas_workspace(input.cluster.gpu.architecture), classes::WORKSPACE);
+        if self.copies_buckets() {
+            let elements: u64 = self.buckets.iter().map(|bucket| bucket.elements).sum();
+            self.hold("gradient buckets", elements * self.storage, classes::BUFFERS);
+        }
+    }
+
+    /// Whether gradients are copied into buckets of their own for reduction.
+    fn copies_buckets(&self) -> bool {
+        let plan = self.input.plan;
+        self.reduces() && plan.zero == ZeroStage::Zero && !plan.gradient_as_bucket_view
+    }
+
+    /// Whether there is anybody to reduce gradients with.
+    fn reduces(&self) -> bool {
+        self.input.plan.data > 1 && self.input.training()
+    }
+
+    fn label(&mut self, name: &str, kind: &str, micro_batch: Option<u32>) -> Label {
+        let text = match micro_batch {
+            Some(number) => format!("{name}|{kind}|{number}"),
+            None => format!("{name}|{kind}|-"),
+        };
+        self.program.label(&text)
+    }
+
+    fn kernel(&mut self, class: Class, label: Label, cost: OpCost) -> Result<(), PlanError> {
+        self.program.kernel(self.streams.compute, class, label, cost.duration, cost.issue);
+        if cost.host_sync {
+            self.program.host_sync(self.streams.compute);
+            let latency = SimTime::from_seconds(self.input.cluster.host.sync_latency_s)?;
+            self.program.host(latency, classes::HOST, label);
+        }
+        Ok(())
+    }
+
+    /// A meeting on a stream, after what the compute stream has been given so far.
+    fn meet(
+        &mut self,
+        stream: Stream,
+        meeting: Meeting,
+        classes: (Class, Class),
+        label: Label,
+        transfer: Transfer,
+    ) -> Result<(), PlanError> {
+        let Some(channel) = self.channel(meeting) else { return Ok(()) };
+        let issue = self.pricer.issue(Pass::Forward, 1)?;
+        self.program.host(issue, classes::HOST, label);
+        let fixed = SimTime::from_seconds(transfer.fixed_s)?;
+        self.program.rendezvous(stream, channel, classes.0, classes.1, label, fixed, transfer.wire_bytes);
+        Ok(())
+    }
+
+    /// Makes `later` wait for everything given to `earlier` so far.
+    fn order(&mut self, earlier: Stream, later: Stream) {
+        let event = self.program.record(earlier);
+        self.program.wait(later, event);
+    }
+
+    fn collective(
+        &mut self,
+        kind: CollectiveKind,
+        name: &str,
+        word: &str,
+        elements: u64,
+        micro_batch: Option<u32>,
+    ) -> Result<(), PlanError> {
+        let transfer =
+            collective(self.input.cluster, kind, self.input.placement, elements * self.storage);
+        let label = self.label(name, word, micro_batch);
+        let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
+        self.meet(self.streams.collective, Meeting::Data, kinds, label, transfer)
+    }
+}

@@ -1,0 +1,184 @@
+//! Forward and backward of a stage over one micro-batch: kernels in order, activations born and freed.
+
+use steptime_core::Tensor;
+use steptime_models::{Bytes, Pass};
+
+use super::data_parallel::Pending;
+use super::{Meeting, StageBuilder};
+use crate::classes;
+use crate::error::PlanError;
+use crate::lower::cost::LayerCost;
+
+impl StageBuilder<'_> {
+    pub(super) fn forward(&mut self, micro_batch: u32) -> Result<(), PlanError> {
+        let input = self.input;
+        if input.is_first() {
+            self.load_input(micro_batch)?;
+        } else {
+            let bytes = self.boundary(input.layers.start);
+            self.receive(self.streams.forward_in, Meeting::ForwardIn, input.crosses[0], bytes, micro_batch)?;
+        }
+        for layer in input.layers.clone() {
+            let gathered = self.gather(layer, Pass::Forward, micro_batch)?;
+            self.await_gathered(gathered);
+            self.layer_forward(layer, micro_batch)?;
+            self.release(gathered);
+        }
+        if !input.is_last() {
+            let bytes = self.boundary(input.layers.end);
+            self.send(self.streams.forward_out, Meeting::ForwardOut, input.crosses[1], bytes, micro_batch)?;
+        }
+        if !input.training() {
+            let batch = self.batches[micro_batch as usize].take();
+            self.free(batch);
+        }
+        Ok(())
+    }
+
+    /// Allocates short-lived memory of a pass.
+    pub(super) fn temporary(&mut self, layer: usize, what: &str, bytes: Bytes) -> Option<Tensor> {
+        if bytes.0 == 0 {
+            return None;
+        }
+        let text = format!("{} {what}", self.input.model.layers[layer].name);
+        let label = self.program.label(&text);
+        let tensor = self.program.tensor(bytes.0, classes::WORKSPACE, label);
+        self.program.alloc(self.streams.compute, tensor);
+        Some(tensor)
+    }
+
+    pub(super) fn free(&mut self, tensor: Option<Tensor>) {
+        if let Some(tensor) = tensor {
+            self.program.free(self.streams.compute, tensor);
+        }
+    }
+
+    pub(super) fn layer_forward(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
+        let cost = self.input.costs.layer(layer);
+        let label = {
+            let name = self.input.model.layers[layer].name.as_str();
+            self.label(name, "forward", Some(micro_batch))
+        };
+        let temporary = self.temporary(layer, "forward temporaries", cost.work.forward_temporary);
+        let mut saved = vec![None; cost.work.saved.len()];
+        // A fully checkpointed block keeps its input, and nothing of what its operations make.
+        let checkpoint = self.drops_input(cost).then_some(cost.work.input);
+        for (index, op) in cost.forward.iter().enumerate() {
+            self.save(layer, cost, index, &mut saved, |kept| kept);
+            self.kernel(classes::FORWARD, label, *op)?;
+        }
+        self.free(temporary);
+        if let Some(bytes) = checkpoint {
+            saved.push(self.activation(layer, "checkpoint", bytes.0));
+        }
+        if self.input.training() {
+            self.open[layer - self.input.layers.start][micro_batch as usize] = Some(saved);
+        } else {
+            for tensor in saved {
+                self.free(tensor);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the checkpointed layer's input is not among the tensors that it keeps.
+    pub(super) fn drops_input(&self, cost: &LayerCost) -> bool {
+        self.input.training() && !cost.kept.is_empty() && cost.kept.iter().all(|kept| !kept)
+    }
+
+    pub(super) fn activation(&mut self, layer: usize, name: &str, bytes: u64) -> Option<Tensor> {
+        if bytes == 0 {
+            return None;
+        }
+        let text = format!("{} {name}", self.input.model.layers[layer].name);
+        let label = self.program.label(&text);
+        let tensor = self.program.tensor(bytes, classes::ACTIVATIONS, label);
+        self.program.alloc(self.streams.compute, tensor);
+        Some(tensor)
+    }
+
+    /// Allocates the saved tensors that forward operation `index` makes and that `wanted` selects by whether
+    /// checkpointing keeps them.
+    pub(super) fn save(
+        &mut self,
+        layer: usize,
+        cost: &LayerCost,
+        index: usize,
+        saved: &mut [Option<Tensor>],
+        wanted: impl Fn(bool) -> bool,
+    ) {
+        if !self.input.training() {
+            return;
+        }
+        for (slot, tensor) in cost.work.saved.iter().enumerate() {
+            if tensor.born == index && wanted(cost.kept[slot]) {
+                saved[slot] = self.activation(layer, tensor.name, tensor.bytes.0);
+            }
+        }
+    }
+
+    pub(super) fn backward(&mut self, micro_batch: u32) -> Result<(), PlanError> {
+        let input = self.input;
+        if !input.is_last() {
+            let bytes = self.boundary(input.layers.end);
+            self.receive(self.streams.backward_in, Meeting::BackwardIn, input.crosses[1], bytes, micro_batch)?;
+        }
+        self.backwards_done += 1;
+        let last = self.backwards_done == input.schedule.micro_batches;
+        let mut pending = Pending::default();
+        // Collectives run in the order of issue: the next layer's parameters are asked for before this layer's
+        // gradients are sent, or they would wait for them (FSDP's backward prefetch).
+        let mut ahead = self.gather(input.layers.end - 1, Pass::Backward, micro_batch)?;
+        for layer in input.layers.clone().rev() {
+            let gathered = ahead.take();
+            if layer > input.layers.start {
+                ahead = self.gather(layer - 1, Pass::Backward, micro_batch)?;
+            }
+            self.await_gathered(gathered);
+            let gradients = self.transient_gradients(layer);
+            self.layer_backward(layer, micro_batch)?;
+            self.release(gathered);
+            self.accumulate(layer, micro_batch)?;
+            self.reduce(layer, micro_batch, last, gradients, &mut pending)?;
+        }
+        pending.free_all(&mut self.program, self.streams.collective);
+        let batch = self.batches[micro_batch as usize].take();
+        self.free(batch);
+        if !input.is_first() {
+            let bytes = self.boundary(input.layers.start);
+            self.send(self.streams.backward_out, Meeting::BackwardOut, input.crosses[0], bytes, micro_batch)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn layer_backward(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
+        let cost = self.input.costs.layer(layer);
+        let name = self.input.model.layers[layer].name.as_str();
+        let mut saved =
+            self.open[layer - self.input.layers.start][micro_batch as usize].take().unwrap_or_default();
+        if !cost.recomputed.is_empty() {
+            let label = self.label(name, "recompute", Some(micro_batch));
+            let temporary = self.temporary(layer, "forward temporaries", cost.work.forward_temporary);
+            for &index in &cost.recomputed {
+                self.save(layer, cost, index, &mut saved, |kept| !kept);
+                self.kernel(classes::RECOMPUTE, label, cost.forward[index])?;
+            }
+            self.free(temporary);
+        }
+        let label = self.label(name, "backward", Some(micro_batch));
+        let temporary = self.temporary(layer, "backward temporaries", cost.work.backward_temporary);
+        for (index, op) in cost.backward.iter().enumerate() {
+            self.kernel(classes::BACKWARD, label, *op)?;
+            for (slot, tensor) in cost.work.saved.iter().enumerate() {
+                if tensor.freed == index {
+                    self.free(saved[slot].take());
+                }
+            }
+        }
+        self.free(temporary);
+        for tensor in saved {
+            self.free(tensor);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,40 @@
+//! A parallelism plan over the GPUs of a cluster.
+
+use crate::schedule::ScheduleKind;
+use crate::workload::Precision;
+use crate::zero::ZeroStage;
+
+/// How the job is spread over GPUs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Data-parallel ranks.
+    pub data: u64,
+    /// Pipeline stages.
+    pub pipeline: u64,
+    /// Order of forwards and backwards on the stages.
+    pub schedule: ScheduleKind,
+    /// Blocks on each stage; spread evenly when absent.
+    pub stages: Option<Vec<u64>>,
+    /// What is partitioned over the data-parallel ranks.
+    pub zero: ZeroStage,
+    /// Gradient bytes that are reduced together; the framework's default when absent.
+    pub bucket_bytes: Option<u64>,
+    /// Whether gradients live inside the reduction buckets (PyTorch DDP's option of that name; its default is
+    /// false, and then every bucket is a second copy of its gradients).
+    pub gradient_as_bucket_view: bool,
+    /// Play every rank, even those that do the same.
+    pub explicit: bool,
+}
+
+impl Plan {
+    /// Gradient bytes reduced together.
+    ///
+    /// Without ZeRO this is PyTorch DDP's `bucket_cap_mb` (25 MiB); with ZeRO 1 and 2 it is DeepSpeed's
+    /// `reduce_bucket_size`, 5e8 values. ZeRO 3 reduces layer by layer.
+    pub fn bucket_cap(&self, precision: Precision) -> u64 {
+        self.bucket_bytes.unwrap_or(match self.zero {
+            ZeroStage::Zero => 25 << 20,
+            _ => 500_000_000 * precision.storage().bytes(),
+        })
+    }
+}

@@ -1,0 +1,199 @@
+//! What is trained and how: batch, precision, optimizer, execution.
+
+use steptime_models::{AttentionKind, Dtype, WorkShape};
+
+/// Training or inference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Forward, backward and update.
+    Training,
+    /// Forward only; nothing is saved for backward.
+    Inference,
+}
+
+/// Number format of a run, as users name it.
+///
+/// With a 16-bit or 8-bit format, weights and gradients are 16-bit and the optimizer keeps a 32-bit master
+/// copy beside its states (mixed precision in the sense of the ZeRO paper, section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit throughout, products on the CUDA cores.
+    Fp32,
+    /// 32-bit storage, products on tensor cores with a 10-bit mantissa.
+    Tf32,
+    /// Mixed precision with fp16.
+    Fp16,
+    /// Mixed precision with bfloat16.
+    Bf16,
+    /// bfloat16 with matrix products in 8-bit floats.
+    Fp8,
+}
+
+impl Precision {
+    /// Format of matrix products.
+    pub const fn compute(self) -> Dtype {
+        match self {
+            Self::Fp32 => Dtype::Fp32,
+            Self::Tf32 => Dtype::Tf32,
+            Self::Fp16 => Dtype::Fp16,
+            Self::Bf16 => Dtype::Bf16,
+            Self::Fp8 => Dtype::Fp8,
+        }
+    }
+
+    /// Format of stored activations, weights and gradients.
+    pub const fn storage(self) -> Dtype {
+        match self {
+            Self::Fp32 | Self::Tf32 => Dtype::Fp32,
+            Self::Fp16 => Dtype::Fp16,
+            Self::Bf16 | Self::Fp8 => Dtype::Bf16,
+        }
+    }
+
+    /// Whether the optimizer keeps a 32-bit copy of the weights.
+    pub const fn has_master_copy(self) -> bool {
+        !matches!(self, Self::Fp32 | Self::Tf32)
+    }
+}
+
+/// Update rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptimizerKind {
+    /// Adam: two moments.
+    Adam,
+    /// Adam with decoupled weight decay: the same states.
+    AdamW,
+    /// Plain gradient descent: no state.
+    Sgd,
+    /// Gradient descent with one momentum.
+    SgdMomentum,
+}
+
+impl OptimizerKind {
+    /// 32-bit values kept for each parameter, the master copy not counted.
+    pub const fn moments(self) -> u64 {
+        match self {
+            Self::Adam | Self::AdamW => 2,
+            Self::SgdMomentum => 1,
+            Self::Sgd => 0,
+        }
+    }
+}
+
+/// How the update runs on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptimizerImplementation {
+    /// One kernel for each elementary step over lists of tensors (PyTorch's default).
+    Foreach,
+    /// One kernel for the whole update of many tensors (`fused=True`, Apex, DeepSpeed, Megatron).
+    Fused,
+}
+
+/// How the framework runs the model's operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execution {
+    /// Each operation issued from Python.
+    Eager,
+    /// A compiled model: the host issues kernels from generated code.
+    Compiled,
+    /// Whole graphs replayed by the device.
+    CudaGraphs,
+}
+
+/// Which activations are recomputed in backward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checkpointing {
+    /// Everything that backward needs is kept.
+    None,
+    /// The core of attention is recomputed (Korthikanti et al. 2022, section 5).
+    Selective,
+    /// Only the input of each block is kept.
+    Full,
+}
+
+/// The work of one step on every data-parallel rank.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// Training or inference.
+    pub task: Task,
+    /// Samples a micro-batch and data-parallel rank.
+    pub micro_batch_size: u64,
+    /// Micro-batches a step.
+    pub accumulation: u64,
+    /// Tokens a sequence; ignored for images.
+    pub sequence_length: u64,
+    /// Number format.
+    pub precision: Precision,
+    /// Update rule.
+    pub optimizer: OptimizerKind,
+    /// How it is implemented.
+    pub implementation: OptimizerImplementation,
+    /// How attention is computed.
+    pub attention: AttentionKind,
+    /// How operations are issued.
+    pub execution: Execution,
+    /// What is recomputed.
+    pub checkpointing: Checkpointing,
+}
+
+impl Workload {
+    /// The shape in which the model is asked for its work.
+    pub fn shape(&self) -> WorkShape {
+        WorkShape {
+            micro_batch: self.micro_batch_size,
+            sequence_length: self.sequence_length,
+            compute: self.precision.compute(),
+            activation: self.precision.storage(),
+            attention: self.attention,
+            training: self.task == Task::Training,
+        }
+    }
+
+    /// Bytes that the update reads and writes for each parameter.
+    ///
+    /// Fused: the gradient and every state are read once, every state and the weight written once. Foreach
+    /// runs PyTorch's `_multi_tensor_adam` step by step, each step reading and writing its lists: moments
+    /// scaled (8), gradient blended in (12), second moment scaled (8), squared gradient added (12), square
+    /// root (8), bias correction (8), epsilon (8), quotient added to the weight (16): 80 bytes for 32-bit
+    /// Adam, and 8 more for decoupled weight decay.
+    pub fn update_traffic_per_parameter(&self) -> u64 {
+        let storage = self.precision.storage().bytes();
+        let states = 4 * self.optimizer.moments();
+        match (self.implementation, self.optimizer) {
+            (OptimizerImplementation::Fused, _) if self.precision.has_master_copy() => {
+                storage + 2 * (states + 4) + storage
+            }
+            (OptimizerImplementation::Fused, _) => storage + 2 * states + 2 * storage,
+            (OptimizerImplementation::Foreach, kind) => {
+                let master = if self.precision.has_master_copy() {
+                    // The gradient is widened to 32 bits first, the weight narrowed afterwards.
+                    2 * (storage + 4)
+                } else {
+                    0
+                };
+                master
+                    + match kind {
+                        OptimizerKind::Adam => 80,
+                        OptimizerKind::AdamW => 88,
+                        OptimizerKind::Sgd => 12,
+                        OptimizerKind::SgdMomentum => 8 + 12 + 12,
+                    }
+            }
+        }
+    }
+
+    /// Kernels that the update launches over `tensors` parameter tensors with `parameters` values.
+    ///
+    /// A multi-tensor launch takes at most 36 to 110 tensors (by the number of lists) and 320 chunks of
+    /// 65,536 values (PyTorch `MultiTensorApply.cuh`); 48 tensors is the limit for four lists.
+    pub fn update_launches(&self, tensors: u64, parameters: u64) -> u64 {
+        let launches = tensors.div_ceil(48).max(parameters.div_ceil(320 * 65_536)).max(1);
+        let steps = match (self.implementation, self.optimizer) {
+            (OptimizerImplementation::Fused, _) | (_, OptimizerKind::Sgd) => 1,
+            (OptimizerImplementation::Foreach, OptimizerKind::Adam) => 8,
+            (OptimizerImplementation::Foreach, OptimizerKind::AdamW) => 9,
+            (OptimizerImplementation::Foreach, OptimizerKind::SgdMomentum) => 3,
+        };
+        launches * steps
+    }
+}

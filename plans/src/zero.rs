@@ -1,0 +1,76 @@
+//! ZeRO: which model states are partitioned over the data-parallel ranks, and how many bytes each rank holds.
+//!
+//! With `N` data-parallel ranks, mixed precision and Adam, a parameter costs each rank (Rajbhandari et al.
+//! 2020, figure 1, K = 12):
+//!
+//! | stage | partitioned | bytes a parameter |
+//! | --- | --- | --- |
+//! | 0 | nothing | 2 + 2 + 12 = 16 |
+//! | 1 | optimizer states | 4 + 12 / N |
+//! | 2 | and gradients | 2 + 14 / N |
+//! | 3 | and parameters | 16 / N |
+
+use crate::workload::{Task, Workload};
+
+/// How much is partitioned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ZeroStage {
+    /// Plain data parallelism: every rank holds everything.
+    Zero,
+    /// Optimizer states are partitioned.
+    One,
+    /// Gradients too.
+    Two,
+    /// Parameters too; they are gathered layer by layer when needed.
+    Three,
+}
+
+impl ZeroStage {
+    /// The stage with this number.
+    pub const fn from_number(number: u64) -> Option<Self> {
+        match number {
+            0 => Some(Self::Zero),
+            1 => Some(Self::One),
+            2 => Some(Self::Two),
+            3 => Some(Self::Three),
+            _ => None,
+        }
+    }
+}
+
+/// Bytes of model states that a rank holds all the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateBytes {
+    /// Weights.
+    pub parameters: u64,
+    /// Gradients.
+    pub gradients: u64,
+    /// Moments and master copy.
+    pub optimizer_states: u64,
+}
+
+impl StateBytes {
+    /// All three.
+    pub const fn total(self) -> u64 {
+        self.parameters + self.gradients + self.optimizer_states
+    }
+}
+
+/// States of `parameters` values on each of `ranks` data-parallel ranks.
+///
+/// A partitioned state of `x` values holds `ceil(x / ranks)` of them on every rank: frameworks pad the flat
+/// buffer so that all shards are equal.
+pub fn state_bytes(workload: &Workload, stage: ZeroStage, ranks: u64, parameters: u64) -> StateBytes {
+    let shard = parameters.div_ceil(ranks.max(1));
+    let held = |from: ZeroStage| if stage >= from { shard } else { parameters };
+    let storage = workload.precision.storage().bytes();
+    if workload.task == Task::Inference {
+        return StateBytes { parameters: storage * held(ZeroStage::Three), ..StateBytes::default() };
+    }
+    let master = if workload.precision.has_master_copy() { 4 } else { 0 };
+    StateBytes {
+        parameters: storage * held(ZeroStage::Three),
+        gradients: storage * held(ZeroStage::Two),
+        optimizer_states: (master + 4 * workload.optimizer.moments()) * held(ZeroStage::One),
+    }
+}

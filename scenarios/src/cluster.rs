@@ -1,0 +1,84 @@
+//! The `[cluster]` section.
+
+use steptime_clusters::{CatalogueError, ClusterEntry, cluster_from_catalogue, cluster_from_toml, cluster_names};
+
+use crate::error::{InputError, nearest};
+use crate::scenario::Files;
+use crate::section::{Aliases, Section, list};
+use crate::tree::{Node, Origin};
+
+const ALIASES: Aliases = &[("num_nodes", "nodes"), ("nnodes", "nodes"), ("nproc_per_node", "gpus_per_node")];
+
+/// The cluster of a scenario.
+pub(crate) struct ClusterSection {
+    pub(crate) entry: ClusterEntry,
+    pub(crate) formula: FormulaKeys,
+    pub(crate) origin: Origin,
+}
+
+/// What the serial formula of vehicle paths takes besides batch and model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct FormulaKeys {
+    /// Share of a vehicle's computing capability that it reaches.
+    pub(crate) utilization: f64,
+    /// Factor on compute and communication time for memory overhead.
+    pub(crate) memory_overhead: f64,
+}
+
+pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ClusterSection, InputError> {
+    let section = Section::of(root, "cluster", ALIASES)?;
+    let needed = "a cluster of the catalogue (`steptime clusters` lists them)";
+    let name = section.text("name")?;
+    let file = section.text("file")?;
+    let origin = section.place(if name.is_some() { "name" } else { "file" });
+    let entry = match (name, file) {
+        (Some((name, _)), None) => cluster_from_catalogue(&name).map_err(|error| catalogue(&origin, error))?,
+        (None, Some((path, origin))) => {
+            let refuse = |message| InputError::Conflict { origin, key: "cluster.file".to_owned(), message };
+            match files.read(&path) {
+                Ok(text) => cluster_from_toml(&text).map_err(|error| refuse(format!("{path}: {error}")))?,
+                Err(message) => return Err(refuse(message)),
+            }
+        }
+        (Some(_), Some(_)) => return Err(section.conflict("file", "contradicts `name`: keep one of the two")),
+        (None, None) => return Err(section.missing("name", needed)),
+    };
+    let mut formula = FormulaKeys { utilization: 0.5, memory_overhead: 1.2 };
+    let entry = match entry {
+        ClusterEntry::Nodes(cluster) => {
+            let nodes = section.count("nodes", 1 << 17)?.map_or(cluster.nodes, |count| count as u32);
+            let gpus = section.count("gpus_per_node", 1 << 10)?.map_or(cluster.gpus_per_node, |count| count as u32);
+            let key = if gpus > cluster.gpus_per_node { "gpus_per_node" } else { "nodes" };
+            let sized = cluster.with_size(nodes, gpus);
+            ClusterEntry::Nodes(sized.map_err(|error| section.conflict(key, error.to_string()))?)
+        }
+        vehicles @ ClusterEntry::Vehicles(_) => {
+            if let Some(utilization) = section.fraction("utilization", 0.0, 1.0)? {
+                formula.utilization = utilization;
+            }
+            if let Some(overhead) = section.fraction("memory_overhead", 0.0, 100.0)? {
+                formula.memory_overhead = overhead;
+            }
+            vehicles
+        }
+    };
+    section.finish()?;
+    Ok(ClusterSection { entry, formula, origin })
+}
+
+fn catalogue(origin: &Origin, error: CatalogueError) -> InputError {
+    match error {
+        CatalogueError::UnknownName { name, .. } => InputError::Value {
+            origin: origin.clone(),
+            key: "cluster.name".to_owned(),
+            found: format!("\"{name}\""),
+            allowed: list(cluster_names()),
+            nearest: nearest(&name, cluster_names()),
+        },
+        other => InputError::Conflict {
+            origin: origin.clone(),
+            key: "cluster.name".to_owned(),
+            message: other.to_string(),
+        },
+    }
+}

@@ -1,0 +1,31 @@
+//! Scenarios of steptime: the file a user writes, its checks, running it, and the result.
+//!
+//! A scenario names a model, a cluster and a plan ([`Scenario::read`]); [`run`] lowers and plays it and
+//! returns a [`Report`] and, on request, a [`Timeline`].
+
+mod batch;
+mod cluster;
+mod csv;
+mod error;
+mod model;
+mod parallelism;
+mod report;
+mod run;
+mod scenario;
+mod section;
+mod timeline;
+mod tree;
+mod vehicles;
+mod workload;
+
+pub use batch::Batch;
+pub use csv::report_csv;
+pub use error::InputError;
+pub use parallelism::Placement;
+pub use report::{
+    Infeasible, MemoryPoint, OutOfMemory, Parameters, PeakMemory, Provenance, REPORT_SCHEMA, Report, Stage,
+    TIMELINE_SCHEMA, TimeBreakdown, Timeline, TimelineRank, TimelineSpan, VehiclePath, Verdict,
+};
+pub use run::{RunResult, run};
+pub use scenario::{Files, Job, Replay, Scenario};
+pub use tree::{Node, Origin, Value};

@@ -1,0 +1,102 @@
+//! The `[model]` section.
+
+use steptime_models::{FieldValue, Model, ModelError, Overrides, Sample};
+
+use crate::error::{InputError, nearest};
+use crate::scenario::Files;
+use crate::section::{Section, wrong};
+use crate::tree::{Node, Origin, Value};
+
+/// The model of a scenario, and the sequence length to run it at where one is given.
+pub(crate) struct ModelSection {
+    pub(crate) model: Model,
+    pub(crate) sequence_length: Option<u64>,
+}
+
+/// Reads the model that a scenario names. `image_size` is an architecture field like those of `overrides`.
+pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ModelSection, InputError> {
+    let section = Section::of(root, "model", &[])?;
+    if !section.is_present() {
+        return Err(section.missing("name", "a model of the catalogue (`steptime models` lists them)"));
+    }
+    let name = section.text("name")?;
+    let file = section.text("file")?;
+    if section.node("hf")?.is_some() {
+        return Err(section.conflict("hf", "importing is not supported by this version; use name or file"));
+    }
+    let mut overrides = Overrides::none();
+    let sequence_length = section.count("sequence_length", 1 << 24)?;
+    if let Some(size) = section.count("image_size", 1 << 16)? {
+        overrides.set("image_size", FieldValue::Integer(size as i64));
+    }
+    if let Some(node) = section.node("overrides")? {
+        read_overrides(node, &mut overrides)?;
+    }
+    let place = section.place(if file.is_some() { "file" } else { "name" });
+    let at = Place { overrides: section.place("overrides"), image_size: section.place("image_size"), place };
+    let model = match (name, file) {
+        (Some((name, _)), None) => Model::from_catalogue(&name, &overrides).map_err(|e| at.error(e, "name"))?,
+        (None, Some((path, origin))) => {
+            let text = files
+                .read(&path)
+                .map_err(|message| InputError::Conflict { origin, key: section.full("file"), message })?;
+            Model::from_toml(&text, &overrides).map_err(|e| at.error(e, "file"))?
+        }
+        (Some(_), Some(_)) => return Err(section.conflict("file", "contradicts `name`: keep one of the two")),
+        (None, None) => {
+            return Err(section.missing("name", "a model of the catalogue (`steptime models` lists them)"));
+        }
+    };
+    if sequence_length.is_some() && !matches!(model.sample, Sample::Tokens { .. }) {
+        let message = format!("{} takes no sequences; leave it out", model.name);
+        return Err(section.conflict("sequence_length", message));
+    }
+    section.finish()?;
+    Ok(ModelSection { model, sequence_length })
+}
+
+fn read_overrides(node: &Node, overrides: &mut Overrides) -> Result<(), InputError> {
+    let Value::Table(table) = &node.value else {
+        return Err(wrong(&node.origin, "model.overrides", &node.value, "a table such as { layers = 12 }"));
+    };
+    for (key, node) in table {
+        let value = match &node.value {
+            Value::Integer(value) => FieldValue::Integer(*value),
+            Value::Float(value) => FieldValue::Float(*value),
+            Value::Boolean(value) => FieldValue::Bool(*value),
+            Value::Text(value) => FieldValue::Text(value.clone()),
+            other => {
+                let allowed = "a number, text, true or false";
+                return Err(wrong(&node.origin, &format!("model.overrides.{key}"), other, allowed));
+            }
+        };
+        overrides.set(key.as_str(), value);
+    }
+    Ok(())
+}
+
+struct Place {
+    place: Origin,
+    overrides: Origin,
+    image_size: Origin,
+}
+
+impl Place {
+    fn error(&self, error: ModelError, key: &str) -> InputError {
+        match error {
+            ModelError::UnknownModel { name, known, .. } => InputError::Value {
+                origin: self.place.clone(),
+                key: "model.name".to_owned(),
+                found: format!("\"{name}\""),
+                allowed: "a model of the catalogue (`steptime models` lists them)".to_owned(),
+                nearest: nearest(&name, known.iter().map(String::as_str)),
+            },
+            other => {
+                let text = other.to_string();
+                let origin = if text.contains("image_size") { &self.image_size } else { &self.overrides };
+                let origin = if key == "file" { &self.place } else { origin };
+                InputError::Conflict { origin: origin.clone(), key: "model".to_owned(), message: text }
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The `[parallelism]` section.
+
+use steptime_clusters::{Cluster, VehicleCluster};
+use steptime_models::Model;
+use steptime_plans::{PathPlan, Plan, ScheduleKind, ZeroStage};
+
+use crate::error::{InputError, nearest};
+use crate::section::{Aliases, Section, list, wrong};
+use crate::tree::{Node, Value};
+
+/// Names of DeepSpeed, Megatron-LM and torchtitan that mean the same.
+pub(crate) const ALIASES: Aliases = &[
+    ("data_parallel_size", "data"),
+    ("tensor_model_parallel_size", "tensor"),
+    ("tensor_parallel_degree", "tensor"),
+    ("pipeline_model_parallel_size", "pipeline"),
+    ("pipeline_parallel_degree", "pipeline"),
+    ("pipeline_parallel_schedule", "schedule"),
+    ("context_parallel_size", "context"),
+    ("context_parallel_degree", "context"),
+    ("expert_model_parallel_size", "expert"),
+    ("expert_parallel_degree", "expert"),
+];
+
+const SCHEDULES: [(&str, ScheduleKind); 2] =
+    [("1f1b", ScheduleKind::OneForwardOneBackward), ("gpipe", ScheduleKind::GPipe)];
+
+/// Most ranks along one dimension.
+const MOST: u64 = 1 << 20;
+
+/// Who places the partitions of a component model on vehicles.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Placement {
+    /// The greedy baseline of the source.
+    Greedy,
+    /// The scenario itself.
+    Given(PathPlan),
+}
+
+pub(crate) fn read_schedule(section: &Section<'_>) -> Result<ScheduleKind, InputError> {
+    Ok(section.choice("schedule", &SCHEDULES)?.unwrap_or(ScheduleKind::OneForwardOneBackward))
+}
+
+pub(crate) fn read_plan(
+    section: &Section<'_>,
+    gpus: u64,
+    cluster: &Cluster,
+    explicit: bool,
+) -> Result<Plan, InputError> {
+    refuse_what_is_missing(section)?;
+    let pipeline = section.count("pipeline", MOST)?.unwrap_or(1);
+    let data = section.count("data", MOST)?;
+    let nodes = format!("{} nodes x {} GPUs = {gpus}", cluster.nodes, cluster.gpus_per_node);
+    let data = match data {
+        Some(data) if data.saturating_mul(pipeline) != gpus => {
+            return Err(section.conflict(
+                "data",
+                format!(
+                    "data {data} x pipeline {pipeline} = {} ranks, but the cluster has {nodes} GPUs",
+                    data.saturating_mul(pipeline)
+                ),
+            ));
+        }
+        Some(data) => data,
+        None if gpus % pipeline == 0 => gpus / pipeline,
+        None => {
+            let message = format!("{pipeline} stages do not divide the cluster's {nodes} GPUs");
+            return Err(section.conflict("pipeline", message));
+        }
+    };
+    let stage = section.number("zero_stage", 0, 3)?.and_then(ZeroStage::from_number);
+    Ok(Plan {
+        data,
+        pipeline,
+        schedule: read_schedule(section)?,
+        stages: section.counts("stages")?,
+        zero: stage.unwrap_or(ZeroStage::Zero),
+        bucket_bytes: read_bucket(section)?,
+        gradient_as_bucket_view: section.flag("gradient_as_bucket_view")?.unwrap_or(false),
+        explicit,
+    })
+}
+
+/// Keys of the contract that this version does not play yet: their neutral value is fine, any other is refused.
+fn refuse_what_is_missing(section: &Section<'_>) -> Result<(), InputError> {
+    for key in ["tensor", "virtual_pipeline", "context", "expert"] {
+        if let Some(size) = section.count(key, MOST)?
+            && size != 1
+        {
+            let message = format!("found {size}; this version plays data and pipeline parallelism, allowed: 1");
+            return Err(section.conflict(key, message));
+        }
+    }
+    if section.flag("sequence_parallel")? == Some(true) {
+        return Err(section.conflict("sequence_parallel", "needs tensor parallelism, allowed: false"));
+    }
+    let Some(node) = section.node("offload")? else { return Ok(()) };
+    let Value::Table(table) = &node.value else {
+        return Err(wrong(&node.origin, "parallelism.offload", &node.value, "a table of \"none\""));
+    };
+    for (key, value) in table {
+        let place = format!("parallelism.offload.{key}");
+        let known = ["optimizer", "parameters", "activations"];
+        if !known.contains(&key.as_str()) {
+            return Err(InputError::UnknownKey {
+                origin: value.origin.clone(),
+                key: place,
+                allowed: list(known),
+                nearest: nearest(key, known),
+            });
+        }
+        if value.value != Value::Text("none".to_owned()) {
+            return Err(wrong(&value.origin, &place, &value.value, "\"none\" (this version plays no offload)"));
+        }
+    }
+    Ok(())
+}
+
+/// `bucket_bytes = "25 MiB"`.
+fn read_bucket(section: &Section<'_>) -> Result<Option<u64>, InputError> {
+    let Some((text, origin)) = section.text("bucket_bytes")? else { return Ok(None) };
+    let bytes = steptime_models::parse_quantity(&text, steptime_models::Dimension::Bytes);
+    match bytes {
+        Ok(bytes) if (1.0..=1e15).contains(&bytes) => Ok(Some(bytes as u64)),
+        _ => Err(InputError::Value {
+            origin,
+            key: section.full("bucket_bytes"),
+            found: format!("\"{text}\""),
+            allowed: "an amount of memory such as \"25 MiB\"".to_owned(),
+            nearest: None,
+        }),
+    }
+}
+
+/// `placement = "greedy"` or `placement = { path = ["v1", ...], assignment = { v1 = ["Part", ...] } }`.
+pub(crate) fn read_placement(
+    section: &Section<'_>,
+    cluster: &VehicleCluster,
+    model: &Model,
+) -> Result<Placement, InputError> {
+    let Some(node) = section.node("placement")? else { return Ok(Placement::Greedy) };
+    let key = section.full("placement");
+    let allowed = "\"greedy\", or a table with `path` and `assignment`";
+    match &node.value {
+        Value::Text(text) if text == "greedy" => Ok(Placement::Greedy),
+        Value::Table(_) => read_path(node, cluster, model).map(Placement::Given),
+        other => Err(wrong(&node.origin, &key, other, allowed)),
+    }
+}
+
+fn read_path(node: &Node, cluster: &VehicleCluster, model: &Model) -> Result<PathPlan, InputError> {
+    let Value::Table(table) = &node.value else {
+        return Err(wrong(&node.origin, "parallelism.placement", &node.value, "a table"));
+    };
+    if let Some((key, value)) = table.iter().find(|(key, _)| !["path", "assignment"].contains(&key.as_str())) {
+        return Err(InputError::UnknownKey {
+            origin: value.origin.clone(),
+            key: format!("parallelism.placement.{key}"),
+            allowed: "path, assignment".to_owned(),
+            nearest: nearest(key, ["path", "assignment"]),
+        });
+    }
+    let entry = |key: &str| {
+        table.get(key).ok_or_else(|| InputError::Missing {
+            origin: node.origin.clone(),
+            key: format!("parallelism.placement.{key}"),
+            needed: "a placement has `path` and `assignment`".to_owned(),
+        })
+    };
+    let vehicles: Vec<&str> = cluster.vehicles.iter().map(|vehicle| vehicle.id.as_str()).collect();
+    let partitions: Vec<&str> = model
+        .components()
+        .map(|graph| graph.partitions.iter().map(|partition| partition.name.as_str()).collect())
+        .unwrap_or_default();
+    let order = names(entry("path")?, "parallelism.placement.path", &vehicles)?;
+    let assignment = entry("assignment")?;
+    let Value::Table(parts) = &assignment.value else {
+        let allowed = "a table from vehicles to lists of partitions";
+        return Err(wrong(&assignment.origin, "parallelism.placement.assignment", &assignment.value, allowed));
+    };
+    let mut of_vehicle = vec![Vec::new(); vehicles.len()];
+    for (id, list_node) in parts {
+        let key = format!("parallelism.placement.assignment.{id}");
+        let Some(index) = vehicles.iter().position(|vehicle| vehicle == id) else {
+            return Err(InputError::UnknownKey {
+                origin: list_node.origin.clone(),
+                key,
+                allowed: list(vehicles.iter().copied()),
+                nearest: nearest(id, vehicles.iter().copied()),
+            });
+        };
+        of_vehicle[index] = names(list_node, &key, &partitions)?;
+    }
+    Ok(PathPlan { order, assignment: of_vehicle })
+}
+
+/// Indices of the names in a list.
+fn names(node: &Node, key: &str, known: &[&str]) -> Result<Vec<usize>, InputError> {
+    let Value::Array(items) = &node.value else {
+        return Err(wrong(&node.origin, key, &node.value, "a list of names"));
+    };
+    let index = |item: &Node| match &item.value {
+        Value::Text(name) => known.iter().position(|other| other == name).ok_or_else(|| InputError::Value {
+            origin: item.origin.clone(),
+            key: key.to_owned(),
+            found: item.value.describe(),
+            allowed: list(known.iter().copied()),
+            nearest: nearest(name, known.iter().copied()),
+        }),
+        other => Err(wrong(&item.origin, key, other, &list(known.iter().copied()))),
+    };
+    items.iter().map(index).collect()
+}

@@ -1,0 +1,289 @@
+//! The result of a run, as saved and as printed: `steptime.report/1`, and its timeline, `steptime.timeline/1`.
+//!
+//! Field names and their order are the contract of the JSON document. Nothing here differs between two runs
+//! of the same input.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+/// Identifies the form of [`Report`].
+pub const REPORT_SCHEMA: &str = "steptime.report/1";
+/// Identifies the form of [`Timeline`].
+pub const TIMELINE_SCHEMA: &str = "steptime.timeline/1";
+
+/// Whether the run fits into memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every allocation of every rank fits.
+    Fits,
+    /// Some allocation does not fit: see [`Report::out_of_memory`]; for a path of vehicles, some partition:
+    /// see [`Report::infeasible`].
+    OutOfMemory,
+}
+
+/// One predicted step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`REPORT_SCHEMA`].
+    pub schema: String,
+    /// The scenario's name.
+    pub name: String,
+    /// Whether it fits.
+    pub verdict: Verdict,
+    /// Seconds per optimizer step; null when nothing can run.
+    pub step_time_s: Option<f64>,
+    /// 80 % interval of the step time, seconds.
+    pub step_time_interval_s: Option<[f64; 2]>,
+    /// Samples a second over all GPUs.
+    pub samples_per_s: Option<f64>,
+    /// Tokens a second over all GPUs; null where samples are not made of tokens.
+    pub tokens_per_s: Option<f64>,
+    /// Tokens a second and GPU.
+    pub tokens_per_s_per_gpu: Option<f64>,
+    /// Model FLOPs over peak (recomputation left out; PaLM, appendix B).
+    pub model_flops_utilization: Option<f64>,
+    /// Executed FLOPs over peak (recomputation counted).
+    pub hardware_flops_utilization: Option<f64>,
+    /// Where the step goes, mean over ranks; sums to the step time.
+    pub time_breakdown_s: TimeBreakdown,
+    /// The fullest rank at its fullest moment.
+    pub peak_memory: PeakMemory,
+    /// The first allocation that does not fit.
+    pub out_of_memory: Option<OutOfMemory>,
+    /// Why a component model cannot be placed.
+    pub infeasible: Option<Infeasible>,
+    /// One entry a pipeline stage (or vehicle).
+    pub stages: Vec<Stage>,
+    /// The placement on a path of vehicles, and its time by the serial formula.
+    pub vehicle_path: Option<VehiclePath>,
+    /// GPUs (or vehicles) of the job.
+    pub gpus: u64,
+    /// Parameters of the model.
+    pub parameters: Parameters,
+    /// FLOPs of one step over all GPUs, recomputation included.
+    pub flops_per_step: f64,
+    /// What the prediction rests on.
+    pub provenance: Vec<Provenance>,
+    /// Version of the program.
+    pub version: String,
+}
+
+/// Seconds of the step by cause, mean over ranks; see `docs/report.md` for the definition of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TimeBreakdown {
+    /// Kernels of forward and backward.
+    pub compute: f64,
+    /// Waiting for collectives or transfers in flight.
+    pub exposed_communication: f64,
+    /// Waiting for another pipeline stage to produce.
+    pub pipeline_bubble: f64,
+    /// Waiting for the host to issue work.
+    pub host: f64,
+    /// Waiting for input samples.
+    pub data_loading: f64,
+    /// Parameter update and gradient norm.
+    pub optimizer: f64,
+    /// Waiting for offload traffic.
+    pub offload: f64,
+    /// Anything else.
+    pub other: f64,
+}
+
+impl TimeBreakdown {
+    /// Names and values in the order of the document.
+    pub fn entries(&self) -> [(&'static str, f64); 8] {
+        [
+            ("compute", self.compute),
+            ("exposed_communication", self.exposed_communication),
+            ("pipeline_bubble", self.pipeline_bubble),
+            ("host", self.host),
+            ("data_loading", self.data_loading),
+            ("optimizer", self.optimizer),
+            ("offload", self.offload),
+            ("other", self.other),
+        ]
+    }
+}
+
+/// Memory of the fullest rank.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeakMemory {
+    /// Bytes in live tensors at the peak.
+    pub allocated_bytes: u64,
+    /// Bytes that the allocator holds at the peak.
+    pub reserved_bytes: u64,
+    /// Bytes in use on the device: reserved plus what lives outside the allocator.
+    pub device_bytes: u64,
+    /// Bytes that the device has for the job.
+    pub capacity_bytes: u64,
+    /// Rank that this is about.
+    pub rank: u64,
+    /// Seconds into the step.
+    pub at_s: f64,
+    /// Bytes by category at that moment: parameters, gradients, `optimizer_states`, activations, buffers,
+    /// workspace, context, fragmentation.
+    pub breakdown_bytes: IndexMap<String, u64>,
+}
+
+/// The first allocation that does not fit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OutOfMemory {
+    /// Rank that runs out.
+    pub rank: u64,
+    /// Seconds into the step.
+    pub at_s: f64,
+    /// Tensor that was asked for.
+    pub tensor: String,
+    /// Its size.
+    pub requested_bytes: u64,
+    /// How much was missing.
+    pub short_by_bytes: u64,
+}
+
+/// A partition that fits on no device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Infeasible {
+    /// Partition that cannot be placed.
+    pub partition: String,
+    /// What it needs.
+    pub required_bytes: u64,
+    /// The device with the most room left, when the partition was tried.
+    pub device: String,
+    /// The room left there.
+    pub available_bytes: u64,
+    /// The difference.
+    pub short_by_bytes: u64,
+    /// The whole story in words.
+    pub reason: String,
+}
+
+/// Partitions on a path of vehicles, and what the source's serial formula says of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VehiclePath {
+    /// Who placed the partitions: `greedy` or `given`.
+    pub placement: String,
+    /// Vehicles in the order of the path.
+    pub path: Vec<String>,
+    /// Partitions of each vehicle, in the order of the path.
+    pub assignment: IndexMap<String, Vec<String>>,
+    /// Seconds by the serial formula: nothing overlaps, one batch.
+    pub serial_time_s: f64,
+    /// Its compute.
+    pub serial_compute_s: f64,
+    /// Its communication.
+    pub serial_communication_s: f64,
+}
+
+/// One pipeline stage, or one vehicle of a path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Number of the stage, from 0.
+    pub stage: u64,
+    /// What plays it: GPU name or vehicle.
+    pub device: String,
+    /// Ranks of the stage.
+    pub ranks: Vec<u64>,
+    /// Layers, as `first..last` names or partition names.
+    pub layers: Vec<String>,
+    /// Parameters held by one rank before any partitioning.
+    pub parameters: u64,
+    /// Peak bytes in live tensors.
+    pub peak_allocated_bytes: u64,
+    /// Peak bytes held by the allocator.
+    pub peak_reserved_bytes: u64,
+    /// Most micro-batches in flight (forward done, backward not).
+    pub in_flight_micro_batches: u64,
+    /// Share of the step in kernels.
+    pub busy_fraction: f64,
+    /// Share of the step waiting for other stages.
+    pub bubble_fraction: f64,
+    /// Share of the step waiting for communication.
+    pub communication_fraction: f64,
+}
+
+/// Parameter counts of the whole model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parameters {
+    /// All of them; tied ones once. Zero for component models, whose inside is not known.
+    pub total: u64,
+    /// Those with gradients.
+    pub trainable: u64,
+    /// Those that a token uses.
+    pub active: u64,
+}
+
+/// What one part of the prediction rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Part of the prediction.
+    pub what: String,
+    /// `measured`, `fitted`, `data_sheet`, `formula` or `assumption`.
+    pub kind: String,
+    /// Where it comes from.
+    pub source: String,
+    /// Known error of that source, in words; empty where none is known.
+    pub error: String,
+}
+
+/// Everything that happened in the step: what timelines, Gantt charts and memory curves are drawn from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Timeline {
+    /// [`TIMELINE_SCHEMA`].
+    pub schema: String,
+    /// The scenario's name.
+    pub name: String,
+    /// Seconds.
+    pub step_time_s: f64,
+    /// The ranks that were played (one for each kind of rank when folded).
+    pub ranks: Vec<TimelineRank>,
+}
+
+/// One rank of a [`Timeline`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TimelineRank {
+    /// Rank number.
+    pub rank: u64,
+    /// Pipeline stage.
+    pub stage: u64,
+    /// Device name (GPU or vehicle).
+    pub device: String,
+    /// Names of the streams; `host` is the last one.
+    pub streams: Vec<String>,
+    /// What the streams did, sorted by stream, then start. Consecutive kernels of one layer and pass are one
+    /// span.
+    pub spans: Vec<TimelineSpan>,
+    /// Bytes by category over time; categories in the order of `memory_categories`.
+    pub memory: Vec<MemoryPoint>,
+    /// Names of the memory categories.
+    pub memory_categories: Vec<String>,
+    /// Bytes that the device has for the job.
+    pub capacity_bytes: u64,
+}
+
+/// One stretch of activity on a stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TimelineSpan {
+    /// Index into [`TimelineRank::streams`].
+    pub stream: u32,
+    /// Seconds.
+    pub start_s: f64,
+    /// Seconds.
+    pub end_s: f64,
+    /// `forward`, `backward`, `recompute`, `optimizer`, `all_reduce`, `all_gather`, `reduce_scatter`,
+    /// `send_receive`, `waiting`, `host`, `host_sync`, `data_loading`, `copy`, `other`.
+    pub kind: String,
+    /// What it is, e.g. `block.3`.
+    pub name: String,
+    /// Micro-batch number from 0; null where it belongs to none.
+    pub micro_batch: Option<u64>,
+}
+
+/// Memory of a rank from this moment on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemoryPoint {
+    /// Seconds.
+    pub at_s: f64,
+    /// Bytes by category.
+    pub bytes: Vec<u64>,
+}

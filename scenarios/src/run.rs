@@ -1,0 +1,354 @@
+//! Running a scenario: lower, play, report.
+
+use indexmap::IndexMap;
+use steptime_clusters::{Basis, Cluster};
+use steptime_core::{NoObserver, Outcome, RankOutcome, Recorder, SimTime, simulate};
+use steptime_models::{Model, Sample};
+use steptime_plans::{
+    Execution, Lowered, Plan, PlanError, PlayedRank, Task, Workload, classes, lower,
+};
+
+use crate::error::InputError;
+use crate::report::{
+    OutOfMemory, Parameters, PeakMemory, Provenance, REPORT_SCHEMA, Report, Stage, TimeBreakdown, Timeline,
+    Verdict,
+};
+use crate::scenario::{Job, Scenario};
+use crate::{timeline, vehicles};
+
+/// Half-width of the step-time interval while predictions rest on data sheets and published constants only.
+const UNCALIBRATED: f64 = 0.35;
+
+/// Segments of the caching allocator are whole multiples of this (PyTorch `kSmallBuffer`).
+const SEGMENT: u64 = 2 << 20;
+
+/// A played scenario.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunResult {
+    /// The numbers.
+    pub report: Report,
+    /// What happened when, if it was asked for.
+    pub timeline: Option<Timeline>,
+}
+
+/// Plays a scenario; with `with_timeline` everything that happens is recorded too.
+///
+/// # Errors
+/// The plan does not fit the model or the cluster; the error names the section of the scenario.
+pub fn run(scenario: &Scenario, with_timeline: bool) -> Result<RunResult, InputError> {
+    let refuse = |source: PlanError| {
+        let (origin, section) = match &source {
+            PlanError::Price(_) => (&scenario.workload_origin, "workload.precision"),
+            PlanError::StageList { .. } => (&scenario.parallelism_origin, "parallelism.stages"),
+            PlanError::TooManyStages { .. } => (&scenario.parallelism_origin, "parallelism.pipeline"),
+            _ => (&scenario.parallelism_origin, "parallelism"),
+        };
+        InputError::Plan { origin: origin.clone(), section, source }
+    };
+    match &scenario.job {
+        Job::Gpus { cluster, plan, workload } => {
+            GpuRun { scenario, cluster, plan, workload }.run(with_timeline).map_err(refuse)
+        }
+        Job::Vehicles { cluster, placement, formula, replay } => {
+            vehicles::run(scenario, cluster, placement, formula, *replay, with_timeline).map_err(refuse)
+        }
+    }
+}
+
+struct GpuRun<'a> {
+    scenario: &'a Scenario,
+    cluster: &'a Cluster,
+    plan: &'a Plan,
+    workload: &'a Workload,
+}
+
+impl GpuRun<'_> {
+    fn run(&self, with_timeline: bool) -> Result<RunResult, PlanError> {
+        let lowered = lower(&self.scenario.model, self.cluster, self.plan, self.workload)?;
+        let (outcome, timeline) = if with_timeline {
+            let mut recorder = Recorder::default();
+            let outcome = simulate(&lowered.world, &mut recorder)?;
+            let places: Vec<timeline::Place> = lowered
+                .ranks
+                .iter()
+                .map(|played| timeline::Place {
+                    rank: played.rank,
+                    stage: played.stage as u64,
+                    device: self.cluster.gpu.name.clone(),
+                    capacity_bytes: self.cluster.gpu.memory.0,
+                })
+                .collect();
+            let timeline =
+                timeline::build(&self.scenario.name, &lowered.world, &outcome, &recorder, &places);
+            (outcome, Some(timeline))
+        } else {
+            (simulate(&lowered.world, &mut NoObserver)?, None)
+        };
+        Ok(RunResult { report: self.report(&lowered, &outcome), timeline })
+    }
+
+    fn report(&self, lowered: &Lowered, outcome: &Outcome) -> Report {
+        let model = &self.scenario.model;
+        let step = outcome.end.seconds();
+        let gpus = self.plan.data * self.plan.pipeline;
+        let global = self.scenario.batch.global as f64;
+        let tokens = tokens_per_sample(model, self.workload).map(|tokens| global * tokens as f64 / step);
+        let peak = self.cluster.gpu.peak(self.workload.precision.compute());
+        let utilization = |flops: u64| peak.map(|peak| flops as f64 / (step * gpus as f64 * peak));
+        let out_of_memory = first_failure(&lowered.ranks, outcome);
+        Report {
+            schema: REPORT_SCHEMA.to_owned(),
+            name: self.scenario.name.clone(),
+            verdict: if out_of_memory.is_some() { Verdict::OutOfMemory } else { Verdict::Fits },
+            step_time_s: Some(step),
+            step_time_interval_s: Some([step * (1.0 - UNCALIBRATED), step * (1.0 + UNCALIBRATED)]),
+            samples_per_s: Some(global / step),
+            tokens_per_s: tokens,
+            tokens_per_s_per_gpu: tokens.map(|tokens| tokens / gpus as f64),
+            model_flops_utilization: utilization(lowered.model_flops.0),
+            hardware_flops_utilization: utilization(lowered.executed_flops.0),
+            time_breakdown_s: breakdown(&lowered.ranks, outcome, self.plan.pipeline > 1),
+            peak_memory: self.peak(lowered, outcome),
+            out_of_memory,
+            infeasible: None,
+            stages: self.stages(lowered, outcome),
+            vehicle_path: None,
+            gpus,
+            parameters: Parameters {
+                total: model.parameters(),
+                trainable: if self.workload.task == Task::Training { model.parameters() } else { 0 },
+                active: model.active_parameters(),
+            },
+            flops_per_step: lowered.executed_flops.0 as f64,
+            provenance: self.provenance(lowered),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// The fullest rank; ties go to the lowest number.
+    fn peak(&self, lowered: &Lowered, outcome: &Outcome) -> PeakMemory {
+        let mut fullest = 0;
+        for (index, rank) in outcome.ranks.iter().enumerate() {
+            if rank.memory.peak > outcome.ranks[fullest].memory.peak {
+                fullest = index;
+            }
+        }
+        let memory = &outcome.ranks[fullest].memory;
+        let context = memory.peak_by_category[classes::CONTEXT.0 as usize];
+        let allocated = memory.peak - context;
+        let reserved = allocated.next_multiple_of(SEGMENT);
+        let mut breakdown: IndexMap<String, u64> = classes::CATEGORY_NAMES
+            .iter()
+            .zip(memory.peak_by_category)
+            .map(|(name, bytes)| ((*name).to_owned(), bytes))
+            .collect();
+        breakdown.insert("fragmentation".to_owned(), reserved - allocated);
+        PeakMemory {
+            allocated_bytes: allocated,
+            reserved_bytes: reserved,
+            device_bytes: reserved + context,
+            capacity_bytes: self.cluster.gpu.memory.0,
+            rank: lowered.ranks[fullest].rank,
+            at_s: memory.peak_at.seconds(),
+            breakdown_bytes: breakdown,
+        }
+    }
+
+    fn stages(&self, lowered: &Lowered, outcome: &Outcome) -> Vec<Stage> {
+        let stage = |(number, facts): (usize, &steptime_plans::StageFacts)| {
+            let mut peak = 0;
+            let mut played = Vec::new();
+            for (rank, result) in lowered.ranks.iter().zip(&outcome.ranks) {
+                if rank.stage == number {
+                    let memory = &result.memory;
+                    peak = peak.max(memory.peak - memory.peak_by_category[classes::CONTEXT.0 as usize]);
+                    played.push(result);
+                }
+            }
+            let (busy_fraction, bubble_fraction, communication_fraction) = rank_shares(&played, outcome.end);
+            let first = number as u64 * self.plan.data;
+            Stage {
+                stage: number as u64,
+                device: self.cluster.gpu.name.clone(),
+                ranks: (first..first + self.plan.data).collect(),
+                layers: facts.layers.clone().map(|layer| self.scenario.model.layers[layer].name.clone()).collect(),
+                parameters: facts.parameters,
+                peak_allocated_bytes: peak,
+                peak_reserved_bytes: peak.next_multiple_of(SEGMENT),
+                in_flight_micro_batches: facts.in_flight,
+                busy_fraction,
+                bubble_fraction,
+                communication_fraction,
+            }
+        };
+        lowered.stages.iter().enumerate().map(stage).collect()
+    }
+
+    fn provenance(&self, lowered: &Lowered) -> Vec<Provenance> {
+        let entry = |what: &str, kind: &str, source: String, error: &str| Provenance {
+            what: what.to_owned(),
+            kind: kind.to_owned(),
+            source,
+            error: error.to_owned(),
+        };
+        let kernels = match lowered.basis {
+            Basis::Measured => "measured",
+            Basis::Fitted => "fitted",
+            Basis::DataSheet => "data_sheet",
+        };
+        let style = match self.workload.execution {
+            Execution::Eager => "eager",
+            Execution::Compiled => "compiled",
+            Execution::CudaGraphs => "cuda-graphs",
+        };
+        let mut list = vec![
+            entry("model", "formula", self.scenario.model.source.clone(), ""),
+            entry(
+                "kernel prices",
+                kernels,
+                format!("roofline of {} with achievable fractions of its catalogue entry", self.cluster.gpu.name),
+                "not calibrated: see docs/limits.md",
+            ),
+            entry(
+                "links and collectives",
+                "formula",
+                format!("ring and tree over {}: {}", self.cluster.name, self.cluster.source),
+                "not calibrated: see docs/limits.md",
+            ),
+            entry(
+                "host",
+                "assumption",
+                format!("launch cost of {style} execution from the cluster's catalogue entry"),
+                "one cost a launch; the CPU model is not looked at",
+            ),
+            entry(
+                "interval",
+                "assumption",
+                format!("+-{:.0} % of the step: no calibrated residuals", 100.0 * UNCALIBRATED),
+                "",
+            ),
+            entry(
+                "reserved memory",
+                "assumption",
+                "live bytes rounded up to a whole 2 MiB segment; the caching allocator is not replayed".to_owned(),
+                "fragmentation is underestimated",
+            ),
+        ];
+        if self.scenario.model.components().is_some() {
+            list.push(entry(
+                "component memory",
+                "assumption",
+                "each component's stated memory requirement is held all the time and counted under parameters; \
+                 backward costs twice the stated FLOPs of forward"
+                    .to_owned(),
+                "the source gives no split into parameters, states and activations",
+            ));
+        }
+        list
+    }
+}
+
+fn tokens_per_sample(model: &Model, workload: &Workload) -> Option<u64> {
+    match model.sample {
+        Sample::Opaque => None,
+        Sample::Image { .. } | Sample::Tokens { .. } => Some(model.tokens_per_sample(&workload.shape())),
+    }
+}
+
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// The first allocation in time that does not fit; ties go to the lowest rank.
+pub(crate) fn first_failure(ranks: &[PlayedRank], outcome: &Outcome) -> Option<OutOfMemory> {
+    let mut first: Option<(SimTime, OutOfMemory)> = None;
+    for (played, rank) in ranks.iter().zip(&outcome.ranks) {
+        let Some(failure) = &rank.memory.failure else { continue };
+        if first.as_ref().is_none_or(|(at, _)| failure.at < *at) {
+            let found = OutOfMemory {
+                rank: played.rank,
+                at_s: failure.at.seconds(),
+                tensor: failure.label.clone(),
+                requested_bytes: failure.requested,
+                short_by_bytes: failure.short_by,
+            };
+            first = Some((failure.at, found));
+        }
+    }
+    first.map(|(_, found)| found)
+}
+
+/// A rank's step by cause, in picoseconds.
+struct Times {
+    compute: u64,
+    optimizer: u64,
+    communication: u64,
+    bubble: u64,
+    host: u64,
+    input: u64,
+    tail: u64,
+    total: u64,
+}
+
+impl Times {
+    fn of(rank: &RankOutcome) -> Self {
+        let picos = |time: &SimTime| time.picos();
+        let busy: Vec<u64> = rank.streams[0].busy.iter().map(picos).collect();
+        let idle: Vec<u64> = rank.idle.iter().map(picos).collect();
+        let at = |class: steptime_core::Class| usize::from(class.0);
+        let both = |class| busy[at(class)] + idle[at(class)];
+        // Idle time charged to a compute class is time spent waiting for an event of the stream itself.
+        let compute = [classes::FORWARD, classes::BACKWARD, classes::RECOMPUTE].map(both).iter().sum();
+        Self {
+            compute,
+            optimizer: both(classes::OPTIMIZER),
+            communication: both(classes::COLLECTIVE) + both(classes::COLLECTIVE_WAIT) + both(classes::TRANSFER),
+            bubble: both(classes::TRANSFER_WAIT),
+            host: both(classes::HOST),
+            input: both(classes::INPUT),
+            tail: both(classes::TAIL),
+            total: busy.iter().sum::<u64>() + idle.iter().sum::<u64>(),
+        }
+    }
+
+    fn busy(&self) -> u64 {
+        self.compute + self.optimizer + self.input
+    }
+}
+
+/// Busy, bubble and communication share of the step over some ranks.
+pub(crate) fn rank_shares(ranks: &[&RankOutcome], end: SimTime) -> (f64, f64, f64) {
+    let share = |of: fn(&Times) -> u64| {
+        let total: u64 = ranks.iter().map(|rank| of(&Times::of(rank))).sum();
+        ratio(total, end.picos().saturating_mul(ranks.len() as u64))
+    };
+    (share(Times::busy), share(|times| times.bubble + times.tail), share(|times| times.communication))
+}
+
+/// The step by cause, mean over all ranks.
+pub(crate) fn breakdown(ranks: &[PlayedRank], outcome: &Outcome, pipelined: bool) -> TimeBreakdown {
+    let all: u64 = ranks.iter().map(|rank| rank.multiplicity).sum();
+    let mean = |of: fn(&Times) -> u64| {
+        let total: u128 = ranks
+            .iter()
+            .zip(&outcome.ranks)
+            .map(|(played, rank)| u128::from(of(&Times::of(rank))) * u128::from(played.multiplicity))
+            .sum();
+        // Picoseconds to seconds after the mean, so that the parts add up to the step.
+        total as f64 / all.max(1) as f64 / 1e12
+    };
+    let tail = mean(|times| times.tail);
+    let parts = TimeBreakdown {
+        compute: mean(|times| times.compute),
+        exposed_communication: mean(|times| times.communication),
+        pipeline_bubble: mean(|times| times.bubble) + if pipelined { tail } else { 0.0 },
+        host: mean(|times| times.host),
+        data_loading: mean(|times| times.input),
+        optimizer: mean(|times| times.optimizer),
+        offload: 0.0,
+        other: if pipelined { 0.0 } else { tail },
+    };
+    let known: f64 = parts.entries().iter().map(|(_, seconds)| seconds).sum();
+    let rest = mean(|times| times.total) - known;
+    TimeBreakdown { other: (parts.other + rest).max(0.0), ..parts }
+}

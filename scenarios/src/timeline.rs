@@ -1,0 +1,127 @@
+//! From what the engine recorded to a saved timeline.
+
+use steptime_core::{Label, MemoryRecord, Outcome, Recorder, Span, SpanKind, World};
+use steptime_plans::classes;
+
+use crate::report::{MemoryPoint, TIMELINE_SCHEMA, Timeline, TimelineRank, TimelineSpan};
+
+/// What a played rank is, in the order of the world's ranks.
+pub(crate) struct Place {
+    pub(crate) rank: u64,
+    pub(crate) stage: u64,
+    pub(crate) device: String,
+    pub(crate) capacity_bytes: u64,
+}
+
+/// Builds the saved timeline of a run.
+pub(crate) fn build(
+    name: &str,
+    world: &World,
+    outcome: &Outcome,
+    recorder: &Recorder,
+    places: &[Place],
+) -> Timeline {
+    let ranks = places
+        .iter()
+        .enumerate()
+        .map(|(index, place)| {
+            let of_rank = |rank: u32| rank as usize == index;
+            let spans: Vec<&Span> = recorder.spans().iter().filter(|span| of_rank(span.rank)).collect();
+            let memory: Vec<&MemoryRecord> =
+                recorder.memory_records().iter().filter(|record| of_rank(record.rank)).collect();
+            rank(world, index, place, &spans, &memory)
+        })
+        .collect();
+    Timeline {
+        schema: TIMELINE_SCHEMA.to_owned(),
+        name: name.to_owned(),
+        step_time_s: outcome.end.seconds(),
+        ranks,
+    }
+}
+
+fn rank(world: &World, index: usize, place: &Place, spans: &[&Span], memory: &[&MemoryRecord]) -> TimelineRank {
+    let program = &world.programs()[world.ranks()[index].program as usize];
+    let mut streams: Vec<String> = program.streams().to_vec();
+    let host = streams.len() as u32;
+    streams.push("host".to_owned());
+    let text = |label: Label| program.label(label);
+    TimelineRank {
+        rank: place.rank,
+        stage: place.stage,
+        device: place.device.clone(),
+        spans: merge(spans, host, &text),
+        memory: curve(memory),
+        memory_categories: classes::CATEGORY_NAMES.iter().map(|name| (*name).to_owned()).collect(),
+        capacity_bytes: place.capacity_bytes,
+        streams,
+    }
+}
+
+/// One span for a run of kernels of the same layer, pass and micro-batch with nothing between them.
+fn merge<'a>(spans: &[&Span], host: u32, text: &dyn Fn(Label) -> &'a str) -> Vec<TimelineSpan> {
+    let mut merged: Vec<TimelineSpan> = Vec::new();
+    let mut last: Option<Span> = None;
+    for span in spans {
+        let stream = span.stream.map_or(host, |stream| u32::from(stream.0));
+        let continues = last.is_some_and(|last| {
+            last.stream == span.stream
+                && last.kind == span.kind
+                && last.label == span.label
+                && last.end == span.start
+        });
+        match (continues, merged.last_mut()) {
+            (true, Some(open)) => open.end_s = span.end.seconds(),
+            _ => merged.push(describe(span, stream, text(span.label))),
+        }
+        last = Some(**span);
+    }
+    merged
+}
+
+/// Labels read `name|kind|micro-batch`, with `-` for no micro-batch.
+fn describe(span: &Span, stream: u32, label: &str) -> TimelineSpan {
+    let mut parts = label.split('|');
+    let name = parts.next().unwrap_or_default();
+    let kind = parts.next().unwrap_or("other");
+    let micro_batch = parts.next().and_then(|number| number.parse().ok());
+    let kind = match span.kind {
+        SpanKind::Waiting => "waiting",
+        SpanKind::Host => "host",
+        SpanKind::Kernel | SpanKind::Transfer => kind,
+    };
+    TimelineSpan {
+        stream,
+        start_s: span.start.seconds(),
+        end_s: span.end.seconds(),
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        micro_batch,
+    }
+}
+
+/// Bytes by category after each moment at which they change.
+fn curve(records: &[&MemoryRecord]) -> Vec<MemoryPoint> {
+    let mut bytes = vec![0_u64; classes::CATEGORY_NAMES.len()];
+    let mut points: Vec<MemoryPoint> = Vec::new();
+    for record in records {
+        if let Some(held) = bytes.get_mut(usize::from(record.category.0)) {
+            *held = held.saturating_add_signed(record.delta);
+        }
+        let at_s = record.at.seconds();
+        match points.last_mut() {
+            // Several changes at one moment: the curve shows the highest level, or a peak could vanish.
+            Some(point) if point.at_s == at_s && point.bytes.iter().sum::<u64>() < bytes.iter().sum() => {
+                point.bytes.clone_from(&bytes);
+            }
+            Some(point) if point.at_s == at_s => {}
+            _ => points.push(MemoryPoint { at_s, bytes: bytes.clone() }),
+        }
+    }
+    if let Some(last) = points.last().cloned()
+        && last.bytes != bytes
+    {
+        points.push(MemoryPoint { at_s: last.at_s, bytes });
+    }
+    points
+}

@@ -1,0 +1,158 @@
+//! The `[workload]` section.
+
+use steptime_clusters::Cluster;
+use steptime_models::{AttentionKind, Model, Sample};
+use steptime_plans::{
+    Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Task, Workload,
+};
+
+use crate::batch::Batch;
+use crate::error::InputError;
+use crate::section::{Aliases, Section, list};
+use crate::tree::Value;
+
+/// Names of DeepSpeed, Megatron-LM and torchtitan that mean the same.
+pub(crate) const ALIASES: Aliases = &[
+    ("train_micro_batch_size_per_gpu", "micro_batch_size"),
+    ("local_batch_size", "micro_batch_size"),
+    ("train_batch_size", "global_batch_size"),
+    ("num_micro_batches", "gradient_accumulation_steps"),
+    ("seq_length", "sequence_length"),
+    ("seq_len", "sequence_length"),
+    ("recompute_granularity", "activation_checkpointing"),
+];
+
+const PRECISIONS: [(&str, Precision); 5] = [
+    ("fp32", Precision::Fp32),
+    ("tf32", Precision::Tf32),
+    ("fp16", Precision::Fp16),
+    ("bf16", Precision::Bf16),
+    ("fp8", Precision::Fp8),
+];
+
+/// What the defaults of a GPU job depend on.
+pub(crate) struct GpuDefaults<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) sequence_length: Option<u64>,
+}
+
+pub(crate) fn read(
+    section: &Section<'_>,
+    defaults: &GpuDefaults<'_>,
+    batch: &Batch,
+) -> Result<Workload, InputError> {
+    let task = read_task(section)?;
+    let precision = section.choice("precision", &PRECISIONS)?.unwrap_or(Precision::Fp32);
+    check_precision(section, defaults.cluster, precision)?;
+    let optimizers = [
+        ("adam", OptimizerKind::Adam),
+        ("adamw", OptimizerKind::AdamW),
+        ("sgd", OptimizerKind::Sgd),
+        ("sgd-momentum", OptimizerKind::SgdMomentum),
+    ];
+    let optimizer = section.choice("optimizer", &optimizers)?.unwrap_or(OptimizerKind::AdamW);
+    let implementations =
+        [("foreach", OptimizerImplementation::Foreach), ("fused", OptimizerImplementation::Fused)];
+    let usual = if precision.has_master_copy() {
+        OptimizerImplementation::Fused
+    } else {
+        OptimizerImplementation::Foreach
+    };
+    let implementation = section.choice("optimizer_implementation", &implementations)?.unwrap_or(usual);
+    let attentions = [("eager", AttentionKind::Eager), ("flash", AttentionKind::Flash)];
+    let attention = section.choice("attention", &attentions)?.unwrap_or(AttentionKind::Flash);
+    if attention == AttentionKind::Flash && precision.storage().bytes() == 4 && section.node("attention")?.is_some()
+    {
+        return Err(section.conflict(
+            "attention",
+            "\"flash\" needs a 16-bit precision (its kernels take fp16 and bf16 only); use \"eager\"",
+        ));
+    }
+    let attention = if precision.storage().bytes() == 4 { AttentionKind::Eager } else { attention };
+    let executions = [
+        ("eager", Execution::Eager),
+        ("compiled", Execution::Compiled),
+        ("cuda-graphs", Execution::CudaGraphs),
+    ];
+    let execution = section.choice("execution", &executions)?.unwrap_or(Execution::Eager);
+    let checkpointings = [
+        ("none", Checkpointing::None),
+        ("selective", Checkpointing::Selective),
+        ("full", Checkpointing::Full),
+    ];
+    let checkpointing =
+        section.choice("activation_checkpointing", &checkpointings)?.unwrap_or(Checkpointing::None);
+    read_trainable(section)?;
+    Ok(Workload {
+        task,
+        micro_batch_size: batch.micro,
+        accumulation: batch.accumulation,
+        sequence_length: read_sequence_length(section, defaults)?,
+        precision,
+        optimizer,
+        implementation,
+        attention,
+        execution,
+        checkpointing,
+    })
+}
+
+fn read_task(section: &Section<'_>) -> Result<Task, InputError> {
+    let tasks = [("training", Task::Training), ("inference", Task::Inference)];
+    Ok(section.choice("task", &tasks)?.unwrap_or(Task::Training))
+}
+
+/// A vehicle path trains with the source's formula; nothing of precision or optimizer is known there.
+pub(crate) fn read_vehicles(section: &Section<'_>) -> Result<(), InputError> {
+    if read_task(section)? == Task::Inference {
+        return Err(section.conflict("task", "vehicle paths are modelled for \"training\" only"));
+    }
+    Ok(())
+}
+
+/// The GPU must have the number format.
+fn check_precision(section: &Section<'_>, cluster: &Cluster, precision: Precision) -> Result<(), InputError> {
+    if cluster.gpu.peak(precision.compute()).is_some() {
+        return Ok(());
+    }
+    let supported = PRECISIONS.iter().filter(|(_, other)| cluster.gpu.peak(other.compute()).is_some());
+    let name = PRECISIONS.iter().find(|(_, other)| *other == precision).map_or("", |(name, _)| *name);
+    Err(InputError::Value {
+        origin: section.place("precision"),
+        key: section.full("precision"),
+        found: format!("\"{name}\", which {} does not have", cluster.gpu.name),
+        allowed: list(supported.map(|(name, _)| *name)),
+        nearest: None,
+    })
+}
+
+fn read_trainable(section: &Section<'_>) -> Result<(), InputError> {
+    match section.node("trainable")?.map(|node| &node.value) {
+        None => Ok(()),
+        Some(Value::Text(text)) if text == "all" => Ok(()),
+        Some(Value::Table(_)) => Err(section.conflict(
+            "trainable",
+            "training a part of the parameters is not supported by this version, allowed: \"all\"",
+        )),
+        Some(other) => {
+            Err(crate::section::wrong(&section.place("trainable"), "workload.trainable", other, "\"all\""))
+        }
+    }
+}
+
+/// The sequence length belongs to `[model]`; here it is taken under the names that other tools give it.
+fn read_sequence_length(section: &Section<'_>, defaults: &GpuDefaults<'_>) -> Result<u64, InputError> {
+    let given = section.count("sequence_length", 1 << 24)?;
+    match (defaults.model.sample, defaults.sequence_length, given) {
+        (_, Some(_), Some(_)) => {
+            Err(section.conflict("sequence_length", "is also given in [model]; keep one of the two"))
+        }
+        (Sample::Tokens { default_length }, model, given) => Ok(model.or(given).unwrap_or(default_length)),
+        (_, _, None) => Ok(0),
+        (_, _, Some(_)) => {
+            let message = format!("{} takes no sequences; leave it out", defaults.model.name);
+            Err(section.conflict("sequence_length", message))
+        }
+    }
+}

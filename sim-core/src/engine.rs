@@ -1,0 +1,231 @@
+//! The engine: ranks run ahead of global time, and only what is shared goes through the event queue.
+//!
+//! # How it plays
+//!
+//! Within a rank everything is max-plus arithmetic. A kernel starts at max(host clock, stream clock); a wait
+//! lifts the stream's clock to the event's time; a synchronization lifts the host's. None of this depends on
+//! other ranks, so a rank plays its program record after record until it meets something *unresolved*: a
+//! rendezvous whose other members have not come, or whose flow is under way. The stream is then blocked;
+//! what the host issues to it queues up with its issue time.
+//!
+//! A rendezvous resolves when its last member arrives: at once, by arithmetic, if no bytes flow or if the
+//! world shows that no other flow can be on its links (`Group::private_rate`); otherwise an event starts its
+//! flow at the right time. Links are the only thing for which global time matters.
+//!
+//! # Why the order is safe
+//!
+//! Let `t` be the time of the queue's first event when no rank can move. Everything unresolved waits,
+//! through members and streams, for a flow that is in the queue or on the links, and so cannot resolve
+//! before `t`: a flow that ends does so at an event, and what it resolves lies at its end or later. A rank
+//! resumed at `t` may run far ahead, but each new flow it causes starts at the latest arrival of a meeting
+//! that includes something that resolved at or after `t`, hence at or after `t`. So no event is ever
+//! inserted before the moment being played. At equal times it is: all events of a moment, including those
+//! that their consequences insert at the same moment, are played before the links are settled once, so the
+//! order among them cannot show.
+//!
+//! # How far ahead
+//!
+//! A host that meets a blocked stream stops there, because queueing what it would issue costs memory. It
+//! goes on when the stream resolves, or when every rank has stopped and its going on could bring a new
+//! arrival, that is, when a stream that is not blocked has rendezvous left. (Every other arrival takes a
+//! resolution of this rank first.) This changes the order of play, never the result.
+
+mod device;
+mod events;
+mod meetings;
+mod moments;
+mod player;
+mod rank;
+
+use meetings::{Meetings, Shared};
+use player::{Player, Stop};
+use rank::{Blocked, RankState};
+
+use crate::error::{At, SimulationError, waiting_rank};
+use crate::flow::{Finished, FlowNetwork};
+use crate::observer::{FlowRecord, Observer};
+use crate::outcome::{Outcome, RankOutcome, StreamOutcome};
+use crate::time::SimTime;
+use crate::world::{GroupId, World};
+
+/// The time of what is not resolved yet. No real moment has this value.
+const UNKNOWN: u64 = u64::MAX;
+
+/// Errors are boxed inside the engine: they are rare, and a small result is returned in registers.
+type Played<T> = Result<T, Box<SimulationError>>;
+
+/// Plays a world to its end.
+///
+/// The result depends on the world only, to the picosecond and the byte; [`crate::simulate_every_operation`]
+/// gives the same.
+///
+/// # Errors
+/// [`SimulationError`] if some ranks wait for ever, if the members of a meeting disagree, or if time
+/// overflows.
+pub fn simulate<O: Observer>(world: &World, observer: &mut O) -> Result<Outcome, SimulationError> {
+    let mut engine = Engine::new(world, observer);
+    engine.play().map_err(|error| *error)?;
+    let outcome = engine.outcome()?;
+    observer.finish();
+    Ok(outcome)
+}
+
+struct Engine<'a, O> {
+    world: &'a World,
+    observer: &'a mut O,
+    ranks: Vec<RankState>,
+    meetings: Meetings<'a>,
+    network: FlowNetwork,
+    /// Ranks that could still run ahead, each at most once.
+    stopped: Vec<u32>,
+    finished: Vec<Finished>,
+    events: u64,
+}
+
+impl<'a, O: Observer> Engine<'a, O> {
+    fn new(world: &'a World, observer: &'a mut O) -> Self {
+        let ranks = (0..world.ranks().len() as u32).map(|rank| RankState::new(world, rank)).collect();
+        Self {
+            world,
+            observer,
+            ranks,
+            meetings: Meetings::new(world),
+            network: FlowNetwork::new(world),
+            stopped: Vec::new(),
+            finished: Vec::new(),
+            events: 0,
+        }
+    }
+
+    fn play(&mut self) -> Played<()> {
+        for rank in 0..self.ranks.len() as u32 {
+            self.run(rank, false)?;
+            self.resume_woken()?;
+        }
+        let mut now = SimTime::ZERO;
+        loop {
+            self.run_ranks()?;
+            let next = self.meetings.queue.peek_time();
+            if next != Some(now) && self.network.is_dirty() {
+                let queue = &mut self.meetings.queue;
+                self.network
+                    .settle(now.0, |end, due| queue.push(SimTime(end), 0, Shared::FlowsEnd(due)))
+                    .map_err(|meeting| self.meetings.past(meeting))?;
+                continue;
+            }
+            let Some(next) = next else { return Ok(()) };
+            now = next;
+            self.play_moment(now)?;
+        }
+    }
+
+    /// Plays the queue's events of one moment.
+    fn play_moment(&mut self, now: SimTime) -> Played<()> {
+        while self.meetings.queue.peek_time() == Some(now) {
+            let Some((_, event)) = self.meetings.queue.pop() else {
+                break;
+            };
+            self.events += 1;
+            match event {
+                Shared::FlowStart(meeting) => {
+                    let (group, bytes) = self.meetings.flow_of(meeting);
+                    self.network.start(now.0, group, meeting, bytes);
+                }
+                Shared::FlowsEnd(due) => {
+                    self.network.finish(due, &mut self.finished);
+                    while let Some(Finished { group, meeting, start, bytes }) = self.finished.pop() {
+                        self.meetings.flow_ended(meeting, now.0)?;
+                        if O::ACTIVE {
+                            let (start, group) = (SimTime(start), GroupId(group));
+                            self.observer.flow(&FlowRecord { start, end: now, group, bytes });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs every rank as far as it goes.
+    fn run_ranks(&mut self) -> Played<()> {
+        loop {
+            self.resume_woken()?;
+            let Some(rank) = self.stopped.pop() else {
+                return Ok(());
+            };
+            self.ranks[rank as usize].listed = false;
+            self.run(rank, true)?;
+        }
+    }
+
+    fn resume_woken(&mut self) -> Played<()> {
+        while let Some(wake) = self.meetings.woken.pop() {
+            self.player(wake.rank).resume(&wake)?;
+            self.run(wake.rank, false)?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, rank: u32, ahead: bool) -> Played<()> {
+        let stop = self.player(rank).run(ahead)?;
+        let state = &mut self.ranks[rank as usize];
+        if stop == Stop::CouldRunAhead && !state.listed {
+            state.listed = true;
+            self.stopped.push(rank);
+        }
+        Ok(())
+    }
+
+    fn player(&mut self, rank: u32) -> Player<'_, 'a, O> {
+        let state = &mut self.ranks[rank as usize];
+        Player::new(self.world, rank, state, &mut self.meetings, self.observer)
+    }
+
+    fn outcome(&self) -> Result<Outcome, SimulationError> {
+        let waiting: Vec<_> = (0..self.ranks.len() as u32).filter_map(|rank| self.waiting(rank)).collect();
+        if !waiting.is_empty() {
+            return Err(SimulationError::Deadlock { waiting });
+        }
+        let end = self.ranks.iter().map(RankState::end).max().unwrap_or(0);
+        let ranks = self.ranks.iter().enumerate();
+        Ok(Outcome {
+            end: SimTime(end),
+            ranks: ranks.map(|(rank, state)| self.rank_outcome(rank as u32, state, end)).collect(),
+            events: self.events,
+            operations: self.ranks.iter().map(|state| state.pc as u64).sum(),
+        })
+    }
+
+    /// What an unfinished rank waits for when nothing moves any more: the rendezvous of its first stream
+    /// that is at one. There is one, for events are recorded before they are waited for, so that some
+    /// stream's wait always leads to a rendezvous.
+    fn waiting(&self, rank: u32) -> Option<crate::error::WaitingRank> {
+        let state = &self.ranks[rank as usize];
+        let stream = state.streams.iter().find(|stream| matches!(stream.blocked, Blocked::Meeting(_)))?;
+        let Blocked::Meeting(id) = stream.blocked else {
+            return None;
+        };
+        let records = self.world.program_of(rank).records();
+        let at = At { rank, record: &records[stream.last as usize] };
+        let (key, arrived) = self.meetings.arrived(id);
+        Some(waiting_rank(self.world, &at, key, arrived))
+    }
+
+    fn rank_outcome(&self, rank: u32, state: &RankState, end: u64) -> RankOutcome {
+        let mut idle = state.idle;
+        let primary = state.streams.first().map_or(0, |stream| stream.clock);
+        idle.add(self.world.tail_class().0, end - primary);
+        let stream = |stream: &rank::StreamState| StreamOutcome {
+            busy: stream.busy.times(),
+            end: SimTime(stream.clock),
+        };
+        RankOutcome {
+            end: SimTime(state.end()),
+            multiplicity: self.world.ranks()[rank as usize].multiplicity,
+            streams: state.streams.iter().map(stream).collect(),
+            idle: idle.times(),
+            host_busy: state.host_busy.times(),
+            memory: state.ledger.outcome(self.world.program_of(rank)),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Playing one rank ahead of global time: its streams.
+
+use super::Played;
+use super::meetings::{Answer, Arrival, Met, Wake};
+use super::player::Player;
+use super::rank::{Blocked, Issue, NO_RECORD, Numbers, Pending};
+use crate::accounts::Cause;
+use crate::observer::{Observer, SpanKind};
+use crate::program::{Kind, Record};
+
+impl<O: Observer> Player<'_, '_, O> {
+    /// A stream's rendezvous resolved: it goes on with what was issued to it meanwhile, and so do the
+    /// streams that waited for events on it.
+    pub(super) fn resume(&mut self, wake: &Wake) -> Played<()> {
+        self.transfer(wake.stream, wake.when);
+        self.drain(wake.stream)?;
+        // An event in one stream's backlog may free another stream, whose backlog may free a third.
+        while self.state.event_waiters > 0 {
+            let streams = self.state.streams.iter().enumerate();
+            let ready = streams.into_iter().find_map(|(index, stream)| match stream.blocked {
+                Blocked::Event(event) if self.state.events.happened(event).is_some() => {
+                    Some((index as u8, event))
+                }
+                _ => None,
+            });
+            let Some((stream, event)) = ready else { break };
+            self.state.event_waiters -= 1;
+            self.state.streams[usize::from(stream)].blocked = Blocked::No;
+            self.wait(stream, event);
+            self.drain(stream)?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn complete(&mut self, slot: u32, end: u64) {
+        if let Some(completion) = self.state.completions.get_mut(slot as usize) {
+            *completion = end;
+        }
+    }
+
+    /// A stream that is free gets to a record.
+    fn play(&mut self, pc: usize, record: &Record, issue: Issue, numbers: Numbers) -> Played<()> {
+        match record.kind {
+            Kind::Kernel => self.kernel(pc, record, issue, numbers.slot),
+            Kind::Record => {
+                self.record(record, issue.at);
+                Ok(())
+            }
+            Kind::Wait => {
+                self.wait_or_block(record);
+                Ok(())
+            }
+            Kind::Rendezvous => self.rendezvous(pc, record, issue, numbers),
+            Kind::Alloc | Kind::Free => {
+                let state = &mut *self.state;
+                let at = issue.at.max(state.streams[usize::from(record.stream)].clock);
+                state.moments.resolve(numbers.slot, at, &mut state.ledger, &mut self.emit);
+                Ok(())
+            }
+            Kind::Host | Kind::HostSync | Kind::HostWait => Ok(()),
+        }
+    }
+
+    fn kernel(&mut self, pc: usize, record: &Record, issue: Issue, slot: u32) -> Played<()> {
+        let start = self.start(record.stream, issue);
+        let end = self.later(start, record.time, pc)?;
+        let stream = &mut self.state.streams[usize::from(record.stream)];
+        stream.clock = end;
+        stream.last = pc as u32;
+        stream.busy.add(record.class, record.time);
+        self.complete(slot, end);
+        self.emit.span(Some(record.stream), SpanKind::Kernel, (start, end), record.class, record.index);
+        Ok(())
+    }
+
+    /// When an operation starts: issued, and its stream free. A primary stream that is free before was idle
+    /// for want of work.
+    #[inline]
+    fn start(&mut self, stream: u8, issue: Issue) -> u64 {
+        let clock = self.state.streams[usize::from(stream)].clock;
+        if issue.at <= clock {
+            return clock;
+        }
+        if stream == 0 {
+            let work = issue.work.interval(self.records);
+            self.state.idle.host_late(clock, issue.at, &work, self.host_class);
+        }
+        issue.at
+    }
+
+    /// A stream gets to an event.
+    pub(super) fn record(&mut self, record: &Record, issued: u64) {
+        let stream = &self.state.streams[usize::from(record.stream)];
+        let cause = if stream.last == NO_RECORD {
+            Cause { class: self.host_class, ..Cause::default() }
+        } else {
+            let last = &self.records[stream.last as usize];
+            let rendezvous = last.kind == Kind::Rendezvous;
+            let (arrived, met) = if rendezvous { (stream.arrived, stream.met) } else { (0, 0) };
+            Cause { class: last.class, wait_class: last.wait_class, arrived, met }
+        };
+        let time = issued.max(stream.clock);
+        self.state.events.happen(record.index, time, cause);
+    }
+
+    /// A stream gets to a wait.
+    pub(super) fn wait_or_block(&mut self, record: &Record) {
+        if !self.wait(record.stream, record.index) {
+            self.state.streams[usize::from(record.stream)].blocked = Blocked::Event(record.index);
+            self.state.event_waiters += 1;
+        }
+    }
+
+    /// A stream waits for an event; `false` if that has not happened.
+    fn wait(&mut self, stream: u8, event: u32) -> bool {
+        let state = &mut *self.state;
+        let Some((time, cause)) = state.events.happened(event) else {
+            return false;
+        };
+        let clock = &mut state.streams[usize::from(stream)].clock;
+        if time > *clock {
+            if stream == 0 {
+                state.idle.event_wait(*clock, time, cause);
+            }
+            *clock = time;
+        }
+        state.events.waited(event);
+        true
+    }
+
+    /// A stream gets to a rendezvous.
+    #[inline]
+    pub(super) fn rendezvous(
+        &mut self,
+        pc: usize,
+        record: &Record,
+        issue: Issue,
+        numbers: Numbers,
+    ) -> Played<()> {
+        let at = self.start(record.stream, issue);
+        let stream = &mut self.state.streams[usize::from(record.stream)];
+        stream.last = pc as u32;
+        stream.slot = numbers.slot;
+        stream.arrived = at;
+        let group = self.spec.groups[record.channel()];
+        let arrival = Arrival { rank: self.rank, stream: record.stream, record: pc as u32, at };
+        let answer = self.meetings.arrive((group, numbers.meeting), arrival, record, self.emit.observer)?;
+        match answer {
+            Answer::Now(when) => self.transfer(record.stream, when),
+            Answer::Wait(place) => {
+                self.state.streams[usize::from(record.stream)].blocked = Blocked::Meeting(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// The rendezvous that a stream is at resolved.
+    fn transfer(&mut self, stream: u8, Met { met, end }: Met) {
+        let state = &mut self.state.streams[usize::from(stream)];
+        let record = &self.records[state.last as usize];
+        let (arrived, slot) = (state.arrived, state.slot);
+        state.blocked = Blocked::No;
+        state.clock = end;
+        state.met = met;
+        state.busy.add(record.wait_class, met - arrived);
+        state.busy.add(record.class, end - met);
+        self.complete(slot, end);
+        if O::ACTIVE {
+            let stream = Some(stream);
+            if met > arrived {
+                self.emit.span(stream, SpanKind::Waiting, (arrived, met), record.wait_class, record.index);
+            }
+            self.emit.span(stream, SpanKind::Transfer, (met, end), record.class, record.index);
+        }
+    }
+
+    /// A stream works off what was issued while it was blocked, until it is blocked again.
+    fn drain(&mut self, stream: u8) -> Played<()> {
+        while !self.is_blocked(stream) {
+            let Some(pending) = self.state.streams[usize::from(stream)].pending.pop_front() else {
+                break;
+            };
+            let Pending { issue, record: pc, numbers } = pending;
+            let record = &self.records[pc as usize];
+            self.play(pc as usize, record, issue, numbers)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! The events of a rank that may still be waited for.
+
+use std::collections::VecDeque;
+
+use super::UNKNOWN;
+use crate::accounts::Cause;
+
+/// A window over a rank's events, which are numbered in the order of their issue: those before it have been
+/// waited for as often as the program does, those after it are not issued yet.
+///
+/// A program of many steps records thousands of events and needs a handful at a time; the window keeps the
+/// handful.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    first: u32,
+    window: VecDeque<Event>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    time: u64,
+    cause: Cause,
+    /// Waits to come.
+    waits: u32,
+}
+
+impl Events {
+    /// The host issues the next event, which the program waits for `waits` times.
+    pub(super) fn issue(&mut self, waits: u32) {
+        self.window.push_back(Event { time: UNKNOWN, cause: Cause::default(), waits });
+        self.trim();
+    }
+
+    /// The stream of an event gets there.
+    pub(super) fn happen(&mut self, event: u32, time: u64, cause: Cause) {
+        // An event that nobody waits for may have left the window before it happens.
+        let index = event.checked_sub(self.first);
+        if let Some(event) = index.and_then(|index| self.window.get_mut(index as usize)) {
+            event.time = time;
+            event.cause = cause;
+        }
+    }
+
+    /// Time of an event with waits to come, and what it stands for; `None` if it has not happened.
+    #[inline]
+    pub(super) fn happened(&self, event: u32) -> Option<(u64, &Cause)> {
+        let event = self.window.get(event.wrapping_sub(self.first) as usize)?;
+        (event.time != UNKNOWN).then_some((event.time, &event.cause))
+    }
+
+    /// One wait for an event is over.
+    #[inline]
+    pub(super) fn waited(&mut self, event: u32) {
+        if let Some(event) = self.window.get_mut(event.wrapping_sub(self.first) as usize) {
+            event.waits -= 1;
+        }
+        self.trim();
+    }
+
+    #[inline]
+    fn trim(&mut self) {
+        while self.window.front().is_some_and(|event| event.waits == 0) {
+            self.window.pop_front();
+            self.first += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_leave_when_all_waits_are_over() {
+        let mut events = Events::default();
+        let cause = Cause::default();
+        for waits in [2, 0, 1] {
+            events.issue(waits);
+        }
+        events.happen(1, 5, cause);
+        events.happen(0, 7, cause);
+        assert_eq!(events.happened(0).map(|(time, _)| time), Some(7));
+        assert!(events.happened(2).is_none());
+        events.waited(0);
+        assert_eq!((events.first, events.window.len()), (0, 3));
+        events.waited(0);
+        // The second, for which nobody waits, leaves with the first.
+        assert_eq!((events.first, events.window.len()), (2, 1));
+        events.happen(2, 9, cause);
+        events.waited(2);
+        assert_eq!((events.first, events.window.len()), (3, 0));
+    }
+
+    #[test]
+    fn an_event_without_waits_may_happen_after_it_left() {
+        let mut events = Events::default();
+        events.issue(0);
+        events.happen(0, 3, Cause::default());
+        assert!(events.window.is_empty());
+    }
+}

@@ -1,0 +1,60 @@
+//! The moments of a rank's memory steps: known out of order, shown in program order, never falling.
+
+use std::collections::VecDeque;
+
+use super::UNKNOWN;
+use crate::ledger::{Ledger, Step};
+use crate::observer::{Emitter, Observer};
+
+/// Memory steps whose moment, or that of an earlier step, is not known yet.
+#[derive(Debug, Default)]
+pub(super) struct Moments {
+    /// The last moment shown.
+    last: u64,
+    /// Number of the first step that waits.
+    first: u32,
+    waiting: VecDeque<(Step, u64)>,
+}
+
+impl Moments {
+    /// A step in program order; `at` is when its stream gets there, or `UNKNOWN`. Returns its number, by
+    /// which [`Moments::resolve`] knows it.
+    pub(super) fn step<O: Observer>(
+        &mut self,
+        step: Step,
+        at: u64,
+        ledger: &mut Ledger,
+        emit: &mut Emitter<'_, O>,
+    ) -> u32 {
+        if self.waiting.is_empty() && at != UNKNOWN {
+            self.show(&step, at, ledger, emit);
+            return self.first;
+        }
+        self.waiting.push_back((step, at));
+        self.first.wrapping_add(self.waiting.len() as u32 - 1)
+    }
+
+    /// The stream of a waiting step got there.
+    pub(super) fn resolve<O: Observer>(
+        &mut self,
+        number: u32,
+        at: u64,
+        ledger: &mut Ledger,
+        emit: &mut Emitter<'_, O>,
+    ) {
+        if let Some(waiting) = self.waiting.get_mut(number.wrapping_sub(self.first) as usize) {
+            waiting.1 = at;
+        }
+        while let Some(&(step, at)) = self.waiting.front().filter(|(_, at)| *at != UNKNOWN) {
+            self.waiting.pop_front();
+            self.first = self.first.wrapping_add(1);
+            self.show(&step, at, ledger, emit);
+        }
+    }
+
+    #[inline]
+    fn show<O: Observer>(&mut self, step: &Step, at: u64, ledger: &mut Ledger, emit: &mut Emitter<'_, O>) {
+        self.last = self.last.max(at);
+        ledger.stamp(step, self.last, emit);
+    }
+}

@@ -1,0 +1,301 @@
+//! Playing one rank ahead of global time: its host.
+
+use super::meetings::Meetings;
+use super::rank::{Blocked, Issue, Numbers, Pending, RankState, Work};
+use super::{Played, UNKNOWN};
+use crate::error::{At, SimulationError, overflow};
+use crate::observer::{Emitter, Observer, SpanKind};
+use crate::program::{Kind, Record, TensorSpec};
+use crate::time::later;
+use crate::world::{RankSpec, World};
+
+/// Why a host stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// It is done, or nothing but a resolution lets it bring a new arrival.
+    Waits,
+    /// Going on, it might bring a new arrival.
+    CouldRunAhead,
+}
+
+/// A rank at play.
+pub(super) struct Player<'p, 'w, O> {
+    pub(super) rank: u32,
+    world: &'w World,
+    pub(super) spec: &'w RankSpec,
+    pub(super) records: &'w [Record],
+    last_rendezvous: &'w [u32],
+    tensors: &'w [TensorSpec],
+    waits: &'w [u32],
+    pub(super) host_class: u8,
+    pub(super) state: &'p mut RankState,
+    pub(super) meetings: &'p mut Meetings<'w>,
+    pub(super) emit: Emitter<'p, O>,
+}
+
+impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
+    pub(super) fn new(
+        world: &'w World,
+        rank: u32,
+        state: &'p mut RankState,
+        meetings: &'p mut Meetings<'w>,
+        observer: &'p mut O,
+    ) -> Self {
+        let program = world.program_of(rank);
+        Self {
+            rank,
+            world,
+            spec: &world.ranks()[rank as usize],
+            records: program.records(),
+            last_rendezvous: program.last_rendezvous(),
+            tensors: program.tensor_specs(),
+            waits: program.waits(),
+            host_class: world.host_class().0,
+            state,
+            meetings,
+            emit: Emitter { observer, rank },
+        }
+    }
+
+    /// Runs the host until it is done or stops. `ahead` lets it issue to blocked streams as long as that
+    /// might bring a new arrival and has woken nobody.
+    pub(super) fn run(&mut self, ahead: bool) -> Played<Stop> {
+        let records = self.records;
+        let mut pc = self.state.pc;
+        let mut host = self.state.host;
+        let mut ahead = ahead && self.could_run_ahead(pc);
+        let stop = loop {
+            let Some(record) = records.get(pc) else {
+                break Stop::Waits;
+            };
+            match record.kind {
+                Kind::Host => host = self.host_works(host, pc, record)?,
+                Kind::HostSync => {
+                    let stream = &self.state.streams[usize::from(record.stream)];
+                    if stream.blocked != Blocked::No {
+                        break Stop::Waits;
+                    }
+                    host = host.max(stream.clock);
+                }
+                Kind::HostWait => {
+                    let Some((time, _)) = self.state.events.happened(record.index) else {
+                        break Stop::Waits;
+                    };
+                    host = host.max(time);
+                    self.state.events.waited(record.index);
+                }
+                _ if self.is_blocked(record.stream) => {
+                    if !ahead {
+                        break if self.could_run_ahead(pc) { Stop::CouldRunAhead } else { Stop::Waits };
+                    }
+                    let Some(after) = self.postpone(host, pc, record)? else { break Stop::Waits };
+                    host = after;
+                }
+                Kind::Kernel => {
+                    let played = self.kernels(pc, &mut host)?;
+                    if played == 0 {
+                        break Stop::Waits;
+                    }
+                    pc += played;
+                    continue;
+                }
+                _ => {
+                    let Some(after) = self.issue(host, pc, record)? else { break Stop::Waits };
+                    host = after;
+                    if ahead {
+                        ahead = self.meetings.woken.is_empty() && self.could_run_ahead(pc + 1);
+                    }
+                }
+            }
+            pc += 1;
+        };
+        self.state.pc = pc;
+        self.state.host = host;
+        Ok(stop)
+    }
+
+    /// Whether the host, issuing from `pc` on, might bring an arrival without a resolution of this rank
+    /// before: whether a stream that is not blocked has rendezvous left.
+    fn could_run_ahead(&self, pc: usize) -> bool {
+        let mut streams = self.state.streams.iter().zip(self.last_rendezvous);
+        streams.any(|(stream, &last)| stream.blocked == Blocked::No && last as usize > pc)
+    }
+
+    #[inline]
+    pub(super) fn is_blocked(&self, stream: u8) -> bool {
+        self.state.streams[usize::from(stream)].blocked != Blocked::No
+    }
+
+    #[inline]
+    pub(super) fn later(&self, start: u64, duration: u64, pc: usize) -> Played<u64> {
+        later(start, duration).ok_or_else(|| self.overflow(pc).into())
+    }
+
+    #[cold]
+    fn overflow(&self, pc: usize) -> SimulationError {
+        overflow(self.world, &At { rank: self.rank, record: &self.records[pc] })
+    }
+
+    /// Plays the kernels from `first` on as long as they go to the same stream, which is free, and there is
+    /// place in flight; returns how many. This is the hot loop: the clocks stay in registers.
+    fn kernels(&mut self, first: usize, host: &mut u64) -> Played<usize> {
+        let records = &self.records[first..];
+        let Some(index) = records.first().map(|record| record.stream) else {
+            return Ok(0);
+        };
+        let state = &mut *self.state;
+        let stream = &mut state.streams[usize::from(index)];
+        let limited = !state.completions.is_empty();
+        let (mut now, mut clock, mut issuing, mut played) = (*host, stream.clock, 0, 0);
+        for record in records {
+            if record.kind != Kind::Kernel || record.stream != index {
+                break;
+            }
+            if limited {
+                let completion = state.completions[state.next_slot as usize];
+                if completion == UNKNOWN {
+                    break;
+                }
+                now = now.max(completion);
+            }
+            let Some(issued) = later(now, record.extra) else {
+                return Err(self.overflow(first + played).into());
+            };
+            if issued > clock && index == 0 {
+                let work = state.work.interval(self.records);
+                state.idle.host_late(clock, issued, &work, self.host_class);
+            }
+            let start = clock.max(issued);
+            let Some(end) = later(start, record.time) else {
+                return Err(self.overflow(first + played).into());
+            };
+            stream.busy.add(record.class, record.time);
+            if limited {
+                state.completions[state.next_slot as usize] = end;
+                let next = state.next_slot + 1;
+                state.next_slot = if next as usize == state.completions.len() { 0 } else { next };
+            }
+            if O::ACTIVE {
+                if issued > now {
+                    self.emit.span(None, SpanKind::Host, (now, issued), self.host_class, record.index);
+                }
+                self.emit.span(Some(index), SpanKind::Kernel, (start, end), record.class, record.index);
+            }
+            issuing += record.extra;
+            (now, clock) = (issued, end);
+            played += 1;
+        }
+        if played > 0 {
+            stream.clock = clock;
+            stream.last = (first + played - 1) as u32;
+            state.host_busy.add(self.host_class, issuing);
+            *host = now;
+        }
+        Ok(played)
+    }
+
+    fn host_works(&mut self, host: u64, pc: usize, record: &Record) -> Played<u64> {
+        let end = self.later(host, record.time, pc)?;
+        self.state.host_busy.add(record.class, record.time);
+        self.state.work = Work { end, record: pc as u32 };
+        self.emit.span(None, SpanKind::Host, (host, end), record.class, record.index);
+        Ok(end)
+    }
+
+    /// The host issues something other than a kernel to a stream that is free. Returns its clock after, or
+    /// `None` if it has to wait for an earlier launch to complete.
+    #[inline]
+    fn issue(&mut self, host: u64, pc: usize, record: &Record) -> Played<Option<u64>> {
+        match record.kind {
+            Kind::Rendezvous => {
+                let Some((host, slot)) = self.launch(host) else { return Ok(None) };
+                let meeting = self.next_meeting(record);
+                self.rendezvous(pc, record, self.issue_at(host), Numbers { slot, meeting })?;
+                return Ok(Some(host));
+            }
+            Kind::Record => {
+                self.state.events.issue(self.waits[record.index as usize]);
+                self.record(record, host);
+            }
+            Kind::Wait => self.wait_or_block(record),
+            Kind::Alloc | Kind::Free => {
+                let at = host.max(self.state.streams[usize::from(record.stream)].clock);
+                self.memory(record, at);
+            }
+            // Kernels are played in runs, the host's own records where the host is.
+            Kind::Kernel | Kind::Host | Kind::HostSync | Kind::HostWait => {}
+        }
+        Ok(Some(host))
+    }
+
+    /// The host issues a record to a stream that is blocked. Returns as [`Player::issue`] does.
+    fn postpone(&mut self, mut host: u64, pc: usize, record: &Record) -> Played<Option<u64>> {
+        let mut numbers = Numbers::default();
+        if matches!(record.kind, Kind::Kernel | Kind::Rendezvous) {
+            let Some((free, slot)) = self.launch(host) else { return Ok(None) };
+            (host, numbers.slot) = (free, slot);
+        }
+        match record.kind {
+            Kind::Kernel => {
+                let issued = self.later(host, record.extra, pc)?;
+                self.state.host_busy.add(self.host_class, record.extra);
+                if O::ACTIVE && issued > host {
+                    self.emit.span(None, SpanKind::Host, (host, issued), self.host_class, record.index);
+                }
+                host = issued;
+            }
+            Kind::Rendezvous => numbers.meeting = self.next_meeting(record),
+            Kind::Record => self.state.events.issue(self.waits[record.index as usize]),
+            Kind::Alloc | Kind::Free => numbers.slot = self.memory(record, UNKNOWN),
+            _ => {}
+        }
+        let pending = Pending { issue: self.issue_at(host), record: pc as u32, numbers };
+        self.state.streams[usize::from(record.stream)].pending.push_back(pending);
+        Ok(Some(host))
+    }
+
+    #[inline]
+    fn issue_at(&self, host: u64) -> Issue {
+        Issue { at: host, work: self.state.work }
+    }
+
+    /// Number of a rendezvous within its group: members meet in order of issue.
+    #[inline]
+    fn next_meeting(&mut self, record: &Record) -> u32 {
+        let issued = &mut self.state.issued[record.channel()];
+        *issued += 1;
+        *issued - 1
+    }
+
+    /// Takes the next place in flight when the launch that held it has completed; returns the host's clock
+    /// then, and the place.
+    #[inline]
+    fn launch(&mut self, host: u64) -> Option<(u64, u32)> {
+        let state = &mut *self.state;
+        if state.completions.is_empty() {
+            return Some((host, 0));
+        }
+        let slot = state.next_slot;
+        let completion = &mut state.completions[slot as usize];
+        if *completion == UNKNOWN {
+            return None;
+        }
+        let free = host.max(*completion);
+        *completion = UNKNOWN;
+        state.next_slot = if slot + 1 == state.completions.len() as u32 { 0 } else { slot + 1 };
+        Some((free, slot))
+    }
+
+    /// The ledger serves the host's request, whose stream gets there `at` a moment, maybe unknown; returns
+    /// the step's number.
+    fn memory(&mut self, record: &Record, at: u64) -> u32 {
+        let state = &mut *self.state;
+        let spec = &self.tensors[record.index as usize];
+        let step = if record.kind == Kind::Alloc {
+            state.ledger.allocate(record.index, spec)
+        } else {
+            state.ledger.free(record.index, spec)
+        };
+        state.moments.step(step, at, &mut state.ledger, &mut self.emit)
+    }
+}

@@ -1,0 +1,154 @@
+//! What the engine keeps of a rank.
+
+use std::collections::VecDeque;
+
+use super::events::Events;
+use super::moments::Moments;
+use crate::accounts::{ByClass, HostWork};
+use crate::ledger::Ledger;
+use crate::program::{Program, Record};
+use crate::world::World;
+
+/// No record.
+pub(super) const NO_RECORD: u32 = u32::MAX;
+
+/// One rank.
+#[derive(Debug)]
+pub(super) struct RankState {
+    /// The record that the host executes next.
+    pub(super) pc: usize,
+    /// The host's clock.
+    pub(super) host: u64,
+    /// The host's last explicit work: its record and its end.
+    pub(super) work: Work,
+    pub(super) streams: Vec<StreamState>,
+    pub(super) events: Events,
+    /// Streams blocked on an event.
+    pub(super) event_waiters: u32,
+    /// Completion of the last launches, as many as may be in flight; empty without a limit.
+    pub(super) completions: Box<[u64]>,
+    /// Place of the next launch in `completions`.
+    pub(super) next_slot: u32,
+    /// By channel: rendezvous issued.
+    pub(super) issued: Box<[u32]>,
+    pub(super) idle: ByClass,
+    pub(super) host_busy: ByClass,
+    pub(super) ledger: Ledger,
+    pub(super) moments: Moments,
+    /// On the engine's list of ranks that could run ahead.
+    pub(super) listed: bool,
+}
+
+/// The host's last explicit work, as its record and its end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Work {
+    pub(super) end: u64,
+    pub(super) record: u32,
+}
+
+impl Work {
+    pub(super) fn interval(self, records: &[Record]) -> HostWork {
+        records.get(self.record as usize).map_or_else(HostWork::default, |record| HostWork {
+            start: self.end - record.time,
+            end: self.end,
+            class: record.class,
+        })
+    }
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct StreamState {
+    /// When it has done everything so far.
+    pub(super) clock: u64,
+    pub(super) blocked: Blocked,
+    /// Record of its last operation, or of the rendezvous it is at.
+    pub(super) last: u32,
+    /// Place in `completions` of the rendezvous it is at.
+    pub(super) slot: u32,
+    /// Its last rendezvous: own arrival, and arrival of all.
+    pub(super) arrived: u64,
+    pub(super) met: u64,
+    pub(super) busy: ByClass,
+    /// What was issued while it was blocked. Empty when it is not.
+    pub(super) pending: VecDeque<Pending>,
+}
+
+/// What a stream waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blocked {
+    /// Nothing.
+    No,
+    /// The other members of a meeting, or its flow.
+    Meeting(u32),
+    /// An event.
+    Event(u32),
+}
+
+/// A record issued to a blocked stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    pub(super) issue: Issue,
+    pub(super) record: u32,
+    pub(super) numbers: Numbers,
+}
+
+/// The numbers that a record got when it was issued.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Numbers {
+    /// Launches: place in `completions`. Allocations and frees: number of the memory step.
+    pub(super) slot: u32,
+    /// Rendezvous: number within its group.
+    pub(super) meeting: u32,
+}
+
+/// When a record was issued, and the host's last explicit work before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Issue {
+    pub(super) at: u64,
+    pub(super) work: Work,
+}
+
+impl RankState {
+    pub(super) fn new(world: &World, rank: u32) -> Self {
+        let program = world.program_of(rank);
+        let spec = &world.ranks()[rank as usize];
+        // A limit that the program cannot reach is none.
+        let depth = if spec.queue_depth < program.launches() { spec.queue_depth } else { 0 };
+        Self {
+            pc: 0,
+            host: 0,
+            work: Work { end: 0, record: NO_RECORD },
+            streams: streams(program),
+            events: Events::default(),
+            event_waiters: 0,
+            completions: vec![0; depth as usize].into(),
+            next_slot: 0,
+            issued: vec![0; spec.groups.len()].into(),
+            idle: ByClass::default(),
+            host_busy: ByClass::default(),
+            ledger: Ledger::new(spec.memory_capacity),
+            moments: Moments::default(),
+            listed: false,
+        }
+    }
+
+    /// When the host and all streams have finished.
+    pub(super) fn end(&self) -> u64 {
+        self.streams.iter().map(|stream| stream.clock).fold(self.host, u64::max)
+    }
+}
+
+fn streams(program: &Program) -> Vec<StreamState> {
+    let idle = || StreamState {
+        clock: 0,
+        blocked: Blocked::No,
+        last: NO_RECORD,
+        slot: 0,
+        arrived: 0,
+        met: 0,
+        busy: ByClass::default(),
+        pending: VecDeque::new(),
+    };
+    program.streams().iter().map(|_| idle()).collect()
+}

@@ -1,0 +1,222 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Starts the given flows at time 0, one per path, and returns the network with its reports.
+fn started(capacities: &[f64], paths: &[Vec<(u32, u32)>], bytes: u64) -> (FlowNetwork, Vec<(u64, Due)>) {
+    let mut network = FlowNetwork::from_parts(capacities, paths);
+    for group in 0..paths.len() as u32 {
+        network.start(0, group, group, bytes);
+    }
+    let mut reports = Vec::new();
+    network.settle(0, |end, due| reports.push((end, due))).unwrap();
+    (network, reports)
+}
+
+fn rates(capacities: &[f64], paths: &[Vec<(u32, u32)>]) -> Vec<f64> {
+    started(capacities, paths, 1_000).0.rates().into_values().collect()
+}
+
+#[test]
+fn flows_on_one_link_share_it_by_weight() {
+    assert_eq!(rates(&[12.0], &[vec![(0, 1)], vec![(0, 1)]]), [6.0, 6.0]);
+    // Weight 3 stands for three flows of the same rate: 3r + r = 12.
+    assert_eq!(rates(&[12.0], &[vec![(0, 3)], vec![(0, 1)]]), [3.0, 3.0]);
+}
+
+#[test]
+fn a_chain_of_three_links_fills_progressively() {
+    // In the manner of Bertsekas and Gallager, section 6.5.2. Links of capacity 6, 10 and 12. Flow 0 crosses
+    // all three, flows 1 and 2 the first, flow 3 the second, flow 4 the third.
+    //   level 2: link 0 (6 / 3 flows) saturates; flows 0, 1, 2 freeze at 2.
+    //   level 8: link 1 has 10 - 2 left for flow 3.
+    //   level 10: link 2 has 12 - 2 left for flow 4.
+    let paths = [vec![(0, 1), (1, 1), (2, 1)], vec![(0, 1)], vec![(0, 1)], vec![(1, 1)], vec![(2, 1)]];
+    assert_eq!(rates(&[6.0, 10.0, 12.0], &paths), [2.0, 2.0, 2.0, 8.0, 10.0]);
+}
+
+#[test]
+fn an_ended_flow_leaves_its_share_to_the_others() {
+    // 1 byte/ps. Two flows of 10 and 30 bytes: half the rate each until the first ends at 20; 20 bytes are
+    // left of the second, which ends at 40.
+    let mut network = FlowNetwork::from_parts(&[1e12], &[vec![(0, 1)], vec![(0, 1)]]);
+    let mut reports = Vec::new();
+    let mut finished = Vec::new();
+    network.start(0, 0, 7, 10);
+    network.start(0, 1, 8, 30);
+    network.settle(0, |end, due| reports.push((end, due))).unwrap();
+    let (end, first) = reports.pop().unwrap();
+    assert_eq!((end, reports.len()), (20, 0));
+    network.finish(first, &mut finished);
+    network.settle(20, |end, due| reports.push((end, due))).unwrap();
+    assert_eq!(reports[0].0, 40);
+    network.finish(reports[0].1, &mut finished);
+    let meetings: Vec<u32> = finished.iter().map(|f| f.meeting).collect();
+    assert_eq!(meetings, [7, 8]);
+}
+
+#[test]
+fn a_report_is_stale_once_its_component_changed() {
+    let (mut network, reports) = started(&[1e12], &[vec![(0, 1)], vec![(0, 1)]], 10);
+    network.start(5, 0, 2, 10);
+    let mut later = Vec::new();
+    network.settle(5, |end, due| later.push((end, due))).unwrap();
+    let mut finished = Vec::new();
+    network.finish(reports[0].1, &mut finished);
+    assert!(finished.is_empty() && !network.is_dirty());
+    // 7.5 bytes left at a third of the link each: 22.5 ps more, rounded up.
+    assert_eq!(later[0].0, 28);
+}
+
+#[test]
+fn equal_flows_end_in_one_report() {
+    let paths: Vec<_> = (0..30_u32).map(|f| vec![(f % 6, 1), (6 + f % 5, 1)]).collect();
+    let (mut network, reports) = started(&[1e9; 11], &paths, 1 << 20);
+    assert_eq!(reports.len(), 1);
+    let mut finished = Vec::new();
+    network.finish(reports[0].1, &mut finished);
+    assert_eq!(finished.len(), 30);
+}
+
+#[test]
+fn a_lone_flow_takes_its_bytes_over_its_narrowest_link() {
+    for (bytes, capacity, weight, picos) in [
+        (1_000_000_000, 1e9, 1, 1_000_000_000_000_u64),
+        (3, 3e9, 1, 1_000),
+        (7, 49e9, 1, 143),      // 142.86 rounded up
+        (100, 25e9, 5, 20_000), // 5 GB/s
+        (1, 4e12, 1, 1),        // never less than a picosecond
+    ] {
+        let (_, reports) = started(&[capacity, 1e15], &[vec![(0, weight), (1, 1)]], bytes);
+        assert_eq!(reports[0].0, picos);
+        assert_eq!(alone(bytes, capacity / f64::from(weight)), Some(picos));
+    }
+}
+
+#[test]
+fn a_flow_that_outlasts_time_is_an_error() {
+    let mut network = FlowNetwork::from_parts(&[1e-9], &[vec![(0, 1)]]);
+    network.start(0, 0, 5, 1 << 40);
+    assert_eq!(network.settle(0, |_, _| ()), Err(5));
+    assert_eq!(alone(1 << 40, 1e-9), None);
+}
+
+/// Progressive filling as the text has it: in every round look at every link and every flow.
+fn brute_force(capacities: &[f64], paths: &BTreeMap<u32, Vec<(u32, u32)>>) -> BTreeMap<u32, f64> {
+    let mut rates: BTreeMap<u32, f64> = BTreeMap::new();
+    while rates.len() < paths.len() {
+        let mut tightest = (f64::INFINITY, 0);
+        for (link, capacity) in capacities.iter().enumerate() {
+            let (mut used, mut open) = (0.0, 0.0);
+            for (flow, path) in paths {
+                for hop in path.iter().filter(|hop| hop.0 as usize == link) {
+                    match rates.get(flow) {
+                        Some(rate) => used += rate * f64::from(hop.1),
+                        None => open += f64::from(hop.1),
+                    }
+                }
+            }
+            let level = (capacity - used) / open;
+            if open > 0.0 && level < tightest.0 {
+                tightest = (level, link as u32);
+            }
+        }
+        for (flow, path) in paths {
+            if path.iter().any(|hop| hop.0 == tightest.1) {
+                rates.entry(*flow).or_insert(tightest.0);
+            }
+        }
+    }
+    rates
+}
+
+fn any_network() -> impl Strategy<Value = (Vec<f64>, Vec<Vec<(u32, u32)>>)> {
+    (1_u32..8).prop_flat_map(|links| {
+        let capacities =
+            prop::collection::vec(prop::sample::select(vec![1e9, 2e9, 2.5e9, 7e9]), links as usize);
+        let path = prop::collection::btree_map(0..links, 1_u32..5, 1..=links as usize)
+            .prop_map(|path| path.into_iter().collect::<Vec<_>>());
+        (capacities, prop::collection::vec(path, 1..12))
+    })
+}
+
+fn close(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
+}
+
+proptest! {
+    #[test]
+    fn rates_are_those_of_progressive_filling((capacities, paths) in any_network()) {
+        let expected = brute_force(&capacities, &paths.iter().cloned().enumerate().map(|(i, p)| (i as u32, p)).collect());
+        for (found, expected) in rates(&capacities, &paths).iter().zip(expected.values()) {
+            prop_assert!(close(*found, *expected), "{found} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn every_flow_has_a_bottleneck((capacities, paths) in any_network()) {
+        let rates = rates(&capacities, &paths);
+        let on = |link: u32| paths.iter().zip(&rates).filter_map(move |(path, rate)| {
+            path.iter().find(|hop| hop.0 == link).map(|hop| (f64::from(hop.1), *rate))
+        });
+        for (link, capacity) in capacities.iter().enumerate() {
+            let load: f64 = on(link as u32).map(|(weight, rate)| weight * rate).sum();
+            prop_assert!(load <= capacity * (1.0 + 1e-9));
+        }
+        for (path, rate) in paths.iter().zip(&rates) {
+            let has_bottleneck = path.iter().any(|hop| {
+                let load: f64 = on(hop.0).map(|(weight, rate)| weight * rate).sum();
+                let is_fastest = on(hop.0).all(|(_, other)| other <= rate * (1.0 + 1e-9));
+                close(load, capacities[hop.0 as usize]) && is_fastest
+            });
+            prop_assert!(has_bottleneck);
+        }
+    }
+
+    #[test]
+    fn rates_do_not_depend_on_the_order_of_insertion((capacities, paths) in any_network(), seed in any::<u64>()) {
+        // Bit by bit: the same flows in another order, half of them after a first settlement.
+        let mut order: Vec<u32> = (0..paths.len() as u32).collect();
+        order.sort_by_key(|flow| (u64::from(*flow) + 1).wrapping_mul(seed | 1).rotate_left(17));
+        let mut network = FlowNetwork::from_parts(&capacities, &paths);
+        for (at, &flow) in order.iter().enumerate() {
+            if at == order.len() / 2 {
+                network.settle(0, |_, _| ()).unwrap();
+            }
+            network.start(0, flow, flow, 1_000);
+        }
+        network.settle(0, |_, _| ()).unwrap();
+        let found: Vec<f64> = network.rates().into_values().collect();
+        prop_assert_eq!(found, rates(&capacities, &paths));
+    }
+
+    #[test]
+    fn solving_parts_equals_solving_all((capacities, paths) in any_network(), removed in any::<u16>()) {
+        // Flows that come and go leave the rates of those that stay as if they had always been alone.
+        let mut network = FlowNetwork::from_parts(&capacities, &paths);
+        let mut now = 0;
+        let mut reports: Vec<(u64, Due)> = Vec::new();
+        for group in 0..paths.len() as u32 {
+            let stays = removed >> group & 1 == 0;
+            network.start(0, group, group, if stays { 1 << 40 } else { 1 + u64::from(group) });
+        }
+        network.settle(0, |end, due| reports.push((end, due))).unwrap();
+        let staying: BTreeMap<u32, Vec<(u32, u32)>> =
+            paths.iter().cloned().enumerate().map(|(i, p)| (i as u32, p)).filter(|(i, _)| removed >> i & 1 == 0).collect();
+        let mut finished = Vec::new();
+        while network.rates().len() > staying.len() {
+            reports.sort_by_key(|report| std::cmp::Reverse(report.0));
+            let (end, due) = reports.pop().unwrap();
+            prop_assert!(end >= now);
+            now = end;
+            network.finish(due, &mut finished);
+            network.settle(now, |end, due| reports.push((end, due))).unwrap();
+        }
+        let expected = brute_force(&capacities, &staying);
+        for (flow, rate) in network.rates() {
+            prop_assert!(close(rate, expected[&flow]));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The ledger of a rank's memory: amounts in program order, as a host-side allocator serves requests.
+
+use crate::observer::{Emitter, MemoryRecord, Observer};
+use crate::outcome::{MemoryFailure, MemoryOutcome};
+use crate::program::{CATEGORIES, Category, Program, Tensor, TensorSpec};
+use crate::time::SimTime;
+
+/// What a rank holds, and the most it held.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    held: [u64; CATEGORIES],
+    total: u64,
+    peak: u64,
+    peak_at: u64,
+    peak_by_category: [u64; CATEGORIES],
+    capacity: Option<u64>,
+    failure: Option<Failure>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    at: u64,
+    tensor: u32,
+    short_by: u64,
+}
+
+/// A step of the ledger whose moment may not be known yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    tensor: u32,
+    category: u8,
+    delta: i64,
+    total: u64,
+    sets_peak: bool,
+    fails: bool,
+}
+
+impl Ledger {
+    pub(crate) fn new(capacity: Option<u64>) -> Self {
+        Self { capacity, ..Self::default() }
+    }
+
+    pub(crate) fn allocate(&mut self, tensor: u32, spec: &TensorSpec) -> Step {
+        let category = spec.category.0;
+        // Programs are checked so that no sum of tensors overflows.
+        self.held[usize::from(category) % CATEGORIES] += spec.bytes;
+        self.total += spec.bytes;
+        let sets_peak = self.total > self.peak;
+        if sets_peak {
+            self.peak = self.total;
+            self.peak_by_category = self.held;
+        }
+        let short_by = self.total.saturating_sub(self.capacity.unwrap_or(u64::MAX));
+        let fails = short_by > 0 && spec.bytes > 0 && self.failure.is_none();
+        if fails {
+            self.failure = Some(Failure { at: 0, tensor, short_by });
+        }
+        Step { tensor, category, delta: spec.bytes.cast_signed(), total: self.total, sets_peak, fails }
+    }
+
+    pub(crate) fn free(&mut self, tensor: u32, spec: &TensorSpec) -> Step {
+        let category = spec.category.0;
+        self.held[usize::from(category) % CATEGORIES] -= spec.bytes;
+        self.total -= spec.bytes;
+        let delta = -spec.bytes.cast_signed();
+        Step { tensor, category, delta, total: self.total, sets_peak: false, fails: false }
+    }
+
+    /// The moment of a step becomes known; called in program order.
+    #[inline]
+    pub(crate) fn stamp<O: Observer>(&mut self, step: &Step, at: u64, emit: &mut Emitter<'_, O>) {
+        if step.sets_peak {
+            self.peak_at = at;
+        }
+        if let Some(failure) = self.failure.as_mut().filter(|_| step.fails) {
+            failure.at = at;
+        }
+        if O::ACTIVE {
+            emit.observer.memory(&MemoryRecord {
+                rank: emit.rank,
+                at: SimTime(at),
+                category: Category(step.category),
+                delta: step.delta,
+                tensor: Tensor(step.tensor),
+                total: step.total,
+            });
+        }
+    }
+
+    pub(crate) fn outcome(&self, program: &Program) -> MemoryOutcome {
+        let failure = self.failure.and_then(|Failure { at, tensor, short_by }| {
+            let spec = program.tensor_spec(Tensor(tensor))?;
+            Some(MemoryFailure {
+                at: SimTime(at),
+                tensor: Tensor(tensor),
+                label: program.label(spec.label).to_owned(),
+                category: spec.category,
+                requested: spec.bytes,
+                short_by,
+            })
+        });
+        MemoryOutcome {
+            peak: self.peak,
+            peak_at: SimTime(self.peak_at),
+            peak_by_category: self.peak_by_category,
+            end_by_category: self.held,
+            capacity: self.capacity,
+            failure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observer::NoObserver;
+    use crate::program::{Label, ProgramBuilder};
+
+    fn spec(bytes: u64, category: u8) -> TensorSpec {
+        TensorSpec { bytes, category: Category(category), label: Label(0) }
+    }
+
+    #[test]
+    fn the_peak_is_the_first_of_equals_and_the_failure_the_first_of_all() {
+        let mut ledger = Ledger::new(Some(25));
+        let mut emit = Emitter { observer: &mut NoObserver, rank: 0 };
+        let (a, b) = (spec(20, 0), spec(10, 3));
+        for (at, step) in [(1, true), (2, true), (3, false), (4, true)] {
+            let step = match (at, step) {
+                (1, _) => ledger.allocate(0, &a),
+                (_, true) => ledger.allocate(1, &b),
+                (_, false) => ledger.free(1, &b),
+            };
+            ledger.stamp(&step, at, &mut emit);
+        }
+        let mut p = ProgramBuilder::new("p");
+        let label = p.label("activation");
+        p.tensor(20, Category(0), label);
+        p.tensor(10, Category(3), label);
+        let outcome = ledger.outcome(&p.build().unwrap());
+        assert_eq!((outcome.peak, outcome.peak_at), (30, SimTime(2)));
+        assert_eq!((outcome.peak_by_category[0], outcome.peak_by_category[3]), (20, 10));
+        let failure = outcome.failure.unwrap();
+        assert_eq!(
+            (failure.at, failure.tensor, failure.requested, failure.short_by),
+            (SimTime(2), Tensor(1), 10, 5)
+        );
+        assert_eq!(failure.label, "activation");
+    }
+}

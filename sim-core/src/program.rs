@@ -1,0 +1,244 @@
+//! Programs: what one rank does, as a compact array of records.
+//!
+//! A program is what its *host thread* executes, in order. Some records only take host time, most issue
+//! work onto an in-order stream and go on. A record is 24 bytes, holds no box and no string; names live in a
+//! side table and are touched only by observers. Ranks that do the same share one program.
+
+use std::fmt;
+use std::sync::Arc;
+
+mod builder;
+
+pub use builder::{ProgramBuilder, ProgramError};
+
+/// An in-order stream of a rank. Stream 0 is the *primary* stream: idle time is attributed there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stream(pub u8);
+
+/// A moment in a stream's work, recorded once and waited for any number of times (a CUDA event).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Event(pub u32);
+
+/// A rank-local name of a group it meets in; [`crate::RankSpec::groups`] maps it to a [`crate::GroupId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Channel(pub u16);
+
+/// An opaque kind of activity, 0 to 15; busy and idle time are summed per class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Class(pub u8);
+
+/// An opaque category of memory, 0 to 15; bytes are summed per category.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Category(pub u8);
+
+/// A name in the program's side table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Label(pub u32);
+
+/// A block of memory that the program allocates and frees in turns; it may end allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tensor(pub u32);
+
+/// Size and category of a [`Tensor`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Bytes asked for.
+    pub bytes: u64,
+    /// Where the bytes are counted.
+    pub category: Category,
+    /// Name for reports.
+    pub label: Label,
+}
+
+/// Number of distinct [`Class`]es.
+pub const CLASSES: usize = 16;
+/// Number of distinct [`Category`]s.
+pub const CATEGORIES: usize = 16;
+
+/// One record, as the engine reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) kind: Kind,
+    /// Stream for device work.
+    pub(crate) stream: u8,
+    /// Class of the activity; for a rendezvous the class of the transfer.
+    pub(crate) class: u8,
+    /// Rendezvous: class of the time spent waiting for the other members.
+    pub(crate) wait_class: u8,
+    /// Label, event or tensor index, by kind.
+    pub(crate) index: u32,
+    /// Duration in picoseconds; for a rendezvous the fixed part.
+    pub(crate) time: u64,
+    /// Kernel: host time to issue it, picoseconds. Rendezvous: channel in the top 16 bits, below them the
+    /// bytes sent over the group's path.
+    pub(crate) extra: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// The host works for `time`.
+    Host,
+    /// The host spends `extra` issuing work of `time` onto `stream`.
+    Kernel,
+    /// `stream` records event `index`.
+    Record,
+    /// `stream` waits for event `index`.
+    Wait,
+    /// The host waits until `stream` has finished all that was issued to it.
+    HostSync,
+    /// The host waits for event `index`.
+    HostWait,
+    /// `stream` meets the other members of a group.
+    Rendezvous,
+    /// Tensor `index` is allocated; the curve stamps it when `stream` gets there.
+    Alloc,
+    /// Tensor `index` is freed; the curve stamps it when `stream` gets there.
+    Free,
+}
+
+/// Bits of [`Record::extra`] that hold a rendezvous' bytes; the channel is above them.
+const BYTES_BITS: u32 = 48;
+
+impl Record {
+    /// Bytes of a rendezvous.
+    #[inline]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.extra & ((1 << BYTES_BITS) - 1)
+    }
+
+    /// Channel of a rendezvous.
+    #[inline]
+    pub(crate) fn channel(&self) -> usize {
+        (self.extra >> BYTES_BITS) as usize
+    }
+}
+
+/// What one rank does, in order. Cloning shares the records.
+#[derive(Clone, Debug)]
+pub struct Program {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    name: String,
+    records: Vec<Record>,
+    labels: Vec<String>,
+    streams: Vec<String>,
+    channels: Vec<String>,
+    tensors: Vec<TensorSpec>,
+    /// By event: how often the program waits for it.
+    waits: Vec<u32>,
+    launches: u32,
+    uses: Vec<ChannelUse>,
+    /// By stream: one past the index of its last rendezvous, 0 without one.
+    last_rendezvous: Vec<u32>,
+}
+
+/// How a program uses one of its channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ChannelUse {
+    /// Some rendezvous sends bytes.
+    pub(crate) sends: bool,
+    /// The stream of its rendezvous so far.
+    stream: Option<u8>,
+    /// Its rendezvous are on more than one stream, so that two of them may be under way at once.
+    pub(crate) overlaps: bool,
+}
+
+impl Program {
+    /// Its name, for messages.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.inner.records.len()
+    }
+
+    /// Whether it does nothing.
+    pub fn is_empty(&self) -> bool {
+        self.inner.records.is_empty()
+    }
+
+    /// The text of a label; empty for a label of another program.
+    pub fn label(&self, label: Label) -> &str {
+        self.inner.labels.get(label.0 as usize).map_or("", String::as_str)
+    }
+
+    /// All labels, indexed by [`Label`].
+    pub fn labels(&self) -> &[String] {
+        &self.inner.labels
+    }
+
+    /// Names of the streams, indexed by [`Stream`].
+    pub fn streams(&self) -> &[String] {
+        &self.inner.streams
+    }
+
+    /// Names of the channels, indexed by [`Channel`].
+    pub fn channels(&self) -> &[String] {
+        &self.inner.channels
+    }
+
+    /// Number of tensors.
+    pub fn tensors(&self) -> usize {
+        self.inner.tensors.len()
+    }
+
+    /// Size, category and label of the tensors, indexed by [`Tensor`].
+    pub fn tensor_specs(&self) -> &[TensorSpec] {
+        &self.inner.tensors
+    }
+
+    /// Size, category and label of one tensor; `None` for a tensor of another program.
+    pub fn tensor_spec(&self, tensor: Tensor) -> Option<&TensorSpec> {
+        self.inner.tensors.get(tensor.0 as usize)
+    }
+
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.inner.records
+    }
+
+    /// By event: how often the program waits for it.
+    pub(crate) fn waits(&self) -> &[u32] {
+        &self.inner.waits
+    }
+
+    /// Number of kernels and rendezvous.
+    pub(crate) fn launches(&self) -> u32 {
+        self.inner.launches
+    }
+
+    /// How the channels are used, indexed by [`Channel`].
+    pub(crate) fn channel_uses(&self) -> &[ChannelUse] {
+        &self.inner.uses
+    }
+
+    /// By stream: one past the index of its last rendezvous, 0 without one.
+    pub(crate) fn last_rendezvous(&self) -> &[u32] {
+        &self.inner.last_rendezvous
+    }
+
+    /// The label a record goes by in messages: its own, its tensor's, or none.
+    pub(crate) fn label_of(&self, record: &Record) -> Label {
+        match record.kind {
+            Kind::Host | Kind::Kernel | Kind::Rendezvous => Label(record.index),
+            Kind::Alloc | Kind::Free => {
+                self.tensor_spec(Tensor(record.index)).map_or(Label(u32::MAX), |spec| spec.label)
+            }
+            Kind::Record | Kind::Wait | Kind::HostSync | Kind::HostWait => Label(u32::MAX),
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "program {} of {} records on {} streams", self.name(), self.len(), self.streams().len())
+    }
+}
+
+#[cfg(test)]
+mod tests;

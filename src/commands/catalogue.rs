@@ -1,0 +1,232 @@
+//! `steptime models` and `steptime clusters`: the catalogue, as lists and entry by entry.
+
+use steptime_clusters::{
+    CatalogueError, Cluster, ClusterEntry, Fact, Gpu, VehicleCluster, cluster_from_catalogue, cluster_names,
+    gpu_from_catalogue, gpu_names,
+};
+use steptime_models::{Model, Overrides, catalogue_names};
+
+use crate::cli::CatalogueArguments;
+use crate::failure::{Answer, Failure};
+use crate::output;
+use crate::present::{bytes, significant, table, thousands};
+
+/// `steptime models [NAME]`.
+pub(crate) fn models(arguments: &CatalogueArguments) -> Result<Answer, Failure> {
+    let load = |name: &str| {
+        Model::from_catalogue(name, &Overrides::none()).map_err(|error| Failure::Message(error.to_string()))
+    };
+    let text = if let Some(name) = &arguments.name {
+        let model = load(name)?;
+        if arguments.json { output::json(&model_json(&model))? } else { model_text(&model) }
+    } else {
+        let all = catalogue_names().into_iter().map(load).collect::<Result<Vec<_>, _>>()?;
+        if arguments.json {
+            output::json(&all.iter().map(model_json).collect::<Vec<_>>())?
+        } else {
+            model_list(&all)
+        }
+    };
+    print!("{text}");
+    Ok(Answer::Yes)
+}
+
+fn model_list(models: &[Model]) -> String {
+    let mut list = table(&["model", "family", "layers", "parameters", "active"]);
+    for model in models {
+        let count = |value: u64| if value == 0 { "-".to_owned() } else { thousands(value) };
+        list.add_row([
+            model.name.clone(),
+            model.family.to_string(),
+            model.layers.len().to_string(),
+            count(model.parameters()),
+            count(model.active_parameters()),
+        ]);
+    }
+    format!("{list}\n")
+}
+
+fn model_text(model: &Model) -> String {
+    let mut text = format!("{} ({})\nsource: {}\n", model.name, model.family, model.source);
+    if let Some(graph) = model.components() {
+        let mut parts = table(&["partition", "GFLOP/sample", "capacity", "sends/sample"]);
+        for (index, partition) in graph.partitions.iter().enumerate() {
+            parts.add_row([
+                partition.name.clone(),
+                significant(graph.partition_flops(index) / 1e9),
+                format!("{:.2} GB", graph.partition_capacity(index) / 1e9),
+                format!("{:.2} GB", partition.communication_volume / 1e9),
+            ]);
+        }
+        return text + &format!("\n{parts}\n");
+    }
+    text += &format!(
+        "parameters: {} ({} active)\n",
+        thousands(model.parameters()),
+        thousands(model.active_parameters())
+    );
+    let mut layers = table(&["layers", "count", "parameters each"]);
+    let mut first = 0;
+    while first < model.layers.len() {
+        let signature = model.layers[first].signature;
+        let count = model.layers[first..].iter().take_while(|layer| layer.signature == signature).count();
+        let name = &model.layers[first].name;
+        let last = &model.layers[first + count - 1].name;
+        let names = if count == 1 { name.clone() } else { format!("{name} to {last}") };
+        let parameters = thousands(model.layers[first].parameter_count());
+        layers.add_row([names, count.to_string(), parameters]);
+        first += count;
+    }
+    text + &format!("\n{layers}\n")
+}
+
+fn model_json(model: &Model) -> serde_json::Value {
+    let layers: Vec<_> = model
+        .layers
+        .iter()
+        .map(|layer| serde_json::json!({ "name": layer.name, "parameters": layer.parameter_count() }))
+        .collect();
+    serde_json::json!({
+        "name": model.name,
+        "family": model.family.to_string(),
+        "source": model.source,
+        "parameters": { "total": model.parameters(), "active": model.active_parameters() },
+        "layers": layers,
+    })
+}
+
+/// `steptime clusters [NAME]`.
+pub(crate) fn clusters(arguments: &CatalogueArguments) -> Result<Answer, Failure> {
+    let refuse = |error: CatalogueError| Failure::Message(error.to_string());
+    let text = if let Some(name) = &arguments.name {
+        if let Ok(gpu) = gpu_from_catalogue(name) {
+            if arguments.json { output::json(&gpu_json(&gpu))? } else { gpu_text(&gpu) }
+        } else {
+            let entry = cluster_from_catalogue(name).map_err(refuse)?;
+            if arguments.json { output::json(&entry_json(&entry))? } else { entry_text(&entry) }
+        }
+    } else {
+        let load = |name| cluster_from_catalogue(name).map_err(refuse);
+        let entries = cluster_names().into_iter().map(load).collect::<Result<Vec<_>, _>>()?;
+        let gpus =
+            gpu_names().into_iter().map(gpu_from_catalogue).collect::<Result<Vec<_>, _>>().map_err(refuse)?;
+        if arguments.json {
+            output::json(&serde_json::json!({
+                "clusters": entries.iter().map(entry_json).collect::<Vec<_>>(),
+                "gpus": gpus.iter().map(gpu_json).collect::<Vec<_>>(),
+            }))?
+        } else {
+            cluster_list(&entries, &gpus)
+        }
+    };
+    print!("{text}");
+    Ok(Answer::Yes)
+}
+
+fn cluster_list(entries: &[ClusterEntry], gpus: &[Gpu]) -> String {
+    let mut list = table(&["cluster", "nodes", "devices a node", "device"]);
+    for entry in entries {
+        match entry {
+            ClusterEntry::Nodes(cluster) => list.add_row([
+                cluster.name.clone(),
+                cluster.nodes.to_string(),
+                cluster.gpus_per_node.to_string(),
+                cluster.gpu.name.clone(),
+            ]),
+            ClusterEntry::Vehicles(vehicles) => {
+                let count = vehicles.vehicles.len().to_string();
+                list.add_row([vehicles.name.clone(), "-".to_owned(), count, "vehicle".to_owned()])
+            }
+        };
+    }
+    let mut devices = table(&["GPU", "memory", "bandwidth", "SMs"]);
+    for gpu in gpus {
+        devices.add_row([
+            gpu.name.clone(),
+            bytes(gpu.memory.0),
+            format!("{} GB/s", significant(gpu.memory_bandwidth / 1e9)),
+            gpu.sms.to_string(),
+        ]);
+    }
+    format!("{list}\n\n{devices}\n")
+}
+
+fn fact_text<'a>(facts: impl IntoIterator<Item = &'a Fact>) -> String {
+    facts.into_iter().map(|fact| format!("  {} = {}\n      {}\n", fact.what, fact.value, fact.source)).collect()
+}
+
+fn gpu_text(gpu: &Gpu) -> String {
+    format!("{} ({})\n{}", gpu.name, gpu.product, fact_text(&gpu.facts))
+}
+
+fn cluster_facts(cluster: &Cluster) -> impl Iterator<Item = &Fact> {
+    let network = cluster.network.iter().flat_map(|network| &network.facts);
+    cluster.fabric.facts.iter().chain(network).chain(&cluster.host.facts)
+}
+
+fn entry_text(entry: &ClusterEntry) -> String {
+    match entry {
+        ClusterEntry::Nodes(cluster) => format!(
+            "{}: {} x {} {}\nsource: {}\n{}",
+            cluster.name,
+            cluster.nodes,
+            cluster.gpus_per_node,
+            cluster.gpu.name,
+            cluster.source,
+            fact_text(cluster_facts(cluster))
+        ),
+        ClusterEntry::Vehicles(cluster) => vehicles_text(cluster),
+    }
+}
+
+fn vehicles_text(cluster: &VehicleCluster) -> String {
+    let mut list = table(&["vehicle", "memory", "compute", "communication"]);
+    for vehicle in &cluster.vehicles {
+        list.add_row([
+            vehicle.id.clone(),
+            format!("{} GB", vehicle.memory / 1e9),
+            format!("{} GFLOP/s", vehicle.compute / 1e9),
+            format!("{} GB/s", vehicle.communication / 1e9),
+        ]);
+    }
+    let id = |index: usize| cluster.vehicles[index].id.as_str();
+    let order: Vec<String> =
+        cluster.dependencies.iter().map(|&(a, b)| format!("{} before {}", id(a), id(b))).collect();
+    let order = if order.is_empty() { "none".to_owned() } else { order.join(", ") };
+    format!("{}\nsource: {}\n\n{list}\n\ndependencies: {order}\n", cluster.name, cluster.source)
+}
+
+fn facts_json<'a>(facts: impl IntoIterator<Item = &'a Fact>) -> Vec<serde_json::Value> {
+    let one = |fact: &Fact| serde_json::json!({ "what": fact.what, "value": fact.value, "source": fact.source });
+    facts.into_iter().map(one).collect()
+}
+
+fn gpu_json(gpu: &Gpu) -> serde_json::Value {
+    serde_json::json!({ "name": gpu.name, "product": gpu.product, "facts": facts_json(&gpu.facts) })
+}
+
+fn entry_json(entry: &ClusterEntry) -> serde_json::Value {
+    match entry {
+        ClusterEntry::Nodes(cluster) => serde_json::json!({
+            "name": cluster.name,
+            "source": cluster.source,
+            "gpu": cluster.gpu.name,
+            "nodes": cluster.nodes,
+            "gpus_per_node": cluster.gpus_per_node,
+            "facts": facts_json(cluster_facts(cluster)),
+        }),
+        ClusterEntry::Vehicles(cluster) => serde_json::json!({
+            "name": cluster.name,
+            "source": cluster.source,
+            "vehicles": cluster.vehicles.iter().map(|vehicle| serde_json::json!({
+                "id": vehicle.id,
+                "memory_bytes": vehicle.memory,
+                "flops_per_second": vehicle.compute,
+                "bytes_per_second": vehicle.communication,
+            })).collect::<Vec<_>>(),
+            "dependencies": cluster.dependencies.iter().map(|&(a, b)| {
+                [&cluster.vehicles[a].id, &cluster.vehicles[b].id]
+            }).collect::<Vec<_>>(),
+        }),
+    }
+}

@@ -1,0 +1,75 @@
+//! `steptime plot`.
+
+use std::path::{Path, PathBuf};
+
+use steptime_plots::{
+    Figure, Format, PlotError, Width, breakdown, memory_over_time, pipeline_gantt, variant_comparison,
+};
+use steptime_scenarios::{Report, Timeline};
+
+use crate::cli::PlotArguments;
+use crate::failure::{Answer, Failure};
+use crate::output;
+
+/// Draws the figures of saved results.
+pub(crate) fn plot(arguments: &PlotArguments) -> Result<Answer, Failure> {
+    let mut reports: Vec<Report> = Vec::new();
+    let mut timelines: Vec<Option<Timeline>> = Vec::new();
+    for folder in &arguments.results {
+        reports.push(parse(&folder.join("report.json"))?);
+        let path = folder.join("timeline.json");
+        timelines.push(if path.exists() { Some(parse(&path)?) } else { None });
+    }
+    let figures = match (&reports[..], &timelines[..]) {
+        ([report], [timeline]) => run_figures(report, timeline.as_ref(), arguments.width)?,
+        _ => comparison_figures(&reports, arguments.width)?,
+    };
+    let default: PathBuf = arguments.results[0].join("figures");
+    let folder = arguments.out.as_ref().unwrap_or(&default);
+    write_figures(folder, &figures, &arguments.figures)?;
+    for figure in &figures {
+        for format in &arguments.figures {
+            println!("{}", folder.join(format!("{}.{}", figure.name, format.name())).display());
+        }
+    }
+    Ok(Answer::Yes)
+}
+
+/// The figures of one run: where the step goes and, with a timeline, what happens when and the memory curve.
+pub(crate) fn run_figures(
+    report: &Report,
+    timeline: Option<&Timeline>,
+    width: Width,
+) -> Result<Vec<Figure>, PlotError> {
+    let mut figures = Vec::new();
+    if report.step_time_s.is_some() {
+        figures.push(breakdown(std::slice::from_ref(report), width)?);
+    }
+    if let Some(timeline) = timeline {
+        figures.push(pipeline_gantt(timeline, width)?);
+        figures.push(memory_over_time(timeline, Some(report.peak_memory.rank), width)?);
+    }
+    Ok(figures)
+}
+
+/// Figures that compare several runs.
+pub(crate) fn comparison_figures(reports: &[Report], width: Width) -> Result<Vec<Figure>, PlotError> {
+    Ok(vec![breakdown(reports, width)?, variant_comparison(reports, width)?])
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+    let text = output::read(path)?;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::File { path: path.to_owned(), message: format!("not a saved result: {error}") })
+}
+
+/// Writes every figure in every format.
+pub(crate) fn write_figures(folder: &Path, figures: &[Figure], formats: &[Format]) -> Result<(), Failure> {
+    for figure in figures {
+        for &format in formats {
+            let path = folder.join(format!("{}.{}", figure.name, format.name()));
+            output::write(&path, &figure.bytes(format)?)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! `steptime run`.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use steptime_plots::{Format, Width};
+use steptime_scenarios::{Files, Report, RunResult, Scenario, Verdict, report_csv, run as play};
+
+use crate::cli::RunArguments;
+use crate::failure::{Answer, Failure};
+use crate::{output, present};
+
+/// Identifies the document that several scenarios give.
+const REPORTS_SCHEMA: &str = "steptime.reports/1";
+
+/// Reads, plays and reports scenarios.
+pub(crate) fn run(arguments: &RunArguments) -> Result<Answer, Failure> {
+    let start = Instant::now();
+    let mut results = Vec::with_capacity(arguments.scenarios.len());
+    for path in &arguments.scenarios {
+        let scenario = read(path, &arguments.set)?;
+        results.push(play(&scenario, arguments.out.is_some())?);
+    }
+    let played = start.elapsed();
+    if let Some(folder) = &arguments.out {
+        write(folder, &results, &arguments.figures)?;
+    }
+    let reports: Vec<&Report> = results.iter().map(|result| &result.report).collect();
+    if arguments.json {
+        print!("{}", document(&reports)?);
+    } else if arguments.quiet {
+        for report in &reports {
+            println!("{}", present::verdict_line(report));
+        }
+    } else {
+        print!("{}", present::reports(&reports));
+    }
+    if !arguments.quiet {
+        let count = results.len();
+        let noun = if count == 1 { "scenario" } else { "scenarios" };
+        eprintln!("{count} {noun} in {:.1} ms", played.as_secs_f64() * 1e3);
+        if let Some(folder) = &arguments.out {
+            eprintln!("results in {}", folder.display());
+        }
+    }
+    let fits = reports.iter().all(|report| report.verdict == Verdict::Fits);
+    Ok(if fits { Answer::Yes } else { Answer::No })
+}
+
+fn document(reports: &[&Report]) -> Result<String, Failure> {
+    match reports {
+        [report] => output::json(report),
+        several => output::json(&serde_json::json!({ "schema": REPORTS_SCHEMA, "reports": several })),
+    }
+}
+
+/// Files beside a scenario.
+struct Beside(PathBuf);
+
+impl Files for Beside {
+    fn read(&self, name: &str) -> Result<String, String> {
+        let path = self.0.join(name);
+        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+    }
+}
+
+fn read(path: &Path, options: &[String]) -> Result<Scenario, Failure> {
+    let (name, text, folder) = if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|error| Failure::File { path: path.to_owned(), message: error.to_string() })?;
+        ("<standard input>".to_owned(), text, PathBuf::from("."))
+    } else {
+        let folder = path.parent().map_or_else(PathBuf::new, Path::to_owned);
+        (path.display().to_string(), output::read(path)?, folder)
+    };
+    Ok(Scenario::read(&name, &text, options, &Beside(folder))?)
+}
+
+/// One scenario fills the folder itself; several get a folder each, and figures that compare them.
+fn write(folder: &Path, results: &[RunResult], formats: &[Format]) -> Result<(), Failure> {
+    if let [result] = results {
+        return write_one(folder, result, formats);
+    }
+    let mut taken: Vec<String> = Vec::new();
+    for result in results {
+        let mut name = file_name(&result.report.name);
+        while taken.contains(&name) {
+            name.push('_');
+        }
+        write_one(&folder.join(&name), result, formats)?;
+        taken.push(name);
+    }
+    let reports: Vec<Report> = results.iter().map(|result| result.report.clone()).collect();
+    output::write(&folder.join("report.csv"), report_csv(&reports).as_bytes())?;
+    let figures = super::plot::comparison_figures(&reports, Width::TwoColumn)?;
+    super::plot::write_figures(&folder.join("figures"), &figures, formats)
+}
+
+fn write_one(folder: &Path, result: &RunResult, formats: &[Format]) -> Result<(), Failure> {
+    output::write_json(&folder.join("report.json"), &result.report)?;
+    output::write(&folder.join("report.csv"), report_csv(std::slice::from_ref(&result.report)).as_bytes())?;
+    if let Some(timeline) = &result.timeline {
+        output::write_json(&folder.join("timeline.json"), timeline)?;
+    }
+    let figures =
+        super::plot::run_figures(&result.report, result.timeline.as_ref(), Width::TwoColumn)?;
+    super::plot::write_figures(&folder.join("figures"), &figures, formats)
+}
+
+/// A scenario's name as a file name: letters, digits, `-`, `_` and `.`; anything else becomes `-`.
+fn file_name(name: &str) -> String {
+    let mut clean = String::new();
+    for c in name.chars() {
+        let keep = c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if keep {
+            clean.push(c);
+        } else if !clean.ends_with('-') {
+            clean.push('-');
+        }
+    }
+    let clean = clean.trim_matches(['-', '.']);
+    if clean.is_empty() { "scenario".to_owned() } else { clean.to_owned() }
+}

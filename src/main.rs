@@ -1,0 +1,40 @@
+//! `steptime`: predicts the step time and peak memory of a deep-learning training run.
+//!
+//! The binary parses the command line, calls the libraries, prints, and sets the exit code: 0 done (and fits),
+//! 1 ran but the verdict is no, 2 the input is wrong.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "speaking to the user is what the binary is for; the libraries never do"
+)]
+
+mod cli;
+mod commands;
+mod failure;
+mod output;
+mod present;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Run(arguments) => commands::run::run(&arguments),
+        Command::Models(arguments) => commands::catalogue::models(&arguments),
+        Command::Clusters(arguments) => commands::catalogue::clusters(&arguments),
+        Command::Plot(arguments) => commands::plot::plot(&arguments),
+        Command::Completions(arguments) => commands::completions::completions(&arguments),
+    };
+    match done {
+        Ok(verdict) => verdict.into(),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(2)
+        }
+    }
+}
