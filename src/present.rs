@@ -85,8 +85,7 @@ fn facts(text: &mut String, report: &Report) {
             .map_or_else(String::new, |tokens| format!(", {} tokens/s per GPU", significant(tokens)));
         line("throughput", format!("{} samples/s{tokens}", significant(samples)));
     }
-    if let (Some(model), Some(hardware)) =
-        (report.model_flops_utilization, report.hardware_flops_utilization)
+    if let (Some(model), Some(hardware)) = (report.model_flops_utilization, report.hardware_flops_utilization)
     {
         line("utilization", format!("{:.1} % MFU, {:.1} % HFU", 100.0 * model, 100.0 * hardware));
     }
@@ -154,8 +153,7 @@ fn stages(text: &mut String, report: &Report) {
     if report.stages.len() < 2 {
         return;
     }
-    let mut table =
-        table(&["stage", "device", "layers", "peak", "in flight", "busy", "bubble", "sends"]);
+    let mut table = table(&["stage", "device", "layers", "peak", "in flight", "busy", "bubble", "sends"]);
     for stage in &report.stages {
         let percent = |share: f64| format!("{:.1} %", 100.0 * share);
         table.add_row([

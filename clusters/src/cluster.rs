@@ -19,11 +19,8 @@ pub enum FabricKind {
 }
 
 impl FabricKind {
-    pub(crate) const NAMES: [(&'static str, Self); 3] = [
-        ("nvswitch", Self::NvSwitch),
-        ("nvlink-bridge", Self::NvLinkBridge),
-        ("pcie", Self::Pcie),
-    ];
+    pub(crate) const NAMES: [(&'static str, Self); 3] =
+        [("nvswitch", Self::NvSwitch), ("nvlink-bridge", Self::NvLinkBridge), ("pcie", Self::Pcie)];
 }
 
 /// Bus bandwidth that large messages reach inside a node, bytes/s, as nccl-tests defines it
@@ -254,27 +251,15 @@ impl Cluster {
     pub fn with_size(&self, nodes: u32, gpus_per_node: u32) -> Result<Self, ClusterError> {
         let cluster = self.name.clone();
         if nodes == 0 || gpus_per_node == 0 {
-            return Err(ClusterError::Empty {
-                cluster,
-                nodes,
-                gpus_per_node,
-            });
+            return Err(ClusterError::Empty { cluster, nodes, gpus_per_node });
         }
         if gpus_per_node > self.gpus_per_node {
-            return Err(ClusterError::TooManyGpus {
-                cluster,
-                gpus_per_node,
-                most: self.gpus_per_node,
-            });
+            return Err(ClusterError::TooManyGpus { cluster, gpus_per_node, most: self.gpus_per_node });
         }
         if nodes > 1 && self.network.is_none() {
             return Err(ClusterError::NoNetwork { cluster, nodes });
         }
-        Ok(Self {
-            gpus_per_node,
-            nodes,
-            ..self.clone()
-        })
+        Ok(Self { gpus_per_node, nodes, ..self.clone() })
     }
 
     /// GPUs of all nodes.

@@ -38,13 +38,8 @@ pub enum CollectiveKind {
 
 impl CollectiveKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [
-        Self::AllReduce,
-        Self::AllGather,
-        Self::ReduceScatter,
-        Self::Broadcast,
-        Self::AllToAll,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::AllReduce, Self::AllGather, Self::ReduceScatter, Self::Broadcast, Self::AllToAll];
 }
 
 /// Ranks of a group and the nodes over which they spread evenly.
@@ -87,12 +82,8 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    const NOTHING: Self = Self {
-        fixed_s: 0.0,
-        wire_bytes: 0,
-        algorithm: Algorithm::Ring,
-        crosses_nodes: false,
-    };
+    const NOTHING: Self =
+        Self { fixed_s: 0.0, wire_bytes: 0, algorithm: Algorithm::Ring, crosses_nodes: false };
 
     /// Duration when nothing else uses the links, seconds: `fixed_s` + `wire_bytes` / [`Cluster::group_bandwidth`].
     pub fn alone_s(&self, cluster: &Cluster, placement: Placement) -> f64 {
@@ -105,10 +96,7 @@ pub fn collective(cluster: &Cluster, kind: CollectiveKind, placement: Placement,
     if placement.ranks <= 1 || bytes == 0 {
         return Transfer::NOTHING;
     }
-    let placement = Placement {
-        ranks: placement.ranks,
-        nodes: placement.nodes.clamp(1, placement.ranks),
-    };
+    let placement = Placement { ranks: placement.ranks, nodes: placement.nodes.clamp(1, placement.ranks) };
     let ring = ring(cluster, kind, placement, bytes);
     match tree(cluster, kind, placement, bytes) {
         Some(tree) if tree.alone_s(cluster, placement) < ring.alone_s(cluster, placement) => tree,
@@ -119,23 +107,11 @@ pub fn collective(cluster: &Cluster, kind: CollectiveKind, placement: Placement,
 /// Cost of a send of `bytes` from one GPU to another.
 pub fn point_to_point(cluster: &Cluster, crosses_nodes: bool, bytes: u64) -> Transfer {
     let crosses_nodes = crosses_nodes && cluster.network.is_some();
-    let placement = Placement {
-        ranks: 2,
-        nodes: if crosses_nodes { 2 } else { 1 },
-    };
-    let hop = if crosses_nodes {
-        inter_hop(cluster)
-    } else {
-        cluster.fabric.latency_s
-    };
+    let placement = Placement { ranks: 2, nodes: if crosses_nodes { 2 } else { 1 } };
+    let hop = if crosses_nodes { inter_hop(cluster) } else { cluster.fabric.latency_s };
     Transfer {
         fixed_s: cluster.fabric.launch_s + hop,
-        wire_bytes: at_port_rate(
-            cluster,
-            cluster.fabric.bus_bandwidth.point_to_point,
-            placement,
-            bytes,
-        ),
+        wire_bytes: at_port_rate(cluster, cluster.fabric.bus_bandwidth.point_to_point, placement, bytes),
         algorithm: Algorithm::Ring,
         crosses_nodes,
     }
@@ -184,10 +160,7 @@ fn fixed(cluster: &Cluster, inside: u32, between: u32) -> f64 {
 
 /// A hop between nodes; the hop inside a node where there is no network.
 fn inter_hop(cluster: &Cluster) -> f64 {
-    cluster
-        .network
-        .as_ref()
-        .map_or(cluster.fabric.latency_s, |network| network.latency_s)
+    cluster.network.as_ref().map_or(cluster.fabric.latency_s, |network| network.latency_s)
 }
 
 /// Bytes that a member sends in an all-to-all, or its node where that is more and nodes are crossed: every of
@@ -195,11 +168,7 @@ fn inter_hop(cluster: &Cluster) -> f64 {
 fn all_to_all_bytes(placement: Placement, bytes: u64) -> u64 {
     let (n, m) = (placement.ranks, placement.members_per_node());
     let member = share(u64::from(n - 1), n, bytes);
-    if placement.nodes > 1 {
-        member.max(share(u64::from(m) * u64::from(n - m), n, bytes))
-    } else {
-        member
-    }
+    if placement.nodes > 1 { member.max(share(u64::from(m) * u64::from(n - m), n, bytes)) } else { member }
 }
 
 /// `parts / ranks` of the bytes, rounded up.
@@ -211,11 +180,7 @@ fn share(parts: u64, ranks: u32, bytes: u64) -> u64 {
 /// Bytes that take as long at the links' rate as `payload` takes at the rate that the kind reaches.
 fn at_port_rate(cluster: &Cluster, reached: f64, placement: Placement, payload: u64) -> u64 {
     let links = cluster.group_bandwidth(placement);
-    if reached >= links {
-        payload
-    } else {
-        (payload as f64 * (links / reached)).ceil() as u64
-    }
+    if reached >= links { payload } else { (payload as f64 * (links / reached)).ceil() as u64 }
 }
 
 /// Rounds of doubling to reach `count`: the logarithm to base 2, rounded up.

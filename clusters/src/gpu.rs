@@ -21,12 +21,8 @@ pub enum GpuArchitecture {
 
 impl GpuArchitecture {
     /// All of them with the words that catalogue files use.
-    pub(crate) const NAMES: [(&'static str, Self); 4] = [
-        ("turing", Self::Turing),
-        ("ampere", Self::Ampere),
-        ("ada", Self::Ada),
-        ("hopper", Self::Hopper),
-    ];
+    pub(crate) const NAMES: [(&'static str, Self); 4] =
+        [("turing", Self::Turing), ("ampere", Self::Ampere), ("ada", Self::Ada), ("hopper", Self::Hopper)];
 }
 
 impl fmt::Display for GpuArchitecture {
@@ -166,8 +162,6 @@ impl Gpu {
 
     /// Peak and achievable fraction of a format; `None` for a format that the GPU does not compute in.
     pub fn arithmetic(&self, dtype: Dtype) -> Option<&Arithmetic> {
-        self.arithmetic
-            .iter()
-            .find(|arithmetic| arithmetic.dtype == dtype)
+        self.arithmetic.iter().find(|arithmetic| arithmetic.dtype == dtype)
     }
 }

@@ -39,16 +39,12 @@ pub fn catalogue_names() -> Vec<&'static str> {
 
 /// The file of an entry.
 pub(crate) fn text_of(name: &str) -> Result<&'static str, ModelError> {
-    let canonical = ALIASES
-        .iter()
-        .find(|(alias, _)| *alias == name)
-        .map_or(name, |&(_, canonical)| canonical);
+    let canonical =
+        ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |&(_, canonical)| canonical);
     let entry = ENTRIES.iter().find(|(entry, _)| *entry == canonical);
-    entry
-        .map(|&(_, text)| text)
-        .ok_or_else(|| ModelError::UnknownModel {
-            name: name.to_owned(),
-            nearest: nearest(name, ENTRIES.iter().map(|&(entry, _)| entry)),
-            known: ENTRIES.iter().map(|&(entry, _)| entry.to_owned()).collect(),
-        })
+    entry.map(|&(_, text)| text).ok_or_else(|| ModelError::UnknownModel {
+        name: name.to_owned(),
+        nearest: nearest(name, ENTRIES.iter().map(|&(entry, _)| entry)),
+        known: ENTRIES.iter().map(|&(entry, _)| entry.to_owned()).collect(),
+    })
 }

@@ -55,15 +55,8 @@ impl ComponentGraph {
     }
 
     fn sum(&self, partition: usize, value: impl Fn(&Component) -> f64) -> f64 {
-        let members = self
-            .partitions
-            .get(partition)
-            .map_or(&[][..], |partition| &partition.components);
-        members
-            .iter()
-            .filter_map(|&index| self.components.get(index))
-            .map(value)
-            .fold(0.0, |sum, x| sum + x)
+        let members = self.partitions.get(partition).map_or(&[][..], |partition| &partition.components);
+        members.iter().filter_map(|&index| self.components.get(index)).map(value).fold(0.0, |sum, x| sum + x)
     }
 
     /// Reads the tables `[[component]]` and `[[partition]]` of a model file.
@@ -87,11 +80,7 @@ impl ComponentGraph {
             unique(&mut names, "partition", &name, &table)?;
             let communication_volume = table.quantity("communication_volume", Dimension::Bytes)?;
             let components = graph.resolve(&name, &table)?;
-            graph.partitions.push(Partition {
-                name,
-                communication_volume,
-                components,
-            });
+            graph.partitions.push(Partition { name, communication_volume, components });
         }
         Ok(graph)
     }
@@ -101,31 +90,17 @@ impl ComponentGraph {
         let names = table.texts("components")?;
         if names.is_empty() {
             let place = table.place_of("components");
-            return Err(ModelError::EmptyPartition {
-                partition: partition.to_owned(),
-                place,
-            });
+            return Err(ModelError::EmptyPartition { partition: partition.to_owned(), place });
         }
-        let index_of = |name: &str| {
-            self.components
-                .iter()
-                .position(|component| component.name == name)
-        };
+        let index_of = |name: &str| self.components.iter().position(|component| component.name == name);
         names
             .into_iter()
             .map(|(name, place)| {
                 index_of(name).ok_or_else(|| ModelError::UnknownComponent {
                     partition: partition.to_owned(),
                     component: name.to_owned(),
-                    nearest: nearest(
-                        name,
-                        self.components.iter().map(|component| component.name.as_str()),
-                    ),
-                    known: self
-                        .components
-                        .iter()
-                        .map(|component| component.name.clone())
-                        .collect(),
+                    nearest: nearest(name, self.components.iter().map(|component| component.name.as_str())),
+                    known: self.components.iter().map(|component| component.name.clone()).collect(),
                     place: Some(place),
                 })
             })
@@ -144,9 +119,5 @@ fn unique(
         return Ok(());
     }
     let place = table.place_of("name").or(table.place());
-    Err(ModelError::DuplicateName {
-        what,
-        name: name.to_owned(),
-        place,
-    })
+    Err(ModelError::DuplicateName { what, name: name.to_owned(), place })
 }

@@ -59,11 +59,7 @@ impl Section {
             }
         })?;
         let lines = Lines::of(text);
-        Ok(Self {
-            name: "the file".to_owned(),
-            fields: convert_table(&lines, table.get_ref()),
-            place: None,
-        })
+        Ok(Self { name: "the file".to_owned(), fields: convert_table(&lines, table.get_ref()), place: None })
     }
 
     /// Sets fields from outside; the last value of a field counts.
@@ -90,11 +86,7 @@ impl Section {
 
     /// Refuses the first field that is not among `allowed`.
     pub(crate) fn only(&self, allowed: &[&str]) -> Result<(), ModelError> {
-        match self
-            .fields
-            .iter()
-            .find(|field| !allowed.contains(&field.name.as_str()))
-        {
+        match self.fields.iter().find(|field| !allowed.contains(&field.name.as_str())) {
             None => Ok(()),
             Some(field) => Err(ModelError::UnknownField {
                 section: self.name.clone(),
@@ -110,10 +102,9 @@ impl Section {
     pub(crate) fn text(&self, name: &str) -> Result<&str, ModelError> {
         let allowed = "a text that is not empty";
         match self.find(name) {
-            Some(Field {
-                value: Value::Scalar(FieldValue::Text(text)),
-                ..
-            }) if !text.trim().is_empty() => Ok(text),
+            Some(Field { value: Value::Scalar(FieldValue::Text(text)), .. }) if !text.trim().is_empty() => {
+                Ok(text)
+            }
             Some(field) => Err(bad(field, allowed)),
             None => Err(self.missing(name, allowed)),
         }
@@ -121,8 +112,7 @@ impl Section {
 
     /// A whole number between 1 and `most`.
     pub(crate) fn count(&self, name: &str, most: u64) -> Result<u64, ModelError> {
-        self.range(name, 1, most)?
-            .ok_or_else(|| self.missing(name, &whole_number(1, most)))
+        self.range(name, 1, most)?.ok_or_else(|| self.missing(name, &whole_number(1, most)))
     }
 
     /// A whole number between `least` and `most`, if it is given.
@@ -144,24 +134,15 @@ impl Section {
     pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool, ModelError> {
         match self.find(name) {
             None => Ok(default),
-            Some(Field {
-                value: Value::Scalar(FieldValue::Bool(value)),
-                ..
-            }) => Ok(*value),
+            Some(Field { value: Value::Scalar(FieldValue::Bool(value)), .. }) => Ok(*value),
             Some(field) => Err(bad(field, "true or false")),
         }
     }
 
     /// One of some words, as its index.
     pub(crate) fn choice(&self, name: &str, words: &[&str]) -> Result<usize, ModelError> {
-        let allowed = format!(
-            "one of {}",
-            words
-                .iter()
-                .map(|word| format!("{word:?}"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        );
+        let allowed =
+            format!("one of {}", words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", "));
         let field = self.find(name).ok_or_else(|| self.missing(name, &allowed))?;
         let index = match &field.value {
             Value::Scalar(FieldValue::Text(text)) => words.iter().position(|word| word == text),
@@ -209,20 +190,10 @@ impl Section {
     /// A table within this one; an empty one if it is absent.
     pub(crate) fn section(&self, name: &str) -> Result<Self, ModelError> {
         match self.find(name) {
-            None => Ok(Self {
-                name: name.to_owned(),
-                fields: Vec::new(),
-                place: None,
-            }),
-            Some(Field {
-                value: Value::Section(fields),
-                place,
-                ..
-            }) => Ok(Self {
-                name: name.to_owned(),
-                fields: fields.clone(),
-                place: *place,
-            }),
+            None => Ok(Self { name: name.to_owned(), fields: Vec::new(), place: None }),
+            Some(Field { value: Value::Section(fields), place, .. }) => {
+                Ok(Self { name: name.to_owned(), fields: fields.clone(), place: *place })
+            }
             Some(field) => Err(bad(field, &format!("a table, [{name}]"))),
         }
     }
@@ -240,11 +211,9 @@ impl Section {
         items
             .iter()
             .map(|(value, place)| match value {
-                Value::Section(fields) => Ok(Self {
-                    name: name.to_owned(),
-                    fields: fields.clone(),
-                    place: Some(*place),
-                }),
+                Value::Section(fields) => {
+                    Ok(Self { name: name.to_owned(), fields: fields.clone(), place: Some(*place) })
+                }
                 _ => Err(bad(field, &allowed)),
             })
             .collect()
@@ -295,29 +264,15 @@ struct Lines<'t> {
 
 impl<'t> Lines<'t> {
     fn of(text: &'t str) -> Self {
-        let after_breaks = text
-            .bytes()
-            .enumerate()
-            .filter(|&(_, byte)| byte == b'\n')
-            .map(|(at, _)| at + 1);
-        Self {
-            text,
-            starts: std::iter::once(0).chain(after_breaks).collect(),
-        }
+        let after_breaks = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n').map(|(at, _)| at + 1);
+        Self { text, starts: std::iter::once(0).chain(after_breaks).collect() }
     }
 
     /// The place of a byte offset.
     fn place(&self, offset: usize) -> Place {
         let line = self.starts.partition_point(|&start| start <= offset);
-        let start = line
-            .checked_sub(1)
-            .and_then(|index| self.starts.get(index))
-            .copied()
-            .unwrap_or(0);
-        let column = self
-            .text
-            .get(start..offset)
-            .map_or(1, |before| before.chars().count() + 1);
+        let start = line.checked_sub(1).and_then(|index| self.starts.get(index)).copied().unwrap_or(0);
+        let column = self.text.get(start..offset).map_or(1, |before| before.chars().count() + 1);
         Place { line, column }
     }
 }
@@ -329,14 +284,7 @@ fn convert_table(lines: &Lines<'_>, table: &DeTable<'_>) -> Vec<Field> {
         .map(|(key, value)| {
             let start = key.span().start;
             let place = Some(lines.place(start));
-            (
-                start,
-                Field {
-                    name: key.get_ref().to_string(),
-                    value: convert_value(lines, value),
-                    place,
-                },
-            )
+            (start, Field { name: key.get_ref().to_string(), value: convert_value(lines, value), place })
         })
         .collect();
     fields.sort_by_key(|(start, _)| *start);
@@ -357,10 +305,7 @@ fn convert_value(lines: &Lines<'_>, value: &Spanned<DeValue<'_>>) -> Value {
         DeValue::Boolean(value) => Value::Scalar(FieldValue::Bool(*value)),
         DeValue::Datetime(value) => Value::Other(format!("the date {value}")),
         DeValue::Array(items) => Value::List(
-            items
-                .iter()
-                .map(|item| (convert_value(lines, item), lines.place(item.span().start)))
-                .collect(),
+            items.iter().map(|item| (convert_value(lines, item), lines.place(item.span().start))).collect(),
         ),
         DeValue::Table(table) => Value::Section(convert_table(lines, table)),
     }

@@ -156,9 +156,5 @@ fn at(place: Option<Place>) -> String {
 
 /// The allowed fields in words.
 fn fields(allowed: &[String]) -> String {
-    if allowed.is_empty() {
-        "it has none".to_owned()
-    } else {
-        format!("allowed are {}", allowed.join(", "))
-    }
+    if allowed.is_empty() { "it has none".to_owned() } else { format!("allowed are {}", allowed.join(", ")) }
 }

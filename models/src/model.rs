@@ -101,11 +101,7 @@ pub struct Layer {
 impl Layer {
     /// Values in this layer's own parameters, tied ones left out.
     pub fn parameter_count(&self) -> u64 {
-        self.parameters
-            .iter()
-            .filter(|parameter| !parameter.tied)
-            .map(|parameter| parameter.count)
-            .sum()
+        self.parameters.iter().filter(|parameter| !parameter.tied).map(|parameter| parameter.count).sum()
     }
 
     /// Values that a pipeline stage without the embedding must hold for this layer.
@@ -167,19 +163,13 @@ impl Model {
 
     /// Values in all parameters, shared ones counted once.
     pub fn parameters(&self) -> u64 {
-        self.layers
-            .iter()
-            .map(Layer::parameter_count)
-            .fold(0, u64::saturating_add)
+        self.layers.iter().map(Layer::parameter_count).fold(0, u64::saturating_add)
     }
 
     /// Values that one token uses: all of them unless experts are routed; then the dense part, the routers and one
     /// expert of each layer.
     pub fn active_parameters(&self) -> u64 {
-        self.layers
-            .iter()
-            .map(|layer| layer.active_parameters)
-            .fold(0, u64::saturating_add)
+        self.layers.iter().map(|layer| layer.active_parameters).fold(0, u64::saturating_add)
     }
 
     /// Work of one layer, by its index into [`Model::layers`], on one micro-batch. Empty beyond the last layer.
@@ -208,10 +198,9 @@ impl Model {
         let integer = Dtype::Int64.bytes();
         Bytes(match self.sample {
             Sample::Tokens { .. } => product(&[2, shape.sequence_length, integer]),
-            Sample::Image { size, .. } => total(&[
-                product(&[self.architecture.channels(), size, size, Dtype::Fp32.bytes()]),
-                integer,
-            ]),
+            Sample::Image { size, .. } => {
+                total(&[product(&[self.architecture.channels(), size, size, Dtype::Fp32.bytes()]), integer])
+            }
             Sample::Opaque => 0,
         })
     }

@@ -172,16 +172,7 @@ impl Kernel {
     pub fn flops(&self) -> Flops {
         Flops(match *self {
             Self::Gemm { batch, m, n, k, .. } => product(&[2, batch, m, n, k]),
-            Self::Attention {
-                batch,
-                heads,
-                query_length,
-                key_length,
-                head_dim,
-                causal,
-                pass,
-                ..
-            } => {
+            Self::Attention { batch, heads, query_length, key_length, head_dim, causal, pass, .. } => {
                 let two_products = product(&[4, batch, heads, query_length, key_length, head_dim]);
                 let visible = if causal { two_products / 2 } else { two_products };
                 match pass {
@@ -201,13 +192,7 @@ impl Kernel {
                 ..
             } => {
                 let outputs = product(&[batch, out_channels, out_height, out_width]);
-                product(&[
-                    2,
-                    outputs,
-                    in_channels / groups.max(1),
-                    kernel_height,
-                    kernel_width,
-                ])
+                product(&[2, outputs, in_channels / groups.max(1), kernel_height, kernel_width])
             }
             Self::Component { flops, .. } => return flops,
             Self::MemoryBound { .. }
@@ -231,6 +216,17 @@ pub struct Operation {
     pub host_sync: bool,
 }
 
+/// Beginning of the names of everything between queries, keys, values and the attention's result when these are
+/// kernels of their own: what selective recomputation runs again (Korthikanti et al. 2022, section 5).
+const ATTENTION_CORE: &str = "attention.core.";
+
+impl Operation {
+    /// Whether selective recomputation runs it again in backward.
+    pub fn is_attention_core(&self) -> bool {
+        self.name.starts_with(ATTENTION_CORE)
+    }
+}
+
 /// A tensor kept from forward for backward.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedTensor {
@@ -248,6 +244,11 @@ pub struct SavedTensor {
 impl SavedTensor {
     /// Name under which a layer lists its input when it keeps it.
     pub const INPUT: &'static str = "input";
+
+    /// Whether selective recomputation drops it and makes it again in backward.
+    pub fn is_attention_core(&self) -> bool {
+        self.name.starts_with(ATTENTION_CORE)
+    }
 
     /// Whether this is the layer's input, which exists before the layer runs.
     pub fn is_layer_input(&self) -> bool {
@@ -291,18 +292,12 @@ pub struct LayerWork {
 impl LayerWork {
     /// FLOPs of the forward pass.
     pub fn forward_flops(&self) -> Flops {
-        self.forward
-            .iter()
-            .map(|operation| operation.kernel.flops())
-            .sum()
+        self.forward.iter().map(|operation| operation.kernel.flops()).sum()
     }
 
     /// FLOPs of the backward pass.
     pub fn backward_flops(&self) -> Flops {
-        self.backward
-            .iter()
-            .map(|operation| operation.kernel.flops())
-            .sum()
+        self.backward.iter().map(|operation| operation.kernel.flops()).sum()
     }
 
     /// Bytes saved for backward, the layer's input included where it is kept.
@@ -317,13 +312,7 @@ mod tests {
 
     #[test]
     fn flops_count_two_for_a_multiply_add() {
-        let gemm = Kernel::Gemm {
-            batch: 2,
-            m: 3,
-            n: 5,
-            k: 7,
-            dtype: Dtype::Bf16,
-        };
+        let gemm = Kernel::Gemm { batch: 2, m: 3, n: 5, k: 7, dtype: Dtype::Bf16 };
         assert_eq!(gemm.flops(), Flops(2 * 2 * 3 * 5 * 7));
         let attention = |causal, pass| Kernel::Attention {
             batch: 2,
@@ -336,18 +325,9 @@ mod tests {
             pass,
             dtype: Dtype::Bf16,
         };
-        assert_eq!(
-            attention(false, Pass::Forward).flops(),
-            Flops(4 * 2 * 3 * 10 * 20 * 4)
-        );
-        assert_eq!(
-            attention(true, Pass::Forward).flops(),
-            Flops(2 * 2 * 3 * 10 * 20 * 4)
-        );
-        assert_eq!(
-            attention(false, Pass::Backward).flops(),
-            Flops(10 * 2 * 3 * 10 * 20 * 4)
-        );
+        assert_eq!(attention(false, Pass::Forward).flops(), Flops(4 * 2 * 3 * 10 * 20 * 4));
+        assert_eq!(attention(true, Pass::Forward).flops(), Flops(2 * 2 * 3 * 10 * 20 * 4));
+        assert_eq!(attention(false, Pass::Backward).flops(), Flops(10 * 2 * 3 * 10 * 20 * 4));
     }
 
     #[test]

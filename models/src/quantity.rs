@@ -73,9 +73,7 @@ pub enum UnitError {
 
 /// The closing words of a message that knows a near match.
 pub(crate) fn hint(nearest: Option<&str>) -> String {
-    nearest
-        .map(|name| format!("; did you mean `{name}`?"))
-        .unwrap_or_default()
+    nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
 /// Factor of a prefix.
@@ -87,24 +85,10 @@ enum Scale {
     Binary(u32),
 }
 
-const DECIMAL: [(&str, i32); 7] = [
-    ("", 0),
-    ("k", 3),
-    ("M", 6),
-    ("G", 9),
-    ("T", 12),
-    ("P", 15),
-    ("E", 18),
-];
+const DECIMAL: [(&str, i32); 7] = [("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
 const BINARY: [(&str, u32); 5] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50)];
-const SECONDS: [(&str, i32); 6] = [
-    ("s", 0),
-    ("ms", -3),
-    ("us", -6),
-    ("\u{b5}s", -6),
-    ("ns", -9),
-    ("ps", -12),
-];
+const SECONDS: [(&str, i32); 6] =
+    [("s", 0), ("ms", -3), ("us", -6), ("\u{b5}s", -6), ("ns", -9), ("ps", -12)];
 
 impl Dimension {
     /// Name for messages.
@@ -146,28 +130,19 @@ impl Dimension {
     /// Every unit of this dimension with its scale and the number of bits to shift right for bits to bytes.
     fn units(self) -> Vec<(String, Scale, u32)> {
         let prefixed = |unit: &'static str, binary: bool, shift: u32| {
-            let decimal = DECIMAL
-                .iter()
-                .map(move |&(prefix, power)| (prefix, Scale::Decimal(power)));
-            let powers_of_two = BINARY
-                .iter()
-                .filter(move |_| binary)
-                .map(|&(prefix, power)| (prefix, Scale::Binary(power)));
-            decimal
-                .chain(powers_of_two)
-                .map(move |(prefix, scale)| (format!("{prefix}{unit}"), scale, shift))
+            let decimal = DECIMAL.iter().map(move |&(prefix, power)| (prefix, Scale::Decimal(power)));
+            let powers_of_two =
+                BINARY.iter().filter(move |_| binary).map(|&(prefix, power)| (prefix, Scale::Binary(power)));
+            decimal.chain(powers_of_two).map(move |(prefix, scale)| (format!("{prefix}{unit}"), scale, shift))
         };
         match self {
             Self::Bytes => prefixed("B", true, 0).collect(),
             Self::Flops => prefixed("FLOP", false, 0).collect(),
             Self::FlopsPerSecond => prefixed("FLOP/s", false, 0).collect(),
-            Self::BytesPerSecond => prefixed("B/s", true, 0)
-                .chain(prefixed("bit/s", true, 3))
-                .collect(),
-            Self::Seconds => SECONDS
-                .iter()
-                .map(|&(unit, power)| (unit.to_owned(), Scale::Decimal(power), 0))
-                .collect(),
+            Self::BytesPerSecond => prefixed("B/s", true, 0).chain(prefixed("bit/s", true, 3)).collect(),
+            Self::Seconds => {
+                SECONDS.iter().map(|&(unit, power)| (unit.to_owned(), Scale::Decimal(power), 0)).collect()
+            }
             Self::Hertz => prefixed("Hz", false, 0).collect(),
         }
     }
@@ -184,16 +159,10 @@ pub fn parse_quantity(text: &str, dimension: Dimension) -> Result<f64, UnitError
     let split = number_length(trimmed);
     let (number, unit) = (&trimmed[..split], trimmed[split..].trim_start());
     let Some((mantissa, exponent)) = decimal_parts(number) else {
-        return Err(UnitError::NotANumber {
-            text: text.to_owned(),
-            example,
-        });
+        return Err(UnitError::NotANumber { text: text.to_owned(), example });
     };
     if unit.is_empty() {
-        return Err(UnitError::MissingUnit {
-            text: text.to_owned(),
-            example,
-        });
+        return Err(UnitError::MissingUnit { text: text.to_owned(), example });
     }
     let units = dimension.units();
     let Some(&(_, scale, shift)) = units.iter().find(|(name, ..)| name == unit) else {
@@ -210,40 +179,25 @@ pub fn parse_quantity(text: &str, dimension: Dimension) -> Result<f64, UnitError
         Scale::Decimal(power) => (power, 1.0),
         Scale::Binary(power) => (0, (1_u64 << power) as f64),
     };
-    let out_of_range = || UnitError::OutOfRange {
-        text: text.to_owned(),
-        dimension: dimension.name(),
-    };
+    let out_of_range = || UnitError::OutOfRange { text: text.to_owned(), dimension: dimension.name() };
     let exponent = exponent.checked_add(power).ok_or_else(out_of_range)?;
-    let scaled: f64 = format!("{mantissa}e{exponent}")
-        .parse()
-        .map_err(|_| out_of_range())?;
+    let scaled: f64 = format!("{mantissa}e{exponent}").parse().map_err(|_| out_of_range())?;
     let value = scaled * factor / f64::from(1_u32 << shift);
-    if value.is_finite() && value >= 0.0 {
-        Ok(value)
-    } else {
-        Err(out_of_range())
-    }
+    if value.is_finite() && value >= 0.0 { Ok(value) } else { Err(out_of_range()) }
 }
 
 /// Bytes of `text` that belong to its leading number. An `e` belongs to it only with digits behind it.
 fn number_length(text: &str) -> usize {
     let bytes = text.as_bytes();
     let digits = |mut at: usize| {
-        while bytes
-            .get(at)
-            .is_some_and(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'_'))
-        {
+        while bytes.get(at).is_some_and(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'_')) {
             at += 1;
         }
         at
     };
     let sign = |at: usize| at + usize::from(bytes.get(at).is_some_and(|byte| matches!(byte, b'+' | b'-')));
     let mantissa = digits(sign(0));
-    if bytes
-        .get(mantissa)
-        .is_some_and(|byte| matches!(byte, b'e' | b'E'))
-    {
+    if bytes.get(mantissa).is_some_and(|byte| matches!(byte, b'e' | b'E')) {
         let exponent = sign(mantissa + 1);
         if digits(exponent) > exponent {
             return digits(exponent);
@@ -288,11 +242,7 @@ mod tests {
     /// Bit equality: the point of scaling the text is that no rounding of ours comes in.
     fn same(text: &str, dimension: Dimension, expected: f64) {
         let value = parse_quantity(text, dimension).unwrap();
-        assert_eq!(
-            value.to_bits(),
-            expected.to_bits(),
-            "{text}: {value} is not {expected}"
-        );
+        assert_eq!(value.to_bits(), expected.to_bits(), "{text}: {value} is not {expected}");
     }
 
     #[test]
@@ -326,10 +276,7 @@ mod tests {
     #[test]
     fn errors_show_how_to_write_it() {
         let message = |text, dimension| parse_quantity(text, dimension).unwrap_err().to_string();
-        assert_eq!(
-            message("3", Dimension::Flops),
-            "`3` has no unit; write it like \"3 GFLOP\""
-        );
+        assert_eq!(message("3", Dimension::Flops), "`3` has no unit; write it like \"3 GFLOP\"");
         assert_eq!(
             message("fast", Dimension::Hertz),
             "`fast` is not a number with a unit; write it like \"1.41 GHz\""
@@ -344,18 +291,8 @@ mod tests {
             message("-1 GB", Dimension::Bytes),
             "`-1 GB` is out of range; memory must be finite and not negative"
         );
-        for text in [
-            "",
-            " ",
-            "GB",
-            ".",
-            "-",
-            "1..2 GB",
-            "1e999999999999 GB",
-            "9e999 GB",
-            "nan GB",
-            "inf GB",
-        ] {
+        for text in ["", " ", "GB", ".", "-", "1..2 GB", "1e999999999999 GB", "9e999 GB", "nan GB", "inf GB"]
+        {
             assert!(parse_quantity(text, Dimension::Bytes).is_err(), "{text}");
         }
     }

@@ -137,13 +137,8 @@ pub(crate) struct Tape<'s> {
 impl<'s> Tape<'s> {
     /// Starts a layer with its input of `rows` x `width` values of `value_bytes` each.
     pub(crate) fn start(shape: &'s WorkShape, rows: u64, width: u64, value_bytes: u64) -> (Self, Tensor) {
-        let mut tape = Self {
-            shape,
-            forward: Vec::new(),
-            storages: Vec::new(),
-            nodes: Vec::new(),
-            tensors: 0,
-        };
+        let mut tape =
+            Self { shape, forward: Vec::new(), storages: Vec::new(), nodes: Vec::new(), tensors: 0 };
         let input = tape.tensor(SavedTensor::INPUT, rows, width, value_bytes);
         (tape, input)
     }
@@ -155,22 +150,10 @@ impl<'s> Tape<'s> {
 
     /// A new tensor, born by the operation recorded next.
     pub(crate) fn tensor(&mut self, name: &'static str, rows: u64, width: u64, value_bytes: u64) -> Tensor {
-        let tensor = Tensor {
-            id: self.tensors,
-            storage: self.storages.len(),
-            rows,
-            width,
-            value_bytes,
-        };
+        let tensor = Tensor { id: self.tensors, storage: self.storages.len(), rows, width, value_bytes };
         self.tensors += 1;
         let born = self.forward.len();
-        self.storages.push(Storage {
-            name,
-            bytes: tensor.bytes(),
-            born,
-            last_read: born,
-            kept: false,
-        });
+        self.storages.push(Storage { name, bytes: tensor.bytes(), born, last_read: born, kept: false });
         tensor
     }
 
@@ -182,12 +165,7 @@ impl<'s> Tape<'s> {
     /// A tensor with a gradient of its own in the memory of another: a view, or the result of an operation in
     /// place.
     pub(crate) fn view(&mut self, of: Tensor, rows: u64, width: u64) -> Tensor {
-        let tensor = Tensor {
-            id: self.tensors,
-            rows,
-            width,
-            ..of
-        };
+        let tensor = Tensor { id: self.tensors, rows, width, ..of };
         self.tensors += 1;
         tensor
     }
@@ -195,12 +173,7 @@ impl<'s> Tape<'s> {
     /// Records a step. Without training only its forward operations count.
     pub(crate) fn record(&mut self, step: &Step<'_>) {
         self.forward.extend_from_slice(step.forward);
-        if let Some(last) = self
-            .forward
-            .len()
-            .checked_sub(1)
-            .filter(|_| !step.forward.is_empty())
-        {
+        if let Some(last) = self.forward.len().checked_sub(1).filter(|_| !step.forward.is_empty()) {
             for tensor in step.reads {
                 self.storages[tensor.storage].last_read = last;
             }
@@ -275,11 +248,7 @@ impl<'s> Tape<'s> {
             .enumerate()
             .skip(1)
             .filter(|(index, storage)| !storage.kept && *index != output.storage)
-            .map(|(_, storage)| Life {
-                bytes: storage.bytes,
-                born: storage.born,
-                last: storage.last_read,
-            })
+            .map(|(_, storage)| Life { bytes: storage.bytes, born: storage.born, last: storage.last_read })
             .collect();
         peak(&lives, self.forward.len())
     }
@@ -308,20 +277,12 @@ impl Reverse {
     /// The gradient that comes in from the next layer, alive from the start.
     fn seed(&mut self, output: Tensor) {
         self.gradients[output.id] = Some(0);
-        self.lives.push(Life {
-            bytes: output.bytes(),
-            born: 0,
-            last: 0,
-        });
+        self.lives.push(Life { bytes: output.bytes(), born: 0, last: 0 });
     }
 
     /// Runs the backward of one step.
     fn play(&mut self, node: &Node) {
-        let incoming: Vec<usize> = node
-            .outputs
-            .iter()
-            .filter_map(|&output| self.gradients[output])
-            .collect();
+        let incoming: Vec<usize> = node.outputs.iter().filter_map(|&output| self.gradients[output]).collect();
         if incoming.is_empty() {
             return;
         }
@@ -335,11 +296,7 @@ impl Reverse {
             for &storage in &node.saves {
                 self.freed[storage] = self.freed[storage].max(end);
             }
-            self.lives.push(Life {
-                bytes: node.scratch,
-                born: start,
-                last: end,
-            });
+            self.lives.push(Life { bytes: node.scratch, born: start, last: end });
         }
         for input in &node.inputs {
             let contribution = match node.gradient {
@@ -399,24 +356,12 @@ fn peak(lives: &[Life], operations: usize) -> u64 {
 
 /// A memory-bound operation of one launch.
 pub(crate) fn memory(name: &'static str, kind: MemoryBoundKind, read: u64, written: u64) -> Operation {
-    single(
-        name,
-        Kernel::MemoryBound {
-            kind,
-            read: Bytes(read),
-            written: Bytes(written),
-        },
-    )
+    single(name, Kernel::MemoryBound { kind, read: Bytes(read), written: Bytes(written) })
 }
 
 /// An operation of one launch.
 pub(crate) const fn single(name: &'static str, kernel: Kernel) -> Operation {
-    Operation {
-        name,
-        kernel,
-        launches: 1,
-        host_sync: false,
-    }
+    Operation { name, kernel, launches: 1, host_sync: false }
 }
 
 #[cfg(test)]

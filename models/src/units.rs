@@ -15,9 +15,7 @@ pub struct Flops(pub u64);
 /// Product of sizes that stops at `u64::MAX`: a user can ask for a batch of 10^18, and must get a large number
 /// and not a wrapped one.
 pub(crate) fn product(factors: &[u64]) -> u64 {
-    factors
-        .iter()
-        .fold(1, |product: u64, &factor| product.saturating_mul(factor))
+    factors.iter().fold(1, |product: u64, &factor| product.saturating_mul(factor))
 }
 
 /// Sum of sizes that stops at `u64::MAX`.

@@ -12,6 +12,9 @@ mod swift;
 mod workload;
 mod zero;
 
+#[cfg(test)]
+mod tests;
+
 pub use bucket::{Bucket, buckets};
 pub use error::PlanError;
 pub use lower::{Lowered, PlayedRank, StageFacts, lower};

@@ -38,7 +38,9 @@ pub struct Schedule {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ScheduleError {
     /// A pass is missing, there twice, or of a micro-batch that the step does not have.
-    #[error("stage {stage}: {action} occurs {count} times; each pass of the step's micro-batches must occur once")]
+    #[error(
+        "stage {stage}: {action} occurs {count} times; each pass of the step's micro-batches must occur once"
+    )]
     Count {
         /// Stage.
         stage: usize,
@@ -130,7 +132,8 @@ impl Schedule {
                     let ready = match *action {
                         Action::Forward(m) => stage == 0 || forward[stage - 1][m as usize],
                         Action::Backward(m) => {
-                            forward[stage][m as usize] && (stage + 1 == stages || backward[stage + 1][m as usize])
+                            forward[stage][m as usize]
+                                && (stage + 1 == stages || backward[stage + 1][m as usize])
                         }
                     };
                     if !ready {
@@ -161,7 +164,8 @@ fn check_counts(stage: usize, actions: &[Action], micro_batches: u32) -> Result<
     let training = actions.iter().any(|action| matches!(action, Action::Backward(_)));
     let mut forwards = vec![0_usize; micro_batches as usize];
     let mut backwards = vec![0_usize; micro_batches as usize];
-    let count_error = |action: Action, count| ScheduleError::Count { stage, action: action.to_string(), count };
+    let count_error =
+        |action: Action, count| ScheduleError::Count { stage, action: action.to_string(), count };
     for &action in actions {
         let (Action::Forward(m) | Action::Backward(m)) = action;
         if m >= micro_batches {

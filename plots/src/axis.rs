@@ -48,21 +48,12 @@ impl Quantity {
     pub(crate) fn unit(self, max: f64) -> Unit {
         let (units, empty) = match self {
             Self::Seconds => (&TIME_UNITS[..], Unit { name: "s", size: 1.0 }),
-            Self::Bytes => (
-                &BYTE_UNITS[..],
-                Unit {
-                    name: "GiB",
-                    size: 1_073_741_824.0,
-                },
-            ),
+            Self::Bytes => (&BYTE_UNITS[..], Unit { name: "GiB", size: 1_073_741_824.0 }),
         };
         if max <= 0.0 {
             return empty;
         }
-        units
-            .iter()
-            .find(|unit| max >= unit.2)
-            .map_or(empty, |&(name, size, _)| Unit { name, size })
+        units.iter().find(|unit| max >= unit.2).map_or(empty, |&(name, size, _)| Unit { name, size })
     }
 
     /// A single value with its own unit: `350 ms`, `80.0 GiB`.
@@ -112,10 +103,7 @@ pub(crate) struct Tick {
 /// Ticks from 0 to `max` (above zero), at most `most` steps.
 pub(crate) fn ticks(max: f64, most: usize) -> Vec<Tick> {
     if max <= 0.0 || !max.is_finite() || most == 0 {
-        return vec![Tick {
-            value: 0.0,
-            label: "0".to_owned(),
-        }];
+        return vec![Tick { value: 0.0, label: "0".to_owned() }];
     }
     let (factor, exponent) = step_at_least(max / most as f64);
     let step = factor * power_of_ten(exponent);
@@ -128,12 +116,7 @@ pub(crate) fn ticks(max: f64, most: usize) -> Vec<Tick> {
         _ if exponent >= 6 || decimals > 5 => format!("{:.1e}", i as f64 * step),
         _ => format!("{:.decimals$}", i as f64 * step),
     };
-    (0..=count)
-        .map(|i| Tick {
-            value: i as f64 * step,
-            label: label(i),
-        })
-        .collect()
+    (0..=count).map(|i| Tick { value: i as f64 * step, label: label(i) }).collect()
 }
 
 /// The smallest of 1, 2, 2.5, 5, 10 times a power of ten that is not below `raw`: (factor, exponent).
@@ -187,10 +170,7 @@ pub(crate) fn fit_ticks(max: f64, length: f64, direction: Direction) -> Vec<Tick
 
 /// Width of the widest label, points.
 pub(crate) fn widest(ticks: &[Tick]) -> f64 {
-    ticks
-        .iter()
-        .map(|tick| text_width(&tick.label, TICK_PT))
-        .fold(0.0, f64::max)
+    ticks.iter().map(|tick| text_width(&tick.label, TICK_PT)).fold(0.0, f64::max)
 }
 
 #[cfg(test)]
@@ -230,10 +210,7 @@ mod tests {
         );
         assert_eq!(name(0.0), "s");
         let name = |bytes: f64| Quantity::Bytes.unit(bytes).name;
-        assert_eq!(
-            [10.0, 2048.0, 5e6, 8e9, 3e12].map(name),
-            ["B", "KiB", "MiB", "GiB", "TiB"]
-        );
+        assert_eq!([10.0, 2048.0, 5e6, 8e9, 3e12].map(name), ["B", "KiB", "MiB", "GiB", "TiB"]);
     }
 
     #[test]

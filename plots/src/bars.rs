@@ -54,19 +54,9 @@ pub fn breakdown(reports: &[Report], width: Width) -> Result<Figure, PlotError> 
     let entries = parts(reports);
     let whole = canvas.width() - 2.0 * MARGIN_PT;
     let top = MARGIN_PT + legend::lines(&mut canvas, &entries, MARGIN_PT, MARGIN_PT, whole);
-    let names = Names::new(
-        reports,
-        canvas.width() * if width == Width::OneColumn { 0.34 } else { 0.3 },
-    );
+    let names = Names::new(reports, canvas.width() * if width == Width::OneColumn { 0.34 } else { 0.3 });
     let left = MARGIN_PT + names.width + 4.0;
-    let total = |report: &Report| {
-        report
-            .time_breakdown_s
-            .entries()
-            .iter()
-            .map(|part| part.1)
-            .sum::<f64>()
-    };
+    let total = |report: &Report| report.time_breakdown_s.entries().iter().map(|part| part.1).sum::<f64>();
     let largest = reports.iter().map(total).fold(0.0, f64::max);
     let unit = Quantity::Seconds.unit(largest);
     let words: Vec<String> = reports
@@ -81,13 +71,7 @@ pub fn breakdown(reports: &[Report], width: Width) -> Result<Figure, PlotError> 
             }
         })
         .collect();
-    let bars = || {
-        reports
-            .iter()
-            .map(total)
-            .zip(&words)
-            .map(|(v, text)| (v, text_width(text, TICK_PT)))
-    };
+    let bars = || reports.iter().map(total).zip(&words).map(|(v, text)| (v, text_width(text, TICK_PT)));
     let axis = |right: f64| {
         let room = right - left;
         let max = axis_end(bars(), room).unwrap_or(largest);
@@ -136,15 +120,9 @@ fn parts(reports: &[Report]) -> Vec<legend::Entry> {
         return Vec::new();
     };
     let names = first.time_breakdown_s.entries().map(|part| part.0);
-    let used = |index: usize| {
-        reports
-            .iter()
-            .any(|r| r.time_breakdown_s.entries()[index].1 > 0.0)
-    };
+    let used = |index: usize| reports.iter().any(|r| r.time_breakdown_s.entries()[index].1 > 0.0);
     let shown = names.into_iter().enumerate().filter(|(index, _)| used(*index));
-    shown
-        .map(|(_, name)| (readable(name), breakdown_fill(name)))
-        .collect()
+    shown.map(|(_, name)| (readable(name), breakdown_fill(name))).collect()
 }
 
 /// Draws step time and peak memory of each report, two panels of bars side by side. Whiskers show the 80 %
@@ -157,10 +135,7 @@ pub fn variant_comparison(reports: &[Report], width: Width) -> Result<Figure, Pl
     let kind = FigureKind::VariantComparison;
     checked(reports, kind)?;
     let mut canvas = Canvas::new(kind.name(), "Step time and peak memory of the variants", width);
-    let names = Names::new(
-        reports,
-        canvas.width() * if width == Width::OneColumn { 0.28 } else { 0.26 },
-    );
+    let names = Names::new(reports, canvas.width() * if width == Width::OneColumn { 0.28 } else { 0.26 });
     let left = MARGIN_PT + names.width + 4.0;
     // Both panels keep the same room for the tick label that sticks out at their right.
     let overhang = 9.0;
@@ -208,10 +183,8 @@ struct Names {
 
 impl Names {
     fn new(reports: &[Report], room: f64) -> Self {
-        let lines: Vec<Vec<String>> = reports
-            .iter()
-            .map(|report| wrap(&report.name, room, LABEL_PT))
-            .collect();
+        let lines: Vec<Vec<String>> =
+            reports.iter().map(|report| wrap(&report.name, room, LABEL_PT)).collect();
         let widths = lines.iter().flatten().map(|line| text_width(line, LABEL_PT));
         let width = widths.fold(0.0, f64::max);
         Self { lines, width }

@@ -72,14 +72,7 @@ enum Mark {
     Polygon(Vec<Point>, RGBColor),
     Path(Vec<Point>, RGBColor, f64),
     Circle(Point, f64, RGBColor),
-    Text {
-        text: String,
-        at: Point,
-        anchor: Anchor,
-        size: f64,
-        color: RGBColor,
-        upwards: bool,
-    },
+    Text { text: String, at: Point, anchor: Anchor, size: f64, color: RGBColor, upwards: bool },
 }
 
 /// A figure being drawn.
@@ -121,11 +114,7 @@ impl Canvas {
     /// A thin outline.
     pub(crate) fn outline(&mut self, rect: Rect, width: f64) {
         let Rect { x0, y0, x1, y1 } = rect;
-        self.path(
-            vec![(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)],
-            BLACK,
-            width,
-        );
+        self.path(vec![(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], BLACK, width);
     }
 
     /// A filled polygon without outline.
@@ -184,25 +173,30 @@ impl Canvas {
             Anchor::End => at.0 - width,
         };
         let half = size * 0.5;
+        self.rect(Rect::new(left - 1.0, at.1 - half, left + width + 1.0, at.1 + half), color);
+        self.write(text, at, anchor, size, ink_on(color), false);
+    }
+
+    /// Text in the middle of an area, on a patch of this colour that stays inside it; white on dark colours.
+    pub(crate) fn text_inside(&mut self, area: &Rect, color: RGBColor, text: &str, size: f64) {
+        let (x, y) = (area.middle_x(), area.middle_y());
+        let half = (text_width(&clean(text), size) / 2.0 + 1.0, size * 0.5);
         self.rect(
-            Rect::new(left - 1.0, at.1 - half, left + width + 1.0, at.1 + half),
+            Rect {
+                x0: area.x0.max(x - half.0),
+                y0: area.y0.max(y - half.1),
+                x1: area.x1.min(x + half.0),
+                y1: area.y1.min(y + half.1),
+            },
             color,
         );
-        let ink = if luma(color) < DARK { WHITE } else { BLACK };
-        self.write(text, at, anchor, size, ink, false);
+        self.write(text, (x, y), Anchor::Middle, size, ink_on(color), false);
     }
 
     fn write(&mut self, text: &str, at: Point, anchor: Anchor, size: f64, color: RGBColor, upwards: bool) {
         let text = clean(text);
         if !text.is_empty() {
-            self.marks.push(Mark::Text {
-                text,
-                at,
-                anchor,
-                size,
-                color,
-                upwards,
-            });
+            self.marks.push(Mark::Text { text, at, anchor, size, color, upwards });
         }
     }
 
@@ -222,9 +216,7 @@ impl Canvas {
     fn hatch_one_way(&mut self, area: &[Rect], hatch: Hatch) {
         let edges = |lowest: bool, value: fn(&Rect) -> f64| {
             let start = if lowest { f64::INFINITY } else { f64::NEG_INFINITY };
-            area.iter()
-                .map(value)
-                .fold(start, if lowest { f64::min } else { f64::max })
+            area.iter().map(value).fold(start, if lowest { f64::min } else { f64::max })
         };
         let (x0, x1) = (edges(true, |r| r.x0), edges(false, |r| r.x1));
         let (y0, y1) = (edges(true, |r| r.y0), edges(false, |r| r.y1));
@@ -284,11 +276,13 @@ impl Canvas {
         }
         backend.present().map_err(|e| refused(&e))?;
         drop(backend);
-        Ok(Figure {
-            name: self.name,
-            svg: with_size_in_inches(&svg, size, &self.title),
-        })
+        Ok(Figure { name: self.name, svg: with_size_in_inches(&svg, size, &self.title) })
     }
+}
+
+/// The colour of text on this colour.
+fn ink_on(color: RGBColor) -> RGBColor {
+    if luma(color) < DARK { WHITE } else { BLACK }
 }
 
 /// Where a hatch line enters and leaves a rectangle, from left to right (or downwards).
@@ -349,46 +343,22 @@ fn play(backend: &mut SVGBackend<'_>, mark: &Mark) -> Result<(), PlotError> {
 }
 
 fn play_text(backend: &mut SVGBackend<'_>, mark: &Mark) -> Result<(), PlotError> {
-    let Mark::Text {
-        text,
-        at,
-        anchor,
-        size,
-        color,
-        upwards,
-    } = mark
-    else {
+    let Mark::Text { text, at, anchor, size, color, upwards } = mark else {
         return Ok(());
     };
     let size_units = size * UNITS_PER_INCH / POINTS_PER_INCH;
-    let transform = if *upwards {
-        FontTransform::Rotate270
-    } else {
-        FontTransform::None
-    };
+    let transform = if *upwards { FontTransform::Rotate270 } else { FontTransform::None };
     let h_pos = match anchor {
         Anchor::Start => HPos::Left,
         Anchor::Middle => HPos::Center,
         Anchor::End => HPos::Right,
     };
-    let font = FontDesc::new(
-        FontFamily::Name(FONT_FAMILY),
-        size_units * FONT_DIVISOR,
-        FontStyle::Normal,
-    );
-    let style = TextStyle::from(font.transform(transform))
-        .color(color)
-        .pos(Pos::new(h_pos, VPos::Top));
+    let font = FontDesc::new(FontFamily::Name(FONT_FAMILY), size_units * FONT_DIVISOR, FontStyle::Normal);
+    let style = TextStyle::from(font.transform(transform)).color(color).pos(Pos::new(h_pos, VPos::Top));
     // plotters lowers the text by `TOP_TO_BASELINE`; the capitals shall be centred on the point.
     let rise = (TOP_TO_BASELINE - CAP_HEIGHT / 2.0) * size;
-    let anchor_point = if *upwards {
-        (at.0 - rise, at.1)
-    } else {
-        (at.0, at.1 - rise)
-    };
-    backend
-        .draw_text(text, &style, place(anchor_point))
-        .map_err(|e| refused(&e))
+    let anchor_point = if *upwards { (at.0 - rise, at.1) } else { (at.0, at.1 - rise) };
+    backend.draw_text(text, &style, place(anchor_point)).map_err(|e| refused(&e))
 }
 
 fn refused(error: &impl ToString) -> PlotError {
@@ -399,16 +369,9 @@ fn refused(error: &impl ToString) -> PlotError {
 fn with_size_in_inches(svg: &str, (width, height): (u32, u32), title: &str) -> String {
     let inches = |units: u32| f64::from(units) / UNITS_PER_INCH;
     let plain = format!("<svg width=\"{width}\" height=\"{height}\"");
-    let sized = format!(
-        "<svg width=\"{}in\" height=\"{}in\" role=\"img\"",
-        inches(width),
-        inches(height)
-    );
+    let sized = format!("<svg width=\"{}in\" height=\"{}in\" role=\"img\"", inches(width), inches(height));
     let svg = svg.replacen(&plain, &sized, 1);
-    let escaped = title
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;");
+    let escaped = title.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     svg.replacen(">\n", &format!(">\n<title>{escaped}</title>\n"), 1)
 }
 
@@ -444,9 +407,7 @@ mod tests {
             canvas.hatch(&steps, hatch);
             assert!(canvas.marks.len() >= 8, "{hatch:?}");
             for mark in &canvas.marks {
-                let Mark::Path(ends, _, _) = mark else {
-                    panic!("only lines")
-                };
+                let Mark::Path(ends, _, _) = mark else { panic!("only lines") };
                 for &(x, y) in ends {
                     let inside = steps.iter().any(|r| {
                         x >= r.x0 - 1e-9 && x <= r.x1 + 1e-9 && y >= r.y0 - 1e-9 && y <= r.y1 + 1e-9

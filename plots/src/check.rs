@@ -9,10 +9,7 @@ pub(crate) fn seconds(value: f64, what: impl FnOnce() -> String) -> Result<f64, 
     if value.is_finite() && value >= 0.0 {
         Ok(value)
     } else {
-        Err(PlotError::Damaged(format!(
-            "{} is {value}, which is no length of time",
-            what()
-        )))
+        Err(PlotError::Damaged(format!("{} is {value}, which is no length of time", what())))
     }
 }
 
@@ -48,9 +45,7 @@ pub(crate) fn spans(timeline: &Timeline) -> Result<(), PlotError> {
 pub(crate) fn memory(rank: &TimelineRank) -> Result<(), PlotError> {
     let mut before = 0.0;
     for point in &rank.memory {
-        seconds(point.at_s, || {
-            format!("a time of the memory curve of rank {}", rank.rank)
-        })?;
+        seconds(point.at_s, || format!("a time of the memory curve of rank {}", rank.rank))?;
         if point.at_s < before {
             return Err(PlotError::Damaged(format!(
                 "the memory curve of rank {} goes back in time at {} s",

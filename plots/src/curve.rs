@@ -29,11 +29,7 @@ pub(crate) type Curve = Vec<Step>;
 /// of a crowded curve the fullest moment stands for all, so peaks keep their height.
 pub(crate) fn curve(rank: &TimelineRank, end: f64, width: f64) -> Curve {
     let points = &rank.memory;
-    let ends = points
-        .iter()
-        .skip(1)
-        .map(|next| next.at_s)
-        .chain(std::iter::once(end));
+    let ends = points.iter().skip(1).map(|next| next.at_s).chain(std::iter::once(end));
     let exact: Curve = points
         .iter()
         .zip(ends)
@@ -45,11 +41,7 @@ pub(crate) fn curve(rank: &TimelineRank, end: f64, width: f64) -> Curve {
         })
         .collect();
     let dots = (width / DOT_PT).max(1.0);
-    if exact.len() as f64 <= dots {
-        joined(exact)
-    } else {
-        joined(by_dots(&exact, end, dots as usize))
-    }
+    if exact.len() as f64 <= dots { joined(exact) } else { joined(by_dots(&exact, end, dots as usize)) }
 }
 
 fn by_dots(exact: &[Step], end: f64, dots: usize) -> Curve {
@@ -69,16 +61,8 @@ fn by_dots(exact: &[Step], end: f64, dots: usize) -> Curve {
             }
         }
         if let Some(step) = fullest {
-            let start = if thinned.is_empty() {
-                step.start.max(from)
-            } else {
-                from
-            };
-            thinned.push(Step {
-                start,
-                end: to,
-                bytes: step.bytes.clone(),
-            });
+            let start = if thinned.is_empty() { step.start.max(from) } else { from };
+            thinned.push(Step { start, end: to, bytes: step.bytes.clone() });
         }
     }
     thinned
@@ -108,10 +92,7 @@ mod tests {
             device: String::new(),
             streams: vec![],
             spans: vec![],
-            memory: points
-                .iter()
-                .map(|&(at_s, b)| MemoryPoint { at_s, bytes: vec![b] })
-                .collect(),
+            memory: points.iter().map(|&(at_s, b)| MemoryPoint { at_s, bytes: vec![b] }).collect(),
             memory_categories: vec!["activations".into()],
             capacity_bytes: 0,
         }
@@ -126,16 +107,12 @@ mod tests {
 
     #[test]
     fn a_short_peak_in_a_crowded_curve_survives() {
-        let mut points: Vec<(f64, u64)> = (0..50_000)
-            .map(|i| (f64::from(i), 10 + u64::from(i as u32 % 7)))
-            .collect();
+        let mut points: Vec<(f64, u64)> =
+            (0..50_000).map(|i| (f64::from(i), 10 + u64::from(i as u32 % 7))).collect();
         points[31_234].1 = 999;
         let steps = curve(&rank(&points), 50_000.0, 100.0);
         assert!(steps.len() <= 417, "100 points are 416.7 dots: {}", steps.len());
         assert!(steps.iter().any(|step| (step.total() - 999.0).abs() < 1e-9));
-        assert!(
-            steps.windows(2).all(|w| (w[0].end - w[1].start).abs() < 1e-6),
-            "no gaps"
-        );
+        assert!(steps.windows(2).all(|w| (w[0].end - w[1].start).abs() < 1e-6), "no gaps");
     }
 }

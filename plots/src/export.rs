@@ -43,21 +43,14 @@ pub(crate) mod raster_pdf {
     const DOTS_PER_METRE: u32 = 11_811;
 
     fn error(format: Format, reason: &impl ToString) -> PlotError {
-        PlotError::Export {
-            format,
-            reason: reason.to_string(),
-        }
+        PlotError::Export { format, reason: reason.to_string() }
     }
 
     /// Parses the drawing with the embedded font alone: fonts of the machine must not matter.
     pub(crate) fn parse(svg: &str, format: Format) -> Result<usvg::Tree, PlotError> {
         let mut fonts = usvg::fontdb::Database::new();
         fonts.load_font_data(FONT_BYTES.to_vec());
-        let options = usvg::Options {
-            fontdb: Arc::new(fonts),
-            dpi: CSS_DPI,
-            ..usvg::Options::default()
-        };
+        let options = usvg::Options { fontdb: Arc::new(fonts), dpi: CSS_DPI, ..usvg::Options::default() };
         usvg::Tree::from_str(svg, &options).map_err(|e| error(format, &e))
     }
 
@@ -69,17 +62,9 @@ pub(crate) mod raster_pdf {
         let (width, height) = (dots(tree.size().width()), dots(tree.size().height()));
         let mut sheet = tiny_skia::Pixmap::new(width, height).ok_or_else(|| failed("no such size"))?;
         sheet.fill(tiny_skia::Color::WHITE);
-        resvg::render(
-            &tree,
-            tiny_skia::Transform::from_scale(scale, scale),
-            &mut sheet.as_mut(),
-        );
+        resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut sheet.as_mut());
         // The sheet is opaque, so colours are what they are and the fourth channel says nothing.
-        let colors: Vec<u8> = sheet
-            .data()
-            .chunks_exact(4)
-            .flat_map(|dot| [dot[0], dot[1], dot[2]])
-            .collect();
+        let colors: Vec<u8> = sheet.data().chunks_exact(4).flat_map(|dot| [dot[0], dot[1], dot[2]]).collect();
         encode(&colors, width, height).map_err(|e| error(Format::Png, &e))
     }
 
@@ -115,8 +100,6 @@ pub(crate) mod raster_pdf {
             .ok_or_else(|| failed("the drawing was refused"))?;
         surface.finish();
         page.finish();
-        document
-            .finish()
-            .map_err(|e| error(Format::Pdf, &format!("{e:?}")))
+        document.finish().map_err(|e| error(Format::Pdf, &format!("{e:?}")))
     }
 }

@@ -15,8 +15,7 @@ const UNKNOWN_WIDTH: f64 = 1.0;
 
 fn font() -> Option<&'static FontRef<'static>> {
     static FONT: OnceLock<Option<FontRef<'static>>> = OnceLock::new();
-    FONT.get_or_init(|| FontRef::try_from_slice(FONT_BYTES).ok())
-        .as_ref()
+    FONT.get_or_init(|| FontRef::try_from_slice(FONT_BYTES).ok()).as_ref()
 }
 
 /// Width of one character over the font size.
@@ -38,11 +37,7 @@ pub(crate) fn text_width(text: &str, size: f64) -> f64 {
 /// space one space.
 pub(crate) fn clean(text: &str) -> String {
     let allowed = |c: char| {
-        if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') {
-            ' '
-        } else {
-            c
-        }
+        if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') { ' ' } else { c }
     };
     let spaced: String = text.chars().map(allowed).collect();
     spaced.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -86,9 +81,7 @@ pub(crate) fn wrap(text: &str, width: f64, size: f64) -> Vec<String> {
         '-' | '_' | ',' | '/' | ';' => Some(at + 1),
         _ => None,
     });
-    let last_that_fits = breaks
-        .rev()
-        .find(|&at| at > 0 && text_width(text[..at].trim_end(), size) <= width);
+    let last_that_fits = breaks.rev().find(|&at| at > 0 && text_width(text[..at].trim_end(), size) <= width);
     match last_that_fits {
         Some(at) => {
             let second = text[at..].trim_start();
@@ -107,20 +100,14 @@ mod tests {
         // Advance widths of Arial and Liberation Sans in units of 1/2048 em: "0" 1139, "i" 455, "M" 1706.
         assert!((text_width("0", 2048.0) - 1139.0).abs() < 1e-9);
         assert!((text_width("iM", 2048.0) - (455.0 + 1706.0)).abs() < 1e-9);
-        assert!(
-            (text_width("\u{4e00}", 8.0) - 8.0).abs() < 1e-12,
-            "not in the font: one em"
-        );
+        assert!((text_width("\u{4e00}", 8.0) - 8.0).abs() < 1e-12, "not in the font: one em");
     }
 
     #[test]
     fn short_text_is_left_alone_and_long_text_keeps_both_ends() {
         assert_eq!(shorten("vit", 100.0, 8.0), "vit");
         let short = shorten("switch-vit-64 on four Quadro RTX 8000", 70.0, 8.0);
-        assert!(
-            short.starts_with("switch") && short.ends_with("8000") && short.contains('…'),
-            "{short}"
-        );
+        assert!(short.starts_with("switch") && short.ends_with("8000") && short.contains('…'), "{short}");
         assert!(text_width(&short, 8.0) <= 70.0);
     }
 

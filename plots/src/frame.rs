@@ -22,11 +22,7 @@ impl Axis {
     pub(crate) fn new(quantity: Quantity, largest: f64, max: f64, length: f64, direction: Direction) -> Self {
         let unit = quantity.unit(largest);
         let max = if max > 0.0 { max } else { unit.size };
-        Self {
-            max,
-            unit,
-            ticks: fit_ticks(max / unit.size, length, direction),
-        }
+        Self { max, unit, ticks: fit_ticks(max / unit.size, length, direction) }
     }
 
     /// Distance from zero of a value, as a share of the axis.
@@ -66,12 +62,7 @@ impl Axis {
         let text = format!("{label} ({})", self.unit.name);
         let half = crate::font::text_width(&text, LABEL_PT) / 2.0;
         let x = plot.middle_x().min(canvas.width() - half).max(half);
-        canvas.text(
-            &text,
-            (x, text_y + TICK_PT / 2.0 + 3.0 + LABEL_PT / 2.0),
-            Anchor::Middle,
-            LABEL_PT,
-        );
+        canvas.text(&text, (x, text_y + TICK_PT / 2.0 + 3.0 + LABEL_PT / 2.0), Anchor::Middle, LABEL_PT);
     }
 
     /// Draws line, ticks and labels at the left of the plot.

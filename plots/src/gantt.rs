@@ -11,9 +11,7 @@ use crate::font::text_width;
 use crate::frame::{Axis, X_AXIS_HEIGHT};
 use crate::row_labels::{Labels, groups};
 use crate::spans::{Piece, pieces};
-use crate::style::{
-    AXIS_PT, BLACK, DARK, DOT_PT, Hatch, MARGIN_PT, SMALLEST_PT, SPAN_CLASSES, TICK_PT, luma,
-};
+use crate::style::{AXIS_PT, BLACK, DOT_PT, MARGIN_PT, SMALLEST_PT, SPAN_CLASSES, TICK_PT};
 use crate::{Figure, FigureKind, Width, check, legend};
 
 /// Rows of the fullest figure; of more, a part is shown and said to be one.
@@ -48,18 +46,13 @@ pub fn pipeline_gantt(timeline: &Timeline, width: Width) -> Result<Figure, PlotE
     check::spans(timeline)?;
     let (rows, note) = thinned(rows_of(timeline), &timeline.ranks);
     if rows.is_empty() {
-        return Err(PlotError::Empty(format!(
-            "no stream of `{}` does anything",
-            timeline.name
-        )));
+        return Err(PlotError::Empty(format!("no stream of `{}` does anything", timeline.name)));
     }
     let title = format!("Timeline of one step of {}", timeline.name);
     let mut canvas = Canvas::new(FigureKind::PipelineGantt.name(), &title, width);
     let labels = Labels::new(timeline, &rows, row_height(&rows), canvas.width());
-    let end = rows
-        .iter()
-        .flat_map(|row| &row.spans)
-        .fold(timeline.step_time_s, |end, span| end.max(span.end_s));
+    let end =
+        rows.iter().flat_map(|row| &row.spans).fold(timeline.step_time_s, |end, span| end.max(span.end_s));
     let left = MARGIN_PT + labels.room();
     let mut right = canvas.width() - MARGIN_PT;
     let axis = |right: f64| Axis::new(Quantity::Seconds, end, end, right - left, Direction::Horizontal);
@@ -67,10 +60,7 @@ pub fn pipeline_gantt(timeline: &Timeline, width: Width) -> Result<Figure, PlotE
     let axis = axis(right);
 
     let dot = end / (right - left) * DOT_PT;
-    let drawn: Vec<Vec<Piece>> = rows
-        .iter()
-        .map(|row| pieces(row.spans.iter().copied(), dot))
-        .collect();
+    let drawn: Vec<Vec<Piece>> = rows.iter().map(|row| pieces(row.spans.iter().copied(), dot)).collect();
     let mut top = MARGIN_PT;
     let whole = canvas.width() - 2.0 * MARGIN_PT;
     top += legend::lines(&mut canvas, &entries(&drawn), MARGIN_PT, top, whole);
@@ -101,18 +91,10 @@ fn rows_of(timeline: &Timeline) -> Vec<Row<'_>> {
     let mut rows = Vec::new();
     for rank in order {
         let mut streams: BTreeMap<usize, Vec<&TimelineSpan>> = BTreeMap::new();
-        for span in timeline.ranks[rank]
-            .spans
-            .iter()
-            .filter(|span| span.end_s > span.start_s)
-        {
+        for span in timeline.ranks[rank].spans.iter().filter(|span| span.end_s > span.start_s) {
             streams.entry(span.stream as usize).or_default().push(span);
         }
-        rows.extend(
-            streams
-                .into_iter()
-                .map(|(stream, spans)| Row { rank, stream, spans }),
-        );
+        rows.extend(streams.into_iter().map(|(stream, spans)| Row { rank, stream, spans }));
     }
     rows
 }
@@ -162,11 +144,7 @@ fn row_height(rows: &[Row<'_>]) -> f64 {
 
 /// Upper and lower edge of each row's boxes, points.
 fn bands(rows: &[Row<'_>], top: f64) -> Vec<(f64, f64)> {
-    let gap = if groups(rows).len() < rows.len() && rows.len() <= MOST_ROWS / 2 {
-        GROUP_GAP
-    } else {
-        0.0
-    };
+    let gap = if groups(rows).len() < rows.len() && rows.len() <= MOST_ROWS / 2 { GROUP_GAP } else { 0.0 };
     let height = row_height(rows);
     let mut y = top;
     let mut bands = Vec::with_capacity(rows.len());
@@ -187,13 +165,11 @@ fn entries(drawn: &[Vec<Piece>]) -> Vec<legend::Entry> {
         used[piece.class] = true;
     }
     let classes = SPAN_CLASSES.iter().zip(used).filter(|(_, used)| *used);
-    classes
-        .map(|((name, fill), _)| ((*name).to_owned(), *fill))
-        .collect()
+    classes.map(|((name, fill), _)| ((*name).to_owned(), *fill)).collect()
 }
 
 /// Room beside a number inside its box, points.
-const NUMBER_ROOM: f64 = 0.9;
+const NUMBER_ROOM: f64 = 0.7;
 /// White between neighbouring boxes, points.
 const SEAM: f64 = 0.35;
 
@@ -204,9 +180,7 @@ fn number_size(drawn: &[Vec<Piece>], points_per_second: f64, height: f64) -> Opt
     let fitting = |size: f64| {
         let numbered = drawn.iter().flatten().filter(|piece| {
             let width = (piece.end - piece.start) * points_per_second;
-            piece
-                .micro_batch
-                .is_some_and(|number| number_fits(number, size, width - SEAM))
+            piece.micro_batch.is_some_and(|number| number_fits(number, size, width - SEAM))
         });
         numbered.count()
     };
@@ -223,10 +197,7 @@ fn draw_piece(canvas: &mut Canvas, piece: &Piece, full: Rect, number_size: Optio
     let fill = SPAN_CLASSES[piece.class].1;
     // A hair of white keeps neighbouring boxes apart.
     let seam = if full.width() > 2.0 { SEAM } else { 0.0 };
-    let shown = Rect {
-        x1: full.x1 - seam,
-        ..full
-    };
+    let shown = Rect { x1: full.x1 - seam, ..full };
     if shown.width() > 1.5 {
         canvas.fill(shown, fill);
     } else {
@@ -236,11 +207,6 @@ fn draw_piece(canvas: &mut Canvas, piece: &Piece, full: Rect, number_size: Optio
         return;
     };
     if number_fits(number, size, shown.width()) {
-        let at = (shown.middle_x(), shown.middle_y());
-        if fill.hatch == Hatch::None && luma(fill.color) >= DARK {
-            canvas.text(&number.to_string(), at, Anchor::Middle, size);
-        } else {
-            canvas.text_on(fill.color, &number.to_string(), at, Anchor::Middle, size);
-        }
+        canvas.text_inside(&shown, fill.color, &number.to_string(), size);
     }
 }

@@ -14,10 +14,7 @@ pub(crate) type Entry = (String, Fill);
 
 /// Width of the widest entry, points.
 pub(crate) fn column_width(entries: &[Entry]) -> f64 {
-    let widest = entries
-        .iter()
-        .map(|entry| text_width(&entry.0, LABEL_PT))
-        .fold(0.0, f64::max);
+    let widest = entries.iter().map(|entry| text_width(&entry.0, LABEL_PT)).fold(0.0, f64::max);
     SWATCH.0 + SWATCH_GAP + widest
 }
 
@@ -34,11 +31,7 @@ pub(crate) fn lines(canvas: &mut Canvas, entries: &[Entry], x: f64, y: f64, widt
         entry(canvas, &label, *fill, at_x, y + (f64::from(line) + 0.5) * LINE_PT);
         at_x += wide + ENTRY_GAP;
     }
-    if entries.is_empty() {
-        0.0
-    } else {
-        f64::from(line + 1) * LINE_PT + 3.0
-    }
+    if entries.is_empty() { 0.0 } else { f64::from(line + 1) * LINE_PT + 3.0 }
 }
 
 /// Draws the entries below each other from (`x`, `y`), within `width` points.

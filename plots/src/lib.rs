@@ -8,6 +8,7 @@
 //! zero and name their unit; colours are Okabe and Ito's with hatching or words as a second cue.
 
 mod axis;
+mod bar_text;
 mod bars;
 mod canvas;
 mod check;
@@ -51,12 +52,8 @@ pub enum FigureKind {
 
 impl FigureKind {
     /// All kinds.
-    pub const ALL: [Self; 4] = [
-        Self::PipelineGantt,
-        Self::MemoryOverTime,
-        Self::Breakdown,
-        Self::VariantComparison,
-    ];
+    pub const ALL: [Self; 4] =
+        [Self::PipelineGantt, Self::MemoryOverTime, Self::Breakdown, Self::VariantComparison];
 
     /// The name in commands and file names.
     pub fn name(self) -> &'static str {
@@ -149,14 +146,9 @@ macro_rules! named {
             fn from_str(text: &str) -> Result<Self, PlotError> {
                 let plain = |name: &str| name.trim().to_ascii_lowercase().replace('-', "_");
                 let allowed = || Self::ALL.map(Self::name).join(", ");
-                Self::ALL
-                    .into_iter()
-                    .find(|value| plain(value.name()) == plain(text))
-                    .ok_or_else(|| PlotError::UnknownName {
-                        what: $what,
-                        found: text.to_owned(),
-                        allowed: allowed(),
-                    })
+                Self::ALL.into_iter().find(|value| plain(value.name()) == plain(text)).ok_or_else(|| {
+                    PlotError::UnknownName { what: $what, found: text.to_owned(), allowed: allowed() }
+                })
             }
         }
     };

@@ -36,10 +36,7 @@ pub fn memory_over_time(timeline: &Timeline, rank: Option<u64>, width: Width) ->
             .ranks
             .iter()
             .find(|candidate| candidate.rank == number)
-            .ok_or_else(|| PlotError::NoSuchRank {
-                rank: number,
-                present: present(timeline),
-            })?,
+            .ok_or_else(|| PlotError::NoSuchRank { rank: number, present: present(timeline) })?,
         None => {
             fullest(timeline).ok_or_else(|| PlotError::Empty(format!("`{}` has no rank", timeline.name)))?
         }
@@ -51,12 +48,7 @@ pub fn memory_over_time(timeline: &Timeline, rank: Option<u64>, width: Width) ->
 }
 
 fn present(timeline: &Timeline) -> String {
-    let numbers: Vec<String> = timeline
-        .ranks
-        .iter()
-        .take(8)
-        .map(|rank| rank.rank.to_string())
-        .collect();
+    let numbers: Vec<String> = timeline.ranks.iter().take(8).map(|rank| rank.rank.to_string()).collect();
     let rest = if timeline.ranks.len() > 8 { ", ..." } else { "" };
     match numbers.len() {
         0 => "no rank".to_owned(),
@@ -79,10 +71,7 @@ fn fullest(timeline: &Timeline) -> Option<&TimelineRank> {
 
 fn peak_of(rank: &TimelineRank) -> f64 {
     let total = |bytes: &[u64]| bytes.iter().map(|b| *b as f64).sum::<f64>();
-    rank.memory
-        .iter()
-        .map(|point| total(&point.bytes))
-        .fold(0.0, f64::max)
+    rank.memory.iter().map(|point| total(&point.bytes)).fold(0.0, f64::max)
 }
 
 /// One category with something in it.
@@ -95,17 +84,9 @@ struct Layer {
 
 fn layers(rank: &TimelineRank) -> Vec<Layer> {
     let used = |index: usize| rank.memory.iter().any(|point| point.bytes[index] > 0);
-    let categories = rank
-        .memory_categories
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| used(*index));
+    let categories = rank.memory_categories.iter().enumerate().filter(|(index, _)| used(*index));
     categories
-        .map(|(index, name)| Layer {
-            index,
-            name: readable(name),
-            fill: memory_fill(name, index),
-        })
+        .map(|(index, name)| Layer { index, name: readable(name), fill: memory_fill(name, index) })
         .collect()
 }
 
@@ -118,10 +99,7 @@ fn draw(
     let peak = peak_of(rank);
     let layers = layers(rank);
     if layers.is_empty() {
-        return Err(PlotError::Empty(format!(
-            "rank {} of `{}` uses no memory",
-            rank.rank, timeline.name
-        )));
+        return Err(PlotError::Empty(format!("rank {} of `{}` uses no memory", rank.rank, timeline.name)));
     }
     let last = rank.memory.last().map_or(0.0, |point| point.at_s);
     let end = timeline.step_time_s.max(last);
@@ -158,20 +136,18 @@ fn draw(
     }
     let (plot, x_axis, steps) = sheet;
     draw_areas(&mut canvas, &layers, &steps, &plot, &x_axis, &y_axis);
+    limit.draw(&mut canvas, &steps, &plot, &x_axis, &y_axis);
+    // Over the line of the capacity, which may run through an area.
     for (layer, at) in layers.iter().zip(inside.take().into_iter().flatten()) {
         canvas.text_on(layer.fill.color, &layer.name, at, Anchor::Middle, LABEL_PT);
     }
-    limit.draw(&mut canvas, &steps, &plot, &x_axis, &y_axis);
     y_axis.draw_left(&mut canvas, &plot, "Memory");
     x_axis.draw_below(&mut canvas, &plot, "Time");
     canvas.finish(plot.y1 + X_AXIS_HEIGHT + MARGIN_PT)
 }
 
 fn entries(layers: &[Layer]) -> Vec<legend::Entry> {
-    layers
-        .iter()
-        .map(|layer| (layer.name.clone(), layer.fill))
-        .collect()
+    layers.iter().map(|layer| (layer.name.clone(), layer.fill)).collect()
 }
 
 /// The lower and upper edge of a layer at one step, bytes.
@@ -182,19 +158,12 @@ fn edges(bytes: &[f64], index: usize) -> (f64, f64) {
 
 fn draw_areas(canvas: &mut Canvas, layers: &[Layer], steps: &Curve, plot: &Rect, x: &Axis, y: &Axis) {
     let column = |step: &crate::curve::Step, (low, high): (f64, f64)| {
-        Rect::new(
-            x.x(plot, step.start),
-            y.y(plot, high),
-            x.x(plot, step.end),
-            y.y(plot, low),
-        )
+        Rect::new(x.x(plot, step.start), y.y(plot, high), x.x(plot, step.end), y.y(plot, low))
     };
     let mut tops: Vec<Vec<Point>> = Vec::new();
     for layer in layers {
-        let area: Vec<Rect> = steps
-            .iter()
-            .map(|step| column(step, edges(&step.bytes, layer.index)))
-            .collect();
+        let area: Vec<Rect> =
+            steps.iter().map(|step| column(step, edges(&step.bytes, layer.index))).collect();
         let above: Vec<Point> = area.iter().flat_map(|r| [(r.x0, r.y0), (r.x1, r.y0)]).collect();
         let below = area.iter().rev().flat_map(|r| [(r.x1, r.y1), (r.x0, r.y1)]);
         canvas.polygon(above.iter().copied().chain(below).collect(), layer.fill.color);
@@ -213,27 +182,35 @@ fn draw_areas(canvas: &mut Canvas, layers: &[Layer], steps: &Curve, plot: &Rect,
 /// Where each layer's name fits inside its area; none unless all fit.
 fn inside_labels(layers: &[Layer], steps: &Curve, plot: &Rect, x: &Axis, y: &Axis) -> Option<Vec<Point>> {
     let place = |layer: &Layer| {
-        let (wide, high) = (text_width(&layer.name, LABEL_PT) + 6.0, LABEL_PT + 2.0);
-        let mut best: Option<(f64, Point)> = None;
-        for first in 0..steps.len() {
-            let (mut low, mut top) = (0.0_f64, f64::INFINITY);
-            for step in &steps[first..] {
-                let (below, above) = edges(&step.bytes, layer.index);
-                (low, top) = (low.max(below), top.min(above));
-                let (x0, x1) = (x.x(plot, steps[first].start), x.x(plot, step.end));
-                let (y0, y1) = (y.y(plot, top), y.y(plot, low));
-                if y1 - y0 < high {
-                    break;
-                }
-                // The widest place of those that are high enough.
-                if x1 - x0 >= wide && best.is_none_or(|b| x1 - x0 > b.0) {
-                    best = Some((x1 - x0, (f64::midpoint(x0, x1), f64::midpoint(y0, y1))));
-                }
-            }
-        }
-        best.map(|b| b.1)
+        let columns: Vec<Rect> = steps
+            .iter()
+            .map(|step| {
+                let (low, high) = edges(&step.bytes, layer.index);
+                Rect::new(x.x(plot, step.start), y.y(plot, high), x.x(plot, step.end), y.y(plot, low))
+            })
+            .collect();
+        roomiest(&columns, text_width(&layer.name, LABEL_PT) + 6.0, LABEL_PT + 2.0)
     };
     layers.iter().map(place).collect()
+}
+
+/// The middle of the largest rectangle inside neighbouring columns that is at least `wide` and `high`.
+fn roomiest(columns: &[Rect], wide: f64, high: f64) -> Option<Point> {
+    let mut best: Option<(f64, Point)> = None;
+    for (i, first) in columns.iter().enumerate() {
+        let mut room = *first;
+        for column in &columns[i..] {
+            room = Rect::new(room.x0, room.y0.max(column.y0), column.x1, room.y1.min(column.y1));
+            if room.height() < high {
+                break;
+            }
+            let area = room.width() * room.height();
+            if room.width() >= wide && best.is_none_or(|b| area > b.0) {
+                best = Some((area, (room.middle_x(), room.middle_y())));
+            }
+        }
+    }
+    best.map(|b| b.1)
 }
 
 /// The capacity, and how it is shown.
@@ -250,19 +227,11 @@ impl Limit {
     fn new(rank: &TimelineRank, peak: f64) -> Self {
         let capacity = rank.capacity_bytes as f64;
         let line = rank.capacity_bytes > 0 && capacity <= FAR_ABOVE * peak;
-        Self {
-            capacity,
-            peak,
-            line,
-            lines: if peak > capacity && line { 2.0 } else { 1.0 },
-        }
+        Self { capacity, peak, line, lines: if peak > capacity && line { 2.0 } else { 1.0 } }
     }
 
     fn draw(&self, canvas: &mut Canvas, steps: &Curve, plot: &Rect, x: &Axis, y: &Axis) {
-        let (capacity, peak) = (
-            Quantity::Bytes.text(self.capacity),
-            Quantity::Bytes.text(self.peak),
-        );
+        let (capacity, peak) = (Quantity::Bytes.text(self.capacity), Quantity::Bytes.text(self.peak));
         let top = plot.y0 + LINE_PT / 2.0;
         if !self.line {
             let words = if self.capacity > 0.0 {
@@ -304,17 +273,14 @@ impl Limit {
     /// space above the line free.
     fn free_place(&self, steps: &Curve, plot: &Rect, x: &Axis, avoid: f64, width: f64) -> Option<f64> {
         let mut from = plot.x0;
-        let blocked = steps
-            .iter()
-            .filter(|step| step.total() > self.capacity)
-            .map(|step| {
-                let mark = 4.0;
-                let (x0, x1) = (x.x(plot, step.start), x.x(plot, step.end));
-                (
-                    if x0 <= avoid { x0.min(avoid - mark) } else { x0 },
-                    if x0 <= avoid { x1.max(avoid + mark) } else { x1 },
-                )
-            });
+        let blocked = steps.iter().filter(|step| step.total() > self.capacity).map(|step| {
+            let mark = 4.0;
+            let (x0, x1) = (x.x(plot, step.start), x.x(plot, step.end));
+            (
+                if x0 <= avoid { x0.min(avoid - mark) } else { x0 },
+                if x0 <= avoid { x1.max(avoid + mark) } else { x1 },
+            )
+        });
         for (x0, x1) in blocked.chain(std::iter::once((plot.x1, plot.x1))) {
             if x0 - from >= width {
                 return Some(from + width / 2.0);

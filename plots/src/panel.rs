@@ -4,12 +4,13 @@
 use steptime_scenarios::Report;
 
 use crate::axis::{Direction, Quantity, Unit};
+use crate::bar_text::{Slot, write_value, write_word};
 use crate::bars::Outcome;
-use crate::bars::{VALUE_GAP, axis_end};
+use crate::bars::axis_end;
 use crate::canvas::{Anchor, Canvas, Rect};
 use crate::font::text_width;
 use crate::frame::Axis;
-use crate::style::{AXIS_PT, BLACK, Fill, Hatch, MARGIN_PT, MISSING, TICK_PT, WHITE};
+use crate::style::{AXIS_PT, BLACK, Fill, Hatch, MARGIN_PT, MISSING, TICK_PT};
 
 /// A capacity further above the largest bar than this is told in words only.
 const FAR_ABOVE: f64 = 3.0;
@@ -19,13 +20,13 @@ const OUT_OF_MEMORY_SHORT: &str = "OOM";
 
 /// One bar, or the word in its place.
 #[derive(Clone, Debug)]
-struct Bar {
+pub(crate) struct Bar {
     /// Seconds or bytes; none where nothing could run.
-    value: Option<f64>,
-    interval: Option<[f64; 2]>,
+    pub(crate) value: Option<f64>,
+    pub(crate) interval: Option<[f64; 2]>,
     /// Texts beside it, the best first; the first that fits is used.
-    texts: Vec<String>,
-    hatched: bool,
+    pub(crate) texts: Vec<String>,
+    pub(crate) hatched: bool,
 }
 
 /// Bars of one quantity.
@@ -47,11 +48,7 @@ impl Panel {
         let max = reports.iter().filter_map(|r| r.step_time_s).fold(0.0, f64::max);
         let unit = Quantity::Seconds.unit(max);
         let bar = |report: &Report| {
-            let value = if Outcome::of(report) == Outcome::Infeasible {
-                None
-            } else {
-                report.step_time_s
-            };
+            let value = if Outcome::of(report) == Outcome::Infeasible { None } else { report.step_time_s };
             let text = value.map(|v| Quantity::Seconds.text_on_axis(v, unit));
             Bar {
                 value,
@@ -62,12 +59,7 @@ impl Panel {
         };
         let bars: Vec<Bar> = reports.iter().map(bar).collect();
         let axis = axis(Quantity::Seconds, &bars, room, 0.0);
-        Self {
-            bars,
-            fill,
-            axis,
-            capacities: Vec::new(),
-        }
+        Self { bars, fill, axis, capacities: Vec::new() }
     }
 
     /// Peak memory of the fullest device, all that is in use on it.
@@ -88,21 +80,10 @@ impl Panel {
             }
         };
         let bars: Vec<Bar> = reports.iter().map(bar).collect();
-        let capacities: Vec<f64> = reports
-            .iter()
-            .map(|r| r.peak_memory.capacity_bytes as f64)
-            .collect();
-        let drawn = capacities
-            .iter()
-            .filter(|c| **c <= FAR_ABOVE * max)
-            .fold(0.0, |a: f64, b| a.max(*b));
+        let capacities: Vec<f64> = reports.iter().map(|r| r.peak_memory.capacity_bytes as f64).collect();
+        let drawn = capacities.iter().filter(|c| **c <= FAR_ABOVE * max).fold(0.0, |a: f64, b| a.max(*b));
         let axis = axis(Quantity::Bytes, &bars, room, drawn);
-        Self {
-            bars,
-            fill,
-            axis,
-            capacities,
-        }
+        Self { bars, fill, axis, capacities }
     }
 
     /// Draws the bars, one at each height of `rows`.
@@ -112,11 +93,7 @@ impl Panel {
         };
         let end = |bar: &Bar| bar.value.map_or(plot.x0, |value| self.axis.x(plot, value));
         for (bar, &middle) in self.bars.iter().zip(rows).filter(|(bar, _)| end(bar) > plot.x0) {
-            let hatch = if bar.hatched {
-                Hatch::Falling
-            } else {
-                self.fill.hatch
-            };
+            let hatch = if bar.hatched { Hatch::Falling } else { self.fill.hatch };
             canvas.fill(band(middle, end(bar)), Fill { hatch, ..self.fill });
             canvas.outline(band(middle, end(bar)), 0.3);
         }
@@ -128,17 +105,7 @@ impl Panel {
             } else {
                 let after = self.draw_whisker(canvas, plot, bar, middle).max(end(bar));
                 let avoid = self.capacity_seen(i).map(|capacity| self.axis.x(plot, capacity));
-                write_value(
-                    canvas,
-                    &Slot {
-                        plot,
-                        fill: self.fill,
-                        end: after,
-                        avoid,
-                        middle,
-                    },
-                    bar,
-                );
+                write_value(canvas, &Slot { plot, fill: self.fill, end: after, avoid, middle }, bar);
             }
         }
     }
@@ -156,22 +123,29 @@ impl Panel {
         x1
     }
 
-    /// One line through all bars where the capacity is the same for all, else a piece for each bar.
+    /// One line through all bars where the capacity is the same for all, else one for each run of bars with
+    /// the same.
     fn draw_capacities(&self, canvas: &mut Canvas, plot: &Rect, rows: &[f64], pitch: f64) {
-        let mut dashes = |capacity: f64, y0: f64, y1: f64| {
-            let x = self.axis.x(plot, capacity);
-            canvas.dashed((x, y0), (x, y1), 0.7);
-        };
-        match self.common_capacity() {
-            Some(capacity) if self.capacity_in_sight(capacity) => dashes(capacity, plot.y0, plot.y1),
-            Some(_) => {}
-            None => {
-                for (i, middle) in rows.iter().enumerate() {
-                    if let Some(capacity) = self.capacity_seen(i) {
-                        dashes(capacity, middle - pitch / 2.0, middle + pitch / 2.0);
-                    }
+        let mut runs: Vec<(f64, f64, f64)> = Vec::new();
+        if let Some(capacity) = self.common_capacity() {
+            if self.capacity_in_sight(capacity) {
+                runs.push((capacity, plot.y0, plot.y1));
+            }
+        } else {
+            for (i, middle) in rows.iter().enumerate() {
+                let Some(capacity) = self.capacity_seen(i) else {
+                    continue;
+                };
+                let (y0, y1) = (middle - pitch / 2.0, middle + pitch / 2.0);
+                match runs.last_mut() {
+                    Some(run) if (run.0 - capacity).abs() < 0.5 && (run.2 - y0).abs() < 1e-6 => run.2 = y1,
+                    _ => runs.push((capacity, y0, y1)),
                 }
             }
+        }
+        for (capacity, y0, y1) in runs {
+            let x = self.axis.x(plot, capacity);
+            canvas.dashed((x, y0), (x, y1), 0.7);
         }
     }
 
@@ -183,21 +157,13 @@ impl Panel {
 
     /// Capacities of the bars that have a value.
     fn known_capacities(&self) -> impl Iterator<Item = f64> + '_ {
-        let shown = self
-            .capacities
-            .iter()
-            .zip(&self.bars)
-            .filter(|(_, bar)| bar.value.is_some());
-        shown
-            .map(|(capacity, _)| *capacity)
-            .filter(|capacity| *capacity > 0.0)
+        let shown = self.capacities.iter().zip(&self.bars).filter(|(_, bar)| bar.value.is_some());
+        shown.map(|(capacity, _)| *capacity).filter(|capacity| *capacity > 0.0)
     }
 
     fn common_capacity(&self) -> Option<f64> {
         let first = self.known_capacities().next()?;
-        self.known_capacities()
-            .all(|capacity| (capacity - first).abs() < 0.5)
-            .then_some(first)
+        self.known_capacities().all(|capacity| (capacity - first).abs() < 0.5).then_some(first)
     }
 
     fn capacity_in_sight(&self, capacity: f64) -> bool {
@@ -251,77 +217,11 @@ fn axis(quantity: Quantity, bars: &[Bar], room: f64, at_least: f64) -> Axis {
     let ends = bars.iter().filter_map(|bar| {
         let end = bar.value?.max(bar.interval.map_or(0.0, |interval| interval[1]));
         // Words can stand inside their bar; numbers stand beside it.
-        Some((
-            end,
-            if bar.hatched {
-                0.0
-            } else {
-                text_width(bar.texts.first()?, TICK_PT)
-            },
-        ))
+        Some((end, if bar.hatched { 0.0 } else { text_width(bar.texts.first()?, TICK_PT) }))
     });
     let most = largest(bars);
     let max = axis_end(ends, room).unwrap_or(most).max(at_least * 1.03);
     Axis::new(quantity, most, max, room, Direction::Horizontal)
-}
-
-/// The room for the text of one bar.
-struct Slot<'a> {
-    plot: &'a Rect,
-    fill: Fill,
-    /// Where the bar and its whisker end, points.
-    end: f64,
-    /// Where a line crosses the row, points.
-    avoid: Option<f64>,
-    middle: f64,
-}
-
-/// Writes the word of a bar that has no value.
-fn write_word(canvas: &mut Canvas, plot: &Rect, bar: &Bar, middle: f64) {
-    let fits = |text: &&String| text_width(text, TICK_PT) + 4.0 <= plot.width();
-    if let Some(text) = bar.texts.iter().find(fits) {
-        canvas.text_on(WHITE, text, (plot.middle_x(), middle), Anchor::Middle, TICK_PT);
-    }
-}
-
-/// Writes the first text that fits, clear of the line if there is room: behind the bar, behind the line, or
-/// inside the bar.
-fn write_value(canvas: &mut Canvas, slot: &Slot<'_>, bar: &Bar) {
-    let Slot {
-        plot,
-        fill,
-        end,
-        avoid,
-        middle,
-    } = *slot;
-    // The room right of the plot, up to the next panel or the edge of the sheet.
-    let last = plot.x1 + 6.0;
-    for text in &bar.texts {
-        let width = text_width(text, TICK_PT);
-        let clear = |start: f64| avoid.is_none_or(|x| x < start - 1.5 || x > start + width + 1.5);
-        let starts = [
-            Some(end + VALUE_GAP),
-            avoid.filter(|x| *x > end).map(|x| x + VALUE_GAP),
-        ];
-        let behind = starts
-            .into_iter()
-            .flatten()
-            .find(|&start| start + width <= last && clear(start));
-        if let Some(start) = behind {
-            canvas.text_on(WHITE, text, (start, middle), Anchor::Start, TICK_PT);
-            return;
-        }
-        let inside = avoid.map_or(end, |x| x.min(end));
-        if plot.x0 + width + 6.0 <= inside && bar.interval.is_none() {
-            canvas.text_on(fill.color, text, (inside - 3.0, middle), Anchor::End, TICK_PT);
-            return;
-        }
-    }
-    // Nothing is quite clear: the shortest text stands on a patch at the end of the room.
-    if let Some(text) = bar.texts.last() {
-        let start = (end + VALUE_GAP).min(last - text_width(text, TICK_PT));
-        canvas.text_on(WHITE, text, (start, middle), Anchor::Start, TICK_PT);
-    }
 }
 
 /// Draws the notes of two panels above them, the second in a line of its own if they would meet. Returns the
@@ -344,12 +244,7 @@ pub(crate) fn notes(canvas: &mut Canvas, first: (&Panel, f64), second: (&Panel, 
     }
     if let Some((text, x, _)) = &b {
         let row = if meet { 1.0 } else { 0.0 };
-        canvas.text(
-            text,
-            (*x, top + row * line + TICK_PT / 2.0),
-            Anchor::Start,
-            TICK_PT,
-        );
+        canvas.text(text, (*x, top + row * line + TICK_PT / 2.0), Anchor::Start, TICK_PT);
         lines = row + 1.0;
     }
     if lines > 0.0 { lines * line + 1.0 } else { 0.0 }

@@ -37,29 +37,16 @@ impl Labels {
         let bare = ranks.len() >= NUMBERS_FROM;
         let thinnest = groups.iter().map(|g| g.1 - g.0 + 1).min().unwrap_or(1) as f64 * row_height;
         let name = |rank: &&TimelineRank| {
-            let (what, number) = if by_rank {
-                ("rank", rank.rank)
-            } else {
-                ("stage", rank.stage)
-            };
+            let (what, number) = if by_rank { ("rank", rank.rank) } else { ("stage", rank.stage) };
             let device = clean(&rank.device);
             if bare {
                 (number.to_string(), None)
             } else if !devices_differ || device.is_empty() {
                 (format!("{what} {number}"), None)
             } else if thinnest >= TWO_LINES {
-                (
-                    format!("{what} {number}"),
-                    Some(shorten(&device, canvas_width * 0.2, TICK_PT)),
-                )
+                (format!("{what} {number}"), Some(shorten(&device, canvas_width * 0.2, TICK_PT)))
             } else {
-                (
-                    format!(
-                        "{what} {number}, {}",
-                        shorten(&device, canvas_width * 0.18, LABEL_PT)
-                    ),
-                    None,
-                )
+                (format!("{what} {number}, {}", shorten(&device, canvas_width * 0.18, LABEL_PT)), None)
             }
         };
         let names: Vec<(String, Option<String>)> = ranks.iter().map(name).collect();
@@ -71,10 +58,7 @@ impl Labels {
         Self {
             group_width: widest.fold(0.0, f64::max),
             groups: names,
-            stream_width: streams
-                .iter()
-                .map(|name| text_width(name, TICK_PT))
-                .fold(0.0, f64::max),
+            stream_width: streams.iter().map(|name| text_width(name, TICK_PT)).fold(0.0, f64::max),
             streams,
             axis: bare.then_some(if by_rank { "Rank" } else { "Pipeline stage" }),
         }
@@ -87,11 +71,7 @@ impl Labels {
     }
 
     fn stream_room(&self) -> f64 {
-        if self.streams.is_empty() {
-            0.0
-        } else {
-            self.stream_width + STREAM_GAP
-        }
+        if self.streams.is_empty() { 0.0 } else { self.stream_width + STREAM_GAP }
     }
 
     /// Draws the names beside the rows' boxes (`bands`), and rules between ranks with several rows.
@@ -119,12 +99,7 @@ impl Labels {
             }
         }
         for (name, band) in self.streams.iter().zip(bands) {
-            canvas.text(
-                name,
-                (plot.x0 - GAP, f64::midpoint(band.0, band.1)),
-                Anchor::End,
-                TICK_PT,
-            );
+            canvas.text(name, (plot.x0 - GAP, f64::midpoint(band.0, band.1)), Anchor::End, TICK_PT);
         }
     }
 }
@@ -135,10 +110,7 @@ fn every(groups: usize, height: f64) -> usize {
     if pitch >= LABEL_PT + 1.0 {
         return 1;
     }
-    [2, 4, 8, 16, 32]
-        .into_iter()
-        .find(|&k| k as f64 * pitch >= 2.0 * LABEL_PT)
-        .unwrap_or(64)
+    [2, 4, 8, 16, 32].into_iter().find(|&k| k as f64 * pitch >= 2.0 * LABEL_PT).unwrap_or(64)
 }
 
 /// Names of the streams by row; none where every rank has one row or the rows are too thin for text.
@@ -147,9 +119,7 @@ fn stream_names(timeline: &Timeline, rows: &[Row<'_>], row_height: f64, room: f6
         return Vec::new();
     }
     let name = |row: &Row<'_>| readable(&timeline.ranks[row.rank].streams[row.stream]);
-    rows.iter()
-        .map(|row| shorten(&name(row), room, TICK_PT))
-        .collect()
+    rows.iter().map(|row| shorten(&name(row), room, TICK_PT)).collect()
 }
 
 /// First and last row of every rank.

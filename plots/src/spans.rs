@@ -25,9 +25,8 @@ pub(crate) struct Piece {
 
 /// The boxes of one stream, the gathered narrow ones first. `dot` is the time that one dot stands for.
 pub(crate) fn pieces<'a>(spans: impl Iterator<Item = &'a TimelineSpan>, dot: f64) -> Vec<Piece> {
-    let (narrow, wide): (Vec<Piece>, Vec<Piece>) = joined(spans, dot)
-        .into_iter()
-        .partition(|piece| piece.end - piece.start < NARROW_DOTS * dot);
+    let (narrow, wide): (Vec<Piece>, Vec<Piece>) =
+        joined(spans, dot).into_iter().partition(|piece| piece.end - piece.start < NARROW_DOTS * dot);
     let mut all = gathered(&narrow, dot);
     all.extend(wide);
     all
@@ -72,10 +71,7 @@ fn largest_gap(before: &Piece, after: &TimelineSpan, dot: f64) -> f64 {
 fn gathered(narrow: &[Piece], dot: f64) -> Vec<Piece> {
     let mut dots: BTreeMap<i64, [f64; SPAN_CLASSES.len()]> = BTreeMap::new();
     for piece in narrow {
-        let (first, last) = (
-            (piece.start / dot).floor() as i64,
-            (piece.end / dot).ceil() as i64,
-        );
+        let (first, last) = ((piece.start / dot).floor() as i64, (piece.end / dot).ceil() as i64);
         for index in first..last.max(first + 1) {
             let (from, to) = (index as f64 * dot, (index + 1) as f64 * dot);
             let share = (piece.end.min(to) - piece.start.max(from)).max(0.0) / dot;
@@ -106,12 +102,7 @@ fn gathered(narrow: &[Piece], dot: f64) -> Vec<Piece> {
         let (start, end) = (index as f64 * dot, (index + 1) as f64 * dot);
         match painted.last_mut() {
             Some(last) if last.class == class && (start - last.end).abs() < dot / 2.0 => last.end = end,
-            _ => painted.push(Piece {
-                start,
-                end,
-                class,
-                micro_batch: None,
-            }),
+            _ => painted.push(Piece { start, end, class, micro_batch: None }),
         }
     }
     painted
@@ -122,14 +113,7 @@ mod tests {
     use super::*;
 
     fn span(start_s: f64, end_s: f64, kind: &str, micro_batch: Option<u64>) -> TimelineSpan {
-        TimelineSpan {
-            stream: 0,
-            start_s,
-            end_s,
-            kind: kind.into(),
-            name: String::new(),
-            micro_batch,
-        }
+        TimelineSpan { stream: 0, start_s, end_s, kind: kind.into(), name: String::new(), micro_batch }
     }
 
     #[test]
@@ -140,31 +124,21 @@ mod tests {
             span(2.0, 3.0, "forward", Some(1)),
             span(3.0, 4.0, "backward", Some(1)),
         ];
-        let boxes: Vec<_> = pieces(spans.iter(), 0.01)
-            .iter()
-            .map(|p| (p.start, p.end, p.micro_batch))
-            .collect();
-        assert_eq!(
-            boxes,
-            [(0.0, 2.0, Some(0)), (2.0, 3.0, Some(1)), (3.0, 4.0, Some(1))]
-        );
+        let boxes: Vec<_> =
+            pieces(spans.iter(), 0.01).iter().map(|p| (p.start, p.end, p.micro_batch)).collect();
+        assert_eq!(boxes, [(0.0, 2.0, Some(0)), (2.0, 3.0, Some(1)), (3.0, 4.0, Some(1))]);
     }
 
     #[test]
     fn buckets_stay_apart() {
-        let spans = [
-            span(0.0, 1.0, "all_reduce", None),
-            span(1.0, 2.0, "all_reduce", None),
-        ];
+        let spans = [span(0.0, 1.0, "all_reduce", None), span(1.0, 2.0, "all_reduce", None)];
         assert_eq!(pieces(spans.iter(), 0.01).len(), 2);
     }
 
     #[test]
     fn narrow_spans_paint_as_much_as_they_last() {
         // 1,000 spans of 0.3 dots, one a dot: 300 dots of activity.
-        let spans: Vec<_> = (0..1000)
-            .map(|i| span(f64::from(i), f64::from(i) + 0.3, "host", None))
-            .collect();
+        let spans: Vec<_> = (0..1000).map(|i| span(f64::from(i), f64::from(i) + 0.3, "host", None)).collect();
         let boxes = pieces(spans.iter(), 1.0);
         let painted: f64 = boxes.iter().map(|p| p.end - p.start).sum();
         assert!((painted - 300.0).abs() <= 1.0, "{painted}");

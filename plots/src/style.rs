@@ -112,11 +112,11 @@ pub(crate) fn memory_fill(category: &str, index: usize) -> Fill {
     match category {
         "parameters" => fill(BLUE, Hatch::None),
         "gradients" => fill(SKY_BLUE, Hatch::Rising),
-        "optimizer_states" => fill(GREEN, Hatch::None),
+        "optimizer_states" => fill(GREEN, Hatch::Horizontal),
         "activations" => fill(ORANGE, Hatch::None),
-        "buffers" => fill(PURPLE, Hatch::Falling),
+        "buffers" => fill(PURPLE, Hatch::Cross),
         "workspace" => fill(YELLOW, Hatch::None),
-        "context" => fill(GREY, Hatch::None),
+        "context" => fill(GREY, Hatch::Vertical),
         "fragmentation" => fill(PALE_GREY, Hatch::Cross),
         _ => OTHERS[index % OTHERS.len()],
     }
@@ -165,8 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_in_the_memory_stack_differ_in_greyscale() {
-        let order = [
+    fn memory_categories_differ_in_greyscale() {
+        // Any two can be neighbours, for those between them may be zero.
+        let categories = [
             "parameters",
             "gradients",
             "optimizer_states",
@@ -176,11 +177,10 @@ mod tests {
             "context",
             "fragmentation",
         ];
-        for (i, pair) in order.windows(2).enumerate() {
-            assert!(
-                distinct(memory_fill(pair[0], i), memory_fill(pair[1], i + 1)),
-                "{pair:?}"
-            );
+        for (i, a) in categories.iter().enumerate() {
+            for (j, b) in categories[..i].iter().enumerate() {
+                assert!(distinct(memory_fill(a, i), memory_fill(b, j)), "{a} and {b}");
+            }
         }
     }
 

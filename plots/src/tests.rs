@@ -94,42 +94,22 @@ fn pipelines_of_1_to_64_stages_are_tidy() {
 #[test]
 fn tiny_and_huge_times_are_tidy() {
     for unit in [1e-12, 3.3e-9, 4.7e-6, 0.0123, 7.7, 1234.0, 9.9e5, 1e12] {
-        check(&format!("unit of {unit} s"), |width| {
-            pipeline_gantt(&pipeline(4, 8, unit, true), width)
-        });
+        check(&format!("unit of {unit} s"), |width| pipeline_gantt(&pipeline(4, 8, unit, true), width));
         check(&format!("memory over {unit} s"), |width| {
             memory_over_time(&memory(unit, 12, 10.0, 80.0), None, width)
         });
-        let reports = [
-            report("one", unit, 1.0, 2.0),
-            report("two", unit * 1e-5, 1e-6, 2.0),
-        ];
-        check(&format!("breakdown of {unit} s"), |width| {
-            breakdown(&reports, width)
-        });
-        check(&format!("variants of {unit} s"), |width| {
-            variant_comparison(&reports, width)
-        });
+        let reports = [report("one", unit, 1.0, 2.0), report("two", unit * 1e-5, 1e-6, 2.0)];
+        check(&format!("breakdown of {unit} s"), |width| breakdown(&reports, width));
+        check(&format!("variants of {unit} s"), |width| variant_comparison(&reports, width));
     }
 }
 
 #[test]
 fn the_legend_of_a_timeline_names_all_that_is_drawn_and_nothing_else() {
-    let figure = check("recompute", |width| {
-        pipeline_gantt(&pipeline(4, 6, 0.01, true), width)
-    });
+    let figure = check("recompute", |width| pipeline_gantt(&pipeline(4, 6, 0.01, true), width));
     assert_says(
         &figure,
-        &[
-            "forward",
-            "backward",
-            "recompute",
-            "optimizer",
-            "communication",
-            "0",
-            "5",
-            "stage 3",
-        ],
+        &["forward", "backward", "recompute", "optimizer", "communication", "0", "5", "stage 3"],
     );
     for absent in ["host", "waiting", "copy", "other"] {
         assert!(!words(&figure).contains(absent), "{absent} is not in the picture");
@@ -139,38 +119,21 @@ fn the_legend_of_a_timeline_names_all_that_is_drawn_and_nothing_else() {
 #[test]
 fn a_single_gpu_shows_its_streams() {
     let figure = check("data parallel", |width| pipeline_gantt(&data_parallel(24), width));
-    assert_says(
-        &figure,
-        &[
-            "compute",
-            "nccl",
-            "host",
-            "waiting",
-            "data loading",
-            "communication",
-            "stage 0",
-        ],
-    );
+    assert_says(&figure, &["compute", "nccl", "host", "waiting", "data loading", "communication", "stage 0"]);
 }
 
 #[test]
 fn streams_that_do_nothing_have_no_row() {
-    let figure = check("1F1B", |width| {
-        pipeline_gantt(&pipeline(4, 8, 0.01, false), width)
-    });
+    let figure = check("1F1B", |width| pipeline_gantt(&pipeline(4, 8, 0.01, false), width));
     assert_says(&figure, &["compute", "send receive"]);
     assert!(!words(&figure).contains("host"));
 }
 
 #[test]
 fn of_more_than_64_rows_a_part_is_shown_and_said_to_be_one() {
-    let figure = check("64 stages of two streams", |width| {
-        pipeline_gantt(&pipeline(64, 80, 0.01, false), width)
-    });
-    assert_says(
-        &figure,
-        &["64 of 128 rows: compute streams only", "Pipeline stage"],
-    );
+    let figure =
+        check("64 stages of two streams", |width| pipeline_gantt(&pipeline(64, 80, 0.01, false), width));
+    assert_says(&figure, &["64 of 128 rows: compute streams only", "Pipeline stage"]);
     let mut many = pipeline(100, 3, 0.01, false);
     for rank in &mut many.ranks {
         rank.spans.retain(|span| span.stream == 0);
@@ -192,10 +155,7 @@ fn several_ranks_of_one_stage_are_told_apart() {
 fn vehicles_are_named() {
     let mut mixed = pipeline(3, 4, 0.02, false);
     for (rank, device) in
-        mixed
-            .ranks
-            .iter_mut()
-            .zip(["bus 1", "car 2", "a truck with a very long name indeed"])
+        mixed.ranks.iter_mut().zip(["bus 1", "car 2", "a truck with a very long name indeed"])
     {
         device.clone_into(&mut rank.device);
     }
@@ -216,20 +176,15 @@ fn thousands_of_spans_make_a_small_drawing() {
             span(0, f64::from(i) * 1e-5, f64::from(i + 1) * 1e-5, kind, None)
         })
         .collect();
-    let figure = pipeline_gantt(
-        &timeline(1.0, vec![rank(0, 0, &["compute"], spans)]),
-        Width::TwoColumn,
-    )
-    .unwrap();
+    let figure =
+        pipeline_gantt(&timeline(1.0, vec![rank(0, 0, &["compute"], spans)]), Width::TwoColumn).unwrap();
     assert!(figure.svg.len() < 500_000, "{} bytes", figure.svg.len());
     assert_tidy(&figure, "100,000 spans");
 }
 
 #[test]
 fn memory_names_its_categories_and_its_capacity() {
-    let figure = check("memory", |width| {
-        memory_over_time(&memory(0.35, 24, 31.0, 80.0), None, width)
-    });
+    let figure = check("memory", |width| memory_over_time(&memory(0.35, 24, 31.0, 80.0), None, width));
     assert_says(
         &figure,
         &[
@@ -263,9 +218,8 @@ fn names_stand_in_their_areas_where_all_fit() {
 fn passing_the_capacity_is_marked_where_it_first_happens() {
     for (layers, capacity) in [(24, 48.0), (24, 64.0), (900, 64.8), (2, 30.0), (24, 33.0)] {
         let what = format!("{layers} layers, capacity {capacity}");
-        let figure = check(&what, |width| {
-            memory_over_time(&memory(0.35, layers, 31.0, capacity), None, width)
-        });
+        let figure =
+            check(&what, |width| memory_over_time(&memory(0.35, layers, 31.0, capacity), None, width));
         assert!(
             words(&figure).iter().any(|text| text.contains("exceeded at")),
             "{what}: {:?}",
@@ -275,18 +229,12 @@ fn passing_the_capacity_is_marked_where_it_first_happens() {
     // 24 layers of forward over 0.3 of 0.35 s: with 33 + 31 i / 24 GiB (and half a GiB more for odd i), 48 GiB are
     // passed at i = 12, after 0.15 of the step: 52.5 ms.
     let figure = memory_over_time(&memory(0.35, 24, 31.0, 48.0), None, Width::TwoColumn).unwrap();
-    assert!(
-        words(&figure).iter().any(|text| text.contains("52.5 ms")),
-        "{:?}",
-        words(&figure)
-    );
+    assert!(words(&figure).iter().any(|text| text.contains("52.5 ms")), "{:?}", words(&figure));
 }
 
 #[test]
 fn a_far_capacity_is_told_in_words() {
-    let figure = check("far", |width| {
-        memory_over_time(&memory(0.35, 12, 5.0, 640.0), None, width)
-    });
+    let figure = check("far", |width| memory_over_time(&memory(0.35, 12, 5.0, 640.0), None, width));
     assert_says(&figure, &["peak 40.5 GiB; capacity 640 GiB, far above"]);
 }
 
@@ -302,10 +250,7 @@ fn the_fullest_rank_is_shown_unless_one_is_asked_for() {
     let asked = memory_over_time(&two, Some(7), Width::OneColumn).unwrap();
     assert_eq!(asked.name, "memory_over_time_rank_7");
     let error = memory_over_time(&two, Some(5), Width::OneColumn).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "rank 5 is not in the timeline; it holds ranks 7, 3"
-    );
+    assert_eq!(error.to_string(), "rank 5 is not in the timeline; it holds ranks 7, 3");
 }
 
 #[test]
@@ -314,28 +259,16 @@ fn one_and_twelve_variants_are_tidy() {
     for count in [1, 2, 12] {
         let reports: Vec<Report> = (0..count)
             .map(|i| match i % 4 {
-                0 => report(
-                    &format!("{long} {i}"),
-                    0.1 * f64::from(i + 1),
-                    3.0 * f64::from(i + 1),
-                    24.0,
-                ),
+                0 => report(&format!("{long} {i}"), 0.1 * f64::from(i + 1), 3.0 * f64::from(i + 1), 24.0),
                 1 => report(&format!("v{i}"), 1e-4, 0.01, 24.0),
-                2 => out_of_memory(
-                    &format!("variant_number_{i}_without_spaces_in_its_name"),
-                    None,
-                    25.0,
-                    24.0,
-                ),
+                2 => {
+                    out_of_memory(&format!("variant_number_{i}_without_spaces_in_its_name"), None, 25.0, 24.0)
+                }
                 _ => infeasible(&format!("variant {i}")),
             })
             .collect();
-        check(&format!("breakdown of {count}"), |width| {
-            breakdown(&reports, width)
-        });
-        let figure = check(&format!("{count} variants"), |width| {
-            variant_comparison(&reports, width)
-        });
+        check(&format!("breakdown of {count}"), |width| breakdown(&reports, width));
+        let figure = check(&format!("{count} variants"), |width| variant_comparison(&reports, width));
         if count == 12 {
             assert_says(&figure, &["infeasible", "out of memory"]);
         }
@@ -351,14 +284,11 @@ fn variants_of_all_sizes_keep_their_values_readable() {
             out_of_memory("b", Some(0.1), 24.0 + fits, 24.0),
             report("c", 0.02, 9.0, 24.0),
         ];
-        check(&format!("peak of {fits} GiB"), |width| {
-            variant_comparison(&reports, width)
-        });
+        check(&format!("peak of {fits} GiB"), |width| variant_comparison(&reports, width));
         let mut other = reports.clone();
         other[2].peak_memory.capacity_bytes = (16.0 * GIB) as u64;
-        let figure = check(&format!("capacities differ, {fits} GiB"), |width| {
-            variant_comparison(&other, width)
-        });
+        let figure =
+            check(&format!("capacities differ, {fits} GiB"), |width| variant_comparison(&other, width));
         assert_says(&figure, &["dashed: capacity"]);
     }
 }
@@ -371,9 +301,7 @@ fn reports_without_any_time_are_drawn() {
     check("zero variants", |width| variant_comparison(&zero, width));
     let only = [infeasible("impossible")];
     check("only infeasible", |width| breakdown(&only, width));
-    check("only infeasible variants", |width| {
-        variant_comparison(&only, width)
-    });
+    check("only infeasible variants", |width| variant_comparison(&only, width));
 }
 
 #[test]
@@ -441,17 +369,11 @@ fn damaged_results_are_errors() {
         &|t| t.ranks[0].memory[1].at_s = 99.0,
     ];
     for (i, change) in changes.iter().enumerate() {
-        assert!(
-            matches!(damaged(change), Err(PlotError::Damaged(_))),
-            "change {i}"
-        );
+        assert!(matches!(damaged(change), Err(PlotError::Damaged(_))), "change {i}");
     }
     let mut bad = report("bad", 1.0, 1.0, 1.0);
     bad.time_breakdown_s.host = f64::NAN;
-    assert!(matches!(
-        breakdown(&[bad], Width::OneColumn),
-        Err(PlotError::Damaged(_))
-    ));
+    assert!(matches!(breakdown(&[bad], Width::OneColumn), Err(PlotError::Damaged(_))));
 }
 
 /// One figure of each kind.
@@ -497,10 +419,7 @@ fn pictures_have_300_dots_an_inch_and_say_so() {
             assert_eq!(number(&png, 16), dots);
             let height = parse(&figure.svg, Format::Svg).unwrap().size().height();
             assert_eq!(number(&png, 20), (height / 96.0 * 300.0).round() as u32);
-            let at = png
-                .windows(4)
-                .position(|chunk| chunk == b"pHYs")
-                .expect("size of a dot");
+            let at = png.windows(4).position(|chunk| chunk == b"pHYs").expect("size of a dot");
             assert_eq!(number(&png, at + 4), 11_811, "dots a metre: 300 / 0.0254");
         }
     }
@@ -520,14 +439,8 @@ fn documents_are_pdf_of_the_drawings_size() {
 #[test]
 fn unknown_formats_are_told_what_is_allowed() {
     let error = "tiff".parse::<Format>().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "unknown figure format `tiff`; allowed: svg, png, pdf"
-    );
+    assert_eq!(error.to_string(), "unknown figure format `tiff`; allowed: svg, png, pdf");
     assert_eq!(" PDF".parse::<Format>(), Ok(Format::Pdf));
     assert_eq!("two_column".parse::<Width>(), Ok(Width::TwoColumn));
-    assert_eq!(
-        "pipeline-gantt".parse::<FigureKind>(),
-        Ok(FigureKind::PipelineGantt)
-    );
+    assert_eq!("pipeline-gantt".parse::<FigureKind>(), Ok(FigureKind::PipelineGantt));
 }

@@ -1,6 +1,8 @@
 //! The `[cluster]` section.
 
-use steptime_clusters::{CatalogueError, ClusterEntry, cluster_from_catalogue, cluster_from_toml, cluster_names};
+use steptime_clusters::{
+    CatalogueError, ClusterEntry, cluster_from_catalogue, cluster_from_toml, cluster_names,
+};
 
 use crate::error::{InputError, nearest};
 use crate::scenario::Files;
@@ -32,7 +34,9 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ClusterSection, Inp
     let file = section.text("file")?;
     let origin = section.place(if name.is_some() { "name" } else { "file" });
     let entry = match (name, file) {
-        (Some((name, _)), None) => cluster_from_catalogue(&name).map_err(|error| catalogue(&origin, error))?,
+        (Some((name, _)), None) => {
+            cluster_from_catalogue(&name).map_err(|error| catalogue(&origin, error))?
+        }
         (None, Some((path, origin))) => {
             let refuse = |message| InputError::Conflict { origin, key: "cluster.file".to_owned(), message };
             match files.read(&path) {
@@ -47,7 +51,8 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ClusterSection, Inp
     let entry = match entry {
         ClusterEntry::Nodes(cluster) => {
             let nodes = section.count("nodes", 1 << 17)?.map_or(cluster.nodes, |count| count as u32);
-            let gpus = section.count("gpus_per_node", 1 << 10)?.map_or(cluster.gpus_per_node, |count| count as u32);
+            let gpus =
+                section.count("gpus_per_node", 1 << 10)?.map_or(cluster.gpus_per_node, |count| count as u32);
             let key = if gpus > cluster.gpus_per_node { "gpus_per_node" } else { "nodes" };
             let sized = cluster.with_size(nodes, gpus);
             ClusterEntry::Nodes(sized.map_err(|error| section.conflict(key, error.to_string()))?)

@@ -12,7 +12,9 @@ pub fn report_csv(reports: &[Report]) -> String {
     for (name, _) in parts.entries() {
         text.push_str(&format!(",{name}_s"));
     }
-    text.push_str(",peak_allocated_bytes,peak_reserved_bytes,peak_device_bytes,capacity_bytes,short_by_bytes\n");
+    text.push_str(
+        ",peak_allocated_bytes,peak_reserved_bytes,peak_device_bytes,capacity_bytes,short_by_bytes\n",
+    );
     for report in reports {
         text.push_str(&row(report));
         text.push('\n');
@@ -53,5 +55,9 @@ fn row(report: &Report) -> String {
 
 /// RFC 4180: a field with a comma, a quote or a line break stands in quotes.
 fn quote(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
 }

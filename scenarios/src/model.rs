@@ -35,11 +35,15 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ModelSection, Input
     let place = section.place(if file.is_some() { "file" } else { "name" });
     let at = Place { overrides: section.place("overrides"), image_size: section.place("image_size"), place };
     let model = match (name, file) {
-        (Some((name, _)), None) => Model::from_catalogue(&name, &overrides).map_err(|e| at.error(e, "name"))?,
+        (Some((name, _)), None) => {
+            Model::from_catalogue(&name, &overrides).map_err(|e| at.error(e, "name"))?
+        }
         (None, Some((path, origin))) => {
-            let text = files
-                .read(&path)
-                .map_err(|message| InputError::Conflict { origin, key: section.full("file"), message })?;
+            let text = files.read(&path).map_err(|message| InputError::Conflict {
+                origin,
+                key: section.full("file"),
+                message,
+            })?;
             Model::from_toml(&text, &overrides).map_err(|e| at.error(e, "file"))?
         }
         (Some(_), Some(_)) => return Err(section.conflict("file", "contradicts `name`: keep one of the two")),

@@ -87,7 +87,8 @@ fn refuse_what_is_missing(section: &Section<'_>) -> Result<(), InputError> {
         if let Some(size) = section.count(key, MOST)?
             && size != 1
         {
-            let message = format!("found {size}; this version plays data and pipeline parallelism, allowed: 1");
+            let message =
+                format!("found {size}; this version plays data and pipeline parallelism, allowed: 1");
             return Err(section.conflict(key, message));
         }
     }
@@ -110,7 +111,12 @@ fn refuse_what_is_missing(section: &Section<'_>) -> Result<(), InputError> {
             });
         }
         if value.value != Value::Text("none".to_owned()) {
-            return Err(wrong(&value.origin, &place, &value.value, "\"none\" (this version plays no offload)"));
+            return Err(wrong(
+                &value.origin,
+                &place,
+                &value.value,
+                "\"none\" (this version plays no offload)",
+            ));
         }
     }
     Ok(())
@@ -152,7 +158,8 @@ fn read_path(node: &Node, cluster: &VehicleCluster, model: &Model) -> Result<Pat
     let Value::Table(table) = &node.value else {
         return Err(wrong(&node.origin, "parallelism.placement", &node.value, "a table"));
     };
-    if let Some((key, value)) = table.iter().find(|(key, _)| !["path", "assignment"].contains(&key.as_str())) {
+    if let Some((key, value)) = table.iter().find(|(key, _)| !["path", "assignment"].contains(&key.as_str()))
+    {
         return Err(InputError::UnknownKey {
             origin: value.origin.clone(),
             key: format!("parallelism.placement.{key}"),
@@ -176,7 +183,12 @@ fn read_path(node: &Node, cluster: &VehicleCluster, model: &Model) -> Result<Pat
     let assignment = entry("assignment")?;
     let Value::Table(parts) = &assignment.value else {
         let allowed = "a table from vehicles to lists of partitions";
-        return Err(wrong(&assignment.origin, "parallelism.placement.assignment", &assignment.value, allowed));
+        return Err(wrong(
+            &assignment.origin,
+            "parallelism.placement.assignment",
+            &assignment.value,
+            allowed,
+        ));
     };
     let mut of_vehicle = vec![Vec::new(); vehicles.len()];
     for (id, list_node) in parts {

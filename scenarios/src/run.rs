@@ -4,9 +4,7 @@ use indexmap::IndexMap;
 use steptime_clusters::{Basis, Cluster};
 use steptime_core::{NoObserver, Outcome, RankOutcome, Recorder, SimTime, simulate};
 use steptime_models::{Model, Sample};
-use steptime_plans::{
-    Execution, Lowered, Plan, PlanError, PlayedRank, Task, Workload, classes, lower,
-};
+use steptime_plans::{Execution, Lowered, Plan, PlanError, PlayedRank, Task, Workload, classes, lower};
 
 use crate::error::InputError;
 use crate::report::{
@@ -78,8 +76,7 @@ impl GpuRun<'_> {
                     capacity_bytes: self.cluster.gpu.memory.0,
                 })
                 .collect();
-            let timeline =
-                timeline::build(&self.scenario.name, &lowered.world, &outcome, &recorder, &places);
+            let timeline = timeline::build(&self.scenario.name, &lowered.world, &outcome, &recorder, &places);
             (outcome, Some(timeline))
         } else {
             (simulate(&lowered.world, &mut NoObserver)?, None)
@@ -171,7 +168,11 @@ impl GpuRun<'_> {
                 stage: number as u64,
                 device: self.cluster.gpu.name.clone(),
                 ranks: (first..first + self.plan.data).collect(),
-                layers: facts.layers.clone().map(|layer| self.scenario.model.layers[layer].name.clone()).collect(),
+                layers: facts
+                    .layers
+                    .clone()
+                    .map(|layer| self.scenario.model.layers[layer].name.clone())
+                    .collect(),
                 parameters: facts.parameters,
                 peak_allocated_bytes: peak,
                 peak_reserved_bytes: peak.next_multiple_of(SEGMENT),
@@ -206,7 +207,10 @@ impl GpuRun<'_> {
             entry(
                 "kernel prices",
                 kernels,
-                format!("roofline of {} with achievable fractions of its catalogue entry", self.cluster.gpu.name),
+                format!(
+                    "roofline of {} with achievable fractions of its catalogue entry",
+                    self.cluster.gpu.name
+                ),
                 "not calibrated: see docs/limits.md",
             ),
             entry(
@@ -230,7 +234,8 @@ impl GpuRun<'_> {
             entry(
                 "reserved memory",
                 "assumption",
-                "live bytes rounded up to a whole 2 MiB segment; the caching allocator is not replayed".to_owned(),
+                "live bytes rounded up to a whole 2 MiB segment; the caching allocator is not replayed"
+                    .to_owned(),
                 "fragmentation is underestimated",
             ),
         ];
@@ -302,7 +307,9 @@ impl Times {
         Self {
             compute,
             optimizer: both(classes::OPTIMIZER),
-            communication: both(classes::COLLECTIVE) + both(classes::COLLECTIVE_WAIT) + both(classes::TRANSFER),
+            communication: both(classes::COLLECTIVE)
+                + both(classes::COLLECTIVE_WAIT)
+                + both(classes::TRANSFER),
             bubble: both(classes::TRANSFER_WAIT),
             host: both(classes::HOST),
             input: both(classes::INPUT),

@@ -128,7 +128,12 @@ impl<'a> Section<'a> {
     }
 
     /// A number above `above` and up to `most`.
-    pub(crate) fn fraction(&self, key: &'static str, above: f64, most: f64) -> Result<Option<f64>, InputError> {
+    pub(crate) fn fraction(
+        &self,
+        key: &'static str,
+        above: f64,
+        most: f64,
+    ) -> Result<Option<f64>, InputError> {
         let Some(node) = self.node(key)? else { return Ok(None) };
         let value = match node.value {
             Value::Float(value) => value,
@@ -150,9 +155,8 @@ impl<'a> Section<'a> {
             return Err(wrong(&node.origin, &self.full(key), &node.value, "a list of whole numbers"));
         };
         let read = |item: &Node| {
-            whole(item, 0, 1 << 32).ok_or_else(|| {
-                wrong(&item.origin, &self.full(key), &item.value, "a list of whole numbers")
-            })
+            whole(item, 0, 1 << 32)
+                .ok_or_else(|| wrong(&item.origin, &self.full(key), &item.value, "a list of whole numbers"))
         };
         items.iter().map(read).collect::<Result<Vec<_>, _>>().map(Some)
     }
@@ -193,7 +197,8 @@ impl<'a> Section<'a> {
         let Some(table) = self.table else { return Ok(()) };
         let asked = self.asked.borrow();
         for (key, node) in table {
-            let own = self.aliases.iter().find(|(alias, _)| alias == key).map_or(key.as_str(), |(_, own)| own);
+            let own =
+                self.aliases.iter().find(|(alias, _)| alias == key).map_or(key.as_str(), |(_, own)| own);
             if !asked.contains(&own) {
                 return Err(InputError::UnknownKey {
                     origin: node.origin.clone(),

@@ -40,7 +40,13 @@ pub(crate) fn build(
     }
 }
 
-fn rank(world: &World, index: usize, place: &Place, spans: &[&Span], memory: &[&MemoryRecord]) -> TimelineRank {
+fn rank(
+    world: &World,
+    index: usize,
+    place: &Place,
+    spans: &[&Span],
+    memory: &[&MemoryRecord],
+) -> TimelineRank {
     let program = &world.programs()[world.ranks()[index].program as usize];
     let mut streams: Vec<String> = program.streams().to_vec();
     let host = streams.len() as u32;

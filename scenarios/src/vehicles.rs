@@ -5,8 +5,8 @@ use steptime_clusters::VehicleCluster;
 use steptime_core::{Outcome, Recorder, simulate};
 use steptime_models::ComponentGraph;
 use steptime_plans::{
-    FormulaParameters, GREEDY_ORDER_LIMIT, GreedyOutcome, PathPlan, PathPlanError, PathReplay, PlanError, PlayedRank,
-    ReplayClasses, ReplayOptions, Schedule, greedy_baseline, lower_path,
+    FormulaParameters, GREEDY_ORDER_LIMIT, GreedyOutcome, PathPlan, PathPlanError, PathReplay, PlanError,
+    PlayedRank, ReplayClasses, ReplayOptions, Schedule, greedy_baseline, lower_path,
 };
 
 use crate::parallelism::Placement;
@@ -49,17 +49,19 @@ impl VehicleRun<'_> {
     /// The plan, or why no placement fits into memory.
     fn place(&self) -> Result<Result<PathPlan, Infeasible>, PlanError> {
         match self.placement {
-            Placement::Greedy => match greedy_baseline(self.graph, self.cluster, self.formula, GREEDY_ORDER_LIMIT)? {
-                GreedyOutcome::Feasible(plan, _) => Ok(Ok(plan)),
-                GreedyOutcome::Infeasible(why) => Ok(Err(Infeasible {
-                    partition: why.partition,
-                    required_bytes: why.required_bytes.round() as u64,
-                    device: why.vehicle,
-                    available_bytes: why.available_bytes.max(0.0).round() as u64,
-                    short_by_bytes: why.short_by_bytes.round() as u64,
-                    reason: why.reason,
-                })),
-            },
+            Placement::Greedy => {
+                match greedy_baseline(self.graph, self.cluster, self.formula, GREEDY_ORDER_LIMIT)? {
+                    GreedyOutcome::Feasible(plan, _) => Ok(Ok(plan)),
+                    GreedyOutcome::Infeasible(why) => Ok(Err(Infeasible {
+                        partition: why.partition,
+                        required_bytes: why.required_bytes.round() as u64,
+                        device: why.vehicle,
+                        available_bytes: why.available_bytes.max(0.0).round() as u64,
+                        short_by_bytes: why.short_by_bytes.round() as u64,
+                        reason: why.reason,
+                    })),
+                }
+            }
             Placement::Given(plan) => match plan.validate(self.graph, self.cluster) {
                 Ok(()) => Ok(Ok(plan.clone())),
                 Err(error) => {
@@ -152,8 +154,7 @@ impl VehicleRun<'_> {
     }
 
     fn stages(&self, plan: &PathPlan, path: &PathReplay, outcome: &Outcome) -> Vec<Stage> {
-        let schedule =
-            Schedule::named(self.replay.schedule, path.vehicles.len(), self.replay.micro_batches);
+        let schedule = Schedule::named(self.replay.schedule, path.vehicles.len(), self.replay.micro_batches);
         let stage = |(stage, &vehicle): (usize, &usize)| {
             let (busy_fraction, bubble_fraction, communication_fraction) =
                 rank_shares(&[&outcome.ranks[stage]], outcome.end);

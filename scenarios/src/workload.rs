@@ -62,7 +62,9 @@ pub(crate) fn read(
     let implementation = section.choice("optimizer_implementation", &implementations)?.unwrap_or(usual);
     let attentions = [("eager", AttentionKind::Eager), ("flash", AttentionKind::Flash)];
     let attention = section.choice("attention", &attentions)?.unwrap_or(AttentionKind::Flash);
-    if attention == AttentionKind::Flash && precision.storage().bytes() == 4 && section.node("attention")?.is_some()
+    if attention == AttentionKind::Flash
+        && precision.storage().bytes() == 4
+        && section.node("attention")?.is_some()
     {
         return Err(section.conflict(
             "attention",

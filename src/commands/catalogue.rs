@@ -152,7 +152,10 @@ fn cluster_list(entries: &[ClusterEntry], gpus: &[Gpu]) -> String {
 }
 
 fn fact_text<'a>(facts: impl IntoIterator<Item = &'a Fact>) -> String {
-    facts.into_iter().map(|fact| format!("  {} = {}\n      {}\n", fact.what, fact.value, fact.source)).collect()
+    facts
+        .into_iter()
+        .map(|fact| format!("  {} = {}\n      {}\n", fact.what, fact.value, fact.source))
+        .collect()
 }
 
 fn gpu_text(gpu: &Gpu) -> String {
@@ -197,7 +200,8 @@ fn vehicles_text(cluster: &VehicleCluster) -> String {
 }
 
 fn facts_json<'a>(facts: impl IntoIterator<Item = &'a Fact>) -> Vec<serde_json::Value> {
-    let one = |fact: &Fact| serde_json::json!({ "what": fact.what, "value": fact.value, "source": fact.source });
+    let one =
+        |fact: &Fact| serde_json::json!({ "what": fact.what, "value": fact.value, "source": fact.source });
     facts.into_iter().map(one).collect()
 }
 

@@ -59,8 +59,10 @@ pub(crate) fn comparison_figures(reports: &[Report], width: Width) -> Result<Vec
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     let text = output::read(path)?;
-    serde_json::from_str(&text)
-        .map_err(|error| Failure::File { path: path.to_owned(), message: format!("not a saved result: {error}") })
+    serde_json::from_str(&text).map_err(|error| Failure::File {
+        path: path.to_owned(),
+        message: format!("not a saved result: {error}"),
+    })
 }
 
 /// Writes every figure in every format.

@@ -1,6 +1,6 @@
 //! `steptime run`.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -36,7 +36,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Answer, Failure> {
     } else {
         print!("{}", present::reports(&reports));
     }
-    if !arguments.quiet {
+    // Timings differ from run to run: they are for a person at a terminal.
+    if !arguments.quiet && std::io::stderr().is_terminal() {
         let count = results.len();
         let noun = if count == 1 { "scenario" } else { "scenarios" };
         eprintln!("{count} {noun} in {:.1} ms", played.as_secs_f64() * 1e3);
@@ -105,8 +106,7 @@ fn write_one(folder: &Path, result: &RunResult, formats: &[Format]) -> Result<()
     if let Some(timeline) = &result.timeline {
         output::write_json(&folder.join("timeline.json"), timeline)?;
     }
-    let figures =
-        super::plot::run_figures(&result.report, result.timeline.as_ref(), Width::TwoColumn)?;
+    let figures = super::plot::run_figures(&result.report, result.timeline.as_ref(), Width::TwoColumn)?;
     super::plot::write_figures(&folder.join("figures"), &figures, formats)
 }
 

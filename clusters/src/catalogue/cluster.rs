@@ -8,15 +8,7 @@ use super::{gpu, gpu_from_catalogue};
 use crate::cluster::{BusBandwidth, Cluster, Fabric, FabricKind, Host, LaunchCost, Network, NetworkKind};
 
 /// Keys of a cluster file.
-pub(super) const KEYS: [&str; 7] = [
-    "name",
-    "gpu",
-    "gpus_per_node",
-    "nodes",
-    "fabric",
-    "network",
-    "host",
-];
+pub(super) const KEYS: [&str; 7] = ["name", "gpu", "gpus_per_node", "nodes", "fabric", "network", "host"];
 
 pub(super) fn read(root: &Section<'_>) -> Result<Cluster, CatalogueError> {
     let mut counts = Vec::new();
@@ -36,10 +28,7 @@ pub(super) fn read(root: &Section<'_>) -> Result<Cluster, CatalogueError> {
         host: host(root)?,
     };
     if cluster.nodes > 1 && cluster.network.is_none() {
-        let problem = format!(
-            "`nodes` is {}, but the file has no [network] between nodes",
-            cluster.nodes
-        );
+        let problem = format!("`nodes` is {}, but the file has no [network] between nodes", cluster.nodes);
         return Err(root.error_at("nodes", problem));
     }
     Ok(cluster)
@@ -47,26 +36,10 @@ pub(super) fn read(root: &Section<'_>) -> Result<Cluster, CatalogueError> {
 
 fn fabric(root: &Section<'_>) -> Result<Fabric, CatalogueError> {
     let mut facts = Vec::new();
-    let keys = [
-        "kind",
-        "bandwidth",
-        "latency",
-        "launch",
-        "shared_bandwidth",
-        "bus_bandwidth",
-    ];
+    let keys = ["kind", "bandwidth", "latency", "launch", "shared_bandwidth", "bus_bandwidth"];
     let section = root.section("fabric", &keys)?;
-    let bandwidth = section
-        .quantity("bandwidth", Dimension::BytesPerSecond, &mut facts)?
-        .value;
-    let names = [
-        "all_reduce",
-        "all_gather",
-        "reduce_scatter",
-        "broadcast",
-        "all_to_all",
-        "point_to_point",
-    ];
+    let bandwidth = section.quantity("bandwidth", Dimension::BytesPerSecond, &mut facts)?.value;
+    let names = ["all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all", "point_to_point"];
     let bus = section.section("bus_bandwidth", &names)?;
     let mut reached = |key: &str| {
         let value = bus.quantity(key, Dimension::BytesPerSecond, &mut facts)?.value;
@@ -86,11 +59,7 @@ fn fabric(root: &Section<'_>) -> Result<Fabric, CatalogueError> {
         point_to_point: reached("point_to_point")?,
     };
     let shared_bandwidth = if section.has("shared_bandwidth") {
-        Some(
-            section
-                .quantity("shared_bandwidth", Dimension::BytesPerSecond, &mut facts)?
-                .value,
-        )
+        Some(section.quantity("shared_bandwidth", Dimension::BytesPerSecond, &mut facts)?.value)
     } else {
         None
     };
@@ -111,12 +80,8 @@ fn network(root: &Section<'_>) -> Result<Option<Network>, CatalogueError> {
         return Ok(None);
     };
     let mut facts = Vec::new();
-    let bandwidth = section
-        .quantity("bandwidth", Dimension::BytesPerSecond, &mut facts)?
-        .value;
-    let gpu_bandwidth = section
-        .quantity("gpu_bandwidth", Dimension::BytesPerSecond, &mut facts)?
-        .value;
+    let bandwidth = section.quantity("bandwidth", Dimension::BytesPerSecond, &mut facts)?.value;
+    let gpu_bandwidth = section.quantity("gpu_bandwidth", Dimension::BytesPerSecond, &mut facts)?.value;
     if gpu_bandwidth > bandwidth {
         let problem = "`network.gpu_bandwidth` is more than `network.bandwidth`, the whole node's".to_owned();
         return Err(section.error_at("gpu_bandwidth", problem));
@@ -157,9 +122,7 @@ fn host(root: &Section<'_>) -> Result<Host, CatalogueError> {
         launch,
         sync_latency_s,
         launch_queue: section.count("launch_queue", &mut facts)?,
-        pinned_bandwidth: section
-            .quantity("pinned_bandwidth", Dimension::BytesPerSecond, &mut facts)?
-            .value,
+        pinned_bandwidth: section.quantity("pinned_bandwidth", Dimension::BytesPerSecond, &mut facts)?.value,
         pageable_bandwidth: section
             .quantity("pageable_bandwidth", Dimension::BytesPerSecond, &mut facts)?
             .value,

@@ -33,13 +33,9 @@ pub(super) fn read(root: &Section<'_>) -> Result<Gpu, CatalogueError> {
         sms: root.count("streaming_multiprocessors", &mut facts)?,
         clock_hz: root.quantity("clock", Dimension::Hertz, &mut facts)?.value,
         memory: root.bytes("memory", &mut facts)?,
-        memory_bandwidth: root
-            .quantity("memory_bandwidth", Dimension::BytesPerSecond, &mut facts)?
-            .value,
+        memory_bandwidth: root.quantity("memory_bandwidth", Dimension::BytesPerSecond, &mut facts)?.value,
         l2: root.bytes("l2", &mut facts)?,
-        kernel_latency_s: root
-            .quantity("kernel_latency", Dimension::Seconds, &mut facts)?
-            .value,
+        kernel_latency_s: root.quantity("kernel_latency", Dimension::Seconds, &mut facts)?.value,
         context: root.bytes("context", &mut facts)?,
         arithmetic: arithmetic(root, &mut facts)?,
         achievable: achievable(root, &mut facts)?,
@@ -52,39 +48,24 @@ fn arithmetic(root: &Section<'_>, facts: &mut Vec<Fact>) -> Result<Vec<Arithmeti
     let peak = root.section("peak", &FORMATS.map(|(name, _)| name))?;
     let formats: Vec<_> = FORMATS.into_iter().filter(|&(name, _)| peak.has(name)).collect();
     if formats.is_empty() {
-        return Err(root.error_at(
-            "peak",
-            "[peak] lists no format; the GPU needs at least fp32".to_owned(),
-        ));
+        return Err(root.error_at("peak", "[peak] lists no format; the GPU needs at least fp32".to_owned()));
     }
     let names: Vec<_> = formats.iter().map(|&(name, _)| name).collect();
     let gemm = root.section("achievable", &ACHIEVABLE)?.section("gemm", &names)?;
     let mut arithmetic = Vec::new();
     for (name, dtype) in formats {
         let peak = peak.quantity(name, Dimension::FlopsPerSecond, facts)?;
-        arithmetic.push(Arithmetic {
-            dtype,
-            peak,
-            gemm: gemm.fraction(name, facts)?,
-        });
+        arithmetic.push(Arithmetic { dtype, peak, gemm: gemm.fraction(name, facts)? });
     }
     Ok(arithmetic)
 }
 
-const ACHIEVABLE: [&str; 5] = [
-    "gemm",
-    "attention_forward",
-    "attention_backward",
-    "convolution",
-    "memory",
-];
+const ACHIEVABLE: [&str; 5] = ["gemm", "attention_forward", "attention_backward", "convolution", "memory"];
 
 fn achievable(root: &Section<'_>, facts: &mut Vec<Fact>) -> Result<Achievable, CatalogueError> {
     let section = root.section("achievable", &ACHIEVABLE)?;
-    let memory = section.section(
-        "memory",
-        &["elementwise", "norm", "softmax", "reduction", "indexing", "fill"],
-    )?;
+    let memory =
+        section.section("memory", &["elementwise", "norm", "softmax", "reduction", "indexing", "fill"])?;
     Ok(Achievable {
         attention_forward: section.fraction("attention_forward", facts)?,
         attention_backward: section.fraction("attention_backward", facts)?,

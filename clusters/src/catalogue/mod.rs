@@ -45,15 +45,8 @@ impl ClusterEntry {
 /// # Errors
 /// [`CatalogueError::UnknownName`] with the nearest name.
 pub fn cluster_from_catalogue(name: &str) -> Result<ClusterEntry, CatalogueError> {
-    let name = VEHICLE_ALIASES
-        .iter()
-        .find(|(alias, _)| *alias == name)
-        .map_or(name, |&(_, entry)| entry);
-    let text = CLUSTERS
-        .iter()
-        .chain(&VEHICLES)
-        .find(|(entry, _)| *entry == name)
-        .map(|&(_, text)| text);
+    let name = VEHICLE_ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |&(_, entry)| entry);
+    let text = CLUSTERS.iter().chain(&VEHICLES).find(|(entry, _)| *entry == name).map(|&(_, text)| text);
     cluster_from_toml(text.ok_or_else(|| unknown("cluster", name, &cluster_names()))?)
 }
 
@@ -80,10 +73,7 @@ pub fn cluster_from_toml(text: &str) -> Result<ClusterEntry, CatalogueError> {
 /// # Errors
 /// [`CatalogueError::UnknownName`] with the nearest name.
 pub fn gpu_from_catalogue(name: &str) -> Result<Gpu, CatalogueError> {
-    let text = GPUS
-        .iter()
-        .find(|(entry, _)| *entry == name)
-        .map(|&(_, text)| text);
+    let text = GPUS.iter().find(|(entry, _)| *entry == name).map(|&(_, text)| text);
     gpu_from_toml(text.ok_or_else(|| unknown("GPU", name, &gpu_names()))?)
 }
 

@@ -21,11 +21,8 @@ pub(super) struct Section<'a> {
 
 /// Keys that every table may have besides its own.
 const COMMON: [&str; 2] = ["source", "basis"];
-const BASES: [(&str, Basis); 3] = [
-    ("measured", Basis::Measured),
-    ("fitted", Basis::Fitted),
-    ("data-sheet", Basis::DataSheet),
-];
+const BASES: [(&str, Basis); 3] =
+    [("measured", Basis::Measured), ("fitted", Basis::Fitted), ("data-sheet", Basis::DataSheet)];
 
 /// One value with its place and provenance.
 struct Entry<'a> {
@@ -42,12 +39,7 @@ struct Entry<'a> {
 pub(super) fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, CatalogueError> {
     DeTable::parse(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);
-        invalid(
-            text,
-            start,
-            String::new(),
-            format!("not TOML: {}", error.message()),
-        )
+        invalid(text, start, String::new(), format!("not TOML: {}", error.message()))
     })
 }
 
@@ -58,14 +50,7 @@ impl<'a> Section<'a> {
         document: &'a Spanned<DeTable<'a>>,
         keys: &[&str],
     ) -> Result<Self, CatalogueError> {
-        Self::new(
-            text,
-            String::new(),
-            document.get_ref(),
-            document.span(),
-            keys,
-            (None, Basis::DataSheet),
-        )
+        Self::new(text, String::new(), document.get_ref(), document.span(), keys, (None, Basis::DataSheet))
     }
 
     fn new(
@@ -76,14 +61,7 @@ impl<'a> Section<'a> {
         keys: &[&str],
         (source, basis): (Option<&'a str>, Basis),
     ) -> Result<Self, CatalogueError> {
-        let mut section = Self {
-            text,
-            path,
-            table,
-            span,
-            source,
-            basis,
-        };
+        let mut section = Self { text, path, table, span, source, basis };
         section.check_keys(keys)?;
         section.source = section.source_in(table, &section.path)?.or(source);
         section.basis = section.basis_in(table, &section.path)?.unwrap_or(basis);
@@ -93,20 +71,13 @@ impl<'a> Section<'a> {
     /// The first key in the file that is not allowed is an error.
     fn check_keys(&self, keys: &[&str]) -> Result<(), CatalogueError> {
         let allowed = || keys.iter().chain(&COMMON).copied();
-        let unknown = self
-            .table
-            .keys()
-            .filter(|key| !allowed().any(|name| name == key.get_ref()));
+        let unknown = self.table.keys().filter(|key| !allowed().any(|name| name == key.get_ref()));
         let Some(first) = unknown.min_by_key(|key| key.span().start) else {
             return Ok(());
         };
         let hint = nearest_hint(nearest(first.get_ref(), allowed()));
         let key = self.key(first.get_ref());
-        let place = if self.path.is_empty() {
-            String::new()
-        } else {
-            format!(" in [{}]", self.path)
-        };
+        let place = if self.path.is_empty() { String::new() } else { format!(" in [{}]", self.path) };
         let problem = format!(
             "unknown key `{}`{place}{hint}; allowed: {}",
             first.get_ref(),
@@ -134,15 +105,7 @@ impl<'a> Section<'a> {
             let problem = format!("`{path}`: found {found}, expected a table [{path}]");
             return Err(self.error(&value.span(), path, problem));
         };
-        Self::new(
-            self.text,
-            path,
-            table,
-            value.span(),
-            keys,
-            (None, Basis::DataSheet),
-        )
-        .map(Some)
+        Self::new(self.text, path, table, value.span(), keys, (None, Basis::DataSheet)).map(Some)
     }
 
     /// The elements of an array of tables; each may rely on this table's source.
@@ -161,14 +124,7 @@ impl<'a> Section<'a> {
         let read = |(index, item): (usize, &'a Spanned<DeValue<'a>>)| match item.get_ref() {
             DeValue::Table(table) => {
                 let path = format!("{path}[{index}]");
-                Self::new(
-                    self.text,
-                    path,
-                    table,
-                    item.span(),
-                    keys,
-                    (self.source, self.basis),
-                )
+                Self::new(self.text, path, table, item.span(), keys, (self.source, self.basis))
             }
             other => Err(wrong(&item.span(), other)),
         };
@@ -205,18 +161,14 @@ impl<'a> Section<'a> {
     /// One of a list of words.
     pub(super) fn choice<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<T, CatalogueError> {
         let word = self.name(key)?;
-        words
-            .iter()
-            .find(|(name, _)| *name == word)
-            .map(|&(_, value)| value)
-            .ok_or_else(|| {
-                let names = words.iter().map(|&(name, _)| name);
-                let hint = nearest_hint(nearest(word, names.clone()));
-                let allowed = names.collect::<Vec<_>>().join(", ");
-                let path = self.key(key);
-                let problem = format!("`{path}`: unknown `{word}`{hint}; allowed: {allowed}");
-                self.error_at(key, problem)
-            })
+        words.iter().find(|(name, _)| *name == word).map(|&(_, value)| value).ok_or_else(|| {
+            let names = words.iter().map(|&(name, _)| name);
+            let hint = nearest_hint(nearest(word, names.clone()));
+            let allowed = names.collect::<Vec<_>>().join(", ");
+            let path = self.key(key);
+            let problem = format!("`{path}`: unknown `{word}`{hint}; allowed: {allowed}");
+            self.error_at(key, problem)
+        })
     }
 
     /// A positive amount with its unit, in SI units.
@@ -260,12 +212,9 @@ impl<'a> Section<'a> {
             Some(value) if value > 0.0 && value <= 1.0 => {
                 self.record(key, &entry, value, format!("{value}"), facts)
             }
-            _ => Err(self.expected(
-                key,
-                &entry.span,
-                entry.value,
-                "a number above 0 and at most 1, e.g. 0.75",
-            )),
+            _ => {
+                Err(self.expected(key, &entry.span, entry.value, "a number above 0 and at most 1, e.g. 0.75"))
+            }
         }
     }
 
@@ -291,11 +240,7 @@ impl<'a> Section<'a> {
 
     /// Path of a key below this table.
     pub(super) fn key(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     fn error(&self, span: &Range<usize>, key: String, problem: String) -> CatalogueError {
@@ -316,16 +261,8 @@ impl<'a> Section<'a> {
 
     fn required(&self, key: &str) -> Result<&'a Spanned<DeValue<'a>>, CatalogueError> {
         lookup(self.table, key).ok_or_else(|| {
-            let place = if self.path.is_empty() {
-                "the file".to_owned()
-            } else {
-                format!("[{}]", self.path)
-            };
-            self.error(
-                &self.span,
-                self.key(key),
-                format!("`{key}` is missing in {place}"),
-            )
+            let place = if self.path.is_empty() { "the file".to_owned() } else { format!("[{}]", self.path) };
+            self.error(&self.span, self.key(key), format!("`{key}` is missing in {place}"))
         })
     }
 
@@ -334,29 +271,13 @@ impl<'a> Section<'a> {
         let value = self.required(key)?;
         let DeValue::Table(table) = value.get_ref() else {
             let (source, basis) = (self.source, self.basis);
-            return Ok(Entry {
-                value: value.get_ref(),
-                span: value.span(),
-                source,
-                basis,
-            });
+            return Ok(Entry { value: value.get_ref(), span: value.span(), source, basis });
         };
-        let inner = Self::new(
-            self.text,
-            self.key(key),
-            table,
-            value.span(),
-            &["value"],
-            (self.source, self.basis),
-        )?;
+        let inner =
+            Self::new(self.text, self.key(key), table, value.span(), &["value"], (self.source, self.basis))?;
         let value = inner.required("value")?;
         let (source, basis) = (inner.source, inner.basis);
-        Ok(Entry {
-            value: value.get_ref(),
-            span: value.span(),
-            source,
-            basis,
-        })
+        Ok(Entry { value: value.get_ref(), span: value.span(), source, basis })
     }
 
     fn record(
@@ -369,11 +290,7 @@ impl<'a> Section<'a> {
     ) -> Result<Constant, CatalogueError> {
         let path = self.key(key);
         let Some(source) = entry.source else {
-            let place = if self.path.is_empty() {
-                "its file".to_owned()
-            } else {
-                format!("[{}]", self.path)
-            };
+            let place = if self.path.is_empty() { "its file".to_owned() } else { format!("[{}]", self.path) };
             let problem = format!(
                 "`{path}` has no source; write `source = \"...\"` in {place}, \
                  or `{key} = {{ value = ..., source = \"...\" }}`"
@@ -381,17 +298,8 @@ impl<'a> Section<'a> {
             return Err(self.error(&entry.span, path, problem));
         };
         let fact = FactId(facts.len());
-        facts.push(Fact {
-            what: path,
-            value: written,
-            source: source.to_owned(),
-            basis: entry.basis,
-        });
-        Ok(Constant {
-            value,
-            fact,
-            basis: entry.basis,
-        })
+        facts.push(Fact { what: path, value: written, source: source.to_owned(), basis: entry.basis });
+        Ok(Constant { value, fact, basis: entry.basis })
     }
 
     fn source_in(&self, table: &'a DeTable<'a>, path: &str) -> Result<Option<&'a str>, CatalogueError> {
@@ -401,15 +309,9 @@ impl<'a> Section<'a> {
         match value.get_ref() {
             DeValue::String(text) if !text.trim().is_empty() => Ok(Some(text)),
             other => {
-                let key = if path.is_empty() {
-                    "source".to_owned()
-                } else {
-                    format!("{path}.source")
-                };
-                let problem = format!(
-                    "`{key}`: found {}, expected where the values come from",
-                    describe(other)
-                );
+                let key = if path.is_empty() { "source".to_owned() } else { format!("{path}.source") };
+                let problem =
+                    format!("`{key}`: found {}, expected where the values come from", describe(other));
                 Err(self.error(&value.span(), key, problem))
             }
         }
@@ -424,11 +326,7 @@ impl<'a> Section<'a> {
             _ => None,
         };
         found.map(|&(_, basis)| Some(basis)).ok_or_else(|| {
-            let key = if path.is_empty() {
-                "basis".to_owned()
-            } else {
-                format!("{path}.basis")
-            };
+            let key = if path.is_empty() { "basis".to_owned() } else { format!("{path}.basis") };
             let found = describe(value.get_ref());
             let problem = format!("`{key}`: found {found}, allowed: measured, fitted, data-sheet");
             self.error(&value.span(), key, problem)
@@ -437,10 +335,7 @@ impl<'a> Section<'a> {
 }
 
 fn lookup<'a>(table: &'a DeTable<'a>, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
-    table
-        .iter()
-        .find(|(name, _)| name.get_ref() == key)
-        .map(|(_, value)| value)
+    table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
 }
 
 fn describe(value: &DeValue<'_>) -> String {

@@ -37,16 +37,8 @@ fn every_gpu_loads_with_a_source_for_every_constant() {
         // 7 constants, 6 shares of the memory bandwidth, 3 others, 2 for each format.
         assert_eq!(gpu.facts.len(), 16 + 2 * gpu.arithmetic.len(), "{name}");
         let fp32 = gpu.peak(Dtype::Fp32).unwrap();
-        assert!(
-            gpu.arithmetic
-                .iter()
-                .all(|arithmetic| arithmetic.peak.value >= fp32),
-            "{name}"
-        );
-        assert!(
-            gpu.memory > Bytes(20 << 30) && gpu.context < Bytes(1 << 30),
-            "{name}"
-        );
+        assert!(gpu.arithmetic.iter().all(|arithmetic| arithmetic.peak.value >= fp32), "{name}");
+        assert!(gpu.memory > Bytes(20 << 30) && gpu.context < Bytes(1 << 30), "{name}");
     }
 }
 
@@ -56,17 +48,10 @@ fn every_gpu_loads_with_a_source_for_every_constant() {
 fn fp32_peaks_agree_with_multiprocessors_and_clock() {
     for name in gpu_names() {
         let gpu = gpu_from_catalogue(name).unwrap();
-        let lanes = if name.starts_with("a100") || name.starts_with("quadro") {
-            64.0
-        } else {
-            128.0
-        };
+        let lanes = if name.starts_with("a100") || name.starts_with("quadro") { 64.0 } else { 128.0 };
         let computed = 2.0 * lanes * f64::from(gpu.sms) * gpu.clock_hz;
         let peak = gpu.peak(Dtype::Fp32).unwrap();
-        assert!(
-            (peak / computed - 1.0).abs() < 0.09,
-            "{name}: {peak} against {computed}"
-        );
+        assert!((peak / computed - 1.0).abs() < 0.09, "{name}: {peak} against {computed}");
     }
 }
 
@@ -104,26 +89,10 @@ fn constants_arrive_in_si_units_with_their_provenance() {
     assert!((cluster.fabric.latency_s - 0.8e-6).abs() < 1e-18);
     assert!((cluster.network.as_ref().unwrap().node_bandwidth() - 376e9).abs() < 1.0);
     assert_eq!(cluster.host.launch_queue, 1024);
-    let peak = cluster
-        .gpu
-        .facts
-        .iter()
-        .find(|fact| fact.what == "peak.bf16")
-        .unwrap();
-    assert_eq!(
-        (peak.value.as_str(), peak.basis),
-        ("989.4 TFLOP/s", Basis::DataSheet)
-    );
-    let memory = cluster
-        .gpu
-        .facts
-        .iter()
-        .find(|fact| fact.what == "memory")
-        .unwrap();
-    assert_eq!(
-        (memory.value.as_str(), memory.basis),
-        ("79.10 GiB", Basis::Measured)
-    );
+    let peak = cluster.gpu.facts.iter().find(|fact| fact.what == "peak.bf16").unwrap();
+    assert_eq!((peak.value.as_str(), peak.basis), ("989.4 TFLOP/s", Basis::DataSheet));
+    let memory = cluster.gpu.facts.iter().find(|fact| fact.what == "memory").unwrap();
+    assert_eq!((memory.value.as_str(), memory.basis), ("79.10 GiB", Basis::Measured));
 }
 
 #[test]
@@ -148,9 +117,7 @@ fn a_cluster_file_may_describe_its_own_gpu() {
     let gpu = gpu.replace("\n[", "\n[gpu.").replace("\"a40\"", "\"my-a40\"");
     let base = CLUSTERS.iter().find(|(name, _)| *name == "a40-pcie-4").unwrap().1;
     let text = format!("{}\n[gpu]\n{gpu}", base.replace("gpu = \"a40\"\n", ""));
-    let ClusterEntry::Nodes(cluster) = cluster_from_toml(&text).unwrap() else {
-        panic!("vehicles")
-    };
+    let ClusterEntry::Nodes(cluster) = cluster_from_toml(&text).unwrap() else { panic!("vehicles") };
     assert_eq!(cluster.gpu.name, "my-a40");
     assert_eq!(cluster.gpu.peak(Dtype::Fp32), Some(37.4e12));
 }
@@ -171,10 +138,7 @@ fn vehicles_equal_the_published_files() {
         let path = folder.join(format!("clusterwith{count}member.xml"));
         let Ok(xml) = std::fs::read_to_string(&path) else {
             assert!(std::env::var_os("CI").is_none(), "{} is missing", path.display());
-            eprintln!(
-                "SKIPPED: {} is missing, the vehicles were not compared",
-                path.display()
-            );
+            eprintln!("SKIPPED: {} is missing, the vehicles were not compared", path.display());
             return;
         };
         let cluster = vehicles(&format!("vehicles-{count}"));
@@ -194,12 +158,7 @@ fn vehicles_equal_the_published_files() {
                 ("comm_capability", vehicle.communication),
             ] {
                 let expected: f64 = attribute(element, name).parse().unwrap();
-                assert_eq!(
-                    value.to_bits(),
-                    expected.to_bits(),
-                    "{count} {} {name}",
-                    vehicle.id
-                );
+                assert_eq!(value.to_bits(), expected.to_bits(), "{count} {} {name}", vehicle.id);
             }
         }
         let order: Vec<_> = elements("dependency")
@@ -226,12 +185,7 @@ fn unknown_names_are_answered_with_the_nearest() {
         "unknown cluster `dgxh100`; did you mean `dgx-h100`?; known: rtx8000-pcie-4, a5000-pcie-2, a40-pcie-4, \
          dgx-a100-40gb, dgx-a100-80gb, dgx-h100, h100-efa, vehicles-3, vehicles-5, vehicles-7, vehicles-9"
     );
-    assert!(
-        gpu_from_catalogue("h100")
-            .unwrap_err()
-            .to_string()
-            .contains("did you mean `h100-80gb-sxm`?")
-    );
+    assert!(gpu_from_catalogue("h100").unwrap_err().to_string().contains("did you mean `h100-80gb-sxm`?"));
     assert!(!message("###").contains("did you mean"));
 }
 
@@ -245,9 +199,7 @@ const GPU: &str = include_str!("fixtures/gpu.toml");
 const CLUSTER: &str = include_str!("fixtures/cluster.toml");
 
 fn cluster_error(from: &str, to: &str) -> String {
-    cluster_from_toml(&changed(CLUSTER, from, to))
-        .unwrap_err()
-        .to_string()
+    cluster_from_toml(&changed(CLUSTER, from, to)).unwrap_err().to_string()
 }
 
 fn gpu_error(from: &str, to: &str) -> String {
@@ -347,10 +299,7 @@ fn a_constant_without_a_source_is_refused() {
          ..., source = \"...\" }`"
     );
     assert_eq!(
-        gpu_error(
-            "\"hopper\"\nsource = \"its data sheet\"",
-            "\"hopper\"\nsource = \" \""
-        ),
+        gpu_error("\"hopper\"\nsource = \"its data sheet\"", "\"hopper\"\nsource = \" \""),
         "line 4, column 10: `source`: found the text \" \", expected where the values come from"
     );
     assert_eq!(
@@ -362,23 +311,13 @@ fn a_constant_without_a_source_is_refused() {
 #[test]
 fn malformed_vehicles_are_explained() {
     let base = VEHICLES.iter().find(|(name, _)| *name == "vehicles-5").unwrap().1;
-    let message = |from: &str, to: &str| {
-        cluster_from_toml(&changed(base, from, to))
-            .unwrap_err()
-            .to_string()
-    };
+    let message = |from: &str, to: &str| cluster_from_toml(&changed(base, from, to)).unwrap_err().to_string();
     assert_eq!(
-        message(
-            "{ before = \"v3\", after = \"v4\" }",
-            "{ before = \"v3\", after = \"v6\" }"
-        ),
+        message("{ before = \"v3\", after = \"v4\" }", "{ before = \"v3\", after = \"v6\" }"),
         "line 6, column 30: `dependencies[2].after`: no vehicle `v6`; known: v1, v2, v3, v4, v5"
     );
     assert_eq!(
-        message(
-            "{ before = \"v3\", after = \"v4\" }",
-            "{ before = \"v3\", after = \"v1\" }"
-        ),
+        message("{ before = \"v3\", after = \"v4\" }", "{ before = \"v3\", after = \"v1\" }"),
         "line 3, column 16: the dependencies form a cycle: no path of vehicles can keep them"
     );
     assert_eq!(

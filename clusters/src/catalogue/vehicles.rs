@@ -19,18 +19,12 @@ pub(super) fn read(root: &Section<'_>) -> Result<VehicleCluster, CatalogueError>
     for section in root.sections("vehicle", &["id", "memory", "compute", "communication"])? {
         let vehicle = vehicle(&section)?;
         if cluster.index(&vehicle.id).is_some() {
-            return Err(section.error_at(
-                "id",
-                format!("a second vehicle `{}`; ids must differ", vehicle.id),
-            ));
+            return Err(section.error_at("id", format!("a second vehicle `{}`; ids must differ", vehicle.id)));
         }
         cluster.vehicles.push(vehicle);
     }
     for section in root.sections("dependencies", &["before", "after"])? {
-        let pair = (
-            end(&cluster, &section, "before")?,
-            end(&cluster, &section, "after")?,
-        );
+        let pair = (end(&cluster, &section, "before")?, end(&cluster, &section, "after")?);
         cluster.dependencies.push(pair);
     }
     if has_cycle(&cluster) {
@@ -68,10 +62,7 @@ fn has_cycle(cluster: &VehicleCluster) -> bool {
     let mut left: Vec<usize> = (0..cluster.vehicles.len()).collect();
     while !left.is_empty() {
         let waits = |vehicle: usize| {
-            cluster
-                .dependencies
-                .iter()
-                .any(|&(before, after)| after == vehicle && left.contains(&before))
+            cluster.dependencies.iter().any(|&(before, after)| after == vehicle && left.contains(&before))
         };
         let waiting: Vec<usize> = left.iter().copied().filter(|&vehicle| waits(vehicle)).collect();
         if waiting.len() == left.len() {

@@ -32,10 +32,7 @@ fn round_numbers() -> Cluster {
 }
 
 fn close(found: f64, expected: f64) {
-    assert!(
-        (found / expected - 1.0).abs() < 1e-12,
-        "{found} is not {expected}"
-    );
+    assert!((found / expected - 1.0).abs() < 1e-12, "{found} is not {expected}");
 }
 
 const S: u64 = 8_000_000;
@@ -73,11 +70,7 @@ fn one_rank_or_no_bytes_cost_nothing() {
 fn wire_bytes_of_each_collective() {
     let cluster = round_numbers();
     let bytes = |kind, placement| collective(&cluster, kind, placement, S).wire_bytes;
-    for (n, both_ways, one_way) in [
-        (2, S, S / 2),
-        (4, S / 4 * 6, S / 4 * 3),
-        (8, S / 8 * 14, S / 8 * 7),
-    ] {
+    for (n, both_ways, one_way) in [(2, S, S / 2), (4, S / 4 * 6, S / 4 * 3), (8, S / 8 * 14, S / 8 * 7)] {
         assert_eq!(bytes(CollectiveKind::AllReduce, at(n, 1)), both_ways);
         assert_eq!(bytes(CollectiveKind::AllGather, at(n, 1)), one_way);
         assert_eq!(bytes(CollectiveKind::ReduceScatter, at(n, 1)), one_way);
@@ -87,10 +80,7 @@ fn wire_bytes_of_each_collective() {
     // Two nodes of 8: each of the 8 ranks sends half of its array to the other node.
     assert_eq!(bytes(CollectiveKind::AllToAll, at(16, 2)), 4 * S);
     // What does not divide is rounded up: 2/3 of 10 bytes.
-    assert_eq!(
-        collective(&cluster, CollectiveKind::AllGather, at(3, 1), 10).wire_bytes,
-        7
-    );
+    assert_eq!(collective(&cluster, CollectiveKind::AllGather, at(3, 1), 10).wire_bytes, 7);
     assert_eq!(point_to_point(&cluster, false, S).wire_bytes, S);
 }
 
@@ -103,10 +93,7 @@ fn small_all_reduces_over_nodes_take_the_tree_and_large_ones_the_ring() {
     assert_eq!((small.algorithm, small.wire_bytes), (Algorithm::Tree, 16_000));
     close(small.fixed_s, 79e-6);
     let large = collective(&cluster, CollectiveKind::AllReduce, placement, 8_000_000_000);
-    assert_eq!(
-        (large.algorithm, large.wire_bytes),
-        (Algorithm::Ring, 15_750_000_000)
-    );
+    assert_eq!((large.algorithm, large.wire_bytes), (Algorithm::Ring, 15_750_000_000));
     close(large.fixed_s, 257e-6);
     assert!(large.crosses_nodes);
     // The 8 cards of a node carry what its ring sends: 15.75 GB at 80 GB/s.
@@ -144,10 +131,7 @@ fn bus_bandwidth_of_large_messages_is_the_catalogue_s() {
             };
             let bus = factor * bytes as f64 / time;
             let expected = cluster.fabric.bus_bandwidth.of(kind);
-            assert!(
-                (bus / expected - 1.0).abs() < 1e-4,
-                "{name} {kind:?}: {bus} is not {expected}"
-            );
+            assert!((bus / expected - 1.0).abs() < 1e-4, "{name} {kind:?}: {bus} is not {expected}");
         }
     }
     assert!((named("dgx-h100").fabric.bus_bandwidth.all_reduce - 445e9).abs() < 1.0);
@@ -165,10 +149,7 @@ fn small_messages_on_h100_are_near_the_measured_latency() {
         (CollectiveKind::AllGather, 2, 5.44e-6),
     ] {
         let time = collective(&cluster, kind, at(ranks, 1), 512).alone_s(&cluster, at(ranks, 1));
-        assert!(
-            (time / measured - 1.0).abs() < 0.05,
-            "{kind:?} over {ranks}: {time} against {measured}"
-        );
+        assert!((time / measured - 1.0).abs() < 0.05, "{kind:?} over {ranks}: {time} against {measured}");
     }
 }
 
@@ -185,13 +166,7 @@ fn the_host_bridge_limits_what_its_gpus_send_together() {
 
 #[test]
 fn more_bytes_are_never_faster_and_more_bandwidth_is_never_slower() {
-    for name in [
-        "dgx-h100",
-        "dgx-a100-80gb",
-        "h100-efa",
-        "rtx8000-pcie-4",
-        "a5000-pcie-2",
-    ] {
+    for name in ["dgx-h100", "dgx-a100-80gb", "h100-efa", "rtx8000-pcie-4", "a5000-pcie-2"] {
         let slow = named(name);
         let mut fast = slow.clone();
         fast.fabric.bandwidth *= 2.0;
@@ -205,11 +180,7 @@ fn more_bytes_are_never_faster_and_more_bandwidth_is_never_slower() {
         ] {
             *rate *= 2.0;
         }
-        let nodes: &[u32] = if slow.network.is_some() {
-            &[1, 2, 3, 8]
-        } else {
-            &[1]
-        };
+        let nodes: &[u32] = if slow.network.is_some() { &[1, 2, 3, 8] } else { &[1] };
         for kind in CollectiveKind::ALL {
             for &nodes in nodes {
                 for members in 1..=slow.gpus_per_node {
@@ -217,16 +188,10 @@ fn more_bytes_are_never_faster_and_more_bandwidth_is_never_slower() {
                     let mut before = 0.0;
                     for bytes in (0..36).map(|power| 3_u64 << power) {
                         let time = collective(&slow, kind, placement, bytes).alone_s(&slow, placement);
-                        assert!(
-                            time >= before,
-                            "{name} {kind:?} {placement:?} {bytes}: {time} < {before}"
-                        );
+                        assert!(time >= before, "{name} {kind:?} {placement:?} {bytes}: {time} < {before}");
                         before = time;
                         let faster = collective(&fast, kind, placement, bytes).alone_s(&fast, placement);
-                        assert!(
-                            faster <= time * (1.0 + 1e-12),
-                            "{name} {kind:?} {placement:?} {bytes}"
-                        );
+                        assert!(faster <= time * (1.0 + 1e-12), "{name} {kind:?} {placement:?} {bytes}");
                     }
                 }
             }

@@ -32,17 +32,7 @@ pub struct AttentionShape {
 impl AttentionShape {
     /// The FLOPs of [`Kernel::flops`].
     pub fn flops(&self) -> f64 {
-        let Self {
-            batch,
-            heads,
-            kv_heads,
-            query_length,
-            key_length,
-            head_dim,
-            causal,
-            pass,
-            dtype,
-        } = *self;
+        let Self { batch, heads, kv_heads, query_length, key_length, head_dim, causal, pass, dtype } = *self;
         let kernel = Kernel::Attention {
             batch,
             heads,
@@ -77,15 +67,6 @@ impl AttentionShape {
 /// [`PriceError`] when the GPU does not compute in the format.
 pub fn attention(gpu: &Gpu, shape: AttentionShape) -> Result<Price, PriceError> {
     let peak = arithmetic_of(gpu, shape.dtype)?.peak.value;
-    let work = Work {
-        amount: shape.flops(),
-        peak,
-        fraction: gpu.achievable.attention(shape.pass),
-    };
-    Ok(roofline(
-        gpu,
-        Some(work),
-        shape.traffic(),
-        gpu.achievable.memory.elementwise,
-    ))
+    let work = Work { amount: shape.flops(), peak, fraction: gpu.achievable.attention(shape.pass) };
+    Ok(roofline(gpu, Some(work), shape.traffic(), gpu.achievable.memory.elementwise))
 }

@@ -56,15 +56,6 @@ impl ConvolutionShape {
 /// [`PriceError`] when the GPU does not compute in the format.
 pub fn convolution(gpu: &Gpu, shape: ConvolutionShape) -> Result<Price, PriceError> {
     let peak = arithmetic_of(gpu, shape.dtype)?.peak.value;
-    let work = Work {
-        amount: shape.flops(),
-        peak,
-        fraction: gpu.achievable.convolution,
-    };
-    Ok(roofline(
-        gpu,
-        Some(work),
-        shape.traffic,
-        gpu.achievable.memory.elementwise,
-    ))
+    let work = Work { amount: shape.flops(), peak, fraction: gpu.achievable.convolution };
+    Ok(roofline(gpu, Some(work), shape.traffic, gpu.achievable.memory.elementwise))
 }

@@ -43,15 +43,6 @@ impl GemmShape {
 /// [`PriceError`] when the GPU does not compute in the format.
 pub fn gemm(gpu: &Gpu, shape: GemmShape) -> Result<Price, PriceError> {
     let arithmetic = arithmetic_of(gpu, shape.dtype)?;
-    let work = Work {
-        amount: shape.flops(),
-        peak: arithmetic.peak.value,
-        fraction: arithmetic.gemm,
-    };
-    Ok(roofline(
-        gpu,
-        Some(work),
-        shape.traffic(),
-        gpu.achievable.memory.elementwise,
-    ))
+    let work = Work { amount: shape.flops(), peak: arithmetic.peak.value, fraction: arithmetic.gemm };
+    Ok(roofline(gpu, Some(work), shape.traffic(), gpu.achievable.memory.elementwise))
 }

@@ -22,11 +22,7 @@ pub fn embedding(gpu: &Gpu, tokens: u64, width: u64, vocabulary: u64, pass: Pass
         Pass::Backward => {
             let mut price = memory_bound(gpu, MemoryBoundKind::Indexing, rows(tokens.saturating_mul(3)));
             price.seconds += gpu.kernel_latency_s
-                + memory_seconds(
-                    gpu,
-                    rows(vocabulary),
-                    gpu.achievable.memory.of(MemoryBoundKind::Fill),
-                );
+                + memory_seconds(gpu, rows(vocabulary), gpu.achievable.memory.of(MemoryBoundKind::Fill));
             price
         }
     }
@@ -34,11 +30,7 @@ pub fn embedding(gpu: &Gpu, tokens: u64, width: u64, vocabulary: u64, pass: Pass
 
 /// Parameter update: element by element over all states.
 pub fn optimizer(gpu: &Gpu, parameters: u64, bytes_per_parameter: u64) -> Price {
-    memory_bound(
-        gpu,
-        MemoryBoundKind::Elementwise,
-        Bytes(parameters.saturating_mul(bytes_per_parameter)),
-    )
+    memory_bound(gpu, MemoryBoundKind::Elementwise, Bytes(parameters.saturating_mul(bytes_per_parameter)))
 }
 
 /// Latency + bytes / the host's bandwidth to one GPU, from page-locked or pageable memory.

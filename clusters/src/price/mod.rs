@@ -73,22 +73,7 @@ pub enum PriceError {
 /// [`PriceError`] when the GPU does not compute in the kernel's format.
 pub fn price(gpu: &Gpu, host: &Host, kernel: &Kernel) -> Result<Price, PriceError> {
     match *kernel {
-        Kernel::Gemm {
-            batch,
-            m,
-            n,
-            k,
-            dtype,
-        } => gemm(
-            gpu,
-            GemmShape {
-                batch,
-                m,
-                n,
-                k,
-                dtype,
-            },
-        ),
+        Kernel::Gemm { batch, m, n, k, dtype } => gemm(gpu, GemmShape { batch, m, n, k, dtype }),
         Kernel::Attention {
             batch,
             heads,
@@ -140,17 +125,12 @@ pub fn price(gpu: &Gpu, host: &Host, kernel: &Kernel) -> Result<Price, PriceErro
             },
         ),
         Kernel::MemoryBound { kind, read, written } => Ok(memory_bound(gpu, kind, read + written)),
-        Kernel::Embedding {
-            tokens,
-            width,
-            vocabulary,
-            pass,
-            dtype,
-        } => Ok(embedding(gpu, tokens, width, vocabulary, pass, dtype)),
-        Kernel::Optimizer {
-            parameters,
-            bytes_per_parameter,
-        } => Ok(optimizer(gpu, parameters, bytes_per_parameter)),
+        Kernel::Embedding { tokens, width, vocabulary, pass, dtype } => {
+            Ok(embedding(gpu, tokens, width, vocabulary, pass, dtype))
+        }
+        Kernel::Optimizer { parameters, bytes_per_parameter } => {
+            Ok(optimizer(gpu, parameters, bytes_per_parameter))
+        }
         Kernel::HostCopy { bytes, pinned } => Ok(host_copy(gpu, host, bytes, pinned)),
         Kernel::Component { flops, dtype } => component(gpu, flops, dtype),
     }
@@ -162,27 +142,16 @@ pub fn price(gpu: &Gpu, host: &Host, kernel: &Kernel) -> Result<Price, PriceErro
 /// [`PriceError`] when the GPU does not compute in the format.
 pub fn component(gpu: &Gpu, flops: Flops, dtype: Dtype) -> Result<Price, PriceError> {
     let arithmetic = arithmetic_of(gpu, dtype)?;
-    let work = roofline::Work {
-        amount: flops.0 as f64,
-        peak: arithmetic.peak.value,
-        fraction: arithmetic.gemm,
-    };
-    Ok(roofline(
-        gpu,
-        Some(work),
-        Bytes(0),
-        gpu.achievable.memory.elementwise,
-    ))
+    let work =
+        roofline::Work { amount: flops.0 as f64, peak: arithmetic.peak.value, fraction: arithmetic.gemm };
+    Ok(roofline(gpu, Some(work), Bytes(0), gpu.achievable.memory.elementwise))
 }
 
 /// The GPU's arithmetic in a format, or an error that names what it has.
 fn arithmetic_of(gpu: &Gpu, dtype: Dtype) -> Result<&Arithmetic, PriceError> {
     gpu.arithmetic(dtype).ok_or_else(|| {
-        let supported: Vec<_> = gpu
-            .arithmetic
-            .iter()
-            .map(|arithmetic| format_name(arithmetic.dtype))
-            .collect();
+        let supported: Vec<_> =
+            gpu.arithmetic.iter().map(|arithmetic| format_name(arithmetic.dtype)).collect();
         PriceError::UnsupportedFormat {
             gpu: gpu.name.clone(),
             architecture: gpu.architecture.to_string(),

@@ -17,13 +17,7 @@ fn close(found: f64, expected: f64) {
 }
 
 fn square(size: u64, dtype: Dtype) -> Kernel {
-    Kernel::Gemm {
-        batch: 1,
-        m: size,
-        n: size,
-        k: size,
-        dtype,
-    }
+    Kernel::Gemm { batch: 1, m: size, n: size, k: size, dtype }
 }
 
 #[test]
@@ -34,10 +28,7 @@ fn large_bf16_gemm_on_h100() {
     let price = price(&cluster.gpu, &cluster.host, &square(4096, Dtype::Bf16)).unwrap();
     close(price.seconds, 186.245257e-6);
     assert_eq!(price.basis, Basis::Fitted);
-    assert_eq!(
-        price.fact(&cluster.gpu, &cluster.host).unwrap().what,
-        "achievable.gemm.bf16"
-    );
+    assert_eq!(price.fact(&cluster.gpu, &cluster.host).unwrap().what, "achievable.gemm.bf16");
 }
 
 #[test]
@@ -45,19 +36,10 @@ fn thin_gemm_is_limited_by_memory() {
     let cluster = named("dgx-h100");
     // One row by 8192 x 8192 in bf16: (8192 + 8192^2 + 8192) x 2 = 134_250_496 bytes at 0.71 x 3.35 TB/s
     // = 56.443345 us, and a start of 2.5 us.
-    let kernel = Kernel::Gemm {
-        batch: 1,
-        m: 1,
-        n: 8192,
-        k: 8192,
-        dtype: Dtype::Bf16,
-    };
+    let kernel = Kernel::Gemm { batch: 1, m: 1, n: 8192, k: 8192, dtype: Dtype::Bf16 };
     let price = price(&cluster.gpu, &cluster.host, &kernel).unwrap();
     close(price.seconds, 58.943345e-6);
-    assert_eq!(
-        price.fact(&cluster.gpu, &cluster.host).unwrap().what,
-        "achievable.memory.elementwise"
-    );
+    assert_eq!(price.fact(&cluster.gpu, &cluster.host).unwrap().what, "achievable.memory.elementwise");
 }
 
 #[test]
@@ -65,15 +47,8 @@ fn element_wise_operation_on_a40() {
     let cluster = named("a40-pcie-4");
     // 200 MB at 0.83 x 696 GB/s = 346.212436 us, and a start of 2.5 us.
     let bytes = Bytes(100_000_000);
-    let kernel = Kernel::MemoryBound {
-        kind: MemoryBoundKind::Elementwise,
-        read: bytes,
-        written: bytes,
-    };
-    close(
-        price(&cluster.gpu, &cluster.host, &kernel).unwrap().seconds,
-        348.712436e-6,
-    );
+    let kernel = Kernel::MemoryBound { kind: MemoryBoundKind::Elementwise, read: bytes, written: bytes };
+    close(price(&cluster.gpu, &cluster.host, &kernel).unwrap().seconds, 348.712436e-6);
 }
 
 #[test]
@@ -91,15 +66,9 @@ fn causal_attention_on_a100() {
         dtype: Dtype::Bf16,
     };
     // 4 x 4 x 32 x 4096^2 x 128 / 2 = 549.755813888 GFLOP at 0.478 x 312 TFLOP/s = 3686.271684 us.
-    close(
-        attention(&gpu, shape(Pass::Forward)).unwrap().seconds,
-        3689.071684e-6,
-    );
+    close(attention(&gpu, shape(Pass::Forward)).unwrap().seconds, 3689.071684e-6);
     // 2.5 times the work at 0.413: 10666.088771 us.
-    close(
-        attention(&gpu, shape(Pass::Backward)).unwrap().seconds,
-        10668.888771e-6,
-    );
+    close(attention(&gpu, shape(Pass::Backward)).unwrap().seconds, 10668.888771e-6);
 }
 
 #[test]
@@ -123,10 +92,7 @@ fn convolution_optimizer_embedding_copy_and_component() {
     close(seconds(convolution), start + 1296.889090e-6);
     // 1e6 parameters x 28 bytes at 0.73 x 672 GB/s = 57.077626 us.
     close(
-        seconds(Kernel::Optimizer {
-            parameters: 1_000_000,
-            bytes_per_parameter: 28,
-        }),
+        seconds(Kernel::Optimizer { parameters: 1_000_000, bytes_per_parameter: 28 }),
         start + 57.077626e-6,
     );
     // Look-up of 1e6 rows of 100 fp32: 800 MB at 0.5 x 672 GB/s = 2380.952381 us. Its gradient: 1200 MB the
@@ -139,28 +105,16 @@ fn convolution_optimizer_embedding_copy_and_component() {
         dtype: Dtype::Fp32,
     };
     close(seconds(embedding(Pass::Forward)), start + 2380.952381e-6);
-    close(
-        seconds(embedding(Pass::Backward)),
-        2.0 * start + 3571.428571e-6 + 81.539465e-6,
-    );
+    close(seconds(embedding(Pass::Backward)), 2.0 * start + 3571.428571e-6 + 81.539465e-6);
     // 12.5 MB at 12.5 GB/s pinned, at 6 GB/s pageable.
-    let copy = |pinned| Kernel::HostCopy {
-        bytes: Bytes(12_500_000),
-        pinned,
-    };
+    let copy = |pinned| Kernel::HostCopy { bytes: Bytes(12_500_000), pinned };
     close(seconds(copy(true)), start + 1e-3);
     close(seconds(copy(false)), start + 12.5e6 / 6e9);
     let copied = price(&cluster.gpu, &cluster.host, &copy(true)).unwrap();
     let fact = copied.fact(&cluster.gpu, &cluster.host).unwrap();
-    assert_eq!(
-        (fact.what.as_str(), fact.value.as_str()),
-        ("host.pinned_bandwidth", "12.5 GB/s")
-    );
+    assert_eq!((fact.what.as_str(), fact.value.as_str()), ("host.pinned_bandwidth", "12.5 GB/s"));
     // 16.3 TFLOP at 0.72 of 16.3 TFLOP/s.
-    let component = Kernel::Component {
-        flops: Flops(16_300_000_000_000),
-        dtype: Dtype::Fp32,
-    };
+    let component = Kernel::Component { flops: Flops(16_300_000_000_000), dtype: Dtype::Fp32 };
     close(seconds(component), start + 1.0 / 0.72);
 }
 
@@ -168,9 +122,7 @@ fn convolution_optimizer_embedding_copy_and_component() {
 fn a_format_that_the_gpu_lacks_is_an_error() {
     let message = |cluster: &str, dtype| {
         let cluster = named(cluster);
-        price(&cluster.gpu, &cluster.host, &square(64, dtype))
-            .unwrap_err()
-            .to_string()
+        price(&cluster.gpu, &cluster.host, &square(64, dtype)).unwrap_err().to_string()
     };
     assert_eq!(
         message("dgx-a100-80gb", Dtype::Fp8),
@@ -184,10 +136,7 @@ fn a_format_that_the_gpu_lacks_is_an_error() {
     }
     assert!(message("dgx-h100", Dtype::Int64).contains("does not compute in int64"));
     let cluster = named("rtx8000-pcie-4");
-    let component = Kernel::Component {
-        flops: Flops(1),
-        dtype: Dtype::Bf16,
-    };
+    let component = Kernel::Component { flops: Flops(1), dtype: Dtype::Bf16 };
     assert!(price(&cluster.gpu, &cluster.host, &component).is_err());
 }
 
@@ -197,34 +146,15 @@ fn bigger_shapes_are_never_faster() {
     for name in gpu_names() {
         let gpu = gpu_from_catalogue(name).unwrap();
         for dtype in gpu.arithmetic.iter().map(|arithmetic| arithmetic.dtype) {
-            for base in [
-                [1, 1, 1, 1],
-                [4, 64, 128, 32],
-                [1, 4096, 4096, 4096],
-                [96, 65, 25, 65],
-            ] {
+            for base in [[1, 1, 1, 1], [4, 64, 128, 32], [1, 4096, 4096, 4096], [96, 65, 25, 65]] {
                 let seconds = |[batch, m, n, k]: [u64; 4]| {
-                    gemm(
-                        &gpu,
-                        GemmShape {
-                            batch,
-                            m,
-                            n,
-                            k,
-                            dtype,
-                        },
-                    )
-                    .unwrap()
-                    .seconds
+                    gemm(&gpu, GemmShape { batch, m, n, k, dtype }).unwrap().seconds
                 };
                 for axis in 0..4 {
                     for factor in [2, 3, 10, 1000] {
                         let mut larger = base;
                         larger[axis] *= factor;
-                        assert!(
-                            seconds(larger) >= seconds(base),
-                            "{name} {dtype:?} {larger:?} {base:?}"
-                        );
+                        assert!(seconds(larger) >= seconds(base), "{name} {dtype:?} {larger:?} {base:?}");
                     }
                 }
             }
@@ -238,24 +168,14 @@ fn faster_hardware_is_never_slower() {
     let kernels = [
         square(128, Dtype::Bf16),
         square(8192, Dtype::Bf16),
-        Kernel::Optimizer {
-            parameters: 1 << 30,
-            bytes_per_parameter: 28,
-        },
-        Kernel::HostCopy {
-            bytes: Bytes(1 << 30),
-            pinned: true,
-        },
+        Kernel::Optimizer { parameters: 1 << 30, bytes_per_parameter: 28 },
+        Kernel::HostCopy { bytes: Bytes(1 << 30), pinned: true },
     ];
     for change in 0..3 {
         let mut fast = slow.clone();
         match change {
             0 => fast.gpu.memory_bandwidth *= 2.0,
-            1 => fast
-                .gpu
-                .arithmetic
-                .iter_mut()
-                .for_each(|arithmetic| arithmetic.peak.value *= 2.0),
+            1 => fast.gpu.arithmetic.iter_mut().for_each(|arithmetic| arithmetic.peak.value *= 2.0),
             _ => fast.host.pinned_bandwidth *= 2.0,
         }
         for kernel in &kernels {

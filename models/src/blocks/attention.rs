@@ -60,24 +60,24 @@ fn eager(tape: &mut Tape<'_>, a: &Attention, q: Tensor, k: Tensor, v: Tensor) ->
     let k = repeat_heads(tape, names!("attention.repeat_keys"), k, group);
     let v = repeat_heads(tape, names!("attention.repeat_values"), v, group);
     let scores = scores(tape, a, q, k);
-    let scaled = scale(tape, names!("attention.scale"), scores, a.sequence_first);
+    let scaled = scale(tape, names!("attention.core.scale"), scores, a.sequence_first);
     let visible = if a.causal {
         // One square mask for all sequences and heads.
         let mask_bytes = product(&[a.length, a.length]);
-        mask(tape, names!("attention.mask"), scaled, mask_bytes)
+        mask(tape, names!("attention.core.mask"), scaled, mask_bytes)
     } else {
         scaled
     };
     let probabilities = softmax(tape, a, visible);
     let format = tape.activation_bytes();
-    let rounded = cast(tape, names!("attention.softmax_cast"), probabilities, format);
-    let dropped = dropout(tape, names!("attention.dropout"), rounded, a.dropout);
+    let rounded = cast(tape, names!("attention.core.softmax_cast"), probabilities, format);
+    let dropped = dropout(tape, names!("attention.core.dropout"), rounded, a.dropout);
     context(tape, a, dropped, v)
 }
 
 /// `Q K^T`.
 fn scores(tape: &mut Tape<'_>, a: &Attention, q: Tensor, k: Tensor) -> Tensor {
-    let names = names!("attention.scores");
+    let names = names!("attention.core.scores");
     let y = tape.activation(names.output, a.rows(), a.length);
     let mut backward = Vec::new();
     if a.sequence_first {
@@ -85,12 +85,12 @@ fn scores(tape: &mut Tape<'_>, a: &Attention, q: Tensor, k: Tensor) -> Tensor {
         let both = product(&[2, y.bytes()]);
         backward.push(Operation {
             launches: 2,
-            ..memory("attention.scores.grad_layout", MemoryBoundKind::Fill, both, both)
+            ..memory("attention.core.scores.grad_layout", MemoryBoundKind::Fill, both, both)
         });
     }
     let (products, s, d) = (a.products(), a.length, a.head_dim);
-    backward.push(gemm(tape, "attention.scores.grad_query", [products, s, d, s]));
-    backward.push(gemm(tape, "attention.scores.grad_key", [products, s, d, s]));
+    backward.push(gemm(tape, "attention.core.scores.grad_query", [products, s, d, s]));
+    backward.push(gemm(tape, "attention.core.scores.grad_key", [products, s, d, s]));
     tape.record(&Step {
         names,
         forward: &[gemm(tape, names.op, [products, s, s, d])],
@@ -107,34 +107,25 @@ fn scores(tape: &mut Tape<'_>, a: &Attention, q: Tensor, k: Tensor) -> Tensor {
 
 /// Softmax over the keys; keeps its result.
 fn softmax(tape: &mut Tape<'_>, a: &Attention, x: Tensor) -> Tensor {
-    let names = names!("attention.softmax");
+    let names = names!("attention.core.softmax");
     let kind = MemoryBoundKind::Softmax;
     let mut reads = x;
     let mut backward = Vec::new();
     if a.sequence_first {
         // `softmax(dim=1)` of a permuted tensor makes it contiguous first, and does so with the gradient again.
-        reads = tape.activation("attention.softmax.contiguous", x.rows, x.width);
+        reads = tape.activation("attention.core.softmax.contiguous", x.rows, x.width);
         tape.run(
-            &[memory(
-                "attention.softmax.contiguous",
-                MemoryBoundKind::Fill,
-                x.bytes(),
-                reads.bytes(),
-            )],
+            &[memory("attention.core.softmax.contiguous", MemoryBoundKind::Fill, x.bytes(), reads.bytes())],
             &[x],
         );
         backward.push(memory(
-            "attention.softmax.grad_layout",
+            "attention.core.softmax.grad_layout",
             MemoryBoundKind::Fill,
             x.bytes(),
             x.bytes(),
         ));
     }
-    let value_bytes = if a.softmax_fp32 {
-        Dtype::Fp32.bytes()
-    } else {
-        x.value_bytes
-    };
+    let value_bytes = if a.softmax_fp32 { Dtype::Fp32.bytes() } else { x.value_bytes };
     let y = tape.tensor(names.output, x.rows, x.width, value_bytes);
     backward.push(memory(names.grad, kind, product(&[2, y.bytes()]), x.bytes()));
     tape.record(&Step {
@@ -153,34 +144,25 @@ fn softmax(tape: &mut Tape<'_>, a: &Attention, x: Tensor) -> Tensor {
 
 /// Probabilities times values.
 fn context(tape: &mut Tape<'_>, a: &Attention, p: Tensor, v: Tensor) -> Tensor {
-    let names = names!("attention.context");
+    let names = names!("attention.core.context");
     let (products, s, d) = (a.products(), a.length, a.head_dim);
     let mut factor = p;
-    let mut backward = vec![gemm(
-        tape,
-        "attention.context.grad_probability",
-        [products, s, s, d],
-    )];
+    let mut backward = vec![gemm(tape, "attention.core.context.grad_probability", [products, s, s, d])];
     if a.sequence_first {
         // Heads innermost again: the product copies the probabilities, forward and for the values' gradient.
-        factor = tape.activation("attention.context.layout", p.rows, p.width);
+        factor = tape.activation("attention.core.context.layout", p.rows, p.width);
         tape.run(
-            &[memory(
-                "attention.context.layout",
-                MemoryBoundKind::Fill,
-                p.bytes(),
-                factor.bytes(),
-            )],
+            &[memory("attention.core.context.layout", MemoryBoundKind::Fill, p.bytes(), factor.bytes())],
             &[p],
         );
         backward.push(memory(
-            "attention.context.grad_layout",
+            "attention.core.context.grad_layout",
             MemoryBoundKind::Fill,
             p.bytes(),
             p.bytes(),
         ));
     }
-    backward.push(gemm(tape, "attention.context.grad_value", [products, s, d, s]));
+    backward.push(gemm(tape, "attention.core.context.grad_value", [products, s, d, s]));
     let y = tape.activation(names.output, a.rows(), d);
     tape.record(&Step {
         names,
@@ -226,10 +208,7 @@ fn flash(tape: &mut Tape<'_>, a: &Attention, q: Tensor, k: Tensor, v: Tensor) ->
         saves: &[q, k, v, y, row_sums],
         inputs: &[q, k, v],
         outputs: &[y],
-        backward: &[Operation {
-            launches,
-            ..single(names.grad, backward)
-        }],
+        backward: &[Operation { launches, ..single(names.grad, backward) }],
         scratch: total(&[product(&[4, y.values()]), row_sums.bytes()]),
         gradient: Gradient::New,
     });
@@ -249,12 +228,7 @@ fn repeat_heads(tape: &mut Tape<'_>, names: Names, x: Tensor, group: u64) -> Ten
         saves: &[],
         inputs: &[x],
         outputs: &[y],
-        backward: &[memory(
-            names.grad,
-            MemoryBoundKind::Reduction,
-            y.bytes(),
-            x.bytes(),
-        )],
+        backward: &[memory(names.grad, MemoryBoundKind::Reduction, y.bytes(), x.bytes())],
         scratch: 0,
         gradient: Gradient::New,
     });
@@ -274,10 +248,8 @@ pub(crate) fn split_to_copies(tape: &mut Tape<'_>, qkv: Tensor) -> [Tensor; 3] {
     let names = names!("attention.split_heads");
     let thirds = ["attention.query", "attention.key", "attention.value"]
         .map(|name| tape.activation(name, qkv.rows, qkv.width / 3));
-    let copies = Operation {
-        launches: 3,
-        ..memory(names.op, MemoryBoundKind::Fill, qkv.bytes(), qkv.bytes())
-    };
+    let copies =
+        Operation { launches: 3, ..memory(names.op, MemoryBoundKind::Fill, qkv.bytes(), qkv.bytes()) };
     concatenate_gradients(tape, names, qkv, thirds, &[copies]);
     thirds
 }
@@ -296,12 +268,7 @@ fn concatenate_gradients(
         saves: &[],
         inputs: &[qkv],
         outputs: &thirds,
-        backward: &[memory(
-            names.grad,
-            MemoryBoundKind::Fill,
-            qkv.bytes(),
-            qkv.bytes(),
-        )],
+        backward: &[memory(names.grad, MemoryBoundKind::Fill, qkv.bytes(), qkv.bytes())],
         scratch: 0,
         gradient: Gradient::New,
     });
@@ -317,18 +284,8 @@ pub(crate) fn split_in_projection(tape: &mut Tape<'_>, qkv: Tensor) -> [Tensor; 
     let bytes = qkv.bytes();
     let packed = tape.tensor(names.output, qkv.rows, qkv.width, qkv.value_bytes);
     let thirds = [(); 3].map(|()| tape.view(packed, qkv.rows, qkv.width / 3));
-    let fill_and_copy = memory(
-        names.grad_input,
-        MemoryBoundKind::Fill,
-        bytes,
-        product(&[4, bytes]),
-    );
-    let sums = memory(
-        names.grad,
-        MemoryBoundKind::Elementwise,
-        product(&[4, bytes]),
-        product(&[2, bytes]),
-    );
+    let fill_and_copy = memory(names.grad_input, MemoryBoundKind::Fill, bytes, product(&[4, bytes]));
+    let sums = memory(names.grad, MemoryBoundKind::Elementwise, product(&[4, bytes]), product(&[2, bytes]));
     tape.record(&Step {
         names,
         forward: &[memory(names.op, MemoryBoundKind::Fill, bytes, bytes)],
@@ -337,17 +294,9 @@ pub(crate) fn split_in_projection(tape: &mut Tape<'_>, qkv: Tensor) -> [Tensor; 
         inputs: &[qkv],
         outputs: &thirds,
         backward: &[
-            Operation {
-                launches: 6,
-                ..fill_and_copy
-            },
+            Operation { launches: 6, ..fill_and_copy },
             Operation { launches: 2, ..sums },
-            memory(
-                "attention.in_projection_split.grad_layout",
-                MemoryBoundKind::Fill,
-                bytes,
-                bytes,
-            ),
+            memory("attention.in_projection_split.grad_layout", MemoryBoundKind::Fill, bytes, bytes),
         ],
         scratch: product(&[2, bytes]),
         gradient: Gradient::New,

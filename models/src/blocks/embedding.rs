@@ -34,17 +34,9 @@ pub(crate) fn position_lookup(tape: &mut Tape<'_>, x: Tensor, length: u64, table
         saves: &[],
         inputs: &[rows],
         outputs: &[expanded],
-        backward: if one_sequence {
-            &[]
-        } else {
-            std::slice::from_ref(&sum)
-        },
+        backward: if one_sequence { &[] } else { std::slice::from_ref(&sum) },
         scratch: 0,
-        gradient: if one_sequence {
-            Gradient::Passed
-        } else {
-            Gradient::New
-        },
+        gradient: if one_sequence { Gradient::Passed } else { Gradient::New },
     });
     add(tape, names!("embedding.add_positions"), x, expanded)
 }
@@ -52,13 +44,7 @@ pub(crate) fn position_lookup(tape: &mut Tape<'_>, x: Tensor, length: u64, table
 /// Fills `y` from a table of `vocabulary` rows, by `ids` that are kept.
 fn rows_of_table(tape: &mut Tape<'_>, names: Names, ids: &[Tensor], y: Tensor, vocabulary: u64) {
     let (tokens, width, dtype) = (y.rows, y.width, tape.shape.activation);
-    let kernel = |pass| Kernel::Embedding {
-        tokens,
-        width,
-        vocabulary,
-        pass,
-        dtype,
-    };
+    let kernel = |pass| Kernel::Embedding { tokens, width, vocabulary, pass, dtype };
     let launches = if tokens < SORTED_FROM { 2 } else { 12 };
     tape.record(&Step {
         names,
@@ -67,10 +53,7 @@ fn rows_of_table(tape: &mut Tape<'_>, names: Names, ids: &[Tensor], y: Tensor, v
         saves: ids,
         inputs: &[],
         outputs: &[y],
-        backward: &[Operation {
-            launches,
-            ..single(names.grad_weight, kernel(Pass::Backward))
-        }],
+        backward: &[Operation { launches, ..single(names.grad_weight, kernel(Pass::Backward)) }],
         scratch: 0,
         gradient: Gradient::New,
     });
@@ -94,11 +77,7 @@ pub(crate) struct Patches {
 /// the bias. An image needs no gradient.
 pub(crate) fn patches(tape: &mut Tape<'_>, image: Tensor, grid: &Patches) -> Tensor {
     let names = names!("patches.convolution");
-    let y = tape.activation(
-        names.output,
-        product(&[image.rows, grid.side, grid.side]),
-        grid.width,
-    );
+    let y = tape.activation(names.output, product(&[image.rows, grid.side, grid.side]), grid.width);
     let value = tape.activation_bytes();
     let filter = product(&[grid.channels, grid.size, grid.size, grid.width, value]);
     let convolution = Kernel::Convolution {
@@ -122,12 +101,7 @@ pub(crate) fn patches(tape: &mut Tape<'_>, image: Tensor, grid: &Patches) -> Ten
         inputs: &[],
         outputs: &[y],
         backward: &[
-            memory(
-                "patches.convolution.grad_layout",
-                MemoryBoundKind::Fill,
-                y.bytes(),
-                y.bytes(),
-            ),
+            memory("patches.convolution.grad_layout", MemoryBoundKind::Fill, y.bytes(), y.bytes()),
             single(names.grad_weight, convolution),
             memory(names.grad_bias, MemoryBoundKind::Reduction, y.bytes(), bias),
         ],
@@ -145,22 +119,12 @@ pub(crate) fn class_token(tape: &mut Tape<'_>, x: Tensor, batch: u64) -> Tensor 
     let row = product(&[x.width, x.value_bytes]);
     tape.record(&Step {
         names,
-        forward: &[memory(
-            names.op,
-            MemoryBoundKind::Fill,
-            total(&[x.bytes(), row]),
-            y.bytes(),
-        )],
+        forward: &[memory(names.op, MemoryBoundKind::Fill, total(&[x.bytes(), row]), y.bytes())],
         reads: &[x],
         saves: &[],
         inputs: &[x],
         outputs: &[y],
-        backward: &[memory(
-            names.grad,
-            MemoryBoundKind::Reduction,
-            product(&[batch, row]),
-            row,
-        )],
+        backward: &[memory(names.grad, MemoryBoundKind::Reduction, product(&[batch, row]), row)],
         scratch: 0,
         gradient: Gradient::Passed,
     });
@@ -174,12 +138,7 @@ pub(crate) fn positions(tape: &mut Tape<'_>, x: Tensor, length: u64) -> Tensor {
     let table = product(&[length, x.width, x.value_bytes]);
     tape.record(&Step {
         names,
-        forward: &[memory(
-            names.op,
-            MemoryBoundKind::Elementwise,
-            total(&[x.bytes(), table]),
-            y.bytes(),
-        )],
+        forward: &[memory(names.op, MemoryBoundKind::Elementwise, total(&[x.bytes(), table]), y.bytes())],
         reads: &[x],
         saves: &[],
         inputs: &[x],
@@ -196,12 +155,7 @@ pub(crate) fn positions(tape: &mut Tape<'_>, x: Tensor, length: u64) -> Tensor {
 pub(crate) fn first_token(tape: &mut Tape<'_>, x: Tensor, batch: u64) -> Tensor {
     let names = names!("head.class_token");
     let y = tape.view(x, batch, x.width);
-    let fill = memory(
-        names.grad,
-        MemoryBoundKind::Fill,
-        y.bytes(),
-        total(&[x.bytes(), y.bytes()]),
-    );
+    let fill = memory(names.grad, MemoryBoundKind::Fill, y.bytes(), total(&[x.bytes(), y.bytes()]));
     tape.record(&Step {
         names,
         forward: &[],

@@ -15,12 +15,7 @@ pub(crate) fn linear(tape: &mut Tape<'_>, names: Names, x: Tensor, width: u64, b
     ];
     if bias {
         let gradient = product(&[width, tape.activation_bytes()]);
-        backward.push(memory(
-            names.grad_bias,
-            MemoryBoundKind::Reduction,
-            y.bytes(),
-            gradient,
-        ));
+        backward.push(memory(names.grad_bias, MemoryBoundKind::Reduction, y.bytes(), gradient));
     }
     tape.record(&Step {
         names,
@@ -38,14 +33,5 @@ pub(crate) fn linear(tape: &mut Tape<'_>, names: Names, x: Tensor, width: u64, b
 
 /// `batch` products of an `m` x `k` by a `k` x `n` matrix in the format of the tape, sizes in that order.
 pub(super) fn gemm(tape: &Tape<'_>, name: &'static str, [batch, m, n, k]: [u64; 4]) -> Operation {
-    single(
-        name,
-        Kernel::Gemm {
-            batch,
-            m,
-            n,
-            k,
-            dtype: tape.shape.compute,
-        },
-    )
+    single(name, Kernel::Gemm { batch, m, n, k, dtype: tape.shape.compute })
 }

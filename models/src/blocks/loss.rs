@@ -21,12 +21,7 @@ pub(crate) fn cross_entropy(tape: &mut Tape<'_>, logits: Tensor) -> Tensor {
         saves: &[log],
         inputs: &[logits],
         outputs: &[log],
-        backward: &[memory(
-            names.grad,
-            kind,
-            product(&[2, log.bytes()]),
-            logits.bytes(),
-        )],
+        backward: &[memory(names.grad, kind, product(&[2, log.bytes()]), logits.bytes())],
         scratch: 0,
         gradient: Gradient::New,
     });
@@ -34,12 +29,7 @@ pub(crate) fn cross_entropy(tape: &mut Tape<'_>, logits: Tensor) -> Tensor {
     let loss = tape.tensor(names.output, 1, 1, Dtype::Fp32.bytes());
     // One value and one label a row. Backward fills the gradient with zeros and sets one value a row.
     let picked = product(&[log.rows, Dtype::Fp32.bytes() + Dtype::Int64.bytes()]);
-    let scatter = memory(
-        names.grad,
-        MemoryBoundKind::Fill,
-        picked,
-        total(&[log.bytes(), picked]),
-    );
+    let scatter = memory(names.grad, MemoryBoundKind::Fill, picked, total(&[log.bytes(), picked]));
     tape.record(&Step {
         names,
         forward: &[memory(names.op, MemoryBoundKind::Indexing, picked, loss.bytes())],
@@ -47,10 +37,7 @@ pub(crate) fn cross_entropy(tape: &mut Tape<'_>, logits: Tensor) -> Tensor {
         saves: &[],
         inputs: &[log],
         outputs: &[loss],
-        backward: &[Operation {
-            launches: 2,
-            ..scatter
-        }],
+        backward: &[Operation { launches: 2, ..scatter }],
         scratch: 0,
         gradient: Gradient::New,
     });

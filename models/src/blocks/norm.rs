@@ -28,12 +28,7 @@ fn norm(tape: &mut Tape<'_>, names: Names, x: Tensor, parameters: u64, statistic
     let read_back = total(&[y.bytes(), x.bytes(), kept.bytes()]);
     tape.record(&Step {
         names,
-        forward: &[memory(
-            names.op,
-            kind,
-            total(&[x.bytes(), weights]),
-            total(&[y.bytes(), kept.bytes()]),
-        )],
+        forward: &[memory(names.op, kind, total(&[x.bytes(), weights]), total(&[y.bytes(), kept.bytes()]))],
         reads: &[x],
         saves: &[x, kept],
         inputs: &[x],

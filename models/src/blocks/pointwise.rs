@@ -16,12 +16,7 @@ pub(crate) fn activation(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor
         saves: &[x],
         inputs: &[x],
         outputs: &[y],
-        backward: &[memory(
-            names.grad,
-            ELEMENTWISE,
-            total(&[y.bytes(), x.bytes()]),
-            x.bytes(),
-        )],
+        backward: &[memory(names.grad, ELEMENTWISE, total(&[y.bytes(), x.bytes()]), x.bytes())],
         scratch: 0,
         gradient: Gradient::New,
     });
@@ -33,12 +28,7 @@ pub(crate) fn add(tape: &mut Tape<'_>, names: Names, a: Tensor, b: Tensor) -> Te
     let y = tape.activation(names.output, a.rows, a.width);
     tape.record(&Step {
         names,
-        forward: &[memory(
-            names.op,
-            ELEMENTWISE,
-            total(&[a.bytes(), b.bytes()]),
-            y.bytes(),
-        )],
+        forward: &[memory(names.op, ELEMENTWISE, total(&[a.bytes(), b.bytes()]), y.bytes())],
         reads: &[a, b],
         saves: &[],
         inputs: &[a, b],
@@ -54,20 +44,10 @@ pub(crate) fn add(tape: &mut Tape<'_>, names: Names, a: Tensor, b: Tensor) -> Te
 pub(crate) fn multiply(tape: &mut Tape<'_>, names: Names, a: Tensor, b: Tensor) -> Tensor {
     let y = tape.activation(names.output, a.rows, a.width);
     let bytes = y.bytes();
-    let both = memory(
-        names.grad,
-        ELEMENTWISE,
-        product(&[4, bytes]),
-        product(&[2, bytes]),
-    );
+    let both = memory(names.grad, ELEMENTWISE, product(&[4, bytes]), product(&[2, bytes]));
     tape.record(&Step {
         names,
-        forward: &[memory(
-            names.op,
-            ELEMENTWISE,
-            total(&[a.bytes(), b.bytes()]),
-            bytes,
-        )],
+        forward: &[memory(names.op, ELEMENTWISE, total(&[a.bytes(), b.bytes()]), bytes)],
         reads: &[a, b],
         saves: &[a, b],
         inputs: &[a, b],
@@ -89,22 +69,12 @@ pub(crate) fn dropout(tape: &mut Tape<'_>, names: Names, x: Tensor, active: bool
     let mask = tape.tensor(names.mask, x.rows, x.width, 1);
     tape.record(&Step {
         names,
-        forward: &[memory(
-            names.op,
-            ELEMENTWISE,
-            x.bytes(),
-            total(&[y.bytes(), mask.bytes()]),
-        )],
+        forward: &[memory(names.op, ELEMENTWISE, x.bytes(), total(&[y.bytes(), mask.bytes()]))],
         reads: &[x],
         saves: &[mask],
         inputs: &[x],
         outputs: &[y],
-        backward: &[memory(
-            names.grad,
-            ELEMENTWISE,
-            total(&[y.bytes(), mask.bytes()]),
-            x.bytes(),
-        )],
+        backward: &[memory(names.grad, ELEMENTWISE, total(&[y.bytes(), mask.bytes()]), x.bytes())],
         scratch: 0,
         gradient: Gradient::New,
     });
@@ -134,22 +104,12 @@ pub(super) fn mask(tape: &mut Tape<'_>, names: Names, x: Tensor, mask_bytes: u64
 fn same_shape(tape: &mut Tape<'_>, names: Names, x: Tensor, y: Tensor, extra: u64) {
     tape.record(&Step {
         names,
-        forward: &[memory(
-            names.op,
-            ELEMENTWISE,
-            total(&[x.bytes(), extra]),
-            y.bytes(),
-        )],
+        forward: &[memory(names.op, ELEMENTWISE, total(&[x.bytes(), extra]), y.bytes())],
         reads: &[x],
         saves: &[],
         inputs: &[x],
         outputs: &[y],
-        backward: &[memory(
-            names.grad,
-            ELEMENTWISE,
-            total(&[y.bytes(), extra]),
-            x.bytes(),
-        )],
+        backward: &[memory(names.grad, ELEMENTWISE, total(&[y.bytes(), extra]), x.bytes())],
         scratch: 0,
         gradient: Gradient::New,
     });
@@ -193,18 +153,12 @@ pub(crate) fn rotary(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
     let times = |halves: u64| product(&[halves, x.bytes() / 2]);
     tape.record(&Step {
         names,
-        forward: &[Operation {
-            launches: 5,
-            ..memory(names.op, ELEMENTWISE, times(11), times(9))
-        }],
+        forward: &[Operation { launches: 5, ..memory(names.op, ELEMENTWISE, times(11), times(9)) }],
         reads: &[x],
         saves: &[],
         inputs: &[x],
         outputs: &[y],
-        backward: &[Operation {
-            launches: 9,
-            ..memory(names.grad, ELEMENTWISE, times(15), times(15))
-        }],
+        backward: &[Operation { launches: 9, ..memory(names.grad, ELEMENTWISE, times(15), times(15)) }],
         scratch: 0,
         gradient: Gradient::New,
     });

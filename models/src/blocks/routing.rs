@@ -63,15 +63,9 @@ pub(crate) fn switch_feed_forward(tape: &mut Tape<'_>, switch: &Switch, x: Tenso
     let probability = route(tape, switch, x);
     let capacity = switch.capacity(x.rows);
     let indices = dispatch(tape, switch, x, capacity);
-    let outputs: Vec<Tensor> = indices
-        .iter()
-        .map(|&chosen| expert(tape, switch, x, chosen))
-        .collect();
+    let outputs: Vec<Tensor> = indices.iter().map(|&chosen| expert(tape, switch, x, chosen)).collect();
     let mut result = tape.activation("switch.result", x.rows, x.width);
-    tape.run(
-        &[memory("switch.zeros", MemoryBoundKind::Fill, 0, result.bytes())],
-        &[],
-    );
+    tape.run(&[memory("switch.zeros", MemoryBoundKind::Fill, 0, result.bytes())], &[]);
     for (number, (&chosen, &output)) in indices.iter().zip(&outputs).enumerate() {
         result = assign(tape, names!("switch.assign"), result, chosen, output, number > 0);
     }
@@ -106,12 +100,7 @@ fn route(tape: &mut Tape<'_>, switch: &Switch, x: Tensor) -> Tensor {
     let largest = tape.activation(names.output, x.rows, 1);
     let routes = tape.tensor("switch.routes", x.rows, 1, INDEX);
     let found = total(&[largest.bytes(), routes.bytes()]);
-    let scatter = memory(
-        names.grad,
-        MemoryBoundKind::Indexing,
-        found,
-        total(&[p.bytes(), largest.bytes()]),
-    );
+    let scatter = memory(names.grad, MemoryBoundKind::Indexing, found, total(&[p.bytes(), largest.bytes()]));
     tape.record(&Step {
         names,
         forward: &[memory(names.op, MemoryBoundKind::Reduction, p.bytes(), found)],
@@ -119,23 +108,12 @@ fn route(tape: &mut Tape<'_>, switch: &Switch, x: Tensor) -> Tensor {
         saves: &[routes],
         inputs: &[p],
         outputs: &[largest],
-        backward: &[Operation {
-            launches: 2,
-            ..scatter
-        }],
+        backward: &[Operation { launches: 2, ..scatter }],
         scratch: 0,
         gradient: Gradient::New,
     });
     let sums = product(&[switch.experts, p.value_bytes]);
-    tape.run(
-        &[memory(
-            "switch.probability_sum",
-            MemoryBoundKind::Reduction,
-            p.bytes(),
-            sums,
-        )],
-        &[p],
-    );
+    tape.run(&[memory("switch.probability_sum", MemoryBoundKind::Reduction, p.bytes(), sums)], &[p]);
     largest
 }
 
@@ -143,22 +121,13 @@ fn route(tape: &mut Tape<'_>, switch: &Switch, x: Tensor) -> Tensor {
 /// indices of each expert.
 fn dispatch(tape: &mut Tape<'_>, switch: &Switch, x: Tensor, capacity: u64) -> Vec<Tensor> {
     let (tokens, indices) = (x.rows, product(&[capacity, INDEX]));
-    let compare = memory(
-        "switch.eq",
-        MemoryBoundKind::Elementwise,
-        product(&[tokens, INDEX]),
-        product(&[tokens, 1]),
-    );
+    let compare =
+        memory("switch.eq", MemoryBoundKind::Elementwise, product(&[tokens, INDEX]), product(&[tokens, 1]));
     let search = Operation {
         launches: NONZERO_LAUNCHES,
         host_sync: true,
         // Read for the count and again for the selection.
-        ..memory(
-            "switch.nonzero",
-            MemoryBoundKind::Indexing,
-            product(&[2, tokens]),
-            indices,
-        )
+        ..memory("switch.nonzero", MemoryBoundKind::Indexing, product(&[2, tokens]), indices)
     };
     let found: Vec<Tensor> = (0..switch.experts)
         .map(|_| {
@@ -170,12 +139,7 @@ fn dispatch(tape: &mut Tape<'_>, switch: &Switch, x: Tensor, capacity: u64) -> V
     let counts = product(&[switch.experts, x.value_bytes]);
     tape.run(&[from_host("switch.counts", counts)], &[]);
     for _ in 0..switch.over_capacity() {
-        let shuffle = memory(
-            "switch.shuffle",
-            MemoryBoundKind::Indexing,
-            product(&[2, indices]),
-            indices,
-        );
+        let shuffle = memory("switch.shuffle", MemoryBoundKind::Indexing, product(&[2, indices]), indices);
         tape.run(&[from_host("switch.permutation", indices), shuffle], &[]);
     }
     found
@@ -183,16 +147,7 @@ fn dispatch(tape: &mut Tape<'_>, switch: &Switch, x: Tensor, capacity: u64) -> V
 
 /// A copy of a few values from pageable host memory: the host waits until the device has them.
 fn from_host(name: &'static str, bytes: u64) -> Operation {
-    Operation {
-        host_sync: true,
-        ..single(
-            name,
-            Kernel::HostCopy {
-                bytes: Bytes(bytes),
-                pinned: false,
-            },
-        )
-    }
+    Operation { host_sync: true, ..single(name, Kernel::HostCopy { bytes: Bytes(bytes), pinned: false }) }
 }
 
 /// One expert on its tokens: gather, linear, GELU, dropout, linear, dropout.
@@ -211,12 +166,7 @@ fn gather(tape: &mut Tape<'_>, names: Names, x: Tensor, indices: Tensor) -> Tens
     let y = tape.activation(names.output, indices.rows, x.width);
     let read = total(&[y.bytes(), indices.bytes()]);
     // The sort's keys and values are read and written a few times; next to the rows they weigh nothing.
-    let accumulate = memory(
-        names.grad,
-        MemoryBoundKind::Indexing,
-        product(&[2, read]),
-        y.bytes(),
-    );
+    let accumulate = memory(names.grad, MemoryBoundKind::Indexing, product(&[2, read]), y.bytes());
     tape.record(&Step {
         names,
         forward: &[memory(names.op, MemoryBoundKind::Indexing, read, y.bytes())],
@@ -226,10 +176,7 @@ fn gather(tape: &mut Tape<'_>, names: Names, x: Tensor, indices: Tensor) -> Tens
         outputs: &[y],
         backward: &[
             memory(names.grad_input, MemoryBoundKind::Fill, 0, x.bytes()),
-            Operation {
-                launches: ACCUMULATE_LAUNCHES,
-                ..accumulate
-            },
+            Operation { launches: ACCUMULATE_LAUNCHES, ..accumulate },
         ],
         scratch: 0,
         gradient: Gradient::New,
@@ -250,26 +197,11 @@ fn assign(
 ) -> Tensor {
     let after = tape.view(result, result.rows, result.width);
     let touched = total(&[values.bytes(), indices.bytes()]);
-    let mut backward = vec![memory(
-        names.grad,
-        MemoryBoundKind::Indexing,
-        touched,
-        values.bytes(),
-    )];
+    let mut backward = vec![memory(names.grad, MemoryBoundKind::Indexing, touched, values.bytes())];
     let clear = [
-        memory(
-            names.grad_input,
-            MemoryBoundKind::Fill,
-            result.bytes(),
-            result.bytes(),
-        ),
+        memory(names.grad_input, MemoryBoundKind::Fill, result.bytes(), result.bytes()),
         memory("switch.assign.zeros", MemoryBoundKind::Fill, 0, values.bytes()),
-        memory(
-            "switch.assign.clear",
-            MemoryBoundKind::Indexing,
-            touched,
-            values.bytes(),
-        ),
+        memory("switch.assign.clear", MemoryBoundKind::Indexing, touched, values.bytes()),
     ];
     if earlier {
         backward.extend(clear);
@@ -277,12 +209,7 @@ fn assign(
     let both = [values, result];
     tape.record(&Step {
         names,
-        forward: &[memory(
-            names.op,
-            MemoryBoundKind::Indexing,
-            touched,
-            values.bytes(),
-        )],
+        forward: &[memory(names.op, MemoryBoundKind::Indexing, touched, values.bytes())],
         reads: &[result, values, indices],
         saves: &[indices],
         inputs: if earlier { &both } else { &both[..1] },
@@ -300,24 +227,9 @@ fn pass_dropped(tape: &mut Tape<'_>, switch: &Switch, x: Tensor, result: Tensor)
     let computed = product(&[switch.capacity(x.rows), switch.experts]);
     let rows = x.rows.saturating_sub(computed).max(switch.over_capacity());
     let dropped = tape.tensor("switch.dropped", rows, 1, INDEX);
-    tape.run(
-        &[memory(
-            "switch.dropped",
-            MemoryBoundKind::Fill,
-            dropped.bytes(),
-            dropped.bytes(),
-        )],
-        &[],
-    );
+    tape.run(&[memory("switch.dropped", MemoryBoundKind::Fill, dropped.bytes(), dropped.bytes())], &[]);
     let values = gather(tape, names!("switch.gather_dropped"), x, dropped);
-    assign(
-        tape,
-        names!("switch.assign_dropped"),
-        result,
-        dropped,
-        values,
-        true,
-    )
+    assign(tape, names!("switch.assign_dropped"), result, dropped, values, true)
 }
 
 /// `result * probability` with one probability a token: keeps both. Backward: a product for each, and a sum over
@@ -334,21 +246,13 @@ fn scale_by_probability(tape: &mut Tape<'_>, result: Tensor, probability: Tensor
     );
     tape.record(&Step {
         names,
-        forward: &[memory(
-            names.op,
-            MemoryBoundKind::Elementwise,
-            total(&[bytes, few]),
-            y.bytes(),
-        )],
+        forward: &[memory(names.op, MemoryBoundKind::Elementwise, total(&[bytes, few]), y.bytes())],
         reads: &[result, probability],
         saves: &[result, probability],
         inputs: &[result, probability],
         outputs: &[y],
         backward: &[
-            Operation {
-                launches: 2,
-                ..products
-            },
+            Operation { launches: 2, ..products },
             memory(names.grad, MemoryBoundKind::Reduction, bytes, few),
         ],
         scratch: bytes,

@@ -32,28 +32,17 @@ pub(super) fn layers(graph: &ComponentGraph) -> Vec<Layer> {
 pub(super) fn work(graph: &ComponentGraph, index: usize, shape: &WorkShape) -> LayerWork {
     let samples = shape.micro_batch as f64;
     let sent = |partition: Option<usize>| {
-        let volume = partition
-            .and_then(|at| graph.partitions.get(at))
-            .map_or(0.0, |it| it.communication_volume);
+        let volume =
+            partition.and_then(|at| graph.partitions.get(at)).map_or(0.0, |it| it.communication_volume);
         Bytes((volume * samples).round() as u64)
     };
     let operation = |name, passes: f64| {
         let flops = Flops((graph.partition_flops(index) * samples * passes).round() as u64);
-        single(
-            name,
-            Kernel::Component {
-                flops,
-                dtype: shape.compute,
-            },
-        )
+        single(name, Kernel::Component { flops, dtype: shape.compute })
     };
     LayerWork {
         forward: vec![operation("component.forward", 1.0)],
-        backward: if shape.training {
-            vec![operation("component.backward", 2.0)]
-        } else {
-            Vec::new()
-        },
+        backward: if shape.training { vec![operation("component.backward", 2.0)] } else { Vec::new() },
         input: sent(index.checked_sub(1)),
         output: sent(Some(index)),
         ..LayerWork::default()

@@ -42,9 +42,7 @@ impl Gpt {
             layers: section.count("layers", limits::LAYERS)?,
             hidden,
             heads,
-            feed_forward: section
-                .range("feed_forward", 1, limits::FEED_FORWARD)?
-                .unwrap_or(4 * hidden),
+            feed_forward: section.range("feed_forward", 1, limits::FEED_FORWARD)?.unwrap_or(4 * hidden),
             vocabulary: section.count("vocabulary", limits::VOCABULARY)?,
             positions: section.count("positions", limits::POSITIONS)?,
             tied: section.flag("tied", true)?,
@@ -117,11 +115,7 @@ impl Gpt {
         let tape = &mut tape;
         let normed = layer_norm(tape, names!("head.norm"), x);
         let logits = linear(tape, names!("head.projection"), normed, self.vocabulary, false);
-        let output = if shape.training {
-            cross_entropy(tape, logits)
-        } else {
-            logits
-        };
+        let output = if shape.training { cross_entropy(tape, logits) } else { logits };
         tape.finish(output)
     }
 

@@ -152,11 +152,7 @@ impl Llama {
         let tape = &mut tape;
         let normed = rms_norm(tape, names!("head.norm"), x);
         let logits = linear(tape, names!("head.projection"), normed, self.vocabulary, false);
-        let output = if shape.training {
-            cross_entropy(tape, logits)
-        } else {
-            logits
-        };
+        let output = if shape.training { cross_entropy(tape, logits) } else { logits };
         tape.finish(output)
     }
 }

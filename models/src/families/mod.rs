@@ -33,13 +33,7 @@ pub enum Family {
 
 impl Family {
     /// All of them, in the order of their names' introduction.
-    pub const ALL: [Self; 5] = [
-        Self::Components,
-        Self::Vit,
-        Self::SwitchVit,
-        Self::Gpt,
-        Self::Llama,
-    ];
+    pub const ALL: [Self; 5] = [Self::Components, Self::Vit, Self::SwitchVit, Self::Gpt, Self::Llama];
 
     /// Name as model files write it.
     pub const fn name(self) -> &'static str {
@@ -56,15 +50,12 @@ impl Family {
     pub(crate) fn read(file: &Section) -> Result<Self, ModelError> {
         let found = file.text("family")?;
         let names = Self::ALL.iter().map(|family| family.name());
-        Self::ALL
-            .into_iter()
-            .find(|family| family.name() == found)
-            .ok_or_else(|| ModelError::UnknownFamily {
-                found: found.to_owned(),
-                allowed: names.clone().map(str::to_owned).collect(),
-                nearest: nearest(found, names),
-                place: file.place_of("family"),
-            })
+        Self::ALL.into_iter().find(|family| family.name() == found).ok_or_else(|| ModelError::UnknownFamily {
+            found: found.to_owned(),
+            allowed: names.clone().map(str::to_owned).collect(),
+            nearest: nearest(found, names),
+            place: file.place_of("family"),
+        })
     }
 }
 
@@ -111,12 +102,8 @@ impl Architecture {
         match self {
             Self::Components(_) => Sample::Opaque,
             Self::Vit(vit) => vit.sample(),
-            Self::Gpt(gpt) => Sample::Tokens {
-                default_length: gpt.positions,
-            },
-            Self::Llama(llama) => Sample::Tokens {
-                default_length: llama.positions,
-            },
+            Self::Gpt(gpt) => Sample::Tokens { default_length: gpt.positions },
+            Self::Llama(llama) => Sample::Tokens { default_length: llama.positions },
         }
     }
 
@@ -172,11 +159,7 @@ impl Parameters {
     }
 
     fn add(&mut self, name: impl Into<String>, count: u64) -> &mut Self {
-        self.0.push(Parameter {
-            name: name.into(),
-            count,
-            tied: false,
-        });
+        self.0.push(Parameter { name: name.into(), count, tied: false });
         self
     }
 
@@ -191,17 +174,12 @@ impl Parameters {
 
     /// Weight and bias of a LayerNorm.
     fn layer_norm(&mut self, name: &str, width: u64) -> &mut Self {
-        self.add(format!("{name}.weight"), width)
-            .add(format!("{name}.bias"), width)
+        self.add(format!("{name}.weight"), width).add(format!("{name}.bias"), width)
     }
 
     /// A weight shared with the embedding if `tied`.
     fn output_projection(&mut self, name: &str, count: u64, tied: bool) -> &mut Self {
-        self.0.push(Parameter {
-            name: name.to_owned(),
-            count,
-            tied,
-        });
+        self.0.push(Parameter { name: name.to_owned(), count, tied });
         self
     }
 }
@@ -215,31 +193,15 @@ fn stack(
     active: Option<u64>,
 ) -> Vec<Layer> {
     let layer = |name: String, role, signature, parameters: Arc<[Parameter]>| {
-        let mut layer = Layer {
-            name,
-            role,
-            signature,
-            parameters,
-            active_parameters: 0,
-            stated_memory: Bytes(0),
-        };
+        let mut layer =
+            Layer { name, role, signature, parameters, active_parameters: 0, stated_memory: Bytes(0) };
         layer.active_parameters = layer.parameter_count();
         layer
     };
     let shared: Arc<[Parameter]> = block.0.into();
-    let mut layers = vec![layer(
-        "embedding".to_owned(),
-        LayerRole::Embedding,
-        0,
-        embedding.0.into(),
-    )];
+    let mut layers = vec![layer("embedding".to_owned(), LayerRole::Embedding, 0, embedding.0.into())];
     for number in 0..blocks {
-        let mut block = layer(
-            format!("block.{number}"),
-            LayerRole::Block,
-            1,
-            Arc::clone(&shared),
-        );
+        let mut block = layer(format!("block.{number}"), LayerRole::Block, 1, Arc::clone(&shared));
         block.active_parameters = active.unwrap_or(block.active_parameters);
         layers.push(block);
     }

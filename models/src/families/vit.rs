@@ -77,16 +77,13 @@ impl Vit {
         let dense = section.count("dense_feed_forward", limits::FEED_FORWARD)?;
         let feed_forward = match section.range("feed_forward", 1, limits::FEED_FORWARD)? {
             Some(given) => given,
-            None => (dense + 2)
-                .checked_sub(experts / 2)
-                .filter(|&width| width > 0)
-                .ok_or_else(|| {
-                    let allowed = format!(
-                        "less than {}, so that dense_feed_forward - experts / 2 + 2 is positive",
-                        2 * (dense + 2)
-                    );
-                    section.refuse("experts", experts, allowed)
-                })?,
+            None => (dense + 2).checked_sub(experts / 2).filter(|&width| width > 0).ok_or_else(|| {
+                let allowed = format!(
+                    "less than {}, so that dense_feed_forward - experts / 2 + 2 is positive",
+                    2 * (dense + 2)
+                );
+                section.refuse("experts", experts, allowed)
+            })?,
         };
         let vit = Self::read(section, feed_forward, experts)?;
         if vit.implementation == Implementation::Labml {
@@ -116,9 +113,7 @@ impl Vit {
             Implementation::Torchvision => patches + 1,
             Implementation::Labml => patches,
         };
-        let positions = section
-            .range("positions", 1, limits::POSITIONS)?
-            .unwrap_or(positioned);
+        let positions = section.range("positions", 1, limits::POSITIONS)?.unwrap_or(positioned);
         if positions < positioned {
             let allowed =
                 format!("at least the {positioned} tokens of an image of {image_size} pixels a side");
@@ -134,9 +129,7 @@ impl Vit {
             heads,
             feed_forward,
             positions,
-            head_hidden: section
-                .range("head_hidden", 0, limits::FEED_FORWARD)?
-                .unwrap_or(0),
+            head_hidden: section.range("head_hidden", 0, limits::FEED_FORWARD)?.unwrap_or(0),
             classes: section.count("classes", limits::VOCABULARY)?,
             dropout: section.flag("dropout", false)?,
             experts,
@@ -149,10 +142,7 @@ impl Vit {
     }
 
     pub(super) fn sample(&self) -> Sample {
-        Sample::Image {
-            size: self.image_size,
-            tokens: self.tokens(),
-        }
+        Sample::Image { size: self.image_size, tokens: self.tokens() }
     }
 
     pub(super) fn layers(&self) -> Vec<Layer> {
@@ -161,24 +151,18 @@ impl Vit {
         let filter = self.channels * self.patch_size * self.patch_size;
         match self.implementation {
             Implementation::Torchvision => {
-                embedding
-                    .add("class_token", h)
-                    .linear("conv_proj", filter, h, true);
+                embedding.add("class_token", h).linear("conv_proj", filter, h, true);
                 embedding.add("encoder.pos_embedding", self.positions * h);
                 block.layer_norm("ln_1", h);
                 block.add("self_attention.in_proj_weight", 3 * h * h);
                 block.add("self_attention.in_proj_bias", 3 * h);
-                block
-                    .linear("self_attention.out_proj", h, h, true)
-                    .layer_norm("ln_2", h);
+                block.linear("self_attention.out_proj", h, h, true).layer_norm("ln_2", h);
                 block.linear("mlp.0", h, f, true).linear("mlp.3", f, h, true);
                 head.layer_norm("encoder.ln", h);
                 self.classifier(&mut head, "heads.pre_logits", "heads.head");
             }
             Implementation::Labml => {
-                embedding
-                    .add("cls_token_emb", h)
-                    .linear("patch_emb.conv", filter, h, true);
+                embedding.add("cls_token_emb", h).linear("patch_emb.conv", filter, h, true);
                 embedding.add("pos_emb.positional_encodings", self.positions * h);
                 for name in ["query.linear", "key.linear", "value.linear", "output"] {
                     block.linear(&format!("attn.{name}"), h, h, true);
@@ -233,12 +217,7 @@ impl Vit {
         let (mut tape, image) = Tape::start(shape, shape.micro_batch, pixels, Dtype::Fp32.bytes());
         let tape = &mut tape;
         let image = cast(tape, names!("patches.cast"), image, shape.activation.bytes());
-        let grid = Patches {
-            channels: self.channels,
-            size: self.patch_size,
-            side,
-            width: self.hidden,
-        };
+        let grid = Patches { channels: self.channels, size: self.patch_size, side, width: self.hidden };
         let x = patches(tape, image, &grid);
         let x = match self.implementation {
             Implementation::Torchvision => {
@@ -304,11 +283,7 @@ impl Vit {
     /// linear layer and again in the block; torchvision twice, and not in the block.
     fn feed_forward(&self, tape: &mut Tape<'_>, x: Tensor) -> Tensor {
         if self.experts > 0 {
-            let switch = Switch {
-                experts: self.experts,
-                hidden: self.feed_forward,
-                dropout: self.dropout,
-            };
+            let switch = Switch { experts: self.experts, hidden: self.feed_forward, dropout: self.dropout };
             let fed = switch_feed_forward(tape, &switch, x);
             return dropout(tape, names!("mlp.block_dropout"), fed, self.dropout);
         }
@@ -346,11 +321,7 @@ impl Vit {
             activation(tape, names!("head.activation"), wide)
         };
         let logits = linear(tape, names!("head.classifier"), features, self.classes, true);
-        let output = if shape.training {
-            cross_entropy(tape, logits)
-        } else {
-            logits
-        };
+        let output = if shape.training { cross_entropy(tape, logits) } else { logits };
         tape.finish(output)
     }
 }

@@ -18,22 +18,12 @@ fn step(tape: &mut Tape<'_>, names: Names, x: Tensor, rows: u64) -> Tensor {
     let y = tape.activation(names.output, rows, 1);
     tape.record(&Step {
         names,
-        forward: &[memory(
-            names.op,
-            MemoryBoundKind::Elementwise,
-            x.bytes(),
-            y.bytes(),
-        )],
+        forward: &[memory(names.op, MemoryBoundKind::Elementwise, x.bytes(), y.bytes())],
         reads: &[x],
         saves: &[x],
         inputs: &[x],
         outputs: &[y],
-        backward: &[memory(
-            names.grad,
-            MemoryBoundKind::Elementwise,
-            y.bytes(),
-            x.bytes(),
-        )],
+        backward: &[memory(names.grad, MemoryBoundKind::Elementwise, y.bytes(), x.bytes())],
         scratch: 0,
         gradient: Gradient::New,
     });
@@ -52,18 +42,11 @@ fn backward_is_the_reverse_and_frees_what_it_used() {
     let work = tape.finish(z);
     assert_eq!(names_of(&work.forward), ["a", "b"]);
     assert_eq!(names_of(&work.backward), ["b.grad", "a.grad"]);
-    let saved: Vec<_> = work
-        .saved
-        .iter()
-        .map(|it| (it.name, it.bytes.0, it.born, it.freed))
-        .collect();
+    let saved: Vec<_> = work.saved.iter().map(|it| (it.name, it.bytes.0, it.born, it.freed)).collect();
     assert_eq!(saved, [("input", 4, 0, 1), ("a.output", 40, 0, 0)]);
     assert_eq!((work.input, work.output), (Bytes(4), Bytes(400)));
     // Forward makes nothing that is neither kept nor the output; backward holds two neighbouring gradients.
-    assert_eq!(
-        (work.forward_temporary, work.backward_temporary),
-        (Bytes(0), Bytes(440))
-    );
+    assert_eq!((work.forward_temporary, work.backward_temporary), (Bytes(0), Bytes(440)));
 }
 
 #[test]
@@ -111,18 +94,12 @@ fn views_share_memory() {
     let y = step(&mut tape, names!("a"), view, 10);
     let y = step(&mut tape, names!("b"), y, 10);
     let work = tape.finish(y);
-    assert_eq!(
-        work.saved.iter().map(|it| it.bytes.0).collect::<Vec<_>>(),
-        [80, 40]
-    );
+    assert_eq!(work.saved.iter().map(|it| it.bytes.0).collect::<Vec<_>>(), [80, 40]);
 }
 
 #[test]
 fn without_training_intermediates_are_temporaries() {
-    let inference = WorkShape {
-        training: false,
-        ..SHAPE
-    };
+    let inference = WorkShape { training: false, ..SHAPE };
     let (mut tape, x) = Tape::start(&inference, 1, 1, 4);
     let y = step(&mut tape, names!("a"), x, 10);
     let y = step(&mut tape, names!("b"), y, 20);

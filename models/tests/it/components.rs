@@ -29,19 +29,9 @@ fn totals_are_right() {
         assert_eq!((graph.components.len(), graph.partitions.len()), (12, 9));
         let close =
             |found: f64, expected: f64| assert!((found / 1e9 - expected).abs() < 1e-9, "{name}: {found}");
-        close(
-            (0..9).map(|index| graph.partition_capacity(index)).sum(),
-            capacity,
-        );
+        close((0..9).map(|index| graph.partition_capacity(index)).sum(), capacity);
         close((0..9).map(|index| graph.partition_flops(index)).sum(), flops);
-        close(
-            graph
-                .partitions
-                .iter()
-                .map(|partition| partition.communication_volume)
-                .sum(),
-            communication,
-        );
+        close(graph.partitions.iter().map(|partition| partition.communication_volume).sum(), communication);
     }
 }
 
@@ -62,18 +52,10 @@ fn a_partition_is_a_layer() {
     // 3 + 4 GFLOP a sample, twice that backward.
     assert_eq!(shallow.forward_flops(), Flops(32 * 7_000_000_000));
     assert_eq!(shallow.backward_flops(), Flops(2 * 32 * 7_000_000_000));
-    assert_eq!(
-        (shallow.input, shallow.output),
-        (Bytes(0), Bytes(32 * 600_000_000))
-    );
+    assert_eq!((shallow.input, shallow.output), (Bytes(0), Bytes(32 * 600_000_000)));
     assert_eq!(model.work(1, &shape).input, shallow.output);
     assert_eq!(model.forward_flops(&shape), Flops(32 * 29_500_000_000));
-    assert!(
-        model
-            .layers
-            .windows(2)
-            .all(|pair| pair[0].signature != pair[1].signature)
-    );
+    assert!(model.layers.windows(2).all(|pair| pair[0].signature != pair[1].signature));
     assert!(Model::from_catalogue("visionencoder", &Overrides::none().with("layers", 3)).is_err());
 }
 
@@ -86,15 +68,8 @@ fn published() -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "{} is missing",
-        folder.display()
-    );
-    eprintln!(
-        "SKIPPED: {} is missing, the published model files are not compared",
-        folder.display()
-    );
+    assert!(std::env::var_os("CI").is_none(), "{} is missing", folder.display());
+    eprintln!("SKIPPED: {} is missing, the published model files are not compared", folder.display());
     None
 }
 
@@ -115,20 +90,14 @@ fn the_catalogue_is_the_published_files_bit_by_bit() {
     for (name, ..) in TOTALS {
         let text = std::fs::read_to_string(folder.join(format!("{}.xml", name.replace('-', "_")))).unwrap();
         let tags = |kind: &str| -> Vec<&str> {
-            text.split('<')
-                .filter(|tag| tag.split_whitespace().next() == Some(kind))
-                .collect()
+            text.split('<').filter(|tag| tag.split_whitespace().next() == Some(kind)).collect()
         };
         let graph = graph(name);
         let components = tags("component");
         assert_eq!(components.len(), graph.components.len());
         for (component, tag) in graph.components.iter().zip(components) {
             assert_eq!(component.name, attribute(tag, "name"));
-            assert_eq!(
-                component.flops_per_sample.to_bits(),
-                number(tag, "flops_per_sample"),
-                "{tag}"
-            );
+            assert_eq!(component.flops_per_sample.to_bits(), number(tag, "flops_per_sample"), "{tag}");
             assert_eq!(component.capacity.to_bits(), number(tag, "capacity"), "{tag}");
         }
         let partitions = tags("partition");
@@ -141,16 +110,8 @@ fn the_catalogue_is_the_published_files_bit_by_bit() {
                 "{tag}"
             );
         }
-        let members = graph
-            .partitions
-            .iter()
-            .flat_map(|partition| &partition.components);
+        let members = graph.partitions.iter().flat_map(|partition| &partition.components);
         let names = members.map(|&index| graph.components[index].name.as_str());
-        assert!(
-            names.eq(tags("component_ref")
-                .into_iter()
-                .map(|tag| attribute(tag, "name"))),
-            "{name}"
-        );
+        assert!(names.eq(tags("component_ref").into_iter().map(|tag| attribute(tag, "name"))), "{name}");
     }
 }

@@ -8,9 +8,7 @@ fn message(name: &str, overrides: &Overrides) -> String {
 }
 
 fn file_message(text: &str) -> String {
-    Model::from_toml(text, &Overrides::none())
-        .unwrap_err()
-        .to_string()
+    Model::from_toml(text, &Overrides::none()).unwrap_err().to_string()
 }
 
 #[test]
@@ -23,9 +21,7 @@ fn unknown_models_suggest_the_nearest() {
         ("gpt-2", "gpt2"),
     ] {
         let error = Model::from_catalogue(found, &Overrides::none()).unwrap_err();
-        let ModelError::UnknownModel { name, nearest, known } = error else {
-            panic!("{error}")
-        };
+        let ModelError::UnknownModel { name, nearest, known } = error else { panic!("{error}") };
         assert_eq!((name.as_str(), nearest.as_deref()), (found, Some(expected)));
         assert_eq!(known, catalogue_names());
     }
@@ -43,10 +39,7 @@ fn overrides_are_checked() {
         message("gpt2", &with("layers", 0)),
         "`layers` is 0, but must be a whole number from 1 to 10000"
     );
-    assert_eq!(
-        message("gpt2", &with("heads", 7)),
-        "`heads` is 7, but must be a divisor of hidden (768)"
-    );
+    assert_eq!(message("gpt2", &with("heads", 7)), "`heads` is 7, but must be a divisor of hidden (768)");
     assert_eq!(
         message("gpt2", &with("layer", 3)),
         "`architecture` has no field `layer`; did you mean `layers`?; allowed are layers, hidden, heads, \
@@ -95,10 +88,7 @@ fn values_of_the_wrong_type_are_shown() {
     }
     let mut overrides = Overrides::none();
     overrides.set("tied", FieldValue::Integer(1));
-    assert_eq!(
-        message("gpt2", &overrides),
-        "`tied` is 1, but must be true or false"
-    );
+    assert_eq!(message("gpt2", &overrides), "`tied` is 1, but must be true or false");
 }
 
 #[test]
@@ -151,26 +141,10 @@ fn faults_in_a_file_have_their_place() {
          source, architecture"
     );
     let error = Model::from_toml("name = \"a\"\nlayers = = 2", &Overrides::none()).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ModelError::BadToml {
-                line: 2,
-                column: 10,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, ModelError::BadToml { line: 2, column: 10, .. }), "{error}");
     let error = Model::from_toml(&GPT.replace("= 100", "= \"many\""), &Overrides::none()).unwrap_err();
     assert!(
-        matches!(
-            error,
-            ModelError::BadValue {
-                place: Some(Place { line: 10, column: 1 }),
-                ..
-            }
-        ),
+        matches!(error, ModelError::BadValue { place: Some(Place { line: 10, column: 1 }), .. }),
         "{error}"
     );
 }
@@ -207,10 +181,7 @@ fn component_files_are_checked() {
         "line 12, column 15: partition `All` refers to a component `Camra` that does not exist; did you mean \
          `Camera`?; there are Camera"
     );
-    assert_eq!(
-        changed("[\"Camera\"]", "[]"),
-        "line 12, column 1: partition `All` names no component"
-    );
+    assert_eq!(changed("[\"Camera\"]", "[]"), "line 12, column 1: partition `All` names no component");
     assert_eq!(
         changed(
             "[[partition]]",
@@ -242,10 +213,7 @@ fn garbage_is_an_error_and_no_panic() {
         assert!(Model::from_toml(text, &Overrides::none()).is_err());
     }
     for cut in (0..GPT.len() - 30).filter(|&cut| GPT.is_char_boundary(cut)) {
-        assert!(
-            Model::from_toml(&GPT[..cut], &Overrides::none()).is_err(),
-            "cut at {cut}"
-        );
+        assert!(Model::from_toml(&GPT[..cut], &Overrides::none()).is_err(), "cut at {cut}");
     }
     let huge = GPT.replace("layers = 2", "layers = 99999999999999999999");
     assert!(file_message(&huge).contains("beyond 64 bits"));

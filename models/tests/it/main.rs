@@ -19,12 +19,5 @@ fn model(name: &str) -> Model {
 
 /// A micro-batch in training.
 fn shape(micro_batch: u64, sequence_length: u64, dtype: Dtype, attention: AttentionKind) -> WorkShape {
-    WorkShape {
-        micro_batch,
-        sequence_length,
-        compute: dtype,
-        activation: dtype,
-        attention,
-        training: true,
-    }
+    WorkShape { micro_batch, sequence_length, compute: dtype, activation: dtype, attention, training: true }
 }

@@ -8,9 +8,7 @@ use steptime_models::{
 use crate::{model, shape};
 
 fn gemm_flops(operations: &[Operation]) -> u64 {
-    let gemms = operations
-        .iter()
-        .filter(|operation| matches!(operation.kernel, Kernel::Gemm { .. }));
+    let gemms = operations.iter().filter(|operation| matches!(operation.kernel, Kernel::Gemm { .. }));
     gemms.map(|operation| operation.kernel.flops().0).sum()
 }
 
@@ -32,10 +30,7 @@ fn gpt_forward_is_the_closed_form() {
     for (name, layers, h, v) in [("gpt2", 12, 768, 50_257), ("gpt-18b", 40, 6144, 51_200)] {
         for (b, s) in [(1, 128), (4, 1000), (3, 1024)] {
             let flops = model(name).forward_flops(&shape(b, s, Dtype::Fp16, AttentionKind::Eager));
-            assert_eq!(
-                flops,
-                Flops(layers * (24 * b * s * h * h + 4 * b * s * s * h) + 2 * b * s * h * v)
-            );
+            assert_eq!(flops, Flops(layers * (24 * b * s * h * h + 4 * b * s * s * h) + 2 * b * s * h * v));
         }
     }
 }
@@ -64,10 +59,7 @@ fn vit_forward_is_as_published() {
     for (name, gmac) in [("vit_b_16", 17.56), ("vit_l_16", 61.55)] {
         let flops = model(name).forward_flops(&shape(1, 0, Dtype::Fp32, AttentionKind::Eager));
         let found = flops.0 as f64 / 2e9;
-        assert!(
-            (found / gmac - 1.0).abs() < 0.01,
-            "{name}: {found} GMAC, published {gmac}"
-        );
+        assert!((found / gmac - 1.0).abs() < 0.01, "{name}: {found} GMAC, published {gmac}");
     }
 }
 
@@ -95,12 +87,12 @@ fn a_gpt_block_launches_what_its_code_does() {
         "attention.norm",
         "attention.qkv",
         "attention.split_heads",
-        "attention.scores",
-        "attention.scale",
-        "attention.mask",
-        "attention.softmax",
-        "attention.dropout",
-        "attention.context",
+        "attention.core.scores",
+        "attention.core.scale",
+        "attention.core.mask",
+        "attention.core.softmax",
+        "attention.core.dropout",
+        "attention.core.context",
         "attention.merge_heads",
         "attention.projection",
         "attention.output_dropout",
@@ -130,14 +122,14 @@ fn a_gpt_block_launches_what_its_code_does() {
         "attention.projection.grad_weight",
         "attention.projection.grad_bias",
         "attention.merge_heads.grad",
-        "attention.context.grad_probability",
-        "attention.context.grad_value",
-        "attention.dropout.grad",
-        "attention.softmax.grad",
-        "attention.mask.grad",
-        "attention.scale.grad",
-        "attention.scores.grad_query",
-        "attention.scores.grad_key",
+        "attention.core.context.grad_probability",
+        "attention.core.context.grad_value",
+        "attention.core.dropout.grad",
+        "attention.core.softmax.grad",
+        "attention.core.mask.grad",
+        "attention.core.scale.grad",
+        "attention.core.scores.grad_query",
+        "attention.core.scores.grad_key",
         "attention.split_heads.grad",
         "attention.qkv.grad_input",
         "attention.qkv.grad_weight",
@@ -148,20 +140,13 @@ fn a_gpt_block_launches_what_its_code_does() {
     ];
     assert_eq!(names(&work.backward), backward);
     assert_eq!(launches(&work.forward), 19 + 2, "the split copies three times");
-    assert!(
-        work.forward
-            .iter()
-            .chain(&work.backward)
-            .all(|operation| !operation.host_sync)
-    );
+    assert!(work.forward.iter().chain(&work.backward).all(|operation| !operation.host_sync));
 }
 
 #[test]
 fn a_llama_block_adds_up_the_gradients_of_shared_inputs() {
     let work = work("llama3-8b", 1, AttentionKind::Flash);
-    let sums = names(&work.backward)
-        .into_iter()
-        .filter(|name| name.ends_with("grad_sum"));
+    let sums = names(&work.backward).into_iter().filter(|name| name.ends_with("grad_sum"));
     // The norms feed three and two projections; the residual stream two branches each.
     let expected = [
         "mlp.gate.grad_sum",
@@ -172,10 +157,7 @@ fn a_llama_block_adds_up_the_gradients_of_shared_inputs() {
     ];
     assert_eq!(sums.collect::<Vec<_>>(), expected);
     let gemms = |operations: &[Operation]| {
-        operations
-            .iter()
-            .filter(|operation| matches!(operation.kernel, Kernel::Gemm { .. }))
-            .count()
+        operations.iter().filter(|operation| matches!(operation.kernel, Kernel::Gemm { .. })).count()
     };
     assert_eq!((gemms(&work.forward), gemms(&work.backward)), (7, 14));
 }
@@ -190,9 +172,7 @@ fn inference_keeps_nothing_and_has_no_backward() {
             let work = model.work(layer, &inference);
             assert!(work.backward.is_empty() && work.saved.is_empty(), "{name}");
             assert!(
-                !names(&work.forward)
-                    .iter()
-                    .any(|name| name.contains("dropout") || name.contains("loss"))
+                !names(&work.forward).iter().any(|name| name.contains("dropout") || name.contains("loss"))
             );
         }
     }
@@ -215,31 +195,16 @@ fn samples_and_their_tokens() {
     let tokens = shape(1, 512, Dtype::Bf16, AttentionKind::Flash);
     // 512 ids and labels of 8 bytes.
     let gpt2 = model("gpt2");
-    assert_eq!(
-        (gpt2.tokens_per_sample(&tokens), gpt2.sample_bytes(&tokens)),
-        (512, Bytes(2 * 512 * 8))
-    );
+    assert_eq!((gpt2.tokens_per_sample(&tokens), gpt2.sample_bytes(&tokens)), (512, Bytes(2 * 512 * 8)));
     assert_eq!(gpt2.sample, Sample::Tokens { default_length: 1024 });
-    assert_eq!(
-        (gpt2.longest_sequence(), model("llama3-8b").longest_sequence()),
-        (Some(1024), None)
-    );
+    assert_eq!((gpt2.longest_sequence(), model("llama3-8b").longest_sequence()), (Some(1024), None));
     // 3 * 32 * 32 floats and a label; 64 patches and the class token.
     let vit = model("switch-vit-64");
-    assert_eq!(
-        (vit.tokens_per_sample(&tokens), vit.sample_bytes(&tokens)),
-        (65, Bytes(12_288 + 8))
-    );
+    assert_eq!((vit.tokens_per_sample(&tokens), vit.sample_bytes(&tokens)), (65, Bytes(12_288 + 8)));
     let vit = model("vit_b_16");
-    assert_eq!(
-        (vit.tokens_per_sample(&tokens), vit.sample_bytes(&tokens)),
-        (197, Bytes(602_112 + 8))
-    );
+    assert_eq!((vit.tokens_per_sample(&tokens), vit.sample_bytes(&tokens)), (197, Bytes(602_112 + 8)));
     let parts = model("visionencoder");
-    assert_eq!(
-        (parts.tokens_per_sample(&tokens), parts.sample_bytes(&tokens)),
-        (1, Bytes(0))
-    );
+    assert_eq!((parts.tokens_per_sample(&tokens), parts.sample_bytes(&tokens)), (1, Bytes(0)));
     assert_eq!(parts.sample, Sample::Opaque);
 }
 
@@ -250,10 +215,7 @@ fn absurd_sizes_do_not_wrap() {
         let model = model(name);
         assert!(model.forward_flops(&absurd).0 > 1 << 60, "{name}");
         let work = model.work(1, &absurd);
-        assert!(
-            model.components().is_some() || work.saved_bytes().0 > 1 << 60,
-            "{name}"
-        );
+        assert!(model.components().is_some() || work.saved_bytes().0 > 1 << 60, "{name}");
         let nothing = shape(0, 0, Dtype::Bf16, AttentionKind::Eager);
         assert!(model.forward_flops(&nothing).0 < 1 << 40, "{name}");
     }
@@ -270,15 +232,9 @@ fn patches_have_no_input_gradient() {
     let vit = Model::from_catalogue("vit-cifar", &wide).unwrap();
     let work = vit.work(0, &shape(2, 0, Dtype::Fp32, AttentionKind::Eager));
     let convolutions = |operations: &[Operation]| {
-        operations
-            .iter()
-            .filter(|operation| matches!(operation.kernel, Kernel::Convolution { .. }))
-            .count()
+        operations.iter().filter(|operation| matches!(operation.kernel, Kernel::Convolution { .. })).count()
     };
-    assert_eq!(
-        (convolutions(&work.forward), convolutions(&work.backward)),
-        (1, 1)
-    );
+    assert_eq!((convolutions(&work.forward), convolutions(&work.backward)), (1, 1));
     // 2 images, 256 patches, 48 values each, 300 channels.
     assert_eq!(work.forward_flops(), Flops(2 * 2 * 256 * 48 * 300));
 }

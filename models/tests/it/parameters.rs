@@ -6,60 +6,20 @@ use crate::model;
 
 /// Entry, parameters, where the number is from.
 const PUBLISHED: [(&str, u64, &str); 11] = [
-    (
-        "vit-cifar",
-        12_798_490,
-        "training log of the switch-vit repository",
-    ),
-    (
-        "switch-vit-32",
-        238_732_426,
-        "training log of the switch-vit repository",
-    ),
-    (
-        "switch-vit-64",
-        464_669_962,
-        "training log of the switch-vit repository",
-    ),
-    (
-        "vit_b_16",
-        86_567_656,
-        "torchvision, ViT_B_16_Weights.IMAGENET1K_V1 num_params",
-    ),
-    (
-        "vit_l_16",
-        304_326_632,
-        "torchvision, ViT_L_16_Weights.IMAGENET1K_V1 num_params",
-    ),
-    (
-        "gpt2",
-        124_439_808,
-        "Hugging Face, sum over openai-community/gpt2",
-    ),
+    ("vit-cifar", 12_798_490, "training log of the switch-vit repository"),
+    ("switch-vit-32", 238_732_426, "training log of the switch-vit repository"),
+    ("switch-vit-64", 464_669_962, "training log of the switch-vit repository"),
+    ("vit_b_16", 86_567_656, "torchvision, ViT_B_16_Weights.IMAGENET1K_V1 num_params"),
+    ("vit_l_16", 304_326_632, "torchvision, ViT_L_16_Weights.IMAGENET1K_V1 num_params"),
+    ("gpt2", 124_439_808, "Hugging Face, sum over openai-community/gpt2"),
     // 12 l h^2 (1 + 13 / 12h + (V + s) / 12 l h) of Narayanan et al. 2021, equation 2, and the 2h of the last norm:
     // 12*40*6144^2 + 13*40*6144 + (51200 + 2048)*6144 + 2*6144; the table prints 18.4 billion.
-    (
-        "gpt-18b",
-        18_449_756_160,
-        "Narayanan et al. 2021, equation 2 and table 1",
-    ),
+    ("gpt-18b", 18_449_756_160, "Narayanan et al. 2021, equation 2 and table 1"),
     // 12*96*12288^2 + 13*96*12288 + (51200 + 2048)*12288 + 2*12288; the paper prints 174.6 billion.
     ("gpt3-175b", 174_615_846_912, "Narayanan et al. 2021, equation 2"),
-    (
-        "llama2-7b",
-        6_738_415_616,
-        "Hugging Face, safetensors header of meta-llama/Llama-2-7b-hf",
-    ),
-    (
-        "llama3-8b",
-        8_030_261_248,
-        "Hugging Face, safetensors header of meta-llama/Meta-Llama-3-8B",
-    ),
-    (
-        "llama3-70b",
-        70_553_706_496,
-        "Hugging Face, safetensors header of meta-llama/Meta-Llama-3-70B",
-    ),
+    ("llama2-7b", 6_738_415_616, "Hugging Face, safetensors header of meta-llama/Llama-2-7b-hf"),
+    ("llama3-8b", 8_030_261_248, "Hugging Face, safetensors header of meta-llama/Meta-Llama-3-8B"),
+    ("llama3-70b", 70_553_706_496, "Hugging Face, safetensors header of meta-llama/Meta-Llama-3-70B"),
 ];
 
 #[test]
@@ -76,10 +36,7 @@ fn every_entry_is_checked() {
         assert_eq!(model.name, name);
         assert!(!model.source.is_empty());
         let checked = PUBLISHED.iter().any(|&(published, ..)| published == name);
-        assert!(
-            checked || model.family == Family::Components,
-            "{name} has no published count"
-        );
+        assert!(checked || model.family == Family::Components, "{name} has no published count");
     }
     assert!(catalogue_names().is_sorted());
 }
@@ -88,16 +45,10 @@ fn every_entry_is_checked() {
 fn cifar_100_adds_ninety_classes() {
     // 90 * (3072 + 1) = 276,570 more; the counts are those of the CIFAR-100 logs.
     let hundred = Overrides::none().with("classes", 100);
-    for (name, parameters) in [
-        ("vit-cifar", 13_075_060),
-        ("switch-vit-32", 239_008_996),
-        ("switch-vit-64", 464_946_532),
-    ] {
-        assert_eq!(
-            Model::from_catalogue(name, &hundred).unwrap().parameters(),
-            parameters,
-            "{name}"
-        );
+    for (name, parameters) in
+        [("vit-cifar", 13_075_060), ("switch-vit-32", 239_008_996), ("switch-vit-64", 464_946_532)]
+    {
+        assert_eq!(Model::from_catalogue(name, &hundred).unwrap().parameters(), parameters, "{name}");
     }
 }
 
@@ -128,10 +79,7 @@ fn an_expert_narrows_with_their_number() {
     // 12 experts: 1024 - 6 + 2 = 1020 wide.
     let twelve = Overrides::none().with("experts", 12);
     let model = Model::from_catalogue("switch-vit-32", &twelve).unwrap();
-    let widest = model.layers[1]
-        .parameters
-        .iter()
-        .find(|p| p.name == "feed_forward.experts.11.layer1.bias");
+    let widest = model.layers[1].parameters.iter().find(|p| p.name == "feed_forward.experts.11.layer1.bias");
     assert_eq!(widest.unwrap().count, 1020);
 }
 
@@ -143,15 +91,7 @@ fn tied_weights_are_counted_once_and_held_twice() {
     assert_eq!(head.held_parameter_count(), 2 * 768 + 50_257 * 768);
     assert_eq!(gpt2.active_parameters(), gpt2.parameters());
     assert!(head.parameters.iter().any(|parameter| parameter.tied));
-    assert!(
-        model("llama3-8b")
-            .layers
-            .last()
-            .unwrap()
-            .parameters
-            .iter()
-            .all(|parameter| !parameter.tied)
-    );
+    assert!(model("llama3-8b").layers.last().unwrap().parameters.iter().all(|parameter| !parameter.tied));
 }
 
 #[test]
@@ -159,24 +99,15 @@ fn blocks_share_their_parameters_and_signature() {
     let llama = model("llama3-8b");
     assert_eq!(llama.layers.len(), 34);
     assert!(llama.layers[1..33].iter().all(|layer| layer.signature == 1));
-    assert!(std::sync::Arc::ptr_eq(
-        &llama.layers[1].parameters,
-        &llama.layers[32].parameters
-    ));
+    assert!(std::sync::Arc::ptr_eq(&llama.layers[1].parameters, &llama.layers[32].parameters));
 }
 
 #[test]
 fn overrides_change_the_architecture() {
     // One block of GPT-2: 12 h^2 + 13 h.
     let eleven = Model::from_catalogue("gpt2", &Overrides::none().with("layers", 11)).unwrap();
-    assert_eq!(
-        model("gpt2").parameters() - eleven.parameters(),
-        12 * 768 * 768 + 13 * 768
-    );
+    assert_eq!(model("gpt2").parameters() - eleven.parameters(), 12 * 768 * 768 + 13 * 768);
     // Four times the pixels a side: the table of positions grows from 197 to 577 rows of 768.
     let larger = Model::from_catalogue("vit_b_16", &Overrides::none().with("image_size", 384)).unwrap();
-    assert_eq!(
-        larger.parameters() - model("vit_b_16").parameters(),
-        (577 - 197) * 768
-    );
+    assert_eq!(larger.parameters() - model("vit_b_16").parameters(), (577 - 197) * 768);
 }

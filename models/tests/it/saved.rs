@@ -8,30 +8,19 @@ use steptime_models::{
 use crate::{model, shape};
 
 /// Sequence, batch, hidden width and heads of some layers.
-const CASES: [[u64; 4]; 4] = [
-    [2048, 1, 12_288, 96],
-    [2048, 4, 6144, 64],
-    [1024, 8, 768, 12],
-    [300, 3, 100, 5],
-];
+const CASES: [[u64; 4]; 4] =
+    [[2048, 1, 12_288, 96], [2048, 4, 6144, 64], [1024, 8, 768, 12], [300, 3, 100, 5]];
 
 /// A block of GPT of a given width.
 fn gpt_block([s, b, h, a]: [u64; 4], dtype: Dtype, attention: AttentionKind) -> LayerWork {
-    let overrides = Overrides::none()
-        .with("hidden", h.cast_signed())
-        .with("heads", a.cast_signed());
-    Model::from_catalogue("gpt3-175b", &overrides)
-        .unwrap()
-        .work(1, &shape(b, s, dtype, attention))
+    let overrides = Overrides::none().with("hidden", h.cast_signed()).with("heads", a.cast_signed());
+    Model::from_catalogue("gpt3-175b", &overrides).unwrap().work(1, &shape(b, s, dtype, attention))
 }
 
 /// Bytes saved under names that end so, and all others.
 fn apart(work: &LayerWork, suffix: &str) -> (u64, u64) {
     let sum = |with: bool| {
-        let chosen = work
-            .saved
-            .iter()
-            .filter(|tensor| tensor.name.ends_with(suffix) == with);
+        let chosen = work.saved.iter().filter(|tensor| tensor.name.ends_with(suffix) == with);
         chosen.map(|tensor| tensor.bytes.0).sum::<u64>()
     };
     (sum(true), sum(false))
@@ -65,10 +54,7 @@ fn flash_attention_keeps_row_sums_instead_of_scores() {
 #[test]
 fn in_32_bits_values_double_and_masks_stay() {
     for case @ [s, b, h, a] in CASES {
-        let (_, rest) = apart(
-            &gpt_block(case, Dtype::Fp32, AttentionKind::Eager),
-            "norm.statistics",
-        );
+        let (_, rest) = apart(&gpt_block(case, Dtype::Fp32, AttentionKind::Eager), "norm.statistics");
         // 34 s b h is 32 of values and 2 of masks; 5 a s^2 b is 4 of values and 1 of mask.
         assert_eq!(rest, (64 + 2) * s * b * h + (8 + 1) * a * s * s * b, "{case:?}");
     }
@@ -79,10 +65,8 @@ fn the_head_keeps_norm_and_projection_inputs_and_32_bit_logits() {
     // Korthikanti et al. section 4.3: 4 s b h (1 + v / h) for a head with 16-bit activations.
     let (s, b, h, v) = (1024, 2, 768, 50_257);
     let gpt2 = model("gpt2");
-    let (statistics, rest) = apart(
-        &gpt2.work(13, &shape(b, s, Dtype::Bf16, AttentionKind::Flash)),
-        "norm.statistics",
-    );
+    let (statistics, rest) =
+        apart(&gpt2.work(13, &shape(b, s, Dtype::Bf16, AttentionKind::Flash)), "norm.statistics");
     assert_eq!(rest, 4 * s * b * h + 4 * s * b * v);
     assert_eq!(statistics, 2 * 4 * s * b);
     // The embedding keeps its ids and the dropout mask.
@@ -119,10 +103,7 @@ fn lives_of_saved_tensors_are_within_the_passes() {
                 for tensor in &work.saved {
                     assert!(tensor.born < work.forward.len(), "{name}: {tensor:?}");
                     assert!(tensor.freed < work.backward.len(), "{name}: {tensor:?}");
-                    assert!(
-                        !tensor.is_layer_input() || tensor.bytes == work.input,
-                        "{name}: {tensor:?}"
-                    );
+                    assert!(!tensor.is_layer_input() || tensor.bytes == work.input, "{name}: {tensor:?}");
                 }
                 assert!(work.saved.iter().filter(|tensor| tensor.is_layer_input()).count() <= 1);
                 assert!(work.saved.is_sorted_by_key(|tensor| tensor.born), "{name}");
@@ -148,10 +129,7 @@ fn temporaries_by_hand() {
     let eager = gpt_block(CASES[2], Dtype::Bf16, AttentionKind::Eager);
     assert_eq!(eager.forward_temporary, Bytes(2 * 2 * a * s * s * b));
     // Backward holds two score gradients, the values' gradient and that of the residual stream.
-    assert_eq!(
-        eager.backward_temporary,
-        Bytes(2 * 2 * a * s * s * b + 2 * s * b * h + 2 * s * b * h)
-    );
+    assert_eq!(eager.backward_temporary, Bytes(2 * 2 * a * s * s * b + 2 * s * b * h + 2 * s * b * h));
     // Without scores, forward's longest moment is a linear's result beside the dropped one: 2 s b h each.
     let flash = gpt_block(CASES[2], Dtype::Bf16, AttentionKind::Flash);
     assert_eq!(flash.forward_temporary, Bytes(2 * 2 * s * b * h));

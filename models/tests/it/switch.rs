@@ -12,17 +12,11 @@ fn block(name: &str) -> LayerWork {
 }
 
 fn launches(operations: &[Operation]) -> i64 {
-    operations
-        .iter()
-        .map(|operation| i64::from(operation.launches))
-        .sum()
+    operations.iter().map(|operation| i64::from(operation.launches)).sum()
 }
 
 fn count(operations: &[Operation], name: &str) -> usize {
-    operations
-        .iter()
-        .filter(|operation| operation.name == name)
-        .count()
+    operations.iter().filter(|operation| operation.name == name).count()
 }
 
 #[test]
@@ -32,24 +26,10 @@ fn each_expert_computes_its_capacity() {
     {
         let work = block(name);
         assert_eq!(count(&work.forward, "expert.layer1"), experts);
-        let layer1 = work
-            .forward
-            .iter()
-            .find(|operation| operation.name == "expert.layer1")
-            .unwrap();
-        let expected = Kernel::Gemm {
-            batch: 1,
-            m: capacity,
-            n: hidden,
-            k: 300,
-            dtype: Dtype::Fp32,
-        };
+        let layer1 = work.forward.iter().find(|operation| operation.name == "expert.layer1").unwrap();
+        let expected = Kernel::Gemm { batch: 1, m: capacity, n: hidden, k: 300, dtype: Dtype::Fp32 };
         assert_eq!(layer1.kernel, expected);
-        assert_eq!(
-            experts as u64 * capacity,
-            TOKENS,
-            "the split leaves no token over"
-        );
+        assert_eq!(experts as u64 * capacity, TOKENS, "the split leaves no token over");
     }
 }
 
@@ -58,33 +38,17 @@ fn launches_grow_by_34_an_expert() {
     // Forward: eq, nonzero (4), half of a permutation copied and applied (2), gather, linear, GELU, dropout, linear,
     // dropout, assignment. Backward: assignment (4), dropout, linear (3), dropout, GELU, linear (3), gather (7), sum.
     let (small, large) = (block("switch-vit-32"), block("switch-vit-64"));
-    assert_eq!(
-        launches(&large.forward) - launches(&small.forward),
-        32 * (1 + 4 + 1 + 7)
-    );
-    assert_eq!(
-        launches(&large.backward) - launches(&small.backward),
-        32 * (4 + 9 + 7 + 1)
-    );
+    assert_eq!(launches(&large.forward) - launches(&small.forward), 32 * (1 + 4 + 1 + 7));
+    assert_eq!(launches(&large.backward) - launches(&small.backward), 32 * (4 + 9 + 7 + 1));
 }
 
 #[test]
 fn the_host_waits_for_every_expert() {
-    let waits = |work: &LayerWork| {
-        work.forward
-            .iter()
-            .filter(|operation| operation.host_sync)
-            .count()
-    };
+    let waits = |work: &LayerWork| work.forward.iter().filter(|operation| operation.host_sync).count();
     // Each nonzero, the counts, and the permutation of half of the experts.
     assert_eq!(waits(&block("switch-vit-32")), 32 + 1 + 16);
     assert_eq!(waits(&block("switch-vit-64")), 64 + 1 + 32);
-    assert!(
-        block("switch-vit-64")
-            .backward
-            .iter()
-            .all(|operation| !operation.host_sync)
-    );
+    assert!(block("switch-vit-64").backward.iter().all(|operation| !operation.host_sync));
 }
 
 #[test]
@@ -114,11 +78,7 @@ fn backward_makes_a_full_size_gradient_for_each_gather() {
 fn saved_tensors_by_hand() {
     let work = block("switch-vit-64");
     let sum = |prefix: &str| -> u64 {
-        work.saved
-            .iter()
-            .filter(|tensor| tensor.name.starts_with(prefix))
-            .map(|tensor| tensor.bytes.0)
-            .sum()
+        work.saved.iter().filter(|tensor| tensor.name.starts_with(prefix)).map(|tensor| tensor.bytes.0).sum()
     };
     let (d, f) = (300, 994);
     // Experts: linear 1 keeps the gathered tokens, GELU its input, linear 2 the dropped hidden values; two masks.
@@ -131,10 +91,7 @@ fn saved_tensors_by_hand() {
     assert_eq!(sum("switch.result"), TOKENS * d * 4);
     assert_eq!(sum("switch.max"), TOKENS * 4);
     // labml's attention keeps softmax result, mask and dropped result: 9 bytes a score.
-    assert_eq!(
-        sum("attention.softmax") + sum("attention.dropout"),
-        64 * 12 * 65 * 65 * 9
-    );
+    assert_eq!(sum("attention.core.softmax") + sum("attention.core.dropout"), 64 * 12 * 65 * 65 * 9);
 }
 
 #[test]
@@ -142,10 +99,7 @@ fn routed_arithmetic_is_that_of_one_narrower_feed_forward() {
     // A token meets one expert: 2 * 2 * 300 * 994 FLOPs, beside 2 * 2 * 300 * 1024 of the dense model.
     let gemms = |name: &str, prefix: &str| -> u64 {
         let work = block(name);
-        let chosen = work
-            .forward
-            .iter()
-            .filter(|operation| operation.name.starts_with(prefix));
+        let chosen = work.forward.iter().filter(|operation| operation.name.starts_with(prefix));
         chosen.map(|operation| operation.kernel.flops().0).sum()
     };
     assert_eq!(gemms("switch-vit-64", "expert."), TOKENS * 4 * 300 * 994);

@@ -2,7 +2,7 @@
 
 use steptime_clusters::{Basis, Cluster, ExecutionStyle, price};
 use steptime_core::SimTime;
-use steptime_models::{Kernel, LayerWork, Model, Operation, Pass};
+use steptime_models::{Kernel, LayerRole, LayerWork, Model, Operation, Pass, SavedTensor};
 
 use crate::error::PlanError;
 use crate::workload::{Checkpointing, Execution, Workload};
@@ -78,27 +78,24 @@ impl Pricer<'_> {
         };
         let forward = all(&work.forward, Pass::Forward)?;
         let backward = all(&work.backward, Pass::Backward)?;
-        let checkpointing = self.workload.checkpointing;
-        let blocks_only = model.layers[index].role == steptime_models::LayerRole::Block;
-        let recomputed = (0..work.forward.len())
-            .filter(|&op| blocks_only && is_recomputed(checkpointing, work.forward[op].name))
-            .collect();
-        let kept = work
-            .saved
-            .iter()
-            .map(|tensor| !(blocks_only && is_recomputed(checkpointing, tensor.name)))
-            .collect();
+        // Only blocks are checkpointed: the embedding and the head keep what they need.
+        let checkpointing = match model.layers[index].role {
+            LayerRole::Block => self.workload.checkpointing,
+            LayerRole::Embedding | LayerRole::Head | LayerRole::Component => Checkpointing::None,
+        };
+        let again = |operation: &Operation| match checkpointing {
+            Checkpointing::None => false,
+            Checkpointing::Selective => operation.is_attention_core(),
+            Checkpointing::Full => true,
+        };
+        let keep = |tensor: &SavedTensor| match checkpointing {
+            Checkpointing::None => true,
+            Checkpointing::Selective => !tensor.is_attention_core(),
+            Checkpointing::Full => tensor.is_layer_input(),
+        };
+        let recomputed = (0..work.forward.len()).filter(|&op| again(&work.forward[op])).collect();
+        let kept = work.saved.iter().map(keep).collect();
         Ok(LayerCost { work, forward, backward, recomputed, kept })
-    }
-}
-
-/// Whether checkpointing drops the tensor, or runs the operation again. Names of the core of attention begin
-/// with `attention.core.`: scores, softmax, its dropout, and the product with the values.
-fn is_recomputed(checkpointing: Checkpointing, name: &str) -> bool {
-    match checkpointing {
-        Checkpointing::None => false,
-        Checkpointing::Selective => name.starts_with("attention.core."),
-        Checkpointing::Full => true,
     }
 }
 

@@ -93,7 +93,8 @@ pub fn lower(
     schedule.check()?;
     let pricer = Pricer { cluster, workload };
     let costs = ModelCost::new(model, pricer)?;
-    let job = Job { model, cluster, plan, workload, layout, schedule: &schedule, ranges: &ranges, costs: &costs };
+    let job =
+        Job { model, cluster, plan, workload, layout, schedule: &schedule, ranges: &ranges, costs: &costs };
     let inputs: Vec<StageInput<'_>> = (0..ranges.len()).map(|stage| job.stage_input(stage)).collect();
     let programs =
         inputs.iter().map(|input| stage::build(input, pricer)).collect::<Result<Vec<_>, PlanError>>()?;
@@ -110,7 +111,16 @@ pub fn lower(
         .collect();
     let (model_flops, executed_flops) = job.flops();
     let basis = weakest_basis(model, pricer)?;
-    Ok(Lowered { world, ranks, stages, folded, model_flops, executed_flops, basis, schedule: schedule.clone() })
+    Ok(Lowered {
+        world,
+        ranks,
+        stages,
+        folded,
+        model_flops,
+        executed_flops,
+        basis,
+        schedule: schedule.clone(),
+    })
 }
 
 fn check_sizes(plan: &Plan, workload: &Workload) -> Result<(), PlanError> {

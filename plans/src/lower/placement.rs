@@ -93,12 +93,7 @@ pub(super) struct Ports {
 
 impl Ports {
     /// Makes the links of the ranks that are played and of their nodes.
-    pub(super) fn new(
-        world: &mut WorldBuilder,
-        cluster: &Cluster,
-        layout: Layout,
-        folded: bool,
-    ) -> Self {
+    pub(super) fn new(world: &mut WorldBuilder, cluster: &Cluster, layout: Layout, folded: bool) -> Self {
         let ranks = layout.data * layout.pipeline;
         let nodes = layout.node(ranks - 1) + 1;
         let mut ports = Self {
@@ -158,7 +153,8 @@ impl Ports {
             if let (Some(bridge), true) = (self.bridges[node as usize], inside > 1) {
                 path.push(LinkUse { link: bridge, weight: inside });
             }
-            if let (Some((out, _)), Some(network), true) = (self.nodes[node as usize], &self.network, spread) {
+            if let (Some((out, _)), Some(network), true) = (self.nodes[node as usize], &self.network, spread)
+            {
                 path.push(LinkUse { link: out, weight: 1 });
                 // The ring leaves the node through the cards of all its members here.
                 let capacity = network.group_bandwidth(inside);

@@ -36,11 +36,7 @@ impl Default for FormulaParameters {
     /// Batch 32, utilization 0.5, overhead 1.2: the values of the source's command line
     /// (`flad/swift_example.py`).
     fn default() -> Self {
-        Self {
-            batch: 32,
-            utilization: 0.5,
-            overhead: 1.2,
-        }
+        Self { batch: 32, utilization: 0.5, overhead: 1.2 }
     }
 }
 
@@ -79,9 +75,7 @@ impl FormulaParameters {
             return Err(FormulaParameterError::Batch);
         }
         if !(self.utilization > 0.0 && self.utilization <= 1.0) {
-            return Err(FormulaParameterError::Utilization {
-                found: self.utilization,
-            });
+            return Err(FormulaParameterError::Utilization { found: self.utilization });
         }
         if !(self.overhead >= 1.0 && self.overhead.is_finite()) {
             return Err(FormulaParameterError::Overhead { found: self.overhead });
@@ -110,16 +104,12 @@ pub struct SerialTime {
 
 /// FLOPs a sample of these partitions, added in their order.
 pub(super) fn flops(graph: &ComponentGraph, partitions: &[usize]) -> f64 {
-    partitions
-        .iter()
-        .fold(0.0, |sum, &p| sum + graph.partition_flops(p))
+    partitions.iter().fold(0.0, |sum, &p| sum + graph.partition_flops(p))
 }
 
 /// Bytes a sample that these partitions send, added in their order.
 pub(super) fn volume(graph: &ComponentGraph, partitions: &[usize]) -> f64 {
-    partitions
-        .iter()
-        .fold(0.0, |sum, &p| sum + graph.partitions[p].communication_volume)
+    partitions.iter().fold(0.0, |sum, &p| sum + graph.partitions[p].communication_volume)
 }
 
 /// Seconds that `vehicle` computes `flops` a sample for one batch (the source's Eq. 2: one direction; it
@@ -152,11 +142,7 @@ impl PathPlan {
         parameters: &FormulaParameters,
     ) -> Result<SerialTime, PathPlanError> {
         self.check_indices(graph, cluster)?;
-        let mut time = SerialTime {
-            total_s: 0.0,
-            compute_s: 0.0,
-            communication_s: 0.0,
-        };
+        let mut time = SerialTime { total_s: 0.0, compute_s: 0.0, communication_s: 0.0 };
         for (position, &v) in self.order.iter().enumerate() {
             let (vehicle, held) = (&cluster.vehicles[v], &self.assignment[v]);
             if held.is_empty() {

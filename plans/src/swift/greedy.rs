@@ -112,8 +112,5 @@ pub fn greedy_baseline(
         return Ok(GreedyOutcome::Feasible(plan, time));
     }
     // An acyclic cluster with vehicles has a path, and a path either fits or fails.
-    search
-        .explain_failure()
-        .map(GreedyOutcome::Infeasible)
-        .ok_or(GreedyError::NoVehicles)
+    search.explain_failure().map(GreedyOutcome::Infeasible).ok_or(GreedyError::NoVehicles)
 }

@@ -147,20 +147,14 @@ impl PathPlan {
     /// # Errors
     /// The first of [`Self::violations`].
     pub fn validate(&self, graph: &ComponentGraph, cluster: &VehicleCluster) -> Result<(), PathPlanError> {
-        self.violations(graph, cluster)
-            .into_iter()
-            .next()
-            .map_or(Ok(()), Err)
+        self.violations(graph, cluster).into_iter().next().map_or(Ok(()), Err)
     }
 
     fn check_indices(&self, graph: &ComponentGraph, cluster: &VehicleCluster) -> Result<(), PathPlanError> {
         let vehicles = cluster.vehicles.len();
         let partitions = graph.partitions.len();
         if self.assignment.len() != vehicles {
-            return Err(PathPlanError::AssignmentLength {
-                found: self.assignment.len(),
-                vehicles,
-            });
+            return Err(PathPlanError::AssignmentLength { found: self.assignment.len(), vehicles });
         }
         if let Some(&index) = self.order.iter().find(|&&v| v >= vehicles) {
             return Err(PathPlanError::UnknownVehicle { index, vehicles });
@@ -168,11 +162,7 @@ impl PathPlan {
         for (held, vehicle) in self.assignment.iter().zip(&cluster.vehicles) {
             if let Some(&index) = held.iter().find(|&&p| p >= partitions) {
                 let vehicle = vehicle.id.clone();
-                return Err(PathPlanError::UnknownPartition {
-                    vehicle,
-                    index,
-                    partitions,
-                });
+                return Err(PathPlanError::UnknownPartition { vehicle, index, partitions });
             }
         }
         Ok(())

@@ -36,27 +36,16 @@ impl Precedence {
         while let Some(v) = (0..vehicles).find(|&v| !placed[v] && before[v].iter().all(|&u| placed[u])) {
             for &u in &before[v] {
                 let inherited = ancestors[u].clone();
-                ancestors[v]
-                    .iter_mut()
-                    .zip(inherited)
-                    .for_each(|(mine, theirs)| *mine |= theirs);
+                ancestors[v].iter_mut().zip(inherited).for_each(|(mine, theirs)| *mine |= theirs);
                 ancestors[v][u] = true;
             }
             placed[v] = true;
         }
         if placed.contains(&false) {
-            let names = find_cycle(&before, &placed)
-                .into_iter()
-                .map(|v| cluster.vehicles[v].id.clone());
-            return Err(GreedyError::Cycle {
-                vehicles: names.collect(),
-            });
+            let names = find_cycle(&before, &placed).into_iter().map(|v| cluster.vehicles[v].id.clone());
+            return Err(GreedyError::Cycle { vehicles: names.collect() });
         }
-        Ok(Self {
-            before,
-            ancestors,
-            after,
-        })
+        Ok(Self { before, ancestors, after })
     }
 
     /// Whether a chain of dependencies leads from `first` to `second`.
@@ -109,11 +98,7 @@ impl Precedence {
 /// A cycle among the vehicles that are not placed, each of which waits for another one of them. In the order
 /// of the dependencies, beginning with the least index.
 fn find_cycle(before: &[Vec<usize>], placed: &[bool]) -> Vec<usize> {
-    let mut walk: Vec<usize> = placed
-        .iter()
-        .position(|&is_placed| !is_placed)
-        .into_iter()
-        .collect();
+    let mut walk: Vec<usize> = placed.iter().position(|&is_placed| !is_placed).into_iter().collect();
     while let Some(&v) = walk.last() {
         let Some(&u) = before[v].iter().find(|&&u| !placed[u]) else {
             break;
@@ -125,11 +110,7 @@ fn find_cycle(before: &[Vec<usize>], placed: &[bool]) -> Vec<usize> {
         walk.push(u);
     }
     walk.reverse();
-    let least = walk
-        .iter()
-        .enumerate()
-        .min_by_key(|&(_, &v)| v)
-        .map_or(0, |(position, _)| position);
+    let least = walk.iter().enumerate().min_by_key(|&(_, &v)| v).map_or(0, |(position, _)| position);
     walk.rotate_left(least);
     walk
 }

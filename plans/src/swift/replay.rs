@@ -139,25 +139,14 @@ pub fn lower_path(
     options: &ReplayOptions,
     classes: &ReplayClasses,
 ) -> Result<PathReplay, ReplayError> {
-    let ReplayOptions {
-        parameters,
-        micro_batches,
-        schedule,
-    } = *options;
+    let ReplayOptions { parameters, micro_batches, schedule } = *options;
     parameters.validate()?;
     plan.validate(graph, cluster)?;
     if micro_batches == 0 || parameters.batch % micro_batches != 0 {
-        return Err(ReplayError::MicroBatches {
-            micro_batches,
-            batch: parameters.batch,
-        });
+        return Err(ReplayError::MicroBatches { micro_batches, batch: parameters.batch });
     }
-    let holders: Vec<usize> = plan
-        .order
-        .iter()
-        .copied()
-        .filter(|&v| !plan.assignment[v].is_empty())
-        .collect();
+    let holders: Vec<usize> =
+        plan.order.iter().copied().filter(|&v| !plan.assignment[v].is_empty()).collect();
     let schedule = Schedule::named(schedule, holders.len(), micro_batches);
     let mut world = WorldBuilder::new();
     world.host_class(classes.host);
@@ -172,30 +161,17 @@ pub fn lower_path(
         };
         lowering.allocate(graph, &plan.assignment[v]);
         let mut groups = Vec::new();
-        let upstream = rank
-            .checked_sub(1)
-            .map(|b| lowering.enter(&borders[b], &mut groups));
-        let downstream = borders
-            .get(rank)
-            .map(|border| lowering.enter(border, &mut groups));
+        let upstream = rank.checked_sub(1).map(|b| lowering.enter(&borders[b], &mut groups));
+        let downstream = borders.get(rank).map(|border| lowering.enter(border, &mut groups));
         for &action in &schedule.stages[rank] {
             lowering.play(action, upstream.as_ref(), downstream.as_ref());
         }
         let program = world.program(lowering.builder.build()?);
         // Whole bytes on both sides, rounded down: what fits as real numbers fits.
         let memory_capacity = Some(vehicle.memory as u64);
-        world.rank(RankSpec {
-            program,
-            groups,
-            memory_capacity,
-            queue_depth: 0,
-            multiplicity: 1,
-        });
+        world.rank(RankSpec { program, groups, memory_capacity, queue_depth: 0, multiplicity: 1 });
     }
-    Ok(PathReplay {
-        world: world.build()?,
-        vehicles: holders,
-    })
+    Ok(PathReplay { world: world.build()?, vehicles: holders })
 }
 
 /// The link between two holders that follow each other, and the two groups that meet over it.
@@ -257,11 +233,7 @@ fn parts(
             })
         };
         let forward = seconds * FORWARD_SHARE;
-        Ok(Part {
-            name: name(partition),
-            forward: time(forward)?,
-            backward: time(seconds - forward)?,
-        })
+        Ok(Part { name: name(partition), forward: time(forward)?, backward: time(seconds - forward)? })
     };
     held.iter().map(part).collect()
 }
@@ -301,9 +273,7 @@ impl Lowering<'_> {
         self.builder.stream("compute");
         for &p in held {
             let label = self.builder.label(&graph.partitions[p].name);
-            let tensor = self
-                .builder
-                .tensor(graph.partition_capacity(p) as u64, CAPACITY, label);
+            let tensor = self.builder.tensor(graph.partition_capacity(p) as u64, CAPACITY, label);
             self.builder.alloc(COMPUTE, tensor);
         }
     }
@@ -312,11 +282,7 @@ impl Lowering<'_> {
         let mut way = |group: GroupId, name: &String| {
             groups.push(group);
             let stream = self.builder.stream(name);
-            Way {
-                stream,
-                channel: self.builder.channel(name),
-                name: name.clone(),
-            }
+            Way { stream, channel: self.builder.channel(name), name: name.clone() }
         };
         End {
             forward: way(border.forward, &border.forward_name),
@@ -332,8 +298,7 @@ impl Lowering<'_> {
                 for part in &self.parts {
                     let label = self.builder.label(&format!("{}|forward|{m}", part.name));
                     let class = self.classes.compute_forward;
-                    self.builder
-                        .kernel(COMPUTE, class, label, part.forward, SimTime::ZERO);
+                    self.builder.kernel(COMPUTE, class, label, part.forward, SimTime::ZERO);
                 }
                 self.send(downstream.map(|end| (&end.forward, end.bytes)), m);
             }
@@ -342,8 +307,7 @@ impl Lowering<'_> {
                 for part in self.parts.iter().rev() {
                     let label = self.builder.label(&format!("{}|backward|{m}", part.name));
                     let class = self.classes.compute_backward;
-                    self.builder
-                        .kernel(COMPUTE, class, label, part.backward, SimTime::ZERO);
+                    self.builder.kernel(COMPUTE, class, label, part.backward, SimTime::ZERO);
                 }
                 self.send(upstream.map(|end| (&end.backward, end.bytes)), m);
             }
@@ -365,20 +329,8 @@ impl Lowering<'_> {
     }
 
     fn meet(&mut self, way: &Way, bytes: u64, micro_batch: u32) {
-        let label = self
-            .builder
-            .label(&format!("{}|send_receive|{micro_batch}", way.name));
-        let ReplayClasses {
-            transfer, waiting, ..
-        } = *self.classes;
-        self.builder.rendezvous(
-            way.stream,
-            way.channel,
-            transfer,
-            waiting,
-            label,
-            SimTime::ZERO,
-            bytes,
-        );
+        let label = self.builder.label(&format!("{}|send_receive|{micro_batch}", way.name));
+        let ReplayClasses { transfer, waiting, .. } = *self.classes;
+        self.builder.rendezvous(way.stream, way.channel, transfer, waiting, label, SimTime::ZERO, bytes);
     }
 }

@@ -126,9 +126,7 @@ impl<'a> Search<'a> {
             }
             positions.push(start..start + same.len());
         }
-        let twin = (0..vehicles)
-            .map(|v| find_twin(cluster, &precedence, v))
-            .collect();
+        let twin = (0..vehicles).map(|v| find_twin(cluster, &precedence, v)).collect();
         let mut leftover = vec![Vec::with_capacity(ranked.len()); vehicles + 1];
         leftover[0].extend(0..ranked.len());
         Ok(Self {
@@ -168,10 +166,7 @@ impl<'a> Search<'a> {
     /// The plan of least time, if one was found.
     pub(super) fn best_plan(&self) -> Option<PathPlan> {
         let best = self.best.as_ref()?;
-        Some(PathPlan {
-            order: best.path.clone(),
-            assignment: best.assignment.clone(),
-        })
+        Some(PathPlan { order: best.path.clone(), assignment: best.assignment.clone() })
     }
 
     /// Tries every way to go on once `depth` vehicles are filled.
@@ -180,9 +175,7 @@ impl<'a> Search<'a> {
         if everything_placed || depth == self.fastest.len() {
             self.orders += 1;
             if self.orders > self.order_limit {
-                return Err(GreedyError::TooManyOrders {
-                    limit: self.order_limit,
-                });
+                return Err(GreedyError::TooManyOrders { limit: self.order_limit });
             }
             if everything_placed {
                 self.judge_times();
@@ -220,17 +213,9 @@ impl<'a> Search<'a> {
         let held = &mut self.assignment[vehicle];
         let host = &self.cluster.vehicles[vehicle];
         still_left.clear();
-        let mut used = Sizes {
-            flops: 0.0,
-            capacity: 0.0,
-            volume: 0.0,
-        };
+        let mut used = Sizes { flops: 0.0, capacity: 0.0, volume: 0.0 };
         for &rank in left {
-            let Sizes {
-                flops,
-                capacity,
-                volume,
-            } = self.sizes[rank];
+            let Sizes { flops, capacity, volume } = self.sizes[rank];
             if used.capacity + capacity <= host.memory {
                 used.flops += flops;
                 used.capacity += capacity;
@@ -303,29 +288,16 @@ impl<'a> Search<'a> {
             return;
         }
         let path = &self.scratch.path;
-        if self
-            .best
-            .as_ref()
-            .is_none_or(|best| (time, path) < (best.picoseconds, &best.path))
-        {
+        if self.best.as_ref().is_none_or(|best| (time, path) < (best.picoseconds, &best.path)) {
             let (path, assignment) = (path.clone(), self.assignment.clone());
-            self.best = Some(Candidate {
-                picoseconds: time,
-                path,
-                assignment,
-            });
+            self.best = Some(Candidate { picoseconds: time, path, assignment });
         }
     }
 
     /// Compares how many partitions this filling order placed with the most so far.
     fn judge_distance(&mut self) {
         let placed = self.leftover[self.fastest.len()][0];
-        if self.best.is_some()
-            || self
-                .furthest
-                .as_ref()
-                .is_some_and(|furthest| furthest.placed > placed)
-        {
+        if self.best.is_some() || self.furthest.as_ref().is_some_and(|furthest| furthest.placed > placed) {
             return;
         }
         self.note_ties();
@@ -336,11 +308,7 @@ impl<'a> Search<'a> {
         let is_better = |old: &Furthest| placed > old.placed || *path < old.path;
         if self.furthest.as_ref().is_none_or(is_better) {
             let (path, assignment) = (path.clone(), self.assignment.clone());
-            self.furthest = Some(Furthest {
-                placed,
-                path,
-                assignment,
-            });
+            self.furthest = Some(Furthest { placed, path, assignment });
         }
     }
 
@@ -363,11 +331,7 @@ impl<'a> Search<'a> {
         let required_bytes = self.sizes[furthest.placed].capacity;
         let vehicle = self.cluster.vehicles[roomiest].id.clone();
         let short_by_bytes = required_bytes - available_bytes;
-        let path: Vec<String> = furthest
-            .path
-            .iter()
-            .map(|&v| self.cluster.vehicles[v].id.clone())
-            .collect();
+        let path: Vec<String> = furthest.path.iter().map(|&v| self.cluster.vehicles[v].id.clone()).collect();
         let (placed, partitions) = (furthest.placed, self.ranked.len());
         let reason = format!(
             "{partition} needs {required_bytes} bytes, but {vehicle}, the vehicle with the most room left, has \
@@ -394,9 +358,7 @@ fn find_twin(cluster: &VehicleCluster, precedence: &Precedence, v: usize) -> Opt
         let vehicle = &cluster.vehicles[v];
         [vehicle.compute, vehicle.memory, vehicle.communication].map(f64::to_bits)
     };
-    (0..v)
-        .rev()
-        .find(|&u| capabilities(u) == capabilities(v) && precedence.alike(u, v))
+    (0..v).rev().find(|&u| capabilities(u) == capabilities(v) && precedence.alike(u, v))
 }
 
 /// Seconds as whole picoseconds, rounded to the nearest; beyond the range of the type its largest value.

@@ -20,10 +20,7 @@ fn drawings() -> Vec<Drawing> {
     };
     let mut mixed = synthetic::pipeline(5, 6, 0.021, false);
     for (rank, device) in
-        mixed
-            .ranks
-            .iter_mut()
-            .zip(["bus 1", "car 2", "truck 3", "car 4", "roadside unit 5"])
+        mixed.ranks.iter_mut().zip(["bus 1", "car 2", "truck 3", "car 4", "roadside unit 5"])
     {
         device.clone_into(&mut rank.device);
     }
@@ -31,38 +28,17 @@ fn drawings() -> Vec<Drawing> {
     vec![
         ("gantt_1f1b", gantt(synthetic::pipeline(4, 8, 0.0123, false))),
         ("gantt_recompute", gantt(synthetic::pipeline(4, 6, 0.0123, true))),
-        (
-            "gantt_64_stages",
-            gantt(synthetic::pipeline(64, 128, 0.0031, false)),
-        ),
-        (
-            "gantt_16_stages",
-            gantt(synthetic::pipeline(16, 32, 0.0031, false)),
-        ),
+        ("gantt_64_stages", gantt(synthetic::pipeline(64, 128, 0.0031, false))),
+        ("gantt_16_stages", gantt(synthetic::pipeline(16, 32, 0.0031, false))),
         ("gantt_data_parallel", gantt(synthetic::data_parallel(24))),
         ("gantt_vehicles", gantt(mixed)),
         ("memory", memory(synthetic::memory(0.352, 24, 31.0, 80.0))),
-        (
-            "memory_exceeded",
-            memory(synthetic::memory(0.352, 24, 31.0, 48.0)),
-        ),
-        (
-            "memory_crowded",
-            memory(synthetic::memory(0.352, 900, 31.0, 64.0)),
-        ),
+        ("memory_exceeded", memory(synthetic::memory(0.352, 24, 31.0, 48.0))),
+        ("memory_crowded", memory(synthetic::memory(0.352, 900, 31.0, 64.0))),
         ("memory_far", memory(synthetic::memory(41.0, 12, 5.0, 640.0))),
-        (
-            "breakdown",
-            Box::new(|width| steptime_plots::breakdown(&synthetic::variants(), width)),
-        ),
-        (
-            "breakdown_one",
-            Box::new(move |width| steptime_plots::breakdown(&one, width)),
-        ),
-        (
-            "variants",
-            Box::new(|width| steptime_plots::variant_comparison(&synthetic::variants(), width)),
-        ),
+        ("breakdown", Box::new(|width| steptime_plots::breakdown(&synthetic::variants(), width))),
+        ("breakdown_one", Box::new(move |width| steptime_plots::breakdown(&one, width))),
+        ("variants", Box::new(|width| steptime_plots::variant_comparison(&synthetic::variants(), width))),
     ]
 }
 

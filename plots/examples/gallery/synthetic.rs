@@ -42,12 +42,7 @@ pub(crate) fn rank(number: u64, stage: u64, streams: &[&str], spans: Vec<Timelin
 
 /// A timeline of these ranks.
 pub(crate) fn timeline(step_time_s: f64, ranks: Vec<TimelineRank>) -> Timeline {
-    Timeline {
-        schema: TIMELINE_SCHEMA.to_owned(),
-        name: "gpt-18b, 1F1B".to_owned(),
-        step_time_s,
-        ranks,
-    }
+    Timeline { schema: TIMELINE_SCHEMA.to_owned(), name: "gpt-18b, 1F1B".to_owned(), step_time_s, ranks }
 }
 
 /// What one stage of 1F1B does, in order: (backward?, micro-batch).
@@ -71,9 +66,7 @@ pub(crate) fn pipeline(stages: usize, micro_batches: usize, unit: f64, recompute
     let mut next = vec![0; stages];
     let mut free = vec![0.0_f64; stages];
     let mut spans: Vec<Vec<TimelineSpan>> = vec![Vec::new(); stages];
-    let orders: Vec<_> = (0..stages)
-        .map(|s| one_forward_one_backward(stages, s, micro_batches))
-        .collect();
+    let orders: Vec<_> = (0..stages).map(|s| one_forward_one_backward(stages, s, micro_batches)).collect();
     let mut progress = true;
     while progress {
         progress = false;
@@ -155,15 +148,8 @@ pub(crate) fn data_parallel(layers: u32) -> Timeline {
 }
 
 /// The categories of a memory curve.
-pub(crate) const CATEGORIES: [&str; 7] = [
-    "parameters",
-    "gradients",
-    "optimizer_states",
-    "activations",
-    "buffers",
-    "workspace",
-    "context",
-];
+pub(crate) const CATEGORIES: [&str; 7] =
+    ["parameters", "gradients", "optimizer_states", "activations", "buffers", "workspace", "context"];
 
 /// A memory curve over a step of `step` seconds: `layers` layers, `scale` GiB of activations at the peak.
 /// Buffers are always zero.
@@ -172,28 +158,16 @@ pub(crate) fn memory(step: f64, layers: u32, scale: f64, capacity_gib: f64) -> T
     let mut points = Vec::new();
     let n = f64::from(layers);
     let mut push = |at: f64, gradients: f64, activations: f64, workspace: f64| {
-        let bytes = [12.4, gradients, 18.6, activations, 0.0, workspace, 0.9]
-            .map(gib)
-            .to_vec();
+        let bytes = [12.4, gradients, 18.6, activations, 0.0, workspace, 0.9].map(gib).to_vec();
         points.push(MemoryPoint { at_s: at, bytes });
     };
     for i in 0..=layers {
         let done = f64::from(i) / n;
-        push(
-            done * step * 0.3,
-            0.0,
-            scale * done,
-            if i % 2 == 0 { 1.1 } else { 1.6 },
-        );
+        push(done * step * 0.3, 0.0, scale * done, if i % 2 == 0 { 1.1 } else { 1.6 });
     }
     for i in 0..=layers {
         let done = f64::from(i) / n;
-        push(
-            step * (0.32 + 0.58 * done),
-            6.2 * done,
-            scale * (1.0 - done) + 0.4,
-            1.6,
-        );
+        push(step * (0.32 + 0.58 * done), 6.2 * done, scale * (1.0 - done) + 0.4, 1.6);
     }
     push(step * 0.92, 6.2, 0.0, 2.4);
     push(step * 0.99, 0.0, 0.0, 1.1);
@@ -243,11 +217,7 @@ pub(crate) fn report(name: &str, step: f64, device_gib: f64, capacity_gib: f64) 
         stages: Vec::new(),
         vehicle_path: None,
         gpus: 4,
-        parameters: Parameters {
-            total: 0,
-            trainable: 0,
-            active: 0,
-        },
+        parameters: Parameters { total: 0, trainable: 0, active: 0 },
         flops_per_step: 0.0,
         provenance: Vec::new(),
         version: "0.1.0".to_owned(),

@@ -9,7 +9,7 @@ use crate::observer::{FlowRecord, Observer};
 use crate::program::Record;
 use crate::queue::EventQueue;
 use crate::time::{SimTime, later};
-use crate::world::{GroupId, World};
+use crate::world::{Group, GroupId, World};
 
 /// What goes through the event queue.
 #[derive(Clone, Copy, Debug)]
@@ -65,13 +65,28 @@ struct Meeting {
     arrivals: Vec<Arrival>,
 }
 
-/// The meetings of a group that some member has come to.
-#[derive(Debug, Default)]
+/// A group: what its meetings need of the world, and those that some member has come to.
+#[derive(Debug)]
 struct Open {
     /// Number of the first of them.
     first: u32,
+    members: u32,
+    latency: u64,
+    private_rate: Option<f64>,
     /// Their places, or `NOBODY`, or `OVER`.
     places: VecDeque<u32>,
+}
+
+impl Open {
+    fn new(group: &Group) -> Self {
+        Self {
+            first: 0,
+            members: group.members().len() as u32,
+            latency: group.latency().0,
+            private_rate: group.private_rate,
+            places: VecDeque::new(),
+        }
+    }
 }
 
 /// The place of a meeting to which nobody has come yet.
@@ -96,7 +111,7 @@ impl<'a> Meetings<'a> {
     pub(super) fn new(world: &'a World) -> Self {
         Self {
             world,
-            groups: world.groups().iter().map(|_| Open::default()).collect(),
+            groups: world.groups().iter().map(Open::new).collect(),
             slots: Vec::new(),
             free: Vec::new(),
             queue: EventQueue::new(),
@@ -112,26 +127,27 @@ impl<'a> Meetings<'a> {
         record: &Record,
         observer: &mut O,
     ) -> Played<Answer> {
-        let members = self.world.groups()[group.0 as usize].members().len();
+        let Open { members, private_rate, .. } = self.groups[group.0 as usize];
         let bytes = record.bytes();
-        if members == 1 && (bytes == 0 || self.is_private(group)) {
+        let at_once = bytes == 0 || private_rate.is_some();
+        if members == 1 && at_once {
             let met = arrival.at;
             let end = self.resolve(group, met, record.time, bytes, observer);
-            return end.map(|end| Answer::Now(Met { met, end })).ok_or_else(|| self.late(&arrival));
+            return end.map(|end| Answer::Now(Met { met, end })).ok_or_else(|| self.late(&arrival).into());
         }
         let place = self.place(group, number, record);
         let meeting = &mut self.slots[place as usize];
         meeting.arrivals.push(arrival);
         meeting.latest = meeting.latest.max(arrival.at);
         meeting.agreed &= meeting.fixed == record.time && meeting.bytes == bytes;
-        if meeting.arrivals.len() < members {
+        if meeting.arrivals.len() < members as usize {
             return Ok(Answer::Wait(place));
         }
         if !meeting.agreed {
-            return Err(self.disagree(place));
+            return Err(self.disagree(place).into());
         }
         let (met, fixed) = (meeting.latest, meeting.fixed);
-        if bytes > 0 && !self.is_private(group) {
+        if !at_once {
             let start = later(met, fixed).ok_or_else(|| self.past(place))?;
             self.queue.push(SimTime(start), 1, Shared::FlowStart(place));
             return Ok(Answer::Wait(place));
@@ -143,10 +159,6 @@ impl<'a> Meetings<'a> {
         Ok(Answer::Now(Met { met, end }))
     }
 
-    fn is_private(&self, group: GroupId) -> bool {
-        self.world.groups()[group.0 as usize].private_rate.is_some()
-    }
-
     /// The end of a meeting whose flow, if any, has its links to itself; `None` past the end of time.
     fn resolve<O: Observer>(
         &self,
@@ -156,7 +168,7 @@ impl<'a> Meetings<'a> {
         bytes: u64,
         observer: &mut O,
     ) -> Option<u64> {
-        let state = &self.world.groups()[group.0 as usize];
+        let state = &self.groups[group.0 as usize];
         let start = later(met, fixed)?;
         let mut end = start;
         if let (Some(rate), true) = (state.private_rate, bytes > 0) {
@@ -165,7 +177,7 @@ impl<'a> Meetings<'a> {
                 observer.flow(&FlowRecord { start: SimTime(start), end: SimTime(end), group, bytes });
             }
         }
-        later(end, state.latency().0)
+        later(end, state.latency)
     }
 
     /// The place of a meeting, which its first arrival opens.
@@ -218,7 +230,7 @@ impl<'a> Meetings<'a> {
     /// The flow of a meeting ended: its members go on after the latency of the path.
     pub(super) fn flow_ended(&mut self, place: u32, now: u64) -> Played<()> {
         let meeting = &self.slots[place as usize];
-        let latency = self.world.groups()[meeting.group as usize].latency().0;
+        let latency = self.groups[meeting.group as usize].latency;
         let end = later(now, latency).ok_or_else(|| self.past(place))?;
         let met = meeting.latest;
         self.close(place, Met { met, end });
@@ -244,14 +256,14 @@ impl<'a> Meetings<'a> {
 
     #[cold]
     fn late(&self, arrival: &Arrival) -> SimulationError {
-        Box::new(overflow(self.world, &self.member((arrival.rank, arrival.record))))
+        overflow(self.world, &self.member((arrival.rank, arrival.record)))
     }
 
     #[cold]
     fn disagree(&self, place: u32) -> SimulationError {
         let meeting = &self.slots[place as usize];
         let members = meeting.arrivals.iter().map(|arrival| self.member((arrival.rank, arrival.record)));
-        Box::new(disagreement(self.world, (meeting.group, meeting.number), members.collect()))
+        disagreement(self.world, (meeting.group, meeting.number), members.collect())
     }
 
     /// Group and number of a meeting, and the ranks that have come.

@@ -105,8 +105,7 @@ impl StageBuilder<'_> {
     /// Copies gradients into their bucket, or back: one kernel a tensor.
     pub(super) fn copy_bucket(&mut self, bucket: Bucket, micro_batch: Option<u32>) -> Result<(), PlanError> {
         let bytes = Bytes(bucket.elements * self.storage);
-        let kernel =
-            Kernel::MemoryBound { kind: MemoryBoundKind::Elementwise, read: bytes, written: bytes };
+        let kernel = Kernel::MemoryBound { kind: MemoryBoundKind::Elementwise, read: bytes, written: bytes };
         let cost = self.pricer.kernel(kernel, bucket.tensors, Pass::Backward)?;
         let label = self.label("gradient buckets", "backward", micro_batch);
         self.kernel(classes::BACKWARD, label, cost)
@@ -116,7 +115,12 @@ impl StageBuilder<'_> {
     ///
     /// The host may be two gathered layers ahead of the compute (PyTorch FSDP's rate limiter): before it
     /// gathers a third it waits until the compute on the oldest has ended.
-    pub(super) fn gather(&mut self, layer: usize, pass: Pass, micro_batch: u32) -> Result<Option<Gathered>, PlanError> {
+    pub(super) fn gather(
+        &mut self,
+        layer: usize,
+        pass: Pass,
+        micro_batch: u32,
+    ) -> Result<Option<Gathered>, PlanError> {
         let elements = self.input.layer_parameters(layer);
         let plan = self.input.plan;
         if plan.zero != ZeroStage::Three || plan.data == 1 || elements == 0 {

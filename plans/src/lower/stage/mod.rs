@@ -308,8 +308,7 @@ impl StageBuilder<'_> {
         elements: u64,
         micro_batch: Option<u32>,
     ) -> Result<(), PlanError> {
-        let transfer =
-            collective(self.input.cluster, kind, self.input.placement, elements * self.storage);
+        let transfer = collective(self.input.cluster, kind, self.input.placement, elements * self.storage);
         let label = self.label(name, word, micro_batch);
         let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
         self.meet(self.streams.collective, Meeting::Data, kinds, label, transfer)

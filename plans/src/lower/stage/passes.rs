@@ -61,16 +61,11 @@ impl StageBuilder<'_> {
         };
         let temporary = self.temporary(layer, "forward temporaries", cost.work.forward_temporary);
         let mut saved = vec![None; cost.work.saved.len()];
-        // A fully checkpointed block keeps its input, and nothing of what its operations make.
-        let checkpoint = self.drops_input(cost).then_some(cost.work.input);
         for (index, op) in cost.forward.iter().enumerate() {
             self.save(layer, cost, index, &mut saved, |kept| kept);
             self.kernel(classes::FORWARD, label, *op)?;
         }
         self.free(temporary);
-        if let Some(bytes) = checkpoint {
-            saved.push(self.activation(layer, "checkpoint", bytes.0));
-        }
         if self.input.training() {
             self.open[layer - self.input.layers.start][micro_batch as usize] = Some(saved);
         } else {
@@ -79,11 +74,6 @@ impl StageBuilder<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Whether the checkpointed layer's input is not among the tensors that it keeps.
-    pub(super) fn drops_input(&self, cost: &LayerCost) -> bool {
-        self.input.training() && !cost.kept.is_empty() && cost.kept.iter().all(|kept| !kept)
     }
 
     pub(super) fn activation(&mut self, layer: usize, name: &str, bytes: u64) -> Option<Tensor> {
@@ -121,7 +111,13 @@ impl StageBuilder<'_> {
         let input = self.input;
         if !input.is_last() {
             let bytes = self.boundary(input.layers.end);
-            self.receive(self.streams.backward_in, Meeting::BackwardIn, input.crosses[1], bytes, micro_batch)?;
+            self.receive(
+                self.streams.backward_in,
+                Meeting::BackwardIn,
+                input.crosses[1],
+                bytes,
+                micro_batch,
+            )?;
         }
         self.backwards_done += 1;
         let last = self.backwards_done == input.schedule.micro_batches;

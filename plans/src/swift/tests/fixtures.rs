@@ -144,11 +144,7 @@ pub(super) fn model(sizes: &Sizes) -> ComponentGraph {
         components: components.to_vec(),
     };
     ComponentGraph {
-        components: COMPONENTS
-            .into_iter()
-            .zip(sizes.components)
-            .map(component)
-            .collect(),
+        components: COMPONENTS.into_iter().zip(sizes.components).map(component).collect(),
         partitions: PARTITIONS.into_iter().zip(sizes.volumes).map(partition).collect(),
     }
 }
@@ -165,10 +161,7 @@ pub(super) fn cluster(vehicles: &[(u32, u32, u32)], dependencies: &[(usize, usiz
     VehicleCluster {
         name: format!("clusterwith{}member", vehicles.len()),
         vehicles: vehicles.iter().enumerate().map(vehicle).collect(),
-        dependencies: dependencies
-            .iter()
-            .map(|&(source, target)| (source - 1, target - 1))
-            .collect(),
+        dependencies: dependencies.iter().map(|&(source, target)| (source - 1, target - 1)).collect(),
         source: "pippyoldversion, branch CYH, flad/settings".to_owned(),
     }
 }
@@ -179,13 +172,8 @@ pub(super) fn three_vehicles() -> VehicleCluster {
 }
 
 pub(super) fn five_vehicles() -> VehicleCluster {
-    let vehicles = [
-        (2500, 2500, 100),
-        (3000, 2100, 200),
-        (3200, 3000, 130),
-        (2100, 3500, 150),
-        (2800, 2700, 130),
-    ];
+    let vehicles =
+        [(2500, 2500, 100), (3000, 2100, 200), (3200, 3000, 130), (2100, 3500, 150), (2800, 2700, 130)];
     cluster(&vehicles, &[(1, 2), (1, 3), (3, 4)])
 }
 
@@ -199,20 +187,7 @@ pub(super) fn seven_vehicles() -> VehicleCluster {
         (2150, 2400, 1300),
         (2500, 3000, 850),
     ];
-    cluster(
-        &vehicles,
-        &[
-            (1, 5),
-            (2, 1),
-            (2, 6),
-            (2, 7),
-            (4, 3),
-            (4, 5),
-            (5, 3),
-            (6, 3),
-            (7, 3),
-        ],
-    )
+    cluster(&vehicles, &[(1, 5), (2, 1), (2, 6), (2, 7), (4, 3), (4, 5), (5, 3), (6, 3), (7, 3)])
 }
 
 pub(super) fn nine_vehicles() -> VehicleCluster {

@@ -15,13 +15,7 @@ use crate::swift::{
 };
 
 fn baseline(sizes: &Sizes, cluster: &VehicleCluster) -> GreedyOutcome {
-    greedy_baseline(
-        &model(sizes),
-        cluster,
-        &FormulaParameters::default(),
-        GREEDY_ORDER_LIMIT,
-    )
-    .unwrap()
+    greedy_baseline(&model(sizes), cluster, &FormulaParameters::default(), GREEDY_ORDER_LIMIT).unwrap()
 }
 
 fn four_decimals(seconds: f64) -> String {
@@ -55,15 +49,10 @@ fn published_baselines() {
 #[test]
 fn nothing_has_room_for_the_largest_model() {
     // Its shallow feature extraction needs 1.5 + 1.8 GB, more than any vehicle of three of these clusters has.
-    let roomiest = [
-        (five_vehicles(), "v3", 3.2e9),
-        (seven_vehicles(), "v5", 2.8e9),
-        (nine_vehicles(), "v1", 1.67e9),
-    ];
+    let roomiest =
+        [(five_vehicles(), "v3", 3.2e9), (seven_vehicles(), "v5", 2.8e9), (nine_vehicles(), "v1", 1.67e9)];
     for (cluster, vehicle, room) in roomiest {
-        let GreedyOutcome::Infeasible(why) = baseline(&XLARGE, &cluster) else {
-            panic!("{}", cluster.name)
-        };
+        let GreedyOutcome::Infeasible(why) = baseline(&XLARGE, &cluster) else { panic!("{}", cluster.name) };
         assert_eq!(
             (why.partition.as_str(), why.vehicle.as_str(), why.placed),
             ("ShallowFeatureExtraction", vehicle, 0)
@@ -75,9 +64,7 @@ fn nothing_has_room_for_the_largest_model() {
     }
     // On three vehicles it gets as far as its fourth partition: v1 holds 3.3 of 3.5 GB, v2 2.7 of 2.9, v3 2.3 of
     // 3.6, and two decoder layers need 1.8.
-    let GreedyOutcome::Infeasible(why) = baseline(&XLARGE, &three_vehicles()) else {
-        panic!("it fits")
-    };
+    let GreedyOutcome::Infeasible(why) = baseline(&XLARGE, &three_vehicles()) else { panic!("it fits") };
     assert_eq!(
         why.reason,
         "DecoderProcessing_Late needs 1800000000 bytes, but v3, the vehicle with the most room left, has \
@@ -116,9 +103,8 @@ fn recomputed_plans() {
             other => panic!("no cluster {other}"),
         };
         let name = row["model"].as_str().unwrap();
-        let sizes = [&SMALL, &MEDIUM, &ORIGINAL, &LARGE, &XLARGE]
-            .into_iter()
-            .find(|sizes| sizes.name == name);
+        let sizes =
+            [&SMALL, &MEDIUM, &ORIGINAL, &LARGE, &XLARGE].into_iter().find(|sizes| sizes.name == name);
         let sizes = sizes.unwrap();
         check_baseline(&row["baseline_greedy"], sizes, &cluster);
         check_first_phase(&row["swift_phase1_seed42"], &model(sizes), &cluster);
@@ -136,9 +122,7 @@ fn check_baseline(expected: &Value, sizes: &Sizes, cluster: &VehicleCluster) {
             assert_eq!(plan.assignment, golden.assignment, "{what}");
             // The file breaks ties between paths by rounding noise; the vehicle at the end is what counts.
             assert_eq!(plan.order.last(), golden.order.last(), "{what}");
-            let same = golden
-                .serial_time(&graph, cluster, &FormulaParameters::default())
-                .unwrap();
+            let same = golden.serial_time(&graph, cluster, &FormulaParameters::default()).unwrap();
             assert!((time.total_s - same.total_s).abs() < 1e-9, "{what}");
         }
     }
@@ -147,18 +131,12 @@ fn check_baseline(expected: &Value, sizes: &Sizes, cluster: &VehicleCluster) {
 /// Plans of the source's first phase, some of which leave partitions out: the formula prices them all.
 fn check_first_phase(expected: &Value, graph: &ComponentGraph, cluster: &VehicleCluster) {
     let plan = read_plan(expected, graph, cluster);
-    let time = plan
-        .serial_time(graph, cluster, &FormulaParameters::default())
-        .unwrap();
+    let time = plan.serial_time(graph, cluster, &FormulaParameters::default()).unwrap();
     check_time(expected, time, "first phase");
     let dropped: Vec<String> = (expected["unassigned"].as_array().unwrap().iter())
         .map(|name| format!("partition {} is on no vehicle", name.as_str().unwrap()))
         .collect();
-    let mut found: Vec<String> = plan
-        .violations(graph, cluster)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let mut found: Vec<String> = plan.violations(graph, cluster).iter().map(ToString::to_string).collect();
     assert_eq!(found.len(), dropped.len());
     found.retain(|violation| !dropped.contains(violation));
     assert_eq!(found, [""; 0]);
@@ -169,30 +147,17 @@ fn check_optimum(expected: &Value, graph: &ComponentGraph, cluster: &VehicleClus
         assert!(expected.is_null());
         return;
     };
-    let vehicle = |id: &Value| {
-        cluster
-            .vehicles
-            .iter()
-            .position(|v| Some(v.id.as_str()) == id.as_str())
-            .unwrap()
-    };
+    let vehicle =
+        |id: &Value| cluster.vehicles.iter().position(|v| Some(v.id.as_str()) == id.as_str()).unwrap();
     let mut assignment = vec![Vec::new(); cluster.vehicles.len()];
     for (p, partition) in graph.partitions.iter().enumerate() {
         assignment[vehicle(&placed[&partition.name])].push(p);
     }
     let last = vehicle(&expected["last_vehicle"]);
-    let order = (0..cluster.vehicles.len())
-        .filter(|&v| v != last)
-        .chain([last])
-        .collect();
+    let order = (0..cluster.vehicles.len()).filter(|&v| v != last).chain([last]).collect();
     let plan = PathPlan { order, assignment };
-    let time = plan
-        .serial_time(graph, cluster, &FormulaParameters::default())
-        .unwrap();
-    assert_eq!(
-        four_decimals(time.total_s),
-        four_decimals(expected["time_s"].as_f64().unwrap())
-    );
+    let time = plan.serial_time(graph, cluster, &FormulaParameters::default()).unwrap();
+    assert_eq!(four_decimals(time.total_s), four_decimals(expected["time_s"].as_f64().unwrap()));
     if let GreedyOutcome::Feasible(_, greedy) =
         greedy_baseline(graph, cluster, &FormulaParameters::default(), GREEDY_ORDER_LIMIT).unwrap()
     {
@@ -201,41 +166,19 @@ fn check_optimum(expected: &Value, graph: &ComponentGraph, cluster: &VehicleClus
 }
 
 fn check_time(expected: &Value, time: SerialTime, what: &str) {
-    let fields = [
-        ("time_s", time.total_s),
-        ("compute_s", time.compute_s),
-        ("comm_s", time.communication_s),
-    ];
+    let fields = [("time_s", time.total_s), ("compute_s", time.compute_s), ("comm_s", time.communication_s)];
     for (key, found) in fields {
-        assert_eq!(
-            four_decimals(found),
-            four_decimals(expected[key].as_f64().unwrap()),
-            "{key} of {what}"
-        );
+        assert_eq!(four_decimals(found), four_decimals(expected[key].as_f64().unwrap()), "{key} of {what}");
     }
 }
 
 fn read_plan(value: &Value, graph: &ComponentGraph, cluster: &VehicleCluster) -> PathPlan {
-    let vehicle = |id: &Value| {
-        cluster
-            .vehicles
-            .iter()
-            .position(|v| Some(v.id.as_str()) == id.as_str())
-            .unwrap()
-    };
-    let partition = |name: &Value| {
-        graph
-            .partitions
-            .iter()
-            .position(|p| Some(p.name.as_str()) == name.as_str())
-    };
-    let held = |id: &str| {
-        value["assignment"][id]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|name| partition(name).unwrap())
-    };
+    let vehicle =
+        |id: &Value| cluster.vehicles.iter().position(|v| Some(v.id.as_str()) == id.as_str()).unwrap();
+    let partition =
+        |name: &Value| graph.partitions.iter().position(|p| Some(p.name.as_str()) == name.as_str());
+    let held =
+        |id: &str| value["assignment"][id].as_array().unwrap().iter().map(|name| partition(name).unwrap());
     PathPlan {
         order: value["path"].as_array().unwrap().iter().map(vehicle).collect(),
         assignment: cluster.vehicles.iter().map(|v| held(&v.id).collect()).collect(),

@@ -55,25 +55,15 @@ fn place(
     path: &[usize],
 ) -> Result<Vec<Vec<usize>>, (usize, usize, Vec<f64>)> {
     let mut vehicles = path.to_vec();
-    vehicles.sort_by(|&u, &v| {
-        cluster.vehicles[v]
-            .compute
-            .total_cmp(&cluster.vehicles[u].compute)
-    });
+    vehicles.sort_by(|&u, &v| cluster.vehicles[v].compute.total_cmp(&cluster.vehicles[u].compute));
     let mut partitions: Vec<usize> = (0..graph.partitions.len()).collect();
     partitions.sort_by(|&p, &q| graph.partition_flops(q).total_cmp(&graph.partition_flops(p)));
     let mut assignment = vec![Vec::new(); vehicles.len()];
     let mut used = vec![0.0; vehicles.len()];
     for (placed, &p) in partitions.iter().enumerate() {
         let capacity = graph.partition_capacity(p);
-        let Some(&v) = vehicles
-            .iter()
-            .find(|&&v| used[v] + capacity <= cluster.vehicles[v].memory)
-        else {
-            let room = used
-                .iter()
-                .zip(&cluster.vehicles)
-                .map(|(used, vehicle)| vehicle.memory - used);
+        let Some(&v) = vehicles.iter().find(|&&v| used[v] + capacity <= cluster.vehicles[v].memory) else {
+            let room = used.iter().zip(&cluster.vehicles).map(|(used, vehicle)| vehicle.memory - used);
             return Err((placed, p, room.collect()));
         };
         used[v] += capacity;
@@ -90,10 +80,7 @@ fn check_against_enumeration(graph: &ComponentGraph, cluster: &VehicleCluster) {
     for path in all_paths(cluster) {
         match place(graph, cluster, &path) {
             Ok(assignment) => {
-                let plan = PathPlan {
-                    order: path,
-                    assignment,
-                };
+                let plan = PathPlan { order: path, assignment };
                 let time = plan.serial_time(graph, cluster, &parameters).unwrap().total_s;
                 plans.push((plan, time));
             }
@@ -107,10 +94,7 @@ fn check_against_enumeration(graph: &ComponentGraph, cluster: &VehicleCluster) {
         GreedyOutcome::Feasible(plan, time) => {
             let least = plans.iter().map(|&(_, time)| time).fold(f64::INFINITY, f64::min);
             // Paths that differ by less have the same time: only the order of additions tells them apart.
-            let (first, _) = plans
-                .iter()
-                .find(|(_, time)| *time <= least * (1.0 + 1e-12))
-                .unwrap();
+            let (first, _) = plans.iter().find(|(_, time)| *time <= least * (1.0 + 1e-12)).unwrap();
             assert_eq!(&plan, first);
             assert!(time.total_s <= least * (1.0 + 1e-12));
             assert_eq!(plan.validate(graph, cluster), Ok(()));
@@ -119,26 +103,12 @@ fn check_against_enumeration(graph: &ComponentGraph, cluster: &VehicleCluster) {
             assert!(plans.is_empty());
             let (placed, p, room, path) = furthest.unwrap();
             let most = room.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let roomiest = room
-                .iter()
-                .position(|room| room.total_cmp(&most).is_eq())
-                .unwrap();
+            let roomiest = room.iter().position(|room| room.total_cmp(&most).is_eq()).unwrap();
             assert_eq!((why.placed, &why.partition), (placed, &graph.partitions[p].name));
-            assert_eq!(
-                why.path,
-                path.iter()
-                    .map(|&v| cluster.vehicles[v].id.clone())
-                    .collect::<Vec<_>>()
-            );
-            assert_eq!(
-                (&why.vehicle, why.available_bytes),
-                (&cluster.vehicles[roomiest].id, most)
-            );
+            assert_eq!(why.path, path.iter().map(|&v| cluster.vehicles[v].id.clone()).collect::<Vec<_>>());
+            assert_eq!((&why.vehicle, why.available_bytes), (&cluster.vehicles[roomiest].id, most));
             let required = graph.partition_capacity(p);
-            assert_eq!(
-                (why.required_bytes, why.short_by_bytes),
-                (required, required - most)
-            );
+            assert_eq!((why.required_bytes, why.short_by_bytes), (required, required - most));
         }
     }
 }
@@ -171,10 +141,7 @@ fn equal_vehicles_are_filled_in_path_order() {
     // small volume (p1) on the slow link and ends with the large one.
     let partitions = graph(&[(4, 10, 6), (3, 10, 1)]);
     check_against_enumeration(&partitions, &cluster(&[(10, 2, 1), (10, 2, 3), (10, 2, 2)], &[]));
-    check_against_enumeration(
-        &partitions,
-        &cluster(&[(10, 2, 1), (10, 2, 3), (10, 2, 2)], &[(3, 1)]),
-    );
+    check_against_enumeration(&partitions, &cluster(&[(10, 2, 1), (10, 2, 3), (10, 2, 2)], &[(3, 1)]));
 }
 
 #[test]
@@ -190,9 +157,7 @@ fn a_cycle_is_named() {
     let vehicles = [(10, 1, 1), (10, 2, 1), (10, 3, 1), (10, 4, 1)];
     let outcome = |dependencies: &[(usize, usize)]| {
         let cluster = cluster(&vehicles, dependencies);
-        greedy_baseline(&graph(&[]), &cluster, &FormulaParameters::default(), 10)
-            .unwrap_err()
-            .to_string()
+        greedy_baseline(&graph(&[]), &cluster, &FormulaParameters::default(), 10).unwrap_err().to_string()
     };
     assert_eq!(
         outcome(&[(4, 1), (1, 3), (3, 2), (2, 1)]),
@@ -205,21 +170,13 @@ fn a_cycle_is_named() {
 fn the_limit_counts_orders_of_equal_vehicles() {
     // 4 vehicles that differ in their links only, nothing fits: all 4! orders are tried.
     let cluster = cluster(&[(1, 1, 1), (1, 1, 2), (1, 1, 3), (1, 1, 4)], &[]);
-    let outcome = |limit| {
-        greedy_baseline(
-            &graph(&[(1, 2, 1)]),
-            &cluster,
-            &FormulaParameters::default(),
-            limit,
-        )
-    };
+    let outcome =
+        |limit| greedy_baseline(&graph(&[(1, 2, 1)]), &cluster, &FormulaParameters::default(), limit);
     assert!(matches!(outcome(24), Ok(GreedyOutcome::Infeasible(_))));
     assert_eq!(outcome(23), Err(GreedyError::TooManyOrders { limit: 23 }));
     // A chain of dependencies leaves one order.
-    let chain = super::fixtures::cluster(
-        &[(1, 1, 1); 12],
-        &std::array::from_fn::<_, 11, _>(|v| (v + 1, v + 2)),
-    );
+    let chain =
+        super::fixtures::cluster(&[(1, 1, 1); 12], &std::array::from_fn::<_, 11, _>(|v| (v + 1, v + 2)));
     let outcome = greedy_baseline(&graph(&[(1, 2, 1)]), &chain, &FormulaParameters::default(), 1);
     assert!(matches!(outcome, Ok(GreedyOutcome::Infeasible(_))));
 }
@@ -229,16 +186,10 @@ fn clusters_without_sense_are_refused() {
     let parameters = FormulaParameters::default();
     let mut empty = nine_vehicles();
     empty.vehicles.clear();
-    assert_eq!(
-        greedy_baseline(&graph(&[]), &empty, &parameters, 1),
-        Err(GreedyError::NoVehicles)
-    );
+    assert_eq!(greedy_baseline(&graph(&[]), &empty, &parameters, 1), Err(GreedyError::NoVehicles));
     let mut strange = nine_vehicles();
     strange.dependencies.push((0, 9));
-    let error = GreedyError::UnknownVehicle {
-        index: 9,
-        vehicles: 9,
-    };
+    let error = GreedyError::UnknownVehicle { index: 9, vehicles: 9 };
     assert_eq!(greedy_baseline(&graph(&[]), &strange, &parameters, 1), Err(error));
 }
 
@@ -251,16 +202,7 @@ fn many_paths_need_few_orders() {
     // 9! = 362,880 paths. The original model fits into 4 GB on each of three vehicles; where the links differ,
     // that makes 9 * 8 * 7 orders, and where nothing differs one.
     let differ: [(u32, u32, u32); 9] = std::array::from_fn(|v| (4000, 1000, 1000 + v as u32));
-    assert!(matches!(
-        tried(&differ, 9 * 8 * 7),
-        Ok(GreedyOutcome::Feasible(..))
-    ));
-    assert_eq!(
-        tried(&differ, 9 * 8 * 7 - 1),
-        Err(GreedyError::TooManyOrders { limit: 503 })
-    );
-    assert!(matches!(
-        tried(&[(4000, 1000, 1000); 9], 1),
-        Ok(GreedyOutcome::Feasible(..))
-    ));
+    assert!(matches!(tried(&differ, 9 * 8 * 7), Ok(GreedyOutcome::Feasible(..))));
+    assert_eq!(tried(&differ, 9 * 8 * 7 - 1), Err(GreedyError::TooManyOrders { limit: 503 }));
+    assert!(matches!(tried(&[(4000, 1000, 1000); 9], 1), Ok(GreedyOutcome::Feasible(..))));
 }

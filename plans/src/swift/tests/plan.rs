@@ -29,18 +29,12 @@ fn two_vehicles() -> VehicleCluster {
 }
 
 fn plan(order: &[usize], assignment: &[&[usize]]) -> PathPlan {
-    PathPlan {
-        order: order.to_vec(),
-        assignment: assignment.iter().map(|held| held.to_vec()).collect(),
-    }
+    PathPlan { order: order.to_vec(), assignment: assignment.iter().map(|held| held.to_vec()).collect() }
 }
 
 #[test]
 fn a_sound_plan_is_accepted() {
-    assert_eq!(
-        plan(&[0, 1], &[&[0, 1], &[2]]).validate(&abc(), &two_vehicles()),
-        Ok(())
-    );
+    assert_eq!(plan(&[0, 1], &[&[0, 1], &[2]]).validate(&abc(), &two_vehicles()), Ok(()));
 }
 
 #[test]
@@ -69,10 +63,8 @@ fn every_broken_rule_is_named() {
     );
     assert_eq!(
         violations(&[0, 1], &[&[], &[0, 1, 2]]),
-        [
-            "vehicle v2 is 20000000 bytes short: its partitions need 60000000 bytes of 40000000, and c is the \
-          first that does not fit"
-        ]
+        ["vehicle v2 is 20000000 bytes short: its partitions need 60000000 bytes of 40000000, and c is the \
+          first that does not fit"]
     );
     assert_eq!(
         violations(&[0, 2], &[&[0, 1], &[2]]),
@@ -90,9 +82,7 @@ fn every_broken_rule_is_named() {
 
 #[test]
 fn memory_errors_carry_the_bytes() {
-    let error = plan(&[0, 1], &[&[1, 0, 2], &[]])
-        .validate(&abc(), &two_vehicles())
-        .unwrap_err();
+    let error = plan(&[0, 1], &[&[1, 0, 2], &[]]).validate(&abc(), &two_vehicles()).unwrap_err();
     let expected = PathPlanError::Memory {
         vehicle: "v1".to_owned(),
         partition: "c".to_owned(),
@@ -105,127 +95,48 @@ fn memory_errors_carry_the_bytes() {
 
 #[test]
 fn the_formula_by_hand() {
-    let parameters = FormulaParameters {
-        batch: 10,
-        utilization: 0.5,
-        overhead: 1.5,
-    };
+    let parameters = FormulaParameters { batch: 10, utilization: 0.5, overhead: 1.5 };
     // v1: (2 + 4) MFLOP * 10 * 1.5 / (4 MFLOP/s * 0.5) = 45 s, and 2 * (1 + 2) MB * 10 * 1.5 / 2 MB/s = 45 s;
     // v2: 6 * 10 * 1.5 / (8 * 0.5) = 22.5 s, and last of the path, so that its 3 MB stay where they are.
     let time = plan(&[0, 1], &[&[0, 1], &[2]]).serial_time(&abc(), &two_vehicles(), &parameters);
-    assert_eq!(
-        time,
-        Ok(SerialTime {
-            total_s: 112.5,
-            compute_s: 67.5,
-            communication_s: 45.0
-        })
-    );
+    assert_eq!(time, Ok(SerialTime { total_s: 112.5, compute_s: 67.5, communication_s: 45.0 }));
     // Nothing on the last vehicle: v1 still pays for its link, 2 * 6 * 10 * 1.5 / 2 = 90 s.
     let time = plan(&[0, 1], &[&[0, 1, 2], &[]]).serial_time(&abc(), &two_vehicles(), &parameters);
-    assert_eq!(
-        time,
-        Ok(SerialTime {
-            total_s: 180.0,
-            compute_s: 90.0,
-            communication_s: 90.0
-        })
-    );
+    assert_eq!(time, Ok(SerialTime { total_s: 180.0, compute_s: 90.0, communication_s: 90.0 }));
     // Nothing on the first: it costs nothing.
     let time = plan(&[0, 1], &[&[], &[0, 1, 2]]).serial_time(&abc(), &two_vehicles(), &parameters);
-    assert_eq!(
-        time,
-        Ok(SerialTime {
-            total_s: 45.0,
-            compute_s: 45.0,
-            communication_s: 0.0
-        })
-    );
+    assert_eq!(time, Ok(SerialTime { total_s: 45.0, compute_s: 45.0, communication_s: 0.0 }));
 }
 
 #[test]
 fn the_formula_needs_a_plan_of_this_cluster() {
     let time = plan(&[0], &[&[0]]).serial_time(&abc(), &two_vehicles(), &FormulaParameters::default());
-    assert_eq!(
-        time,
-        Err(PathPlanError::AssignmentLength {
-            found: 1,
-            vehicles: 2
-        })
-    );
+    assert_eq!(time, Err(PathPlanError::AssignmentLength { found: 1, vehicles: 2 }));
 }
 
 #[test]
 fn parameters_without_a_meaning_are_refused() {
     let defaults = FormulaParameters::default();
-    assert_eq!(
-        defaults,
-        FormulaParameters {
-            batch: 32,
-            utilization: 0.5,
-            overhead: 1.2
-        }
-    );
+    assert_eq!(defaults, FormulaParameters { batch: 32, utilization: 0.5, overhead: 1.2 });
     assert_eq!(defaults.validate(), Ok(()));
     assert!(defaults.is_documented());
-    assert!(
-        !FormulaParameters {
-            utilization: 0.8,
-            ..defaults
-        }
-        .is_documented()
-    );
-    assert!(
-        !FormulaParameters {
-            overhead: 1.0,
-            ..defaults
-        }
-        .is_documented()
-    );
+    assert!(!FormulaParameters { utilization: 0.8, ..defaults }.is_documented());
+    assert!(!FormulaParameters { overhead: 1.0, ..defaults }.is_documented());
     let refused = [
+        (FormulaParameters { batch: 0, ..defaults }, FormulaParameterError::Batch),
         (
-            FormulaParameters { batch: 0, ..defaults },
-            FormulaParameterError::Batch,
-        ),
-        (
-            FormulaParameters {
-                utilization: 0.0,
-                ..defaults
-            },
+            FormulaParameters { utilization: 0.0, ..defaults },
             FormulaParameterError::Utilization { found: 0.0 },
         ),
         (
-            FormulaParameters {
-                utilization: 1.1,
-                ..defaults
-            },
+            FormulaParameters { utilization: 1.1, ..defaults },
             FormulaParameterError::Utilization { found: 1.1 },
         ),
-        (
-            FormulaParameters {
-                overhead: 0.9,
-                ..defaults
-            },
-            FormulaParameterError::Overhead { found: 0.9 },
-        ),
+        (FormulaParameters { overhead: 0.9, ..defaults }, FormulaParameterError::Overhead { found: 0.9 }),
     ];
     for (parameters, error) in refused {
         assert_eq!(parameters.validate(), Err(error));
     }
-    assert!(
-        FormulaParameters {
-            utilization: f64::NAN,
-            ..defaults
-        }
-        .validate()
-        .is_err()
-    );
-    assert!(
-        FormulaParameters {
-            overhead: f64::INFINITY,
-            ..defaults
-        }
-        .validate()
-        .is_err()
-    );
+    assert!(FormulaParameters { utilization: f64::NAN, ..defaults }.validate().is_err());
+    assert!(FormulaParameters { overhead: f64::INFINITY, ..defaults }.validate().is_err());
 }

@@ -19,11 +19,7 @@ use crate::swift::{
 const SCHEDULES: [ScheduleKind; 2] = [ScheduleKind::GPipe, ScheduleKind::OneForwardOneBackward];
 
 fn options(micro_batches: u32, schedule: ScheduleKind) -> ReplayOptions {
-    ReplayOptions {
-        parameters: FormulaParameters::default(),
-        micro_batches,
-        schedule,
-    }
+    ReplayOptions { parameters: FormulaParameters::default(), micro_batches, schedule }
 }
 
 fn lower(
@@ -58,10 +54,7 @@ fn terms(graph: &ComponentGraph, cluster: &VehicleCluster, plan: &PathPlan) -> V
         .map(|&v| {
             let (vehicle, held) = (&cluster.vehicles[v], &plan.assignment[v]);
             let transfer = communication_seconds(volume(graph, held), vehicle, &parameters);
-            (
-                compute_seconds(flops(graph, held), vehicle, &parameters),
-                transfer,
-            )
+            (compute_seconds(flops(graph, held), vehicle, &parameters), transfer)
         })
         .collect();
     if let Some(last) = terms.last_mut() {
@@ -86,15 +79,8 @@ fn one_micro_batch_takes_the_time_of_the_formula() {
         let graph = model(sizes);
         let (plan, serial) = greedy_plan(&graph, &cluster);
         for schedule in SCHEDULES {
-            let end = play(&lower(&graph, &cluster, &plan, &options(1, schedule)))
-                .end
-                .seconds();
-            assert!(
-                close(end, serial),
-                "{} on {}: {end} against {serial}",
-                sizes.name,
-                cluster.name
-            );
+            let end = play(&lower(&graph, &cluster, &plan, &options(1, schedule))).end.seconds();
+            assert!(close(end, serial), "{} on {}: {end} against {serial}", sizes.name, cluster.name);
         }
     }
 }
@@ -103,18 +89,9 @@ fn one_micro_batch_takes_the_time_of_the_formula() {
 fn a_path_that_ends_with_an_empty_vehicle_is_shorter_by_one_transfer() {
     // v2 has the memory for everything and v1 must come first, so that v3 stands at the end with nothing.
     let graph = model(&SMALL);
-    let cluster = cluster(
-        &[(4000, 2000, 1000), (4000, 3000, 500), (1, 1000, 1000)],
-        &[(1, 2), (2, 3)],
-    );
-    let plan = PathPlan {
-        order: vec![0, 1, 2],
-        assignment: vec![vec![0, 1, 2], (3..9).collect(), vec![]],
-    };
-    let serial = plan
-        .serial_time(&graph, &cluster, &FormulaParameters::default())
-        .unwrap()
-        .total_s;
+    let cluster = cluster(&[(4000, 2000, 1000), (4000, 3000, 500), (1, 1000, 1000)], &[(1, 2), (2, 3)]);
+    let plan = PathPlan { order: vec![0, 1, 2], assignment: vec![vec![0, 1, 2], (3..9).collect(), vec![]] };
+    let serial = plan.serial_time(&graph, &cluster, &FormulaParameters::default()).unwrap().total_s;
     // v2: 2 * (0.25 + 0.2 + 0.2 + 0.25 + 0.2 + 0.12) GB * 32 * 1.2 / 0.5 GB/s = 187.392 s.
     let replay = lower(&graph, &cluster, &plan, &options(1, ScheduleKind::GPipe));
     assert_eq!(replay.vehicles, [0, 1]);
@@ -127,25 +104,14 @@ fn vehicles_without_partitions_are_stepped_over() {
     let graph = model(&SMALL);
     let cluster = three_vehicles();
     let (plan, _) = greedy_plan(&graph, &cluster);
-    assert_eq!(
-        (plan.order.as_slice(), plan.assignment[2].len()),
-        (&[1, 2, 0][..], 0)
-    );
+    assert_eq!((plan.order.as_slice(), plan.assignment[2].len()), (&[1, 2, 0][..], 0));
     let replay = lower(&graph, &cluster, &plan, &options(4, ScheduleKind::GPipe));
     assert_eq!(replay.vehicles, [1, 0]);
-    let programs: Vec<&str> = replay
-        .world
-        .programs()
-        .iter()
-        .map(steptime_core::Program::name)
-        .collect();
+    let programs: Vec<&str> = replay.world.programs().iter().map(steptime_core::Program::name).collect();
     assert_eq!(programs, ["v2", "v1"]);
     assert_eq!(replay.world.links().len(), 1);
     assert_eq!(
-        (
-            replay.world.links()[0].name.as_str(),
-            replay.world.links()[0].bytes_per_second
-        ),
+        (replay.world.links()[0].name.as_str(), replay.world.links()[0].bytes_per_second),
         ("v2", 1.2e9)
     );
 }
@@ -170,29 +136,16 @@ fn two_vehicles_by_hand() {
         partitions: vec![partition(0, "first|part"), partition(1, "second")],
     };
     let cluster = cluster(&[(1, 2, 2), (1, 2, 2)], &[(1, 2)]);
-    let plan = PathPlan {
-        order: vec![0, 1],
-        assignment: vec![vec![0], vec![1]],
-    };
-    let parameters = FormulaParameters {
-        batch: 4,
-        utilization: 1.0,
-        overhead: 1.0,
-    };
-    let options = ReplayOptions {
-        parameters,
-        micro_batches: 2,
-        schedule: ScheduleKind::GPipe,
-    };
+    let plan = PathPlan { order: vec![0, 1], assignment: vec![vec![0], vec![1]] };
+    let parameters = FormulaParameters { batch: 4, utilization: 1.0, overhead: 1.0 };
+    let options = ReplayOptions { parameters, micro_batches: 2, schedule: ScheduleKind::GPipe };
     let replay = lower(&graph, &cluster, &plan, &options);
     let mut recorder = Recorder::new();
     let outcome = simulate(&replay.world, &mut recorder).unwrap();
     let kernels: Vec<(String, u32, u32)> = (recorder.spans().iter())
         .filter(|span| span.kind == SpanKind::Kernel)
         .map(|span| {
-            let label = replay.world.programs()[span.rank as usize]
-                .label(span.label)
-                .to_owned();
+            let label = replay.world.programs()[span.rank as usize].label(span.label).to_owned();
             (label, span.start.seconds() as u32, span.end.seconds() as u32)
         })
         .collect();
@@ -206,10 +159,7 @@ fn two_vehicles_by_hand() {
         ("second|backward|0", 4, 6),
         ("second|backward|1", 6, 8),
     ];
-    assert_eq!(
-        kernels,
-        expected.map(|(label, start, end)| (label.to_owned(), start, end))
-    );
+    assert_eq!(kernels, expected.map(|(label, start, end)| (label.to_owned(), start, end)));
     assert!(close(outcome.end.seconds(), 11.0));
     let transfers: Vec<&str> = (recorder.spans().iter())
         .filter(|span| span.kind == SpanKind::Transfer && span.rank == 0)
@@ -217,12 +167,7 @@ fn two_vehicles_by_hand() {
         .collect();
     assert_eq!(
         transfers,
-        [
-            "v1>v2|send_receive|0",
-            "v1>v2|send_receive|1",
-            "v2>v1|send_receive|0",
-            "v2>v1|send_receive|1"
-        ]
+        ["v1>v2|send_receive|0", "v1>v2|send_receive|1", "v2>v1|send_receive|0", "v2>v1|send_receive|1"]
     );
 }
 
@@ -230,23 +175,12 @@ fn two_vehicles_by_hand() {
 fn memory_is_the_sum_of_capacities() {
     let (graph, cluster) = (model(&ORIGINAL), five_vehicles());
     let (plan, _) = greedy_plan(&graph, &cluster);
-    let replay = lower(
-        &graph,
-        &cluster,
-        &plan,
-        &options(8, ScheduleKind::OneForwardOneBackward),
-    );
+    let replay = lower(&graph, &cluster, &plan, &options(8, ScheduleKind::OneForwardOneBackward));
     let outcome = play(&replay);
     for (rank, &v) in outcome.ranks.iter().zip(&replay.vehicles) {
-        let held: f64 = plan.assignment[v]
-            .iter()
-            .map(|&p| graph.partition_capacity(p))
-            .sum();
+        let held: f64 = plan.assignment[v].iter().map(|&p| graph.partition_capacity(p)).sum();
         assert_eq!(rank.memory.peak, held as u64);
-        assert_eq!(
-            rank.memory.peak_by_category[usize::from(classes::PARAMETERS.0)],
-            held as u64
-        );
+        assert_eq!(rank.memory.peak_by_category[usize::from(classes::PARAMETERS.0)], held as u64);
         assert_eq!(rank.memory.capacity, Some(cluster.vehicles[v].memory as u64));
         assert_eq!(rank.memory.failure, None);
     }
@@ -256,12 +190,7 @@ fn memory_is_the_sum_of_capacities() {
 fn every_vehicle_spends_its_compute() {
     let (graph, cluster) = (model(&ORIGINAL), five_vehicles());
     let (plan, _) = greedy_plan(&graph, &cluster);
-    let outcome = play(&lower(
-        &graph,
-        &cluster,
-        &plan,
-        &options(16, ScheduleKind::OneForwardOneBackward),
-    ));
+    let outcome = play(&lower(&graph, &cluster, &plan, &options(16, ScheduleKind::OneForwardOneBackward)));
     for (rank, (compute, _)) in outcome.ranks.iter().zip(terms(&graph, &cluster, &plan)) {
         let busy = |class: steptime_core::Class| rank.streams[0].busy[usize::from(class.0)].seconds();
         assert!(close(busy(classes::FORWARD), compute / 3.0));
@@ -274,32 +203,16 @@ fn micro_batches_overlap() {
     let (graph, cluster) = (model(&ORIGINAL), seven_vehicles());
     let (plan, serial) = greedy_plan(&graph, &cluster);
     for schedule in SCHEDULES {
-        let end = play(&lower(&graph, &cluster, &plan, &options(8, schedule)))
-            .end
-            .seconds();
+        let end = play(&lower(&graph, &cluster, &plan, &options(8, schedule))).end.seconds();
         assert!(end < 0.5 * serial, "{end} against {serial}");
     }
 }
 
 #[test]
 fn an_empty_model_takes_no_time() {
-    let (graph, cluster) = (
-        ComponentGraph {
-            components: vec![],
-            partitions: vec![],
-        },
-        three_vehicles(),
-    );
-    let plan = PathPlan {
-        order: vec![0, 1, 2],
-        assignment: vec![vec![]; 3],
-    };
-    let replay = lower(
-        &graph,
-        &cluster,
-        &plan,
-        &options(4, ScheduleKind::OneForwardOneBackward),
-    );
+    let (graph, cluster) = (ComponentGraph { components: vec![], partitions: vec![] }, three_vehicles());
+    let plan = PathPlan { order: vec![0, 1, 2], assignment: vec![vec![]; 3] };
+    let replay = lower(&graph, &cluster, &plan, &options(4, ScheduleKind::OneForwardOneBackward));
     assert!(replay.vehicles.is_empty());
     assert_eq!(play(&replay).end, SimTime::ZERO);
 }
@@ -312,24 +225,13 @@ fn what_cannot_be_replayed_is_refused() {
         lower_path(&graph, &cluster, plan, &options, &ReplayClasses::default()).unwrap_err()
     };
     for micro_batches in [0, 5, 64] {
-        let expected = ReplayError::MicroBatches {
-            micro_batches,
-            batch: 32,
-        };
-        assert_eq!(
-            error(&plan, options(micro_batches, ScheduleKind::GPipe)),
-            expected
-        );
+        let expected = ReplayError::MicroBatches { micro_batches, batch: 32 };
+        assert_eq!(error(&plan, options(micro_batches, ScheduleKind::GPipe)), expected);
     }
     let mut short = plan.clone();
     short.assignment[0].pop();
-    let missing = PathPlanError::PartitionMissing {
-        partition: "RGB_DeepProcessing".to_owned(),
-    };
-    assert_eq!(
-        error(&short, options(1, ScheduleKind::GPipe)),
-        ReplayError::Plan(missing)
-    );
+    let missing = PathPlanError::PartitionMissing { partition: "RGB_DeepProcessing".to_owned() };
+    assert_eq!(error(&short, options(1, ScheduleKind::GPipe)), ReplayError::Plan(missing));
     let mut nonsense = options(1, ScheduleKind::GPipe);
     nonsense.parameters.overhead = 0.0;
     let overhead = FormulaParameterError::Overhead { found: 0.0 };

@@ -1,0 +1,88 @@
+//! Models and clusters small enough to reckon by hand.
+
+use steptime_clusters::{Cluster, ClusterEntry, cluster_from_catalogue};
+use steptime_core::{NoObserver, Outcome, simulate};
+use steptime_models::{AttentionKind, Model, Overrides};
+
+use crate::lower::{Lowered, lower};
+use crate::plan::Plan;
+use crate::schedule::ScheduleKind;
+use crate::workload::{
+    Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Task, Workload,
+};
+use crate::zero::ZeroStage;
+
+/// A component model of equal partitions that send `volume` to each other.
+pub(super) fn equal_partitions(count: usize, volume: &str) -> Model {
+    let mut text = String::from("name = \"equal\"\nfamily = \"components\"\nsource = \"test\"\n");
+    for index in 0..count {
+        text += &format!(
+            "[[component]]\nname = \"c{index}\"\nflops_per_sample = \"1 TFLOP\"\ncapacity = \"1 GB\"\n"
+        );
+    }
+    for index in 0..count {
+        text += &format!(
+            "[[partition]]\nname = \"p{index}\"\ncommunication_volume = \"{volume}\"\ncomponents = [\"c{index}\"]\n"
+        );
+    }
+    Model::from_toml(&text, &Overrides::none()).expect("a valid component model")
+}
+
+pub(super) fn cluster(name: &str) -> Cluster {
+    match cluster_from_catalogue(name) {
+        Ok(ClusterEntry::Nodes(cluster)) => cluster,
+        other => panic!("{name} is a cluster of nodes, found {other:?}"),
+    }
+}
+
+/// GPUs whose links and hosts cost nothing: what is left is arithmetic and order.
+pub(super) fn free_links(nodes: u32, gpus_per_node: u32) -> Cluster {
+    let mut cluster = cluster("dgx-h100").with_size(nodes, gpus_per_node).expect("a possible size");
+    cluster.fabric.latency_s = 0.0;
+    cluster.fabric.launch_s = 0.0;
+    if let Some(network) = &mut cluster.network {
+        network.latency_s = 0.0;
+    }
+    cluster.host.launch.eager_forward_s = 0.0;
+    cluster.host.launch.eager_backward_s = 0.0;
+    cluster.gpu.kernel_latency_s = 0.0;
+    cluster
+}
+
+pub(super) fn workload(micro_batches: u64) -> Workload {
+    Workload {
+        task: Task::Training,
+        micro_batch_size: 1,
+        accumulation: micro_batches,
+        sequence_length: 128,
+        precision: Precision::Bf16,
+        optimizer: OptimizerKind::Adam,
+        implementation: OptimizerImplementation::Fused,
+        attention: AttentionKind::Flash,
+        execution: Execution::Eager,
+        checkpointing: Checkpointing::None,
+    }
+}
+
+pub(super) fn plan(data: u64, pipeline: u64, schedule: ScheduleKind, zero: ZeroStage) -> Plan {
+    Plan {
+        data,
+        pipeline,
+        schedule,
+        stages: None,
+        zero,
+        bucket_bytes: None,
+        gradient_as_bucket_view: false,
+        explicit: false,
+    }
+}
+
+pub(super) fn model(name: &str, layers: i64) -> Model {
+    Model::from_catalogue(name, &Overrides::none().with("layers", layers)).expect("a catalogue entry")
+}
+
+pub(super) fn play(model: &Model, cluster: &Cluster, plan: &Plan, workload: &Workload) -> (Lowered, Outcome) {
+    let lowered = lower(model, cluster, plan, workload).expect("a legal plan");
+    let outcome = simulate(&lowered.world, &mut NoObserver).expect("a world without deadlock");
+    (lowered, outcome)
+}

@@ -1,0 +1,59 @@
+//! Folded play equals playing every rank, and running ahead equals playing every operation through the queue.
+
+use proptest::prelude::*;
+use steptime_core::{NoObserver, simulate, simulate_every_operation};
+
+use super::fixtures::{cluster, model, plan, workload};
+use crate::lower::lower;
+use crate::plan::Plan;
+use crate::schedule::ScheduleKind;
+use crate::zero::ZeroStage;
+
+fn zero() -> impl Strategy<Value = ZeroStage> {
+    prop::sample::select(vec![ZeroStage::Zero, ZeroStage::One, ZeroStage::Two, ZeroStage::Three])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn folded_equals_explicit_equals_every_operation(
+        shape in prop::sample::select(vec![(8_u64, 1_u64), (4, 2), (2, 4), (1, 8), (8, 2), (4, 4), (2, 8), (3, 5)]),
+        micro_batches in 1_u64..6,
+        gpipe in any::<bool>(),
+        zero in zero(),
+        pcie in any::<bool>(),
+    ) {
+        let (data, pipeline) = shape;
+        let schedule = if gpipe { ScheduleKind::GPipe } else { ScheduleKind::OneForwardOneBackward };
+        let ranks = (data * pipeline) as u32;
+        let (name, per_node) = if pcie && ranks == 8 { ("a5000-pcie-2", 2) } else { ("dgx-a100-80gb", 8) };
+        let per_node = if ranks % per_node == 0 { per_node } else { 5 };
+        let mut gpus = cluster(name);
+        if gpus.network.is_none() {
+            gpus.network = cluster("dgx-a100-80gb").network;
+        }
+        let gpus = gpus.with_size(ranks / per_node, per_node).expect("a possible size");
+        let gpt = model("gpt2", 5.max(pipeline as i64));
+        let folded = plan(data, pipeline, schedule, zero);
+        let explicit = Plan { explicit: true, ..folded.clone() };
+        let folded = lower(&gpt, &gpus, &folded, &workload(micro_batches)).expect("legal");
+        let explicit = lower(&gpt, &gpus, &explicit, &workload(micro_batches)).expect("legal");
+        prop_assert_eq!(explicit.ranks.len() as u64, data * pipeline);
+        let fast = simulate(&folded.world, &mut NoObserver).expect("no deadlock");
+        let every_rank = simulate(&explicit.world, &mut NoObserver).expect("no deadlock");
+        let every_operation = simulate_every_operation(&folded.world, &mut NoObserver).expect("no deadlock");
+        prop_assert_eq!(fast.end, every_rank.end);
+        prop_assert_eq!(fast.end, every_operation.end);
+        prop_assert_eq!(&fast.ranks, &every_operation.ranks);
+        for (played, outcome) in explicit.ranks.iter().zip(&every_rank.ranks) {
+            let twin = folded.ranks.iter().position(|rank| {
+                rank.stage == played.stage && (rank.multiplicity > 1 || rank.rank == played.rank)
+            });
+            let twin = twin.unwrap_or(0);
+            let mut outcome = outcome.clone();
+            outcome.multiplicity = fast.ranks[twin].multiplicity;
+            prop_assert_eq!(&fast.ranks[twin], &outcome, "rank {}", played.rank);
+        }
+    }
+}

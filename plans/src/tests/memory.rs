@@ -1,0 +1,143 @@
+//! Model states by ZeRO stage, and activations by checkpointing.
+
+use super::fixtures::{cluster, model, plan, play, workload};
+use crate::classes;
+use crate::schedule::ScheduleKind;
+use crate::workload::{Checkpointing, Precision, Task, Workload};
+use crate::zero::{ZeroStage, state_bytes};
+
+const STAGES: [ZeroStage; 4] = [ZeroStage::Zero, ZeroStage::One, ZeroStage::Two, ZeroStage::Three];
+
+#[test]
+fn mixed_precision_adam_costs_what_the_zero_paper_says() {
+    // Rajbhandari et al. 2020, figure 1: 16, 4 + 12/N, 2 + 14/N, 16/N bytes a parameter.
+    let parameters = 7_500_000_000_u64;
+    for n in [1_u64, 2, 4, 8, 64, 1000] {
+        let shard = parameters / n;
+        let expected =
+            [16 * parameters, 4 * parameters + 12 * shard, 2 * parameters + 14 * shard, 16 * shard];
+        for (stage, bytes) in STAGES.into_iter().zip(expected) {
+            assert_eq!(state_bytes(&workload(1), stage, n, parameters).total(), bytes, "{stage:?}, N = {n}");
+        }
+    }
+}
+
+#[test]
+fn the_zero_papers_example_in_gigabytes() {
+    // The same figure: 7.5 B parameters over 64 ranks need 120, 31.4, 16.6 and 1.9 GB.
+    let gb = |stage| state_bytes(&workload(1), stage, 64, 7_500_000_000).total() as f64 / 1e9;
+    let rounded: Vec<f64> = STAGES.into_iter().map(|stage| (gb(stage) * 10.0).round() / 10.0).collect();
+    assert_eq!(rounded, [120.0, 31.4, 16.6, 1.9]);
+}
+
+#[test]
+fn other_precisions_and_tasks() {
+    let base = workload(1);
+    let fp32 = Workload { precision: Precision::Fp32, ..base.clone() };
+    let inference = Workload { task: Task::Inference, ..base };
+    assert_eq!(state_bytes(&fp32, ZeroStage::Zero, 4, 100).total(), 1600);
+    assert_eq!(state_bytes(&inference, ZeroStage::Zero, 4, 100).total(), 200);
+    // A shard that does not divide is padded: 10 values over 4 ranks are 3 each.
+    assert_eq!(state_bytes(&fp32, ZeroStage::Three, 4, 10).parameters, 12);
+}
+
+#[test]
+fn every_rank_holds_its_states_to_the_end_of_the_step() {
+    let gpt = model("gpt2", 4);
+    for stage in STAGES {
+        let p = plan(4, 2, ScheduleKind::OneForwardOneBackward, stage);
+        let (lowered, outcome) = play(&gpt, &cluster("dgx-h100"), &p, &workload(4));
+        for (played, rank) in lowered.ranks.iter().zip(&outcome.ranks) {
+            let states = lowered.stages[played.stage].states;
+            let end = rank.memory.end_by_category;
+            let held = |category: steptime_core::Category| end[usize::from(category.0)];
+            assert_eq!(held(classes::PARAMETERS), states.parameters);
+            assert_eq!(held(classes::GRADIENTS), states.gradients);
+            assert_eq!(held(classes::OPTIMIZER_STATES), states.optimizer_states);
+            assert_eq!(held(classes::ACTIVATIONS), 0, "activations outlive the step");
+        }
+    }
+}
+
+#[test]
+fn parameters_of_the_stages_add_up_to_the_model() {
+    // GPT-2 shares the embedding with the head: the last of several stages holds a copy of it.
+    let gpt = model("gpt2", 12);
+    let copy = 50_257 * 768;
+    for pipeline in [1_u64, 2, 4] {
+        let p = plan(8 / pipeline, pipeline, ScheduleKind::GPipe, ZeroStage::Zero);
+        let (lowered, _) = play(&gpt, &cluster("dgx-h100"), &p, &workload(4));
+        let held: u64 = lowered.stages.iter().map(|stage| stage.parameters).sum();
+        assert_eq!(held, gpt.parameters() + if pipeline > 1 { copy } else { 0 });
+    }
+}
+
+#[test]
+fn checkpointing_trades_activations_for_time() {
+    let gpt = model("gpt3-175b", 4);
+    let mut peaks = Vec::new();
+    let mut times = Vec::new();
+    for checkpointing in [Checkpointing::None, Checkpointing::Selective, Checkpointing::Full] {
+        let work = Workload {
+            checkpointing,
+            attention: steptime_models::AttentionKind::Eager,
+            sequence_length: 2048,
+            ..workload(1)
+        };
+        let p = plan(1, 4, ScheduleKind::GPipe, ZeroStage::Zero);
+        let dgx = cluster("dgx-h100").with_size(1, 4).expect("four of eight");
+        let (_, outcome) = play(&gpt, &dgx, &p, &work);
+        let activations = usize::from(classes::ACTIVATIONS.0);
+        peaks.push(outcome.ranks[1].memory.peak_by_category[activations]);
+        times.push(outcome.end);
+    }
+    // Korthikanti et al. 2022, equation 1: one layer keeps sbh (34 + 5 as/h) bytes. With one layer a stage both
+    // kinds of checkpointing make all of it again at the start of backward; they differ in what they keep until
+    // then, and full checkpointing runs more again.
+    let (s, h, a) = (2048_u64, 12288_u64, 96_u64);
+    let none = s * h * 34 + 5 * a * s * s;
+    for peak in &peaks {
+        assert!((*peak as f64 / none as f64 - 1.0).abs() < 0.01, "{peak} against {none}");
+    }
+    assert!(times[0] < times[1] && times[1] < times[2], "{times:?}");
+}
+
+#[test]
+fn a_micro_batch_that_waits_holds_what_checkpointing_keeps() {
+    // Two micro-batches in flight on the middle stage of GPipe: one holds a whole layer in backward, the other
+    // what it kept: sbh (34 + 5 as/h), 34 sbh, or the input alone, 2 sbh (Korthikanti et al. 2022, table 2).
+    let gpt = model("gpt3-175b", 3);
+    let (s, h, a) = (2048_u64, 12288_u64, 96_u64);
+    let whole = s * h * 34 + 5 * a * s * s;
+    for (checkpointing, kept) in [
+        (Checkpointing::None, whole),
+        (Checkpointing::Selective, 34 * s * h),
+        (Checkpointing::Full, 2 * s * h),
+    ] {
+        let work = Workload {
+            checkpointing,
+            attention: steptime_models::AttentionKind::Eager,
+            sequence_length: s,
+            ..workload(2)
+        };
+        let p = plan(1, 3, ScheduleKind::GPipe, ZeroStage::Zero);
+        let dgx = cluster("dgx-h100").with_size(1, 3).expect("three of eight");
+        let (_, outcome) = play(&gpt, &dgx, &p, &work);
+        let activations = usize::from(classes::ACTIVATIONS.0);
+        let peak = outcome.ranks[1].memory.peak_by_category[activations];
+        let expected = (whole + kept) as f64;
+        assert!((peak as f64 / expected - 1.0).abs() < 0.001, "{checkpointing:?}: {peak} against {expected}");
+    }
+}
+
+#[test]
+fn in_flight_micro_batches_set_the_activations_of_a_stage() {
+    // Equal blocks on the two middle stages of four: stage 1 holds 3 micro-batches, stage 2 holds 2.
+    let gpt = model("gpt2", 8);
+    let p = plan(1, 4, ScheduleKind::OneForwardOneBackward, ZeroStage::Zero);
+    let dgx = cluster("dgx-h100").with_size(1, 4).expect("four of eight");
+    let (_, outcome) = play(&gpt, &dgx, &p, &workload(8));
+    let activations = usize::from(classes::ACTIVATIONS.0);
+    let held = |stage: usize| outcome.ranks[stage].memory.peak_by_category[activations];
+    assert_eq!(held(1) * 2, held(2) * 3);
+}

@@ -1,0 +1,7 @@
+//! Tests of lowered plans against closed forms.
+
+mod bubbles;
+mod fixtures;
+mod folding;
+mod memory;
+mod traffic;
