@@ -12,10 +12,16 @@ const BAR: usize = 24;
 
 /// Everything about one run, or a comparison of several.
 pub(crate) fn reports(reports: &[&Report]) -> String {
-    match reports {
+    let text = match reports {
         [report] => one(report),
         several => comparison(several),
-    }
+    };
+    trimmed(&text)
+}
+
+/// The text without spaces at the ends of its lines.
+pub(crate) fn trimmed(text: &str) -> String {
+    text.lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
 }
 
 /// A table with a plain header line and no frame.
@@ -93,11 +99,16 @@ fn facts(text: &mut String, report: &Report) {
         line("parameters", thousands(report.parameters.total));
     }
     if let Some(path) = &report.vehicle_path {
-        line("path", format!("{} (placement: {})", path.path.join(" > "), path.placement));
+        line("placement", path.placement.clone());
+        line("path", path.path.join(" > "));
+        for (vehicle, partitions) in &path.assignment {
+            let held = if partitions.is_empty() { "nothing".to_owned() } else { partitions.join(", ") };
+            line(&format!("  {vehicle} holds"), held);
+        }
         line(
             "serial formula",
             format!(
-                "{:.4} s = compute {:.4} s + communication {:.4} s",
+                "{:.4} s = {:.4} s compute + {:.4} s transfers",
                 path.serial_time_s, path.serial_compute_s, path.serial_communication_s
             ),
         );
@@ -153,13 +164,16 @@ fn stages(text: &mut String, report: &Report) {
     if report.stages.len() < 2 {
         return;
     }
-    let mut table = table(&["stage", "device", "layers", "peak", "in flight", "busy", "bubble", "sends"]);
+    // GPUs of a job are all alike; vehicles are not.
+    let alike = report.stages.iter().all(|stage| stage.device == report.stages[0].device);
+    let mut table = table(&["stage", "layers", "peak memory", "in flight", "busy", "bubble", "transfers"]);
     for stage in &report.stages {
         let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let name = if alike { stage.stage.to_string() } else { format!("{} {}", stage.stage, stage.device) };
         table.add_row([
-            stage.stage.to_string(),
-            stage.device.clone(),
-            layers(&stage.layers),
+            name,
+            // What a vehicle holds stands in the path above.
+            if alike { layers(&stage.layers) } else { stage.layers.len().to_string() },
             bytes(stage.peak_allocated_bytes),
             stage.in_flight_micro_batches.to_string(),
             percent(stage.busy_fraction),
@@ -167,38 +181,37 @@ fn stages(text: &mut String, report: &Report) {
             percent(stage.communication_fraction),
         ]);
     }
-    right_align(&mut table, 3);
+    right_align(&mut table, 2);
     let _ = writeln!(text, "\n{table}");
 }
 
-/// `block.0 to block.6 (7)`, or the one layer's name.
+/// `block.0..block.6`, or the one layer's name.
 fn layers(names: &[String]) -> String {
     match names {
         [] => "none".to_owned(),
         [only] => only.clone(),
-        [first, .., last] => format!("{first} to {last} ({})", names.len()),
+        [first, .., last] => format!("{first}..{last}"),
     }
 }
 
 fn comparison(reports: &[&Report]) -> String {
-    let mut table = table(&["scenario", "step time", "samples/s", "peak memory", "of", "verdict"]);
+    let mut table = table(&["scenario", "step time", "peak memory", "verdict"]);
     for report in reports {
+        let memory = &report.peak_memory;
         let verdict = match (report.verdict, &report.infeasible) {
             (Verdict::Fits, _) => "fits",
-            (Verdict::OutOfMemory, Some(_)) => "cannot be placed",
+            (Verdict::OutOfMemory, Some(_)) => "infeasible",
             (Verdict::OutOfMemory, None) => "out of memory",
         };
         table.add_row([
             report.name.clone(),
             report.step_time_s.map_or_else(|| "-".to_owned(), seconds),
-            report.samples_per_s.map_or_else(|| "-".to_owned(), significant),
-            bytes(report.peak_memory.device_bytes),
-            bytes(report.peak_memory.capacity_bytes),
+            format!("{:.2} of {:.2} GiB", gib(memory.device_bytes), gib(memory.capacity_bytes)),
             verdict.to_owned(),
         ]);
     }
     for (index, column) in table.column_iter_mut().enumerate() {
-        if (1..=4).contains(&index) {
+        if (1..=2).contains(&index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -231,6 +244,11 @@ pub(crate) fn significant(value: f64) -> String {
         _ => 4,
     };
     format!("{value:.decimals$}")
+}
+
+/// In units of 2^30 bytes.
+fn gib(value: u64) -> f64 {
+    steptime_models::Bytes(value).gib()
 }
 
 /// Bytes with a binary unit.

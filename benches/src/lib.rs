@@ -1,1 +1,19 @@
-//! Benchmarks of the workspace.
+//! Set-ups of the workspace's benchmarks: what is played, and the plain loops it is measured beside.
+//!
+//! The benchmarks themselves are in `benches/`; whatever they need built before the clock starts is here,
+//! where tests reach it.
+
+mod kernels;
+mod queue;
+mod scenarios;
+
+use std::error::Error;
+
+pub use kernels::{Kernel, bare_loop, kernels, one_rank};
+pub use queue::{
+    BinaryHeapOfKeys, Delays, binary_heap, event_queue, hold_in_binary_heap, hold_in_event_queue,
+};
+pub use scenarios::{GPT3, NoFiles, SCENARIOS, gpt3, lower_scenario, read, read_and_run};
+
+/// A set-up, or why it is not legal.
+pub type SetUp<T> = Result<T, Box<dyn Error>>;

@@ -16,6 +16,9 @@ use crate::{Figure, FigureKind, Width, check, legend};
 
 /// Rows of the fullest figure; of more, a part is shown and said to be one.
 const MOST_ROWS: usize = 64;
+
+/// Share of the step for which a stream must do something other than wait to have a row.
+const LEAST_BUSY: f64 = 0.01;
 /// Height that all rows share when they are many, points.
 const ROWS_HEIGHT: f64 = 300.0;
 /// Height of a row when they are few, points.
@@ -35,16 +38,23 @@ pub(crate) struct Row<'a> {
     spans: Vec<&'a TimelineSpan>,
 }
 
+impl Row<'_> {
+    /// Seconds in which the stream does something other than wait.
+    fn busy(&self) -> f64 {
+        self.spans.iter().filter(|span| span.kind != "waiting").map(|span| span.end_s - span.start_s).sum()
+    }
+}
+
 /// Draws what every stage and stream does over the step: forward, backward, recomputation, optimizer,
 /// communication and waiting, with the numbers of the micro-batches (from 0) where they fit. Idle time is
-/// blank. Streams that do nothing are left out. Of more than 64 rows one rank a stage is shown, then only the
-/// compute streams, then an even choice of them; the figure says so.
+/// blank. Streams that hardly do anything but wait are left out. Of more than 64 rows one rank a stage is
+/// shown, then only the compute streams, then an even choice of them; the figure says so.
 ///
 /// # Errors
 /// [`PlotError::Empty`] for a timeline without any activity, [`PlotError::Damaged`] for impossible times.
 pub fn pipeline_gantt(timeline: &Timeline, width: Width) -> Result<Figure, PlotError> {
     check::spans(timeline)?;
-    let (rows, note) = thinned(rows_of(timeline), &timeline.ranks);
+    let (rows, note) = thinned(rows_of(timeline), &timeline.ranks, timeline.step_time_s);
     if rows.is_empty() {
         return Err(PlotError::Empty(format!("no stream of `{}` does anything", timeline.name)));
     }
@@ -99,11 +109,19 @@ fn rows_of(timeline: &Timeline) -> Vec<Row<'_>> {
     rows
 }
 
-/// At most [`MOST_ROWS`] rows: one rank a stage, then only streams that compute, then an even choice. Says what
+/// Streams busy for [`LEAST_BUSY`] of the step, at most [`MOST_ROWS`]: one rank a stage, then only streams that compute, then an even choice. Says what
 /// was left out, if anything.
-fn thinned<'a>(mut rows: Vec<Row<'a>>, ranks: &[TimelineRank]) -> (Vec<Row<'a>>, Option<String>) {
+fn thinned<'a>(mut rows: Vec<Row<'a>>, ranks: &[TimelineRank], step: f64) -> (Vec<Row<'a>>, Option<String>) {
     let total = rows.len();
     let mut why = Vec::new();
+    // A stream that hardly ever does anything but wait takes room and shows hairlines.
+    let before = rows.len();
+    if rows.iter().any(|row| row.busy() >= LEAST_BUSY * step) {
+        rows.retain(|row| row.busy() >= LEAST_BUSY * step);
+    }
+    if rows.len() < before {
+        why.push("streams busy for 1 % of the step or more");
+    }
     if rows.len() > MOST_ROWS {
         // Rows are sorted by stage and rank: the first rank of each stage stays.
         let mut first: BTreeMap<u64, usize> = BTreeMap::new();

@@ -80,7 +80,7 @@ fn catalogue(origin: &Origin, error: CatalogueError) -> InputError {
             allowed: list(cluster_names()),
             nearest: nearest(&name, cluster_names()),
         },
-        other => InputError::Conflict {
+        other @ CatalogueError::Invalid { .. } => InputError::Conflict {
             origin: origin.clone(),
             key: "cluster.name".to_owned(),
             message: other.to_string(),

@@ -10,7 +10,7 @@ pub fn report_csv(reports: &[Report]) -> String {
     );
     let parts = crate::report::TimeBreakdown::default();
     for (name, _) in parts.entries() {
-        text.push_str(&format!(",{name}_s"));
+        text.extend([",", name, "_s"]);
     }
     text.push_str(
         ",peak_allocated_bytes,peak_reserved_bytes,peak_device_bytes,capacity_bytes,short_by_bytes\n",

@@ -11,6 +11,7 @@ use crate::tree::{Node, Origin, Value};
 pub(crate) struct ModelSection {
     pub(crate) model: Model,
     pub(crate) sequence_length: Option<u64>,
+    pub(crate) sequence_origin: Origin,
 }
 
 /// Reads the model that a scenario names. `image_size` is an architecture field like those of `overrides`.
@@ -27,13 +28,13 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ModelSection, Input
     let mut overrides = Overrides::none();
     let sequence_length = section.count("sequence_length", 1 << 24)?;
     if let Some(size) = section.count("image_size", 1 << 16)? {
-        overrides.set("image_size", FieldValue::Integer(size as i64));
+        overrides.set("image_size", FieldValue::Integer(size.cast_signed()));
     }
     if let Some(node) = section.node("overrides")? {
         read_overrides(node, &mut overrides)?;
     }
-    let place = section.place(if file.is_some() { "file" } else { "name" });
-    let at = Place { overrides: section.place("overrides"), image_size: section.place("image_size"), place };
+    let named = section.place(if file.is_some() { "file" } else { "name" });
+    let at = Place { overrides: section.place("overrides"), image_size: section.place("image_size"), named };
     let model = match (name, file) {
         (Some((name, _)), None) => {
             Model::from_catalogue(&name, &overrides).map_err(|e| at.error(e, "name"))?
@@ -55,8 +56,9 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ModelSection, Input
         let message = format!("{} takes no sequences; leave it out", model.name);
         return Err(section.conflict("sequence_length", message));
     }
+    let sequence_origin = section.place("sequence_length");
     section.finish()?;
-    Ok(ModelSection { model, sequence_length })
+    Ok(ModelSection { model, sequence_length, sequence_origin })
 }
 
 fn read_overrides(node: &Node, overrides: &mut Overrides) -> Result<(), InputError> {
@@ -80,7 +82,7 @@ fn read_overrides(node: &Node, overrides: &mut Overrides) -> Result<(), InputErr
 }
 
 struct Place {
-    place: Origin,
+    named: Origin,
     overrides: Origin,
     image_size: Origin,
 }
@@ -89,7 +91,7 @@ impl Place {
     fn error(&self, error: ModelError, key: &str) -> InputError {
         match error {
             ModelError::UnknownModel { name, known, .. } => InputError::Value {
-                origin: self.place.clone(),
+                origin: self.named.clone(),
                 key: "model.name".to_owned(),
                 found: format!("\"{name}\""),
                 allowed: "a model of the catalogue (`steptime models` lists them)".to_owned(),
@@ -98,7 +100,7 @@ impl Place {
             other => {
                 let text = other.to_string();
                 let origin = if text.contains("image_size") { &self.image_size } else { &self.overrides };
-                let origin = if key == "file" { &self.place } else { origin };
+                let origin = if key == "file" { &self.named } else { origin };
                 InputError::Conflict { origin: origin.clone(), key: "model".to_owned(), message: text }
             }
         }

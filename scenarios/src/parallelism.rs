@@ -50,21 +50,21 @@ pub(crate) fn read_plan(
     refuse_what_is_missing(section)?;
     let pipeline = section.count("pipeline", MOST)?.unwrap_or(1);
     let data = section.count("data", MOST)?;
-    let nodes = format!("{} nodes x {} GPUs = {gpus}", cluster.nodes, cluster.gpus_per_node);
+    let nodes = format!("{} x {} = {gpus}", cluster.nodes, cluster.gpus_per_node);
     let data = match data {
         Some(data) if data.saturating_mul(pipeline) != gpus => {
             return Err(section.conflict(
                 "data",
                 format!(
-                    "data {data} x pipeline {pipeline} = {} ranks, but the cluster has {nodes} GPUs",
+                    "data {data} x pipeline {pipeline} = {} ranks, but nodes x gpus_per_node = {nodes} GPUs",
                     data.saturating_mul(pipeline)
                 ),
             ));
         }
         Some(data) => data,
-        None if gpus % pipeline == 0 => gpus / pipeline,
+        None if gpus.is_multiple_of(pipeline) => gpus / pipeline,
         None => {
-            let message = format!("{pipeline} stages do not divide the cluster's {nodes} GPUs");
+            let message = format!("{pipeline} stages do not divide nodes x gpus_per_node = {nodes} GPUs");
             return Err(section.conflict("pipeline", message));
         }
     };
@@ -104,7 +104,7 @@ fn refuse_what_is_missing(section: &Section<'_>) -> Result<(), InputError> {
         let known = ["optimizer", "parameters", "activations"];
         if !known.contains(&key.as_str()) {
             return Err(InputError::UnknownKey {
-                origin: value.origin.clone(),
+                origin: value.key_origin.clone(),
                 key: place,
                 allowed: list(known),
                 nearest: nearest(key, known),
@@ -161,7 +161,7 @@ fn read_path(node: &Node, cluster: &VehicleCluster, model: &Model) -> Result<Pat
     if let Some((key, value)) = table.iter().find(|(key, _)| !["path", "assignment"].contains(&key.as_str()))
     {
         return Err(InputError::UnknownKey {
-            origin: value.origin.clone(),
+            origin: value.key_origin.clone(),
             key: format!("parallelism.placement.{key}"),
             allowed: "path, assignment".to_owned(),
             nearest: nearest(key, ["path", "assignment"]),
@@ -195,7 +195,7 @@ fn read_path(node: &Node, cluster: &VehicleCluster, model: &Model) -> Result<Pat
         let key = format!("parallelism.placement.assignment.{id}");
         let Some(index) = vehicles.iter().position(|vehicle| vehicle == id) else {
             return Err(InputError::UnknownKey {
-                origin: list_node.origin.clone(),
+                origin: list_node.key_origin.clone(),
                 key,
                 allowed: list(vehicles.iter().copied()),
                 nearest: nearest(id, vehicles.iter().copied()),

@@ -37,8 +37,6 @@ pub fn run(scenario: &Scenario, with_timeline: bool) -> Result<RunResult, InputE
     let refuse = |source: PlanError| {
         let (origin, section) = match &source {
             PlanError::Price(_) => (&scenario.workload_origin, "workload.precision"),
-            PlanError::StageList { .. } => (&scenario.parallelism_origin, "parallelism.stages"),
-            PlanError::TooManyStages { .. } => (&scenario.parallelism_origin, "parallelism.pipeline"),
             _ => (&scenario.parallelism_origin, "parallelism"),
         };
         InputError::Plan { origin: origin.clone(), section, source }

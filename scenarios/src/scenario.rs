@@ -2,7 +2,7 @@
 
 use steptime_clusters::{Cluster, ClusterEntry, VehicleCluster};
 use steptime_models::Model;
-use steptime_plans::{FormulaParameters, Plan, Workload};
+use steptime_plans::{FormulaParameters, Plan, Workload, partition_layers};
 
 use crate::batch::{self, Batch};
 use crate::error::InputError;
@@ -35,7 +35,7 @@ pub enum Job {
     /// On GPUs.
     Gpus {
         /// The GPUs and what connects them.
-        cluster: Cluster,
+        cluster: Box<Cluster>,
         /// How the job is spread.
         plan: Plan,
         /// What a step does.
@@ -105,13 +105,13 @@ impl Scenario {
         let workload = Section::of(root, "workload", workload::ALIASES)?;
         let parallelism = Section::of(root, "parallelism", parallelism::ALIASES)?;
         let simulation = Section::of(root, "simulation", &[])?;
-        let ModelSection { model, sequence_length } = model::read(root, files)?;
+        let ModelSection { model, sequence_length, sequence_origin } = model::read(root, files)?;
         let name = name.map_or_else(|| model.name.clone(), |(name, _)| name);
         let parallelism_origin = parallelism.origin().clone();
         let workload_origin = workload.origin().clone();
         let (job, batch) = match cluster.entry {
             ClusterEntry::Nodes(nodes) => {
-                gpu_job(nodes, (&model, sequence_length), workload, parallelism, simulation)?
+                gpu_job(nodes, (&model, sequence_length, sequence_origin), workload, parallelism, simulation)?
             }
             ClusterEntry::Vehicles(vehicles) => {
                 if model.components().is_none() {
@@ -133,7 +133,7 @@ impl Scenario {
 
 fn gpu_job(
     cluster: Cluster,
-    (model, sequence_length): (&Model, Option<u64>),
+    (model, sequence_length, sequence_origin): (&Model, Option<u64>, Origin),
     workload: Section<'_>,
     parallelism: Section<'_>,
     simulation: Section<'_>,
@@ -142,12 +142,16 @@ fn gpu_job(
     let explicit = simulation.flag("explicit")?.unwrap_or(false);
     simulation.finish()?;
     let plan = parallelism::read_plan(&parallelism, gpus, &cluster, explicit)?;
+    if let Err(error) = partition_layers(model, plan.pipeline as usize, plan.stages.as_deref()) {
+        let key = if plan.stages.is_some() { "stages" } else { "pipeline" };
+        return Err(parallelism.conflict(key, error.to_string()));
+    }
     let batch = batch::read(&workload, plan.data)?;
-    let defaults = GpuDefaults { model, cluster: &cluster, sequence_length };
+    let defaults = GpuDefaults { model, cluster: &cluster, sequence_length, sequence_origin };
     let workload_values = workload::read(&workload, &defaults, &batch)?;
     parallelism.finish()?;
     workload.finish()?;
-    Ok((Job::Gpus { cluster, plan, workload: workload_values }, batch))
+    Ok((Job::Gpus { cluster: Box::new(cluster), plan, workload: workload_values }, batch))
 }
 
 fn vehicle_job(

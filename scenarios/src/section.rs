@@ -27,7 +27,7 @@ impl<'a> Section<'a> {
         };
         match document.get(name) {
             None => Ok(Self::new(name, None, root.origin.clone(), aliases)),
-            Some(Node { value: Value::Table(table), origin }) => {
+            Some(Node { value: Value::Table(table), origin, .. }) => {
                 Ok(Self::new(name, Some(table), origin.clone(), aliases))
             }
             Some(other) => Err(wrong(&other.origin, name, &other.value, "a table")),
@@ -89,7 +89,11 @@ impl<'a> Section<'a> {
 
     /// A key's value, if it is there.
     pub(crate) fn node(&self, key: &'static str) -> Result<Option<&'a Node>, InputError> {
-        self.asked.borrow_mut().push(key);
+        let mut asked = self.asked.borrow_mut();
+        if !asked.contains(&key) {
+            asked.push(key);
+        }
+        drop(asked);
         self.find(key)
     }
 
@@ -97,7 +101,7 @@ impl<'a> Section<'a> {
     pub(crate) fn text(&self, key: &'static str) -> Result<Option<(String, Origin)>, InputError> {
         match self.node(key)? {
             None => Ok(None),
-            Some(Node { value: Value::Text(text), origin }) => Ok(Some((text.clone(), origin.clone()))),
+            Some(Node { value: Value::Text(text), origin, .. }) => Ok(Some((text.clone(), origin.clone()))),
             Some(other) => Err(wrong(&other.origin, &self.full(key), &other.value, "text in quotes")),
         }
     }
@@ -201,7 +205,7 @@ impl<'a> Section<'a> {
                 self.aliases.iter().find(|(alias, _)| alias == key).map_or(key.as_str(), |(_, own)| own);
             if !asked.contains(&own) {
                 return Err(InputError::UnknownKey {
-                    origin: node.origin.clone(),
+                    origin: node.key_origin.clone(),
                     key: self.full(key),
                     allowed: list(asked.iter().copied()),
                     nearest: nearest(key, asked.iter().copied()),

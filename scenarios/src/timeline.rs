@@ -1,6 +1,6 @@
 //! From what the engine recorded to a saved timeline.
 
-use steptime_core::{Label, MemoryRecord, Outcome, Recorder, Span, SpanKind, World};
+use steptime_core::{Label, MemoryRecord, Outcome, Recorder, SimTime, Span, SpanKind, World};
 use steptime_plans::classes;
 
 use crate::report::{MemoryPoint, TIMELINE_SCHEMA, Timeline, TimelineRank, TimelineSpan};
@@ -58,7 +58,7 @@ fn rank(
         device: place.device.clone(),
         spans: merge(spans, host, &text),
         memory: curve(memory),
-        memory_categories: classes::CATEGORY_NAMES.iter().map(|name| (*name).to_owned()).collect(),
+        memory_categories: stacked().map(|(_, name)| name.to_owned()).collect(),
         capacity_bytes: place.capacity_bytes,
         streams,
     }
@@ -106,28 +106,37 @@ fn describe(span: &Span, stream: u32, label: &str) -> TimelineSpan {
     }
 }
 
+/// Categories in the order in which the curve stacks them: what never changes lies at the bottom.
+fn stacked() -> impl Iterator<Item = (u8, &'static str)> {
+    let names = || (0_u8..).zip(classes::CATEGORY_NAMES);
+    let is_context = |&(category, _): &(u8, &str)| category == classes::CONTEXT.0;
+    names().filter(is_context).chain(names().filter(move |entry| !is_context(entry)))
+}
+
 /// Bytes by category after each moment at which they change.
 fn curve(records: &[&MemoryRecord]) -> Vec<MemoryPoint> {
-    let mut bytes = vec![0_u64; classes::CATEGORY_NAMES.len()];
+    let places: Vec<u8> = stacked().map(|(category, _)| category).collect();
+    let mut bytes = vec![0_u64; places.len()];
     let mut points: Vec<MemoryPoint> = Vec::new();
+    let mut last: Option<SimTime> = None;
     for record in records {
-        if let Some(held) = bytes.get_mut(usize::from(record.category.0)) {
+        let place = places.iter().position(|&category| category == record.category.0);
+        if let Some(held) = place.and_then(|place| bytes.get_mut(place)) {
             *held = held.saturating_add_signed(record.delta);
         }
-        let at_s = record.at.seconds();
         match points.last_mut() {
             // Several changes at one moment: the curve shows the highest level, or a peak could vanish.
-            Some(point) if point.at_s == at_s && point.bytes.iter().sum::<u64>() < bytes.iter().sum() => {
-                point.bytes.clone_from(&bytes);
+            Some(point) if last == Some(record.at) => {
+                if point.bytes.iter().sum::<u64>() < bytes.iter().sum() {
+                    point.bytes.clone_from(&bytes);
+                }
             }
-            Some(point) if point.at_s == at_s => {}
-            _ => points.push(MemoryPoint { at_s, bytes: bytes.clone() }),
+            _ => points.push(MemoryPoint { at_s: record.at.seconds(), bytes: bytes.clone() }),
         }
+        last = Some(record.at);
     }
-    if let Some(last) = points.last().cloned()
-        && last.bytes != bytes
-    {
-        points.push(MemoryPoint { at_s: last.at_s, bytes });
+    if let (Some(at), true) = (last, points.last().is_some_and(|point| point.bytes != bytes)) {
+        points.push(MemoryPoint { at_s: at.seconds(), bytes });
     }
     points
 }

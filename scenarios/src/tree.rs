@@ -43,6 +43,14 @@ pub struct Node {
     pub value: Value,
     /// Where it was written.
     pub origin: Origin,
+    /// Where its key was written; the same place for what has no key.
+    pub key_origin: Origin,
+}
+
+impl Node {
+    fn without_key(value: Value, origin: Origin) -> Self {
+        Self { value, key_origin: origin.clone(), origin }
+    }
 }
 
 /// A TOML value.
@@ -95,7 +103,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Node, InputError> {
         InputError::Syntax { origin: locate(file, text, at), message: error.message().to_owned() }
     })?;
     let place = Place { file, text };
-    Ok(Node { value: place.table(table.get_ref())?, origin: locate(file, text, 0) })
+    Ok(Node::without_key(place.table(table.get_ref())?, locate(file, text, 0)))
 }
 
 /// Applies a `--set section.key=value` option. The value is read as TOML; what is not TOML is taken as text.
@@ -120,7 +128,7 @@ pub(crate) fn set(root: &mut Node, option: &str) -> Result<(), InputError> {
     if keys.iter().any(|key| key.is_empty()) {
         return Err(refuse(format!("found an empty key in `{path}`, allowed: section.key=value")));
     }
-    insert(root, &keys, Node { value, origin: origin.clone() }).map_err(refuse)
+    insert(root, &keys, Node::without_key(value, origin.clone())).map_err(refuse)
 }
 
 /// Puts a node at a path of keys, making the tables that lead there.
@@ -132,12 +140,12 @@ fn insert(node: &mut Node, keys: &[&str], leaf: Node) -> Result<(), String> {
     let Value::Table(table) = &mut node.value else {
         return Err(format!("`{key}` cannot be set inside {}", node.value.describe()));
     };
-    let empty = Node { value: Value::Table(IndexMap::new()), origin: leaf.origin.clone() };
+    let empty = Node::without_key(Value::Table(IndexMap::new()), leaf.origin.clone());
     insert(table.entry((*key).to_owned()).or_insert(empty), rest, leaf)
 }
 
 fn reorigin(value: Value, origin: &Origin) -> Value {
-    let renew = |node: Node| Node { value: reorigin(node.value, origin), origin: origin.clone() };
+    let renew = |node: Node| Node::without_key(reorigin(node.value, origin), origin.clone());
     match value {
         Value::Array(items) => Value::Array(items.into_iter().map(renew).collect()),
         Value::Table(table) => {
@@ -159,7 +167,9 @@ impl Place<'_> {
         entries.sort_by_key(|(key, _)| key.span().start);
         let mut map = IndexMap::with_capacity(entries.len());
         for (key, value) in entries {
-            map.insert(key.get_ref().to_string(), self.node(value)?);
+            let mut node = self.node(value)?;
+            node.key_origin = locate(self.file, self.text, key.span().start);
+            map.insert(key.get_ref().to_string(), node);
         }
         Ok(Value::Table(map))
     }
@@ -185,7 +195,7 @@ impl Place<'_> {
             }
             DeValue::Table(table) => self.table(table)?,
         };
-        Ok(Node { value, origin })
+        Ok(Node::without_key(value, origin))
     }
 }
 

@@ -204,7 +204,11 @@ impl VehicleRun<'_> {
     fn refused(&self, infeasible: Infeasible) -> Report {
         let mut report = self.empty();
         report.peak_memory.capacity_bytes = infeasible.available_bytes;
+        // What would have to be held, had the device room for it.
         report.peak_memory.allocated_bytes = infeasible.required_bytes;
+        report.peak_memory.reserved_bytes = infeasible.required_bytes;
+        report.peak_memory.device_bytes = infeasible.required_bytes;
+        report.peak_memory.breakdown_bytes.insert("parameters".to_owned(), infeasible.required_bytes);
         report.out_of_memory = Some(OutOfMemory {
             rank: self.cluster.index(&infeasible.device).unwrap_or(0) as u64,
             at_s: 0.0,

@@ -9,7 +9,7 @@ use steptime_plans::{
 use crate::batch::Batch;
 use crate::error::InputError;
 use crate::section::{Aliases, Section, list};
-use crate::tree::Value;
+use crate::tree::{Origin, Value};
 
 /// Names of DeepSpeed, Megatron-LM and torchtitan that mean the same.
 pub(crate) const ALIASES: Aliases = &[
@@ -35,6 +35,7 @@ pub(crate) struct GpuDefaults<'a> {
     pub(crate) model: &'a Model,
     pub(crate) cluster: &'a Cluster,
     pub(crate) sequence_length: Option<u64>,
+    pub(crate) sequence_origin: Origin,
 }
 
 pub(crate) fn read(
@@ -146,15 +147,27 @@ fn read_trainable(section: &Section<'_>) -> Result<(), InputError> {
 /// The sequence length belongs to `[model]`; here it is taken under the names that other tools give it.
 fn read_sequence_length(section: &Section<'_>, defaults: &GpuDefaults<'_>) -> Result<u64, InputError> {
     let given = section.count("sequence_length", 1 << 24)?;
-    match (defaults.model.sample, defaults.sequence_length, given) {
+    let length = match (defaults.model.sample, defaults.sequence_length, given) {
         (_, Some(_), Some(_)) => {
-            Err(section.conflict("sequence_length", "is also given in [model]; keep one of the two"))
+            return Err(section.conflict("sequence_length", "is also given in [model]; keep one of the two"));
         }
-        (Sample::Tokens { default_length }, model, given) => Ok(model.or(given).unwrap_or(default_length)),
-        (_, _, None) => Ok(0),
+        (Sample::Tokens { default_length }, model, given) => model.or(given).unwrap_or(default_length),
+        (_, _, None) => 0,
         (_, _, Some(_)) => {
             let message = format!("{} takes no sequences; leave it out", defaults.model.name);
-            Err(section.conflict("sequence_length", message))
+            return Err(section.conflict("sequence_length", message));
         }
+    };
+    match defaults.model.longest_sequence() {
+        Some(longest) if length > longest => Err(InputError::Conflict {
+            origin: defaults.sequence_origin.clone(),
+            key: "model.sequence_length".to_owned(),
+            message: format!(
+                "found {length}, but {} has learned positions for {longest} tokens; allowed: at most {longest}, \
+                 or overrides = {{ positions = {length} }}",
+                defaults.model.name
+            ),
+        }),
+        _ => Ok(length),
     }
 }

@@ -30,6 +30,7 @@
 //! arrival, that is, when a stream that is not blocked has rendezvous left. (Every other arrival takes a
 //! resolution of this rank first.) This changes the order of play, never the result.
 
+mod agenda;
 mod device;
 mod events;
 mod meetings;
@@ -37,12 +38,13 @@ mod moments;
 mod player;
 mod rank;
 
-use meetings::{Meetings, Shared};
+use agenda::Shared;
+use meetings::Meetings;
 use player::{Player, Stop};
 use rank::{Blocked, RankState};
 
 use crate::error::{At, SimulationError, waiting_rank};
-use crate::flow::{Finished, FlowNetwork};
+use crate::flow::{Due, Finished, FlowNetwork};
 use crate::observer::{FlowRecord, Observer};
 use crate::outcome::{Outcome, RankOutcome, StreamOutcome};
 use crate::time::SimTime;
@@ -78,6 +80,8 @@ struct Engine<'a, O> {
     network: FlowNetwork,
     /// Ranks that could still run ahead, each at most once.
     stopped: Vec<u32>,
+    /// Lists to work off, kept for their capacity.
+    due: Vec<Shared>,
     finished: Vec<Finished>,
     events: u64,
 }
@@ -92,6 +96,7 @@ impl<'a, O: Observer> Engine<'a, O> {
             meetings: Meetings::new(world),
             network: FlowNetwork::new(world),
             stopped: Vec::new(),
+            due: Vec::new(),
             finished: Vec::new(),
             events: 0,
         }
@@ -102,14 +107,14 @@ impl<'a, O: Observer> Engine<'a, O> {
             self.run(rank, false)?;
             self.resume_woken()?;
         }
-        let mut now = SimTime::ZERO;
+        let mut now = 0;
         loop {
             self.run_ranks()?;
-            let next = self.meetings.queue.peek_time();
+            let next = self.meetings.agenda.next();
             if next != Some(now) && self.network.is_dirty() {
-                let queue = &mut self.meetings.queue;
+                let agenda = &mut self.meetings.agenda;
                 self.network
-                    .settle(now.0, |end, due| queue.push(SimTime(end), 0, Shared::FlowsEnd(due)))
+                    .settle(now, |end, due| agenda.push(end, Shared::FlowsEnd(due)))
                     .map_err(|meeting| self.meetings.past(meeting))?;
                 continue;
             }
@@ -119,28 +124,31 @@ impl<'a, O: Observer> Engine<'a, O> {
         }
     }
 
-    /// Plays the queue's events of one moment.
-    fn play_moment(&mut self, now: SimTime) -> Played<()> {
-        while self.meetings.queue.peek_time() == Some(now) {
-            let Some((_, event)) = self.meetings.queue.pop() else {
-                break;
-            };
-            self.events += 1;
+    /// Plays the agenda's events of one moment.
+    fn play_moment(&mut self, now: u64) -> Played<()> {
+        while self.meetings.agenda.next() == Some(now) {
+            self.meetings.agenda.pop(&mut self.due);
+        }
+        self.events += self.due.len() as u64;
+        while let Some(event) = self.due.pop() {
             match event {
                 Shared::FlowStart(meeting) => {
                     let (group, bytes) = self.meetings.flow_of(meeting);
-                    self.network.start(now.0, group, meeting, bytes);
+                    self.network.start(now, group, meeting, bytes);
                 }
-                Shared::FlowsEnd(due) => {
-                    self.network.finish(due, &mut self.finished);
-                    while let Some(Finished { group, meeting, start, bytes }) = self.finished.pop() {
-                        self.meetings.flow_ended(meeting, now.0)?;
-                        if O::ACTIVE {
-                            let (start, group) = (SimTime(start), GroupId(group));
-                            self.observer.flow(&FlowRecord { start, end: now, group, bytes });
-                        }
-                    }
-                }
+                Shared::FlowsEnd(due) => self.end_flows(due, now)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn end_flows(&mut self, due: Due, now: u64) -> Played<()> {
+        self.network.finish(due, &mut self.finished);
+        while let Some(Finished { group, meeting, start, bytes }) = self.finished.pop() {
+            self.meetings.flow_ended(meeting, now)?;
+            if O::ACTIVE {
+                let (start, end, group) = (SimTime(start), SimTime(now), GroupId(group));
+                self.observer.flow(&FlowRecord { start, end, group, bytes });
             }
         }
         Ok(())

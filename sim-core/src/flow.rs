@@ -35,11 +35,11 @@
 //! # The increments
 //!
 //! Flows and links form a graph; rates depend on the connected component only. All starts and ends of one
-//! moment are gathered, then [`FlowNetwork::settle`] solves each component that touches one of them, once. For a
-//! component it reports one moment: the earliest end among its flows, with the list of the flows that end
-//! then. Solving a component again gives its flows a new generation, which makes the earlier report stale.
-//! Every flow of a changed component is visited, so there is always exactly one live report per component. Time per
-//! component: O(hops + levels x links).
+//! moment are gathered, then [`FlowNetwork::settle`] solves each component that touches one of them, once.
+//! For a component it reports one moment: the earliest end among its flows, with the list of the flows that
+//! end then. Solving a component again gives its flows a new generation, which makes the earlier report
+//! stale. Every flow of a changed component is visited, so each component always has exactly one live
+//! report. Time per component: O(hops + levels x links).
 
 use std::ops::Range;
 

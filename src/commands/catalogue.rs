@@ -9,7 +9,7 @@ use steptime_models::{Model, Overrides, catalogue_names};
 use crate::cli::CatalogueArguments;
 use crate::failure::{Answer, Failure};
 use crate::output;
-use crate::present::{bytes, significant, table, thousands};
+use crate::present::{bytes, significant, table, thousands, trimmed};
 
 /// `steptime models [NAME]`.
 pub(crate) fn models(arguments: &CatalogueArguments) -> Result<Answer, Failure> {
@@ -27,7 +27,7 @@ pub(crate) fn models(arguments: &CatalogueArguments) -> Result<Answer, Failure> 
             model_list(&all)
         }
     };
-    print!("{text}");
+    print!("{}", trimmed(&text));
     Ok(Answer::Yes)
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn clusters(arguments: &CatalogueArguments) -> Result<Answer, Failure
         if let Ok(gpu) = gpu_from_catalogue(name) {
             if arguments.json { output::json(&gpu_json(&gpu))? } else { gpu_text(&gpu) }
         } else {
-            let entry = cluster_from_catalogue(name).map_err(refuse)?;
+            let entry = cluster_from_catalogue(name).map_err(|error| unknown(name, &error))?;
             if arguments.json { output::json(&entry_json(&entry))? } else { entry_text(&entry) }
         }
     } else {
@@ -119,8 +119,25 @@ pub(crate) fn clusters(arguments: &CatalogueArguments) -> Result<Answer, Failure
             cluster_list(&entries, &gpus)
         }
     };
-    print!("{text}");
+    print!("{}", trimmed(&text));
     Ok(Answer::Yes)
+}
+
+/// Clusters and GPUs share one command, and so the message about a name that neither has.
+fn unknown(name: &str, error: &CatalogueError) -> Failure {
+    let CatalogueError::UnknownName { nearest, .. } = error else {
+        return Failure::Message(error.to_string());
+    };
+    let gpu = match gpu_from_catalogue(name) {
+        Err(CatalogueError::UnknownName { nearest, .. }) => nearest,
+        _ => None,
+    };
+    let hint = nearest.clone().or(gpu).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    Failure::Message(format!(
+        "no cluster and no GPU is named `{name}`{hint}; clusters: {}; GPUs: {}",
+        cluster_names().join(", "),
+        gpu_names().join(", ")
+    ))
 }
 
 fn cluster_list(entries: &[ClusterEntry], gpus: &[Gpu]) -> String {
@@ -155,7 +172,8 @@ fn fact_text<'a>(facts: impl IntoIterator<Item = &'a Fact>) -> String {
     facts
         .into_iter()
         .map(|fact| format!("  {} = {}\n      {}\n", fact.what, fact.value, fact.source))
-        .collect()
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 fn gpu_text(gpu: &Gpu) -> String {

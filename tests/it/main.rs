@@ -1,0 +1,18 @@
+//! Tests of the whole program, from the command line inwards.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test stops at the first surprise"
+)]
+
+mod determinism;
+mod documents;
+mod errors;
+mod goldens;
+mod scenarios;
+mod support;
+mod switch_vit;
+mod verdicts;

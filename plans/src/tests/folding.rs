@@ -28,13 +28,13 @@ proptest! {
         let schedule = if gpipe { ScheduleKind::GPipe } else { ScheduleKind::OneForwardOneBackward };
         let ranks = (data * pipeline) as u32;
         let (name, per_node) = if pcie && ranks == 8 { ("a5000-pcie-2", 2) } else { ("dgx-a100-80gb", 8) };
-        let per_node = if ranks % per_node == 0 { per_node } else { 5 };
+        let per_node = if ranks.is_multiple_of(per_node) { per_node } else { 5 };
         let mut gpus = cluster(name);
         if gpus.network.is_none() {
             gpus.network = cluster("dgx-a100-80gb").network;
         }
         let gpus = gpus.with_size(ranks / per_node, per_node).expect("a possible size");
-        let gpt = model("gpt2", 5.max(pipeline as i64));
+        let gpt = model("gpt2", 5.max(pipeline.cast_signed()));
         let folded = plan(data, pipeline, schedule, zero);
         let explicit = Plan { explicit: true, ..folded.clone() };
         let folded = lower(&gpt, &gpus, &folded, &workload(micro_batches)).expect("legal");

@@ -3,22 +3,13 @@
 use std::collections::VecDeque;
 
 use super::Played;
+use super::agenda::{Agenda, Shared};
 use crate::error::{At, SimulationError, disagreement, overflow};
-use crate::flow::{Due, alone};
+use crate::flow::alone;
 use crate::observer::{FlowRecord, Observer};
 use crate::program::Record;
-use crate::queue::EventQueue;
 use crate::time::{SimTime, later};
 use crate::world::{Group, GroupId, World};
-
-/// What goes through the event queue.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Shared {
-    /// The flow of a meeting starts.
-    FlowStart(u32),
-    /// The first flows of a part of the network end.
-    FlowsEnd(Due),
-}
 
 /// A stream that a resolved meeting lets go on.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +85,7 @@ const NOBODY: u32 = u32::MAX;
 /// The place of a meeting that resolved before an earlier one did.
 const OVER: u32 = u32::MAX - 1;
 
-/// All meetings, and the event queue that starts and ends their flows.
+/// All meetings, and the agenda that starts and ends their flows.
 #[derive(Debug)]
 pub(super) struct Meetings<'a> {
     world: &'a World,
@@ -102,7 +93,7 @@ pub(super) struct Meetings<'a> {
     slots: Vec<Meeting>,
     /// Places in `slots` to use again, with the capacity of their arrivals.
     free: Vec<u32>,
-    pub(super) queue: EventQueue<Shared>,
+    pub(super) agenda: Agenda,
     /// Streams to resume. A list to work off, so that a chain of meetings takes no stack.
     pub(super) woken: Vec<Wake>,
 }
@@ -114,7 +105,7 @@ impl<'a> Meetings<'a> {
             groups: world.groups().iter().map(Open::new).collect(),
             slots: Vec::new(),
             free: Vec::new(),
-            queue: EventQueue::new(),
+            agenda: Agenda::default(),
             woken: Vec::new(),
         }
     }
@@ -149,7 +140,7 @@ impl<'a> Meetings<'a> {
         let (met, fixed) = (meeting.latest, meeting.fixed);
         if !at_once {
             let start = later(met, fixed).ok_or_else(|| self.past(place))?;
-            self.queue.push(SimTime(start), 1, Shared::FlowStart(place));
+            self.agenda.push(start, Shared::FlowStart(place));
             return Ok(Answer::Wait(place));
         }
         let end = self.resolve(group, met, fixed, bytes, observer).ok_or_else(|| self.past(place))?;

@@ -142,6 +142,10 @@ fn any_network() -> impl Strategy<Value = (Vec<f64>, Vec<Vec<(u32, u32)>>)> {
     })
 }
 
+fn numbered(paths: &[Vec<(u32, u32)>]) -> BTreeMap<u32, Vec<(u32, u32)>> {
+    (0..).zip(paths.iter().cloned()).collect()
+}
+
 fn close(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
 }
@@ -149,7 +153,7 @@ fn close(a: f64, b: f64) -> bool {
 proptest! {
     #[test]
     fn rates_are_those_of_progressive_filling((capacities, paths) in any_network()) {
-        let expected = brute_force(&capacities, &paths.iter().cloned().enumerate().map(|(i, p)| (i as u32, p)).collect());
+        let expected = brute_force(&capacities, &numbered(&paths));
         for (found, expected) in rates(&capacities, &paths).iter().zip(expected.values()) {
             prop_assert!(close(*found, *expected), "{found} instead of {expected}");
         }
@@ -176,7 +180,7 @@ proptest! {
     }
 
     #[test]
-    fn rates_do_not_depend_on_the_order_of_insertion((capacities, paths) in any_network(), seed in any::<u64>()) {
+    fn rates_do_not_depend_on_insertion_order((capacities, paths) in any_network(), seed in any::<u64>()) {
         // Bit by bit: the same flows in another order, half of them after a first settlement.
         let mut order: Vec<u32> = (0..paths.len() as u32).collect();
         order.sort_by_key(|flow| (u64::from(*flow) + 1).wrapping_mul(seed | 1).rotate_left(17));
@@ -203,8 +207,8 @@ proptest! {
             network.start(0, group, group, if stays { 1 << 40 } else { 1 + u64::from(group) });
         }
         network.settle(0, |end, due| reports.push((end, due))).unwrap();
-        let staying: BTreeMap<u32, Vec<(u32, u32)>> =
-            paths.iter().cloned().enumerate().map(|(i, p)| (i as u32, p)).filter(|(i, _)| removed >> i & 1 == 0).collect();
+        let mut staying = numbered(&paths);
+        staying.retain(|flow, _| removed >> flow & 1 == 0);
         let mut finished = Vec::new();
         while network.rates().len() > staying.len() {
             reports.sort_by_key(|report| std::cmp::Reverse(report.0));

@@ -66,15 +66,18 @@ struct Plan {
     /// Members as bits, links as bits, weights.
     groups: Vec<(u8, u8, u32)>,
     steps: Vec<Step>,
-    /// The step in which a member does not do its part.
-    sabotage: Option<(usize, u8)>,
+    /// The meeting to which a member does not come, and whether all meetings are of one size, so that the
+    /// member's next one passes for it and somebody waits at the end.
+    sabotage: Option<(usize, u8, bool)>,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let (rank, stream, small) = (any::<u8>(), any::<u8>(), 0_u64..5);
     let r = (rank, stream);
     prop_oneof![
-        1 => (any::<u8>(), 0_u64..9, 0_u8..6).prop_map(|(rank, duration, class)| Step::Host { rank, duration, class }),
+        1 => (any::<u8>(), 0_u64..9, 0_u8..6).prop_map(|(rank, duration, class)| {
+            Step::Host { rank, duration, class }
+        }),
         4 => (r, 0_u64..9, 0_u64..3, 0_u8..6).prop_map(|((rank, stream), duration, issue, class)| {
             Step::Kernel { rank, stream, duration, issue, class }
         }),
@@ -99,7 +102,7 @@ fn plan() -> impl Strategy<Value = Plan> {
             prop::collection::vec((0_u8..5, 0_u64..3), 0..4),
             prop::collection::vec((any::<u8>(), any::<u8>(), any::<u32>()), 0..5),
             prop::collection::vec(step(), 0..60),
-            prop_oneof![4 => Just(None), 1 => (any::<usize>(), any::<u8>()).prop_map(Some)],
+            prop_oneof![4 => Just(None), 1 => any::<(usize, u8, bool)>().prop_map(Some)],
         )
             .prop_map(|(streams, depths, capacities, links, groups, steps, sabotage)| Plan {
                 streams,
@@ -223,14 +226,18 @@ fn build(plan: &Plan) -> World {
     }
     let mut writers: Vec<Writer> =
         plan.streams.iter().enumerate().map(|(rank, &streams)| Writer::new(rank, streams, &groups)).collect();
+    let meetings: Vec<usize> =
+        (0..plan.steps.len()).filter(|at| matches!(plan.steps[*at], Step::Meet { .. })).collect();
     for (number, step) in plan.steps.iter().enumerate() {
-        let sabotage = plan.sabotage.filter(|(at, _)| at % plan.steps.len() == number);
         match *step {
             Step::Meet { group, streams, fixed, bytes } if !groups.is_empty() => {
-                let group = usize::from(group) % groups.len();
+                let (group, one_size) =
+                    (usize::from(group) % groups.len(), plan.sabotage.is_some_and(|s| s.2));
                 let (members, has_path) = &groups[group];
-                let absent = sabotage.map(|(_, who)| members[usize::from(who) % members.len()]);
+                let (fixed, bytes) = if one_size { (2, 7) } else { (fixed, bytes) };
                 let bytes = if *has_path { bytes } else { 0 };
+                let sabotage = plan.sabotage.filter(|(at, ..)| meetings[at % meetings.len()] == number);
+                let absent = sabotage.map(|(_, who, _)| members[usize::from(who) % members.len()]);
                 for &rank in members.iter().filter(|rank| Some(**rank) != absent) {
                     writers[rank].meet(group, streams >> (4 * rank), (fixed, bytes), number);
                 }

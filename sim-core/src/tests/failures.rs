@@ -61,7 +61,9 @@ fn members_that_disagree_are_named_with_their_values() {
         let spec = rank(&mut w, meets("p", 1, &[0], fixed, bytes), &[group]);
         w.rank(spec);
     }
-    let error = play_both(&w.build().unwrap()).unwrap_err();
+    let world = w.build().unwrap();
+    let error = play_both(&world).unwrap_err();
+    assert_eq!(simulate_every_operation(&world, &mut NoObserver).unwrap_err(), error);
     assert_eq!(
         error.to_string(),
         "the members of group 0's meeting 1 disagree: rank 0 in \"meeting on 0\" gives 100 bytes after 5 ps, \

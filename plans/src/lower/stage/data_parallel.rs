@@ -115,12 +115,7 @@ impl StageBuilder<'_> {
     ///
     /// The host may be two gathered layers ahead of the compute (PyTorch FSDP's rate limiter): before it
     /// gathers a third it waits until the compute on the oldest has ended.
-    pub(super) fn gather(
-        &mut self,
-        layer: usize,
-        pass: Pass,
-        micro_batch: u32,
-    ) -> Result<Option<Gathered>, PlanError> {
+    pub(super) fn gather(&mut self, layer: usize, micro_batch: u32) -> Result<Option<Gathered>, PlanError> {
         let elements = self.input.layer_parameters(layer);
         let plan = self.input.plan;
         if plan.zero != ZeroStage::Three || plan.data == 1 || elements == 0 {
@@ -135,8 +130,7 @@ impl StageBuilder<'_> {
         let label = self.program.label(&text);
         let tensor = self.program.tensor(elements * self.storage, classes::BUFFERS, label);
         self.program.alloc(self.streams.collective, tensor);
-        let word = if pass == Pass::Forward { "all_gather" } else { "all_gather_backward" };
-        self.collective(CollectiveKind::AllGather, name, word, elements, Some(micro_batch))?;
+        self.collective(CollectiveKind::AllGather, name, "all_gather", elements, Some(micro_batch))?;
         let arrived = self.program.record(self.streams.collective);
         Ok(Some(Gathered { tensor, arrived }))
     }

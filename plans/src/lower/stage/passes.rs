@@ -1,7 +1,7 @@
 //! Forward and backward of a stage over one micro-batch: kernels in order, activations born and freed.
 
 use steptime_core::Tensor;
-use steptime_models::{Bytes, Pass};
+use steptime_models::Bytes;
 
 use super::data_parallel::Pending;
 use super::{Meeting, StageBuilder};
@@ -19,7 +19,7 @@ impl StageBuilder<'_> {
             self.receive(self.streams.forward_in, Meeting::ForwardIn, input.crosses[0], bytes, micro_batch)?;
         }
         for layer in input.layers.clone() {
-            let gathered = self.gather(layer, Pass::Forward, micro_batch)?;
+            let gathered = self.gather(layer, micro_batch)?;
             self.await_gathered(gathered);
             self.layer_forward(layer, micro_batch)?;
             self.release(gathered);
@@ -124,11 +124,11 @@ impl StageBuilder<'_> {
         let mut pending = Pending::default();
         // Collectives run in the order of issue: the next layer's parameters are asked for before this layer's
         // gradients are sent, or they would wait for them (FSDP's backward prefetch).
-        let mut ahead = self.gather(input.layers.end - 1, Pass::Backward, micro_batch)?;
+        let mut ahead = self.gather(input.layers.end - 1, micro_batch)?;
         for layer in input.layers.clone().rev() {
             let gathered = ahead.take();
             if layer > input.layers.start {
-                ahead = self.gather(layer - 1, Pass::Backward, micro_batch)?;
+                ahead = self.gather(layer - 1, micro_batch)?;
             }
             self.await_gathered(gathered);
             let gradients = self.transient_gradients(layer);

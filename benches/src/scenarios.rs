@@ -1,0 +1,114 @@
+//! Whole jobs, from the text of their scenarios.
+
+use steptime_plans::{Lowered, lower};
+use steptime_scenarios::{Files, Job, Report, Scenario, run};
+
+use crate::SetUp;
+
+/// GPT-3 175B on 1,024 GPUs: eight stages of twelve blocks, 128 replicas of eight micro-batches of one
+/// sequence. ZeRO 1 leaves more than 80 GB on a GPU; the engine notes that and plays on.
+pub const GPT3: &str = r#"
+name = "gpt3-175b, 128 DGX A100"
+
+[model]
+name = "gpt3-175b"
+sequence_length = 2048
+
+[cluster]
+name = "dgx-a100-80gb"
+nodes = 128
+gpus_per_node = 8
+
+[workload]
+micro_batch_size = 1
+global_batch_size = 1024
+precision = "bf16"
+optimizer = "adam"
+attention = "flash"
+activation_checkpointing = "full"
+
+[parallelism]
+data = 128
+pipeline = 8
+schedule = "1f1b"
+zero_stage = 1
+"#;
+
+/// Scenarios that come with the workspace: file name and text.
+pub const SCENARIOS: [(&str, &str); 2] = [
+    ("switch-vit-64-rtx8000.toml", include_str!("../../scenarios/switch-vit-64-rtx8000.toml")),
+    ("llama3-8b-h100-zero3.toml", include_str!("../../scenarios/llama3-8b-h100-zero3.toml")),
+];
+
+/// For scenarios that refer to nothing but the catalogues.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoFiles;
+
+impl Files for NoFiles {
+    fn read(&self, name: &str) -> Result<String, String> {
+        Err(format!("{name}: a benchmark reads no files"))
+    }
+}
+
+/// Reads a scenario from its text.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn read(file: &str, text: &str) -> SetUp<Scenario> {
+    Ok(Scenario::read(file, text, &[], &NoFiles)?)
+}
+
+/// [`GPT3`], with one replica standing for all or, if `explicit`, every rank on its own.
+///
+/// # Errors
+/// The scenario is refused.
+pub fn gpt3(explicit: bool) -> SetUp<Scenario> {
+    let options = [format!("simulation.explicit={explicit}")];
+    Ok(Scenario::read("gpt3-175b.toml", GPT3, &options, &NoFiles)?)
+}
+
+/// Reads a scenario and runs it to its report.
+///
+/// # Errors
+/// The scenario or its plan is refused.
+pub fn read_and_run(file: &str, text: &str) -> SetUp<Report> {
+    Ok(run(&read(file, text)?, false)?.report)
+}
+
+/// Lowers a scenario on GPUs.
+///
+/// # Errors
+/// The plan does not fit, or the scenario is one of vehicles.
+pub fn lower_scenario(scenario: &Scenario) -> SetUp<Lowered> {
+    match &scenario.job {
+        Job::Gpus { cluster, plan, workload } => Ok(lower(&scenario.model, cluster, plan, workload)?),
+        Job::Vehicles { .. } => Err(format!("{} is not a job on GPUs", scenario.name).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use steptime_core::{NoObserver, simulate};
+
+    use super::*;
+
+    #[test]
+    fn gpt3_is_lowered_to_eight_ranks_or_to_all() {
+        let folded = lower_scenario(&gpt3(false).unwrap()).unwrap();
+        assert_eq!((folded.folded, folded.ranks.len()), (true, 8));
+        assert_eq!(folded.schedule.micro_batches, 8);
+        // The embedding and the head are layers too.
+        let layers: Vec<usize> = folded.stages.iter().map(|stage| stage.layers.len()).collect();
+        assert_eq!(layers, [13, 12, 12, 12, 12, 12, 12, 13]);
+        assert!(simulate(&folded.world, &mut NoObserver).is_ok());
+        let explicit = lower_scenario(&gpt3(true).unwrap()).unwrap();
+        assert_eq!((explicit.folded, explicit.ranks.len()), (false, 1024));
+    }
+
+    #[test]
+    fn the_scenarios_run() {
+        for (file, text) in SCENARIOS {
+            assert!(read_and_run(file, text).unwrap().step_time_s.is_some(), "{file}");
+        }
+    }
+}

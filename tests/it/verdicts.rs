@@ -1,0 +1,83 @@
+//! Verdicts and exit codes.
+
+use crate::support::{number, report, steptime};
+
+#[test]
+fn out_of_memory_names_the_tensor_and_exits_with_1() {
+    let file = "scenarios/llama3-8b-h100-zero0.toml";
+    let document = report(&[file]);
+    assert_eq!(document["verdict"], "out_of_memory");
+    let oom = &document["out_of_memory"];
+    assert_eq!(oom["tensor"], "optimizer states");
+    // Adam in mixed precision: 12 bytes for each of 8,030,261,248 parameters (Rajbhandari et al. 2020).
+    assert_eq!(oom["requested_bytes"], 12 * 8_030_261_248_u64);
+    assert!(number(&oom["short_by_bytes"]) > 0.0);
+    assert_eq!(steptime(&["run", file]).status.code(), Some(1));
+    assert_eq!(steptime(&["run", "scenarios/llama3-8b-h100-zero3.toml"]).status.code(), Some(0));
+}
+
+#[test]
+fn an_activation_that_does_not_fit_is_named_with_its_layer() {
+    let file = "scenarios/llama3-8b-h100-zero3.toml";
+    let document = report(&[
+        file,
+        "--set",
+        "workload.micro_batch_size=8",
+        "--set",
+        "workload.activation_checkpointing=none",
+    ]);
+    assert_eq!(document["verdict"], "out_of_memory");
+    let oom = &document["out_of_memory"];
+    let tensor = oom["tensor"].as_str().unwrap();
+    assert!(tensor.starts_with("block.") || tensor.starts_with("head"), "{tensor}");
+    assert!(number(&oom["at_s"]) > 0.0);
+    let peak = number(&document["peak_memory"]["device_bytes"]);
+    assert!(peak > number(&document["peak_memory"]["capacity_bytes"]));
+}
+
+#[test]
+fn model_states_under_zero_are_the_closed_form() {
+    let parameters = 8_030_261_248.0;
+    for (stage, bytes) in [(0, 16.0), (1, 4.0 + 12.0 / 8.0), (2, 2.0 + 14.0 / 8.0), (3, 16.0 / 8.0)] {
+        let set = format!("parallelism.zero_stage={stage}");
+        let document = report(&["scenarios/llama3-8b-h100-zero0.toml", "--set", &set]);
+        let breakdown = &document["peak_memory"]["breakdown_bytes"];
+        let states: f64 = ["parameters", "gradients", "optimizer_states"]
+            .iter()
+            .map(|name| number(&breakdown[*name]))
+            .sum();
+        assert!(
+            (states / parameters - bytes).abs() < 1e-6,
+            "ZeRO {stage}: {} a parameter",
+            states / parameters
+        );
+    }
+}
+
+#[test]
+fn help_and_version_exit_with_0() {
+    for arguments in [&["--help"][..], &["--version"], &["run", "--help"], &["completions", "bash"]] {
+        let output = steptime(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(!output.stdout.is_empty());
+    }
+    assert_eq!(steptime(&["no-such-command"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_catalogue_lists_what_errors_point_to() {
+    for (command, names) in [
+        ("models", &["switch-vit-64", "llama3-8b", "visionencoder-xlarge"][..]),
+        ("clusters", &["rtx8000-pcie-4", "h100-efa", "vehicles-9", "rtx-a5000"]),
+    ] {
+        let list = String::from_utf8(steptime(&[command]).stdout).unwrap();
+        for name in names {
+            assert!(list.contains(name), "{command}: {name}");
+            let entry = steptime(&[command, name, "--json"]);
+            assert_eq!(entry.status.code(), Some(0), "{command} {name}");
+            let document: serde_json::Value = serde_json::from_slice(&entry.stdout).unwrap();
+            assert_eq!(document["name"], *name);
+        }
+        assert!(list.lines().all(|line| line.chars().count() <= 80), "{list}");
+    }
+}
