@@ -52,6 +52,17 @@ pub enum PlanError {
         /// How large it may be.
         limit: u64,
     },
+    /// The step has more operations than can be played.
+    #[error(
+        "the step has about {records} operations and tensors, more than the {limit} that can be played; use fewer \
+         micro-batches or layers"
+    )]
+    TooManyRecords {
+        /// How many, about.
+        records: u64,
+        /// How many there may be.
+        limit: u64,
+    },
     /// An operation has no price on this GPU.
     #[error(transparent)]
     Price(#[from] PriceError),

@@ -152,9 +152,9 @@ impl Workload {
     /// Bytes that the update reads and writes for each parameter.
     ///
     /// Fused: the gradient and every state are read once, every state and the weight written once. Foreach
-    /// runs PyTorch's `_multi_tensor_adam` step by step, each step reading and writing its lists: moments
-    /// scaled (8), gradient blended in (12), second moment scaled (8), squared gradient added (12), square
-    /// root (8), bias correction (8), epsilon (8), quotient added to the weight (16): 80 bytes for 32-bit
+    /// runs PyTorch's `_multi_tensor_adam` (2.1 and later) step by step, each step reading and writing its lists:
+    /// gradient blended into the first moment (12), second moment scaled (8), squared gradient added (12),
+    /// square root (8), bias correction (8), epsilon (8), quotient added to the weight (16): 72 bytes for 32-bit
     /// Adam, and 8 more for decoupled weight decay.
     pub fn update_traffic_per_parameter(&self) -> u64 {
         let storage = self.precision.storage().bytes();
@@ -173,12 +173,25 @@ impl Workload {
                 };
                 master
                     + match kind {
-                        OptimizerKind::Adam => 80,
-                        OptimizerKind::AdamW => 88,
+                        OptimizerKind::Adam => 72,
+                        OptimizerKind::AdamW => 80,
                         OptimizerKind::Sgd => 12,
                         OptimizerKind::SgdMomentum => 8 + 12 + 12,
                     }
             }
+        }
+    }
+
+    /// Bytes of lists that the update makes for each parameter and gives back: foreach Adam takes the square root
+    /// of the second moments into a list of its own, and with a master copy widens the gradients first.
+    pub fn update_temporary_per_parameter(&self) -> u64 {
+        if self.implementation == OptimizerImplementation::Fused {
+            return 0;
+        }
+        let widened = if self.precision.has_master_copy() { 4 } else { 0 };
+        match self.optimizer {
+            OptimizerKind::Adam | OptimizerKind::AdamW => 4 + widened,
+            OptimizerKind::Sgd | OptimizerKind::SgdMomentum => widened,
         }
     }
 
@@ -190,8 +203,8 @@ impl Workload {
         let launches = tensors.div_ceil(48).max(parameters.div_ceil(320 * 65_536)).max(1);
         let steps = match (self.implementation, self.optimizer) {
             (OptimizerImplementation::Fused, _) | (_, OptimizerKind::Sgd) => 1,
-            (OptimizerImplementation::Foreach, OptimizerKind::Adam) => 8,
-            (OptimizerImplementation::Foreach, OptimizerKind::AdamW) => 9,
+            (OptimizerImplementation::Foreach, OptimizerKind::Adam) => 7,
+            (OptimizerImplementation::Foreach, OptimizerKind::AdamW) => 8,
             (OptimizerImplementation::Foreach, OptimizerKind::SgdMomentum) => 3,
         };
         launches * steps

@@ -120,7 +120,7 @@ fn thinned<'a>(mut rows: Vec<Row<'a>>, ranks: &[TimelineRank], step: f64) -> (Ve
         rows.retain(|row| row.busy() >= LEAST_BUSY * step);
     }
     if rows.len() < before {
-        why.push("streams busy for 1 % of the step or more");
+        why.push("busy streams only");
     }
     if rows.len() > MOST_ROWS {
         // Rows are sorted by stage and rank: the first rank of each stage stays.

@@ -77,8 +77,8 @@ pub struct RankSpec {
     pub groups: Vec<GroupId>,
     /// Bytes it may hold; `None` is no limit.
     pub memory_capacity: Option<u64>,
-    /// The most kernels and rendezvous its host may have in flight; the host waits to issue one until the
-    /// one that many before has completed. 0 is no limit.
+    /// The most kernels and rendezvous its host may have in flight on one stream; the host waits to issue one
+    /// until the one that many before it on the stream has completed. 0 is no limit.
     pub queue_depth: u32,
     /// How many identical ranks it stands for; only reported.
     pub multiplicity: u32,

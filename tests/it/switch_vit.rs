@@ -38,7 +38,7 @@ fn growth_is_linear_and_explained() {
     let part = |document: &serde_json::Value, name: &str| number(&document["time_breakdown_s"][name]);
     let grown = |name| part(&full, name) - part(&half, name);
     assert!(grown("host") > 0.0 && grown("optimizer") > 0.0 && grown("compute") > 0.0);
-    // The update moves 80 bytes for each parameter (Adam, foreach): twice the experts, about twice the time.
+    // The update moves 72 bytes for each parameter (Adam, foreach): twice the experts, about twice the time.
     let ratio = part(&full, "optimizer") / part(&half, "optimizer");
     assert!((ratio - 464_669_962.0 / 238_732_426.0).abs() < 0.1, "{ratio}");
 }

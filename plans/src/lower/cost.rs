@@ -2,7 +2,9 @@
 
 use steptime_clusters::{Basis, Cluster, ExecutionStyle, price};
 use steptime_core::SimTime;
-use steptime_models::{Kernel, LayerRole, LayerWork, Model, Operation, Pass, SavedTensor};
+use steptime_models::{
+    Bytes, Kernel, LayerRole, LayerWork, Model, Operation, Pass, SavedTensor, WorkShape,
+};
 
 use crate::error::PlanError;
 use crate::workload::{Checkpointing, Execution, Workload};
@@ -10,10 +12,11 @@ use crate::workload::{Checkpointing, Execution, Workload};
 /// An operation, priced.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OpCost {
-    /// Time on the device.
-    pub(super) duration: SimTime,
-    /// Time that the host spends to launch it.
-    pub(super) issue: SimTime,
+    /// Time on the device and host time to launch it.
+    pub(super) first: (SimTime, SimTime),
+    /// The same for the last of several launches. The host is still launching while the device runs the first
+    /// ones: with `n` equal kernels the last can start when all are launched, the others after one launch.
+    pub(super) last: Option<(SimTime, SimTime)>,
     /// Whether the host waits for it.
     pub(super) host_sync: bool,
 }
@@ -28,6 +31,15 @@ pub(super) struct LayerCost {
     pub(super) recomputed: Vec<usize>,
     /// For each saved tensor whether forward keeps it (checkpointing drops some).
     pub(super) kept: Vec<bool>,
+    /// Most bytes of short-lived tensors in forward: where nothing is kept, of all tensors.
+    pub(super) forward_temporary: Bytes,
+}
+
+impl LayerCost {
+    /// FLOPs of one forward operation.
+    pub(super) fn forward_flops(&self, op: usize) -> u64 {
+        self.work.forward.get(op).map_or(0, |operation| operation.kernel.flops().0)
+    }
 }
 
 /// Prices operations for one kind of GPU.
@@ -56,13 +68,17 @@ impl Pricer<'_> {
     /// Device and host time of an operation. Launches beyond the first add their fixed start.
     pub(super) fn operation(self, operation: &Operation, pass: Pass) -> Result<OpCost, PlanError> {
         let price = price(&self.cluster.gpu, &self.cluster.host, &operation.kernel)?;
-        let more = f64::from(operation.launches.saturating_sub(1));
-        let seconds = price.seconds + more * self.cluster.gpu.kernel_latency_s;
-        Ok(OpCost {
-            duration: SimTime::from_seconds(seconds)?,
-            issue: self.issue(pass, u64::from(operation.launches))?,
-            host_sync: operation.host_sync,
-        })
+        let launches = u64::from(operation.launches.max(1));
+        let seconds = price.seconds + (launches - 1) as f64 * self.cluster.gpu.kernel_latency_s;
+        let device = SimTime::from_seconds(seconds)?;
+        let host_sync = operation.host_sync;
+        if launches == 1 {
+            return Ok(OpCost { first: (device, self.issue(pass, 1)?), last: None, host_sync });
+        }
+        let last = SimTime::from_picos(device.picos() / launches);
+        let first = device.checked_sub(last)?;
+        let last = (last, self.issue(pass, launches - 1)?);
+        Ok(OpCost { first: (first, self.issue(pass, 1)?), last: Some(last), host_sync })
     }
 
     /// Device and host time of a kernel that the plan adds to the model's own.
@@ -95,7 +111,13 @@ impl Pricer<'_> {
         };
         let recomputed = (0..work.forward.len()).filter(|&op| again(&work.forward[op])).collect();
         let kept = work.saved.iter().map(keep).collect();
-        Ok(LayerCost { work, forward, backward, recomputed, kept })
+        let forward_temporary = if checkpointing == Checkpointing::Full {
+            let shape = WorkShape { training: false, ..self.workload.shape() };
+            model.work(index, &shape).forward_temporary
+        } else {
+            work.forward_temporary
+        };
+        Ok(LayerCost { work, forward, backward, recomputed, kept, forward_temporary })
     }
 }
 

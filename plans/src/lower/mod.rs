@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use steptime_clusters::{Basis, Cluster};
 use steptime_core::{RankSpec, World, WorldBuilder};
-use steptime_models::{Flops, Model};
+use steptime_models::Model;
 
 use self::cost::{ModelCost, Pricer, weakest_basis};
 use self::placement::{Layout, Ports};
@@ -24,7 +24,9 @@ use crate::zero::StateBytes;
 /// Ranks that one job may have when every rank is played.
 const MOST_RANKS: u64 = 1 << 20;
 /// Micro-batches that a step may have.
-const MOST_MICRO_BATCHES: u64 = 1 << 16;
+pub const MOST_MICRO_BATCHES: u64 = 1 << 16;
+/// Records that the programs of a job may have, 24 bytes each and as much again for what they refer to.
+const MOST_RECORDS: u64 = 1 << 25;
 
 /// A world, and what its ranks and stages stand for.
 #[derive(Debug)]
@@ -40,9 +42,9 @@ pub struct Lowered {
     /// Whether one replica stands for all.
     pub folded: bool,
     /// FLOPs of forward and backward of the whole job, without recomputation.
-    pub model_flops: Flops,
+    pub model_flops: f64,
     /// The same with recomputation.
-    pub executed_flops: Flops,
+    pub executed_flops: f64,
     /// The weakest basis among the prices used.
     pub basis: Basis,
 }
@@ -95,6 +97,10 @@ pub fn lower(
     let costs = ModelCost::new(model, pricer)?;
     let job =
         Job { model, cluster, plan, workload, layout, schedule: &schedule, ranges: &ranges, costs: &costs };
+    let records = job.records();
+    if records > MOST_RECORDS {
+        return Err(PlanError::TooManyRecords { records, limit: MOST_RECORDS });
+    }
     let inputs: Vec<StageInput<'_>> = (0..ranges.len()).map(|stage| job.stage_input(stage)).collect();
     let programs =
         inputs.iter().map(|input| stage::build(input, pricer)).collect::<Result<Vec<_>, PlanError>>()?;
@@ -201,7 +207,7 @@ impl<'a> Job<'a> {
             backward.push(up.unwrap_or_default());
         }
         let embedding: Vec<_> = if has(0, Meeting::Embedding) {
-            (0..replicas).map(|replica| ports.pair(&mut world, 0, stage_count - 1, replica)).collect()
+            (0..replicas).map(|replica| ports.exchange(&mut world, 0, stage_count - 1, replica)).collect()
         } else {
             Vec::new()
         };
@@ -236,21 +242,32 @@ impl<'a> Job<'a> {
         Ok((world.build()?, ranks))
     }
 
-    /// FLOPs of a step over all ranks: without and with recomputation.
-    fn flops(&self) -> (Flops, Flops) {
-        let mut model = 0_u64;
-        let mut again = 0_u64;
+    /// FLOPs of a step over all ranks: without and with recomputation. A step of a large model has more than
+    /// 64 bits of them.
+    fn flops(&self) -> (f64, f64) {
+        let mut model = 0_u128;
+        let mut again = 0_u128;
         for layer in 0..self.model.layers.len() {
             let cost = self.costs.layer(layer);
-            model += cost.work.forward_flops().0;
+            model += u128::from(cost.work.forward_flops().0);
             if self.workload.task == Task::Training {
-                model += cost.work.backward_flops().0;
-                again +=
-                    cost.recomputed.iter().map(|&op| cost.work.forward[op].kernel.flops().0).sum::<u64>();
+                model += u128::from(cost.work.backward_flops().0);
+                let flops = |&op: &usize| u128::from(cost.forward_flops(op));
+                again += cost.recomputed.iter().map(flops).sum::<u128>();
             }
         }
-        let passes = self.workload.accumulation.saturating_mul(self.plan.data);
-        let all = |flops: u64| Flops(flops.saturating_mul(passes));
-        (all(model), all(model + again))
+        let passes = u128::from(self.workload.accumulation) * u128::from(self.plan.data);
+        ((model * passes) as f64, ((model + again) * passes) as f64)
+    }
+
+    /// Records of all programs, about: kernels, and a birth and a death of every saved tensor, a micro-batch.
+    fn records(&self) -> u64 {
+        let of_layer = |layer: usize| {
+            let cost = self.costs.layer(layer);
+            let kernels = cost.forward.len() + cost.backward.len() + cost.recomputed.len();
+            (kernels + 2 * cost.work.saved.len() + 16) as u64
+        };
+        let layers: u64 = (0..self.model.layers.len()).map(of_layer).sum();
+        layers.saturating_mul(self.workload.accumulation)
     }
 }

@@ -37,41 +37,62 @@ impl Layout {
         self.node(self.rank(from, replica)) != self.node(self.rank(to, replica))
     }
 
+    /// Replicas of a stage on the node that a given one of them sits on, as an interval.
+    fn neighbours(self, stage: u32, replica: u32) -> std::ops::Range<u32> {
+        let first = self.rank(stage, 0);
+        let begin = self.node(self.rank(stage, replica)) * self.gpus_per_node;
+        let end = begin.saturating_add(self.gpus_per_node);
+        begin.saturating_sub(first)..end.saturating_sub(first).min(self.data)
+    }
+
     /// Replicas whose traffic from stage `from` to stage `to` shares a given replica's pair of nodes.
     fn sharing(self, from: u32, to: u32, replica: u32) -> u32 {
-        let pair = |r: u32| (self.node(self.rank(from, r)), self.node(self.rank(to, r)));
-        let mine = pair(replica);
-        u32::try_from((0..self.data).filter(|&r| pair(r) == mine).count()).unwrap_or(u32::MAX)
+        let (a, b) = (self.neighbours(from, replica), self.neighbours(to, replica));
+        a.end.min(b.end).saturating_sub(a.start.max(b.start))
     }
 
     /// Members of a stage's data-parallel group on a rank's node.
     fn group_on_node(self, stage: u32, replica: u32) -> u32 {
-        let mine = self.node(self.rank(stage, replica));
-        let same = (0..self.data).filter(|&r| self.node(self.rank(stage, r)) == mine).count();
-        u32::try_from(same).unwrap_or(u32::MAX)
+        let range = self.neighbours(stage, replica);
+        range.end - range.start
+    }
+
+    /// Stages of which a replica's rank sits on the node of its rank of `stage`: ranks of one replica are `data`
+    /// apart.
+    fn stages_on_node(self, stage: u32, replica: u32) -> u32 {
+        let begin = self.node(self.rank(stage, replica)) * self.gpus_per_node;
+        let below = |rank: u32| rank.saturating_sub(replica).div_ceil(self.data).min(self.pipeline);
+        below(begin.saturating_add(self.gpus_per_node)) - below(begin)
     }
 
     /// Whether all replicas see the same network, so that one of them stands for all.
     ///
     /// They do when, for every boundary between stages, either all or none cross nodes and all share their
-    /// pair of nodes with equally many others, and every node of a stage holds equally many of its replicas.
-    /// Node sharing between different stages must agree as well: the set of stages on a rank's node.
+    /// pair of nodes with equally many others, and every node of a stage holds equally many of its replicas and
+    /// of other stages. That is plain where stages fill whole nodes or nodes whole stages. Elsewhere it is
+    /// looked at for the first replica after each border between nodes: those up to the next see the same.
     pub(super) fn symmetric(self) -> bool {
+        let (data, node) = (self.data, self.gpus_per_node);
+        if data.is_multiple_of(node) || node.is_multiple_of(data) {
+            return true;
+        }
         let view = |replica: u32| {
-            (0..self.pipeline)
-                .map(|stage| {
-                    let next = (stage + 1) % self.pipeline;
-                    (
-                        self.crosses(stage, next, replica),
-                        self.sharing(stage, next, replica),
-                        self.group_on_node(stage, replica),
-                        (0..self.pipeline).filter(|&other| !self.crosses(stage, other, replica)).count(),
-                    )
-                })
-                .collect::<Vec<_>>()
+            (0..self.pipeline).map(move |stage| {
+                let next = (stage + 1) % self.pipeline;
+                (
+                    self.crosses(stage, next, replica),
+                    self.sharing(stage, next, replica),
+                    self.group_on_node(stage, replica),
+                    self.stages_on_node(stage, replica),
+                )
+            })
         };
-        let first = view(0);
-        (1..self.data).all(|replica| view(replica) == first)
+        let borders = (0..self.pipeline).flat_map(|stage| {
+            let first = self.rank(stage, 0);
+            let offset = (node - first % node) % node;
+            (offset..data).step_by(node as usize)
+        });
+        borders.into_iter().all(|replica| view(replica).eq(view(0)))
     }
 }
 
@@ -165,8 +186,26 @@ impl Ports {
         world.group(members, path)
     }
 
-    /// The pair of ranks that send from one stage to another, for one replica.
+    /// The pair of ranks of which one sends to the other, for one replica.
     pub(super) fn pair(&self, world: &mut WorldBuilder, from: u32, to: u32, replica: u32) -> GroupId {
+        let path = self.path(from, to, replica);
+        world.group(2, path)
+    }
+
+    /// The pair of ranks that send to each other at the same time, for one replica.
+    pub(super) fn exchange(&self, world: &mut WorldBuilder, a: u32, b: u32, replica: u32) -> GroupId {
+        let mut path = self.path(a, b, replica);
+        for back in self.path(b, a, replica) {
+            // The bridge between sockets carries both directions.
+            match path.iter_mut().find(|there| there.link == back.link) {
+                Some(there) => there.weight += back.weight,
+                None => path.push(back),
+            }
+        }
+        world.group(2, path)
+    }
+
+    fn path(&self, from: u32, to: u32, replica: u32) -> Vec<LinkUse> {
         let layout = self.layout;
         let (source, target) = (layout.rank(from, replica), layout.rank(to, replica));
         let shared = if self.folded { layout.sharing(from, to, replica) } else { 1 };
@@ -183,7 +222,7 @@ impl Ports {
             path.push(LinkUse { link: into, weight: shared });
             path.extend(self.cards[source as usize].map(|card| LinkUse { link: card, weight: 1 }));
         }
-        world.group(2, path)
+        path
     }
 }
 

@@ -1,7 +1,6 @@
 //! Bytes and FLOPs of a plan are those of the model.
 
 use steptime_core::{Recorder, simulate};
-use steptime_models::Flops;
 
 use super::fixtures::{cluster, model, plan, workload};
 use crate::bucket::buckets;
@@ -20,15 +19,16 @@ fn flops_do_not_depend_on_the_plan() {
         (lowered.model_flops, lowered.executed_flops)
     };
     let none = of(8, 1, Checkpointing::None);
-    assert_eq!(none.0, none.1);
-    assert_eq!(none, of(1, 8, Checkpointing::None));
-    assert_eq!(none, of(2, 4, Checkpointing::None));
+    let same = |a: (f64, f64), b: (f64, f64)| (a.0 - b.0).abs() + (a.1 - b.1).abs() < 0.5;
+    assert!(same(none, (none.0, none.0)));
+    assert!(same(none, of(1, 8, Checkpointing::None)));
+    assert!(same(none, of(2, 4, Checkpointing::None)));
     let full = of(8, 1, Checkpointing::Full);
-    assert_eq!(full.0, none.0);
+    assert!((full.0 - none.0).abs() < 0.5);
     // Full checkpointing runs the forward of every block again, but not of the embedding and the head.
     let shape = workload(1).shape();
     let again: u64 = (1..=8).map(|layer| gpt.work(layer, &shape).forward_flops().0 * 16).sum();
-    assert_eq!(full.1, Flops(none.0.0 + again));
+    assert!((full.1 - none.0 - again as f64).abs() < 0.5);
 }
 
 #[test]
@@ -51,8 +51,8 @@ fn buckets_hold_every_gradient_once() {
 fn gradients_cross_the_wire_as_the_closed_forms_say() {
     // All-reduce sends 2 (n-1)/n of the gradients through every port, reduce-scatter and all-gather (n-1)/n
     // each (Thakur et al. 2005). Ports of equal speed for all kinds keep the bytes unscaled.
-    let gpt = model("gpt2", 4);
-    let parameters = gpt.parameters();
+    let llama = model("llama3-8b", 4);
+    let parameters = llama.parameters();
     let mut dgx = cluster("dgx-h100");
     let port = dgx.fabric.bandwidth;
     let bus = &mut dgx.fabric.bus_bandwidth;
@@ -62,7 +62,7 @@ fn gradients_cross_the_wire_as_the_closed_forms_say() {
     let micro_batches = 3;
     let sent = |zero| {
         let p = plan(8, 1, ScheduleKind::GPipe, zero);
-        let lowered = lower(&gpt, &dgx, &p, &workload(micro_batches)).expect("legal");
+        let lowered = lower(&llama, &dgx, &p, &workload(micro_batches)).expect("legal");
         let mut recorder = Recorder::default();
         simulate(&lowered.world, &mut recorder).expect("no deadlock");
         recorder.flows().iter().map(|flow| flow.bytes).sum::<u64>() as f64
@@ -81,4 +81,54 @@ fn gradients_cross_the_wire_as_the_closed_forms_say() {
         let expected = once * times;
         assert!((found / expected - 1.0).abs() < 1e-4, "{zero:?}: {found} against {expected}");
     }
+}
+
+#[test]
+fn steps_of_more_than_64_bits_of_flops_are_counted() {
+    // 33.5 million tokens of GPT-3 on 1,024 ranks: 6 x 175e9 x 33.5e6 = 3.5e19, more than 2^64 = 1.8e19.
+    let gpt = model("gpt3-175b", 96);
+    let gpus = cluster("dgx-a100-80gb").with_size(128, 8).expect("a possible size");
+    let work = Workload { sequence_length: 2048, checkpointing: Checkpointing::Full, ..workload(512) };
+    let p = plan(32, 32, ScheduleKind::OneForwardOneBackward, ZeroStage::Zero);
+    let lowered = lower(&gpt, &gpus, &p, &work).expect("legal");
+    let expected = 6.0 * 175e9 * 32.0 * 512.0 * 2048.0;
+    assert!((lowered.model_flops / expected - 1.0).abs() < 0.1, "{}", lowered.model_flops);
+    assert!((lowered.executed_flops / lowered.model_flops - 4.0 / 3.0).abs() < 0.02);
+}
+
+#[test]
+fn more_than_can_be_played_is_refused() {
+    use crate::PlanError;
+    let gpt = model("gpt2", 12);
+    let gpus = cluster("dgx-h100").with_size(1, 1).expect("one of eight");
+    let p = plan(1, 1, ScheduleKind::GPipe, ZeroStage::Zero);
+    let refused = |micro_batches| lower(&gpt, &gpus, &p, &workload(micro_batches)).map(|_| ());
+    assert!(matches!(refused(1 << 17), Err(PlanError::TooLarge { .. })));
+    let deep = model("gpt2", 10_000);
+    let found = lower(&deep, &gpus, &p, &workload(1 << 12)).map(|_| ());
+    assert!(matches!(found, Err(PlanError::TooManyRecords { .. })), "{found:?}");
+}
+
+#[test]
+fn a_million_folded_ranks_are_lowered_at_once() {
+    let gpt = model("gpt2", 8);
+    let gpus = cluster("dgx-h100");
+    let gpus = cluster_of(&gpus, 1 << 17);
+    let p = plan(1 << 17, 8, ScheduleKind::GPipe, ZeroStage::Zero);
+    let lowered = lower(&gpt, &gpus, &p, &workload(8)).expect("legal");
+    assert_eq!(lowered.ranks.len(), 8);
+    assert!(lowered.folded);
+    // A ragged one, in which nodes hold parts of several stages.
+    let gpus = cluster_of(&gpus, 3 * (1 << 10));
+    let p = plan(3 * (1 << 10) + 4, 8, ScheduleKind::GPipe, ZeroStage::Zero);
+    assert!(lower(&gpt, &gpus, &p, &workload(8)).is_err(), "24,608 ranks on 24,576 GPUs");
+}
+
+/// The cluster with this many nodes, joined by InfiniBand where its entry has no network.
+fn cluster_of(gpus: &steptime_clusters::Cluster, nodes: u32) -> steptime_clusters::Cluster {
+    let mut gpus = gpus.clone();
+    if gpus.network.is_none() {
+        gpus.network = cluster("dgx-a100-80gb").network;
+    }
+    gpus.with_size(nodes, gpus.gpus_per_node).expect("a possible size")
 }

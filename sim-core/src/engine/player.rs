@@ -145,14 +145,18 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         };
         let state = &mut *self.state;
         let stream = &mut state.streams[usize::from(index)];
-        let limited = !state.completions.is_empty();
+        let depth = state.depth as usize;
+        let limited = depth > 0;
+        let places = usize::from(index) * depth;
+        let places = &mut state.completions[places..places + depth];
+        let next_slot = &mut state.next_slot[usize::from(index)];
         let (mut now, mut clock, mut issuing, mut played) = (*host, stream.clock, 0, 0);
         for record in records {
             if record.kind != Kind::Kernel || record.stream != index {
                 break;
             }
             if limited {
-                let completion = state.completions[state.next_slot as usize];
+                let completion = places[*next_slot as usize];
                 if completion == UNKNOWN {
                     break;
                 }
@@ -171,9 +175,8 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             };
             stream.busy.add(record.class, record.time);
             if limited {
-                state.completions[state.next_slot as usize] = end;
-                let next = state.next_slot + 1;
-                state.next_slot = if next as usize == state.completions.len() { 0 } else { next };
+                places[*next_slot as usize] = end;
+                *next_slot = if *next_slot as usize + 1 == depth { 0 } else { *next_slot + 1 };
             }
             if O::ACTIVE {
                 if issued > now {
@@ -208,7 +211,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
     fn issue(&mut self, host: u64, pc: usize, record: &Record) -> Played<Option<u64>> {
         match record.kind {
             Kind::Rendezvous => {
-                let Some((host, slot)) = self.launch(host) else { return Ok(None) };
+                let Some((host, slot)) = self.launch(record.stream, host) else { return Ok(None) };
                 let meeting = self.next_meeting(record);
                 self.rendezvous(pc, record, self.issue_at(host), Numbers { slot, meeting })?;
                 return Ok(Some(host));
@@ -232,7 +235,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
     fn postpone(&mut self, mut host: u64, pc: usize, record: &Record) -> Played<Option<u64>> {
         let mut numbers = Numbers::default();
         if matches!(record.kind, Kind::Kernel | Kind::Rendezvous) {
-            let Some((free, slot)) = self.launch(host) else { return Ok(None) };
+            let Some((free, slot)) = self.launch(record.stream, host) else { return Ok(None) };
             (host, numbers.slot) = (free, slot);
         }
         match record.kind {
@@ -267,22 +270,23 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         *issued - 1
     }
 
-    /// Takes the next place in flight when the launch that held it has completed; returns the host's clock
-    /// then, and the place.
+    /// Takes the stream's next place in flight when the launch that held it has completed; returns the host's
+    /// clock then, and the place.
     #[inline]
-    fn launch(&mut self, host: u64) -> Option<(u64, u32)> {
+    fn launch(&mut self, stream: u8, host: u64) -> Option<(u64, u32)> {
         let state = &mut *self.state;
-        if state.completions.is_empty() {
+        if state.depth == 0 {
             return Some((host, 0));
         }
-        let slot = state.next_slot;
+        let next = &mut state.next_slot[usize::from(stream)];
+        let slot = u32::from(stream) * state.depth + *next;
         let completion = &mut state.completions[slot as usize];
         if *completion == UNKNOWN {
             return None;
         }
         let free = host.max(*completion);
         *completion = UNKNOWN;
-        state.next_slot = if slot + 1 == state.completions.len() as u32 { 0 } else { slot + 1 };
+        *next = if *next + 1 == state.depth { 0 } else { *next + 1 };
         Some((free, slot))
     }
 

@@ -27,8 +27,10 @@ pub(super) struct RankState {
     pub(super) event_waiters: u32,
     /// Completion of the last launches, as many as may be in flight; empty without a limit.
     pub(super) completions: Box<[u64]>,
-    /// Place of the next launch in `completions`.
-    pub(super) next_slot: u32,
+    /// By stream: place of its next launch among its `depth` places in `completions`.
+    pub(super) next_slot: Box<[u32]>,
+    /// Launches that may be in flight on one stream; 0 is no limit.
+    pub(super) depth: u32,
     /// By channel: rendezvous issued.
     pub(super) issued: Box<[u32]>,
     pub(super) idle: ByClass,
@@ -122,8 +124,9 @@ impl RankState {
             streams: streams(program),
             events: Events::default(),
             event_waiters: 0,
-            completions: vec![0; depth as usize].into(),
-            next_slot: 0,
+            completions: vec![0; depth as usize * program.streams().len()].into(),
+            next_slot: vec![0; program.streams().len()].into(),
+            depth,
             issued: vec![0; spec.groups.len()].into(),
             idle: ByClass::default(),
             host_busy: ByClass::default(),

@@ -56,8 +56,8 @@ pub(super) struct RankPlay {
     /// Time and cause of the events that have happened.
     events: Vec<Option<(u64, Cause)>>,
     queue_depth: usize,
-    /// By launch: whether it has completed.
-    completed: Vec<bool>,
+    /// By stream and launch: whether it has completed.
+    completed: Vec<Vec<bool>>,
     /// By channel: rendezvous issued.
     issued: Vec<u32>,
     pub(super) idle: ByClass,
@@ -89,7 +89,7 @@ impl RankPlay {
             streams: program.streams().iter().map(|_| stream()).collect(),
             events: vec![None; program.waits().len()],
             queue_depth: spec.queue_depth as usize,
-            completed: Vec::new(),
+            completed: vec![Vec::new(); program.streams().len()],
             issued: vec![0; spec.groups.len()],
             idle: ByClass::default(),
             host_busy: ByClass::default(),
@@ -108,8 +108,9 @@ impl RankPlay {
             }
             Kind::HostWait => self.events[record.index as usize].is_none(),
             Kind::Kernel | Kind::Rendezvous if self.queue_depth > 0 => {
-                let launch = self.completed.len();
-                launch >= self.queue_depth && !self.completed[launch - self.queue_depth]
+                let completed = &self.completed[usize::from(record.stream)];
+                let launch = completed.len();
+                launch >= self.queue_depth && !completed[launch - self.queue_depth]
             }
             _ => false,
         }
@@ -133,13 +134,14 @@ impl RankPlay {
 
     /// The record that the host executes is on its stream.
     pub(super) fn push(&mut self, record: &Record) {
+        let completed = &mut self.completed[usize::from(record.stream)];
         let mut item =
-            Item { record: self.next as u32, number: 0, launch: self.completed.len(), work: self.work };
+            Item { record: self.next as u32, number: 0, launch: completed.len(), work: self.work };
         self.next += 1;
         match record.kind {
-            Kind::Kernel => self.completed.push(false),
+            Kind::Kernel => completed.push(false),
             Kind::Rendezvous => {
-                self.completed.push(false);
+                completed.push(false);
                 item.number = self.issued[record.channel()];
                 self.issued[record.channel()] += 1;
             }
@@ -179,7 +181,7 @@ impl RankPlay {
         let (start, item) = state.current.take()?;
         state.clock = now;
         state.last = Some(item.record);
-        self.completed[item.launch] = true;
+        self.completed[usize::from(stream)][item.launch] = true;
         Some((start, item))
     }
 

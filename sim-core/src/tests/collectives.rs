@@ -174,22 +174,30 @@ fn a_backlog_plays_out_when_its_meeting_resolves() {
 }
 
 #[test]
-fn launches_in_flight_include_meetings() {
-    // Depth 1: the kernel after the meeting is issued when that is over, at 110.
-    let mut w = world();
-    let group = w.group(2, vec![]);
-    let early = write("early", |b| {
-        let (l, s, c) = setup(b);
-        let t = b.stream("t");
-        b.rendezvous(t, c, SEND, WAIT, l, ps(10), 0);
-        b.kernel(s, COMPUTE, l, ps(5), ps(1));
-    });
-    let first = RankSpec { queue_depth: 1, ..rank(&mut w, early, &[group]) };
-    let second = rank(&mut w, computes_and_meets(100, 10, 0), &[group]);
-    w.rank(first);
-    w.rank(second);
-    let (outcome, _) = play(&w.build().unwrap());
-    assert_eq!(outcome.ranks[0].streams[0].end, ps(116));
+fn launches_in_flight_include_meetings_of_their_stream() {
+    // Depth 1. The kernel behind the meeting is issued when that is over, at 110, and the host goes on at 111;
+    // a kernel on another stream does not have to wait for the meeting.
+    let ends = |before: bool| {
+        let mut w = world();
+        let group = w.group(2, vec![]);
+        let early = write("early", |b| {
+            let (l, s, c) = setup(b);
+            let t = b.stream("t");
+            b.rendezvous(t, c, SEND, WAIT, l, ps(10), 0);
+            for stream in if before { [s, t] } else { [t, s] } {
+                b.kernel(stream, COMPUTE, l, ps(5), ps(1));
+            }
+        });
+        let first = RankSpec { queue_depth: 1, ..rank(&mut w, early, &[group]) };
+        let second = rank(&mut w, computes_and_meets(100, 10, 0), &[group]);
+        w.rank(first);
+        w.rank(second);
+        let (outcome, _) = play(&w.build().unwrap());
+        let streams = &outcome.ranks[0].streams;
+        (streams[0].end, streams[1].end)
+    };
+    assert_eq!(ends(true), (ps(6), ps(116)));
+    assert_eq!(ends(false), (ps(117), ps(116)));
 }
 
 #[test]

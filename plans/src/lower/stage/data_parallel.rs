@@ -39,11 +39,30 @@ impl StageBuilder<'_> {
         if self.input.plan.zero < ZeroStage::Two || !self.reduces() || bytes == 0 {
             return None;
         }
-        let text = format!("{} whole gradients", self.input.model.layers[layer].name);
-        let label = self.program.label(&text);
+        Some(self.whole_gradient(layer, bytes))
+    }
+
+    fn whole_gradient(&mut self, layer: usize, bytes: u64) -> Tensor {
+        let label = self.tensor_label(layer, "whole gradients");
         let tensor = self.program.tensor(bytes, classes::BUFFERS, label);
         self.program.alloc(self.streams.compute, tensor);
-        Some(tensor)
+        tensor
+    }
+
+    /// With ZeRO 2 and 3 the head's gradient of an embedding that it shares lives until the embedding's backward
+    /// has added its own to it; that sum is what the embedding's layer reduces.
+    pub(super) fn join_tied_gradient(&mut self, layer: usize) {
+        let input = self.input;
+        if input.plan.zero < ZeroStage::Two || !self.reduces() || !input.holds_embedding() {
+            return;
+        }
+        let tied = input.used_parameters(layer) - input.layer_parameters(layer);
+        if tied > 0 {
+            self.tied_gradient = Some(self.whole_gradient(layer, tied * self.storage));
+        } else if layer == 0 {
+            let joined = self.tied_gradient.take();
+            self.free(joined);
+        }
     }
 
     /// Starts the reductions that the layer's backward makes ready.
@@ -114,20 +133,21 @@ impl StageBuilder<'_> {
     /// With ZeRO 3, gathers a layer's parameters before its compute.
     ///
     /// The host may be two gathered layers ahead of the compute (PyTorch FSDP's rate limiter): before it
-    /// gathers a third it waits until the compute on the oldest has ended.
+    /// gathers a third it waits until the compute on the oldest has ended. Only then can the oldest one's memory
+    /// be used again.
     pub(super) fn gather(&mut self, layer: usize, micro_batch: u32) -> Result<Option<Gathered>, PlanError> {
-        let elements = self.input.layer_parameters(layer);
+        let elements = self.input.used_parameters(layer);
         let plan = self.input.plan;
         if plan.zero != ZeroStage::Three || plan.data == 1 || elements == 0 {
             return Ok(None);
         }
         if self.releases.len() >= 2 {
             let oldest = self.releases.remove(0);
-            self.program.host_wait(oldest);
+            self.program.host_wait(oldest.done);
+            self.program.free(self.streams.compute, oldest.tensor);
         }
         let name = self.input.model.layers[layer].name.as_str();
-        let text = format!("{name} gathered parameters");
-        let label = self.program.label(&text);
+        let label = self.tensor_label(layer, "gathered parameters");
         let tensor = self.program.tensor(elements * self.storage, classes::BUFFERS, label);
         self.program.alloc(self.streams.collective, tensor);
         self.collective(CollectiveKind::AllGather, name, "all_gather", elements, Some(micro_batch))?;
@@ -145,9 +165,21 @@ impl StageBuilder<'_> {
     /// Gives a gathered layer back once its compute is done.
     pub(super) fn release(&mut self, gathered: Option<Gathered>) {
         if let Some(Gathered { tensor, .. }) = gathered {
-            self.program.free(self.streams.compute, tensor);
-            let event = self.program.record(self.streams.compute);
-            self.releases.push(event);
+            let done = self.program.record(self.streams.compute);
+            self.releases.push(Release { tensor, done });
+        }
+    }
+
+    /// Frees what is left of gathered layers and sent buffers at the end of the step.
+    pub(super) fn retire_all(&mut self) {
+        for release in std::mem::take(&mut self.releases) {
+            self.program.free(self.streams.compute, release.tensor);
+        }
+        let streams = [self.streams.forward_out, self.streams.backward_out];
+        for (stream, sent) in streams.into_iter().zip(std::mem::take(&mut self.sent)) {
+            if let Some(buffer) = sent {
+                self.program.free(stream, buffer);
+            }
         }
     }
 
@@ -178,7 +210,15 @@ impl StageBuilder<'_> {
         let launches = input.workload.update_launches(tensors, share);
         let cost = self.pricer.kernel(kernel, launches, Pass::Forward)?;
         let label = self.label("optimizer", "optimizer", None);
+        let lists = share * input.workload.update_temporary_per_parameter();
+        let temporary = (lists > 0).then(|| {
+            let label = self.program.label("optimizer temporaries");
+            let tensor = self.program.tensor(lists, classes::WORKSPACE, label);
+            self.program.alloc(self.streams.compute, tensor);
+            tensor
+        });
         self.kernel(classes::OPTIMIZER, label, cost)?;
+        self.free(temporary);
         if self.reduces() && matches!(input.plan.zero, ZeroStage::One | ZeroStage::Two) {
             self.order(self.streams.compute, self.streams.collective);
             self.collective(CollectiveKind::AllGather, "parameters", "all_gather", parameters, None)?;
@@ -195,6 +235,9 @@ impl StageBuilder<'_> {
         }
         let tied = self.input.model.layers.iter().flat_map(|layer| layer.parameters.iter());
         let elements: u64 = tied.filter(|parameter| parameter.tied).map(|parameter| parameter.count).sum();
+        // Where gradients are partitioned a rank has its share of them only.
+        let partitioned = self.input.plan.zero >= ZeroStage::Two;
+        let elements = if partitioned { elements.div_ceil(self.input.plan.data) } else { elements };
         let nodes = if crosses { 2 } else { 1 };
         let placement = Placement { ranks: 2, nodes };
         let bytes = elements * self.storage;
@@ -214,6 +257,14 @@ impl StageBuilder<'_> {
 pub(super) struct Gathered {
     tensor: Tensor,
     arrived: Event,
+}
+
+/// A gathered layer whose compute has been issued.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Release {
+    tensor: Tensor,
+    /// When the compute on it has ended.
+    done: Event,
 }
 
 /// Whole gradients on their way to their owners: a set is freed when the next one has been sent, so that at

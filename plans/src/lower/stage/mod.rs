@@ -8,10 +8,11 @@ use std::ops::Range;
 
 use steptime_clusters::{Cluster, CollectiveKind, GpuArchitecture, Placement, Transfer, collective};
 use steptime_core::{
-    Category, Channel, Class, Event, Label, Program, ProgramBuilder, SimTime, Stream, Tensor,
+    Category, Channel, Class, Label, Program, ProgramBuilder, SimTime, Stream, Tensor,
 };
 use steptime_models::{Bytes, Model, Pass};
 
+use self::data_parallel::Release;
 use super::cost::{ModelCost, OpCost, Pricer};
 use crate::bucket::{Bucket, buckets};
 use crate::classes;
@@ -79,6 +80,11 @@ impl StageInput<'_> {
         }
     }
 
+    /// Values of one layer that its compute needs, a shared embedding counted.
+    fn used_parameters(&self, layer: usize) -> u64 {
+        self.model.layers[layer].held_parameter_count()
+    }
+
     /// Bytes of model states that a rank of the stage holds all the time.
     pub(super) fn states(&self) -> StateBytes {
         state_bytes(self.workload, self.plan.zero, self.plan.data, self.parameters())
@@ -127,9 +133,15 @@ pub(super) struct StageBuilder<'a> {
     storage: u64,
     /// Open activations: `[layer - first][micro-batch]` tensors, indexed as the layer's saved tensors.
     open: Vec<Vec<Option<Vec<Option<Tensor>>>>>,
-    /// With ZeRO 3, the moments when the compute on gathered layers ended, oldest first.
-    releases: Vec<Event>,
+    /// With ZeRO 3, gathered layers whose compute has been issued, oldest first.
+    releases: Vec<Release>,
+    /// Gradient of a shared embedding as the head has made it, until the embedding has added its own.
+    tied_gradient: Option<Tensor>,
+    /// What was sent last to the next and to the previous stage; freed when the next one is sent.
+    sent: [Option<Tensor>; 2],
     backwards_done: u32,
+    /// Labels of each layer's tensors, as far as they have been used.
+    tensor_labels: Vec<Vec<(&'static str, Label)>>,
     /// Input batches on the device, by micro-batch.
     batches: Vec<Option<Tensor>>,
 }
@@ -170,6 +182,9 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         storage,
         open: vec![vec![None; micro_batches]; input.layers.len()],
         releases: Vec::new(),
+        tied_gradient: None,
+        tensor_labels: vec![Vec::new(); input.layers.len()],
+        sent: [None; 2],
         backwards_done: 0,
         batches: vec![None; micro_batches],
     };
@@ -184,6 +199,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
     if input.training() {
         builder.update()?;
     }
+    builder.retire_all();
     let meetings = builder.meetings.iter().map(|&(meeting, _)| meeting).collect();
     Ok(StageProgram { program: builder.program.build()?, meetings })
 }
@@ -259,7 +275,20 @@ impl StageBuilder<'_> {
         self.input.plan.data > 1 && self.input.training()
     }
 
+    /// Label of a layer's tensor. The same few are asked for in every micro-batch.
+    fn tensor_label(&mut self, layer: usize, what: &'static str) -> Label {
+        let known = &mut self.tensor_labels[layer - self.input.layers.start];
+        if let Some((_, label)) = known.iter().find(|(name, _)| *name == what) {
+            return *label;
+        }
+        let label = self.program.label(&format!("{} {what}", self.input.model.layers[layer].name));
+        known.push((what, label));
+        label
+    }
+
+    /// A span's label: name, kind and micro-batch, parted by `|`.
     fn label(&mut self, name: &str, kind: &str, micro_batch: Option<u32>) -> Label {
+        let name = name.replace('|', "/");
         let text = match micro_batch {
             Some(number) => format!("{name}|{kind}|{number}"),
             None => format!("{name}|{kind}|-"),
@@ -268,7 +297,9 @@ impl StageBuilder<'_> {
     }
 
     fn kernel(&mut self, class: Class, label: Label, cost: OpCost) -> Result<(), PlanError> {
-        self.program.kernel(self.streams.compute, class, label, cost.duration, cost.issue);
+        for (duration, issue) in [Some(cost.first), cost.last].into_iter().flatten() {
+            self.program.kernel(self.streams.compute, class, label, duration, issue);
+        }
         if cost.host_sync {
             self.program.host_sync(self.streams.compute);
             let latency = SimTime::from_seconds(self.input.cluster.host.sync_latency_s)?;

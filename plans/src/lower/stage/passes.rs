@@ -1,7 +1,7 @@
 //! Forward and backward of a stage over one micro-batch: kernels in order, activations born and freed.
 
 use steptime_core::Tensor;
-use steptime_models::Bytes;
+use steptime_models::{Bytes, LayerWork};
 
 use super::data_parallel::Pending;
 use super::{Meeting, StageBuilder};
@@ -18,12 +18,18 @@ impl StageBuilder<'_> {
             let bytes = self.boundary(input.layers.start);
             self.receive(self.streams.forward_in, Meeting::ForwardIn, input.crosses[0], bytes, micro_batch)?;
         }
+        // In training each layer keeps its own input; without, one activation flows from layer to layer.
+        let mut flowing = self.flowing(input.layers.start, "input", |work| work.input);
         for layer in input.layers.clone() {
             let gathered = self.gather(layer, micro_batch)?;
             self.await_gathered(gathered);
+            let output = self.flowing(layer, "output", |work| work.output);
             self.layer_forward(layer, micro_batch)?;
+            self.free(flowing);
+            flowing = output;
             self.release(gathered);
         }
+        self.free(flowing);
         if !input.is_last() {
             let bytes = self.boundary(input.layers.end);
             self.send(self.streams.forward_out, Meeting::ForwardOut, input.crosses[1], bytes, micro_batch)?;
@@ -35,13 +41,26 @@ impl StageBuilder<'_> {
         Ok(())
     }
 
+    /// Without training, the activation that enters or leaves a layer.
+    fn flowing(
+        &mut self,
+        layer: usize,
+        name: &'static str,
+        bytes: fn(&LayerWork) -> Bytes,
+    ) -> Option<Tensor> {
+        if self.input.training() {
+            return None;
+        }
+        let bytes = bytes(&self.input.costs.layer(layer).work);
+        self.activation(layer, name, bytes.0)
+    }
+
     /// Allocates short-lived memory of a pass.
-    pub(super) fn temporary(&mut self, layer: usize, what: &str, bytes: Bytes) -> Option<Tensor> {
+    pub(super) fn temporary(&mut self, layer: usize, what: &'static str, bytes: Bytes) -> Option<Tensor> {
         if bytes.0 == 0 {
             return None;
         }
-        let text = format!("{} {what}", self.input.model.layers[layer].name);
-        let label = self.program.label(&text);
+        let label = self.tensor_label(layer, what);
         let tensor = self.program.tensor(bytes.0, classes::WORKSPACE, label);
         self.program.alloc(self.streams.compute, tensor);
         Some(tensor)
@@ -59,29 +78,22 @@ impl StageBuilder<'_> {
             let name = self.input.model.layers[layer].name.as_str();
             self.label(name, "forward", Some(micro_batch))
         };
-        let temporary = self.temporary(layer, "forward temporaries", cost.work.forward_temporary);
+        let temporary = self.temporary(layer, "forward temporaries", cost.forward_temporary);
         let mut saved = vec![None; cost.work.saved.len()];
         for (index, op) in cost.forward.iter().enumerate() {
             self.save(layer, cost, index, &mut saved, |kept| kept);
             self.kernel(classes::FORWARD, label, *op)?;
         }
         self.free(temporary);
-        if self.input.training() {
-            self.open[layer - self.input.layers.start][micro_batch as usize] = Some(saved);
-        } else {
-            for tensor in saved {
-                self.free(tensor);
-            }
-        }
+        self.open[layer - self.input.layers.start][micro_batch as usize] = Some(saved);
         Ok(())
     }
 
-    pub(super) fn activation(&mut self, layer: usize, name: &str, bytes: u64) -> Option<Tensor> {
+    pub(super) fn activation(&mut self, layer: usize, name: &'static str, bytes: u64) -> Option<Tensor> {
         if bytes == 0 {
             return None;
         }
-        let text = format!("{} {name}", self.input.model.layers[layer].name);
-        let label = self.program.label(&text);
+        let label = self.tensor_label(layer, name);
         let tensor = self.program.tensor(bytes, classes::ACTIVATIONS, label);
         self.program.alloc(self.streams.compute, tensor);
         Some(tensor)
@@ -133,6 +145,7 @@ impl StageBuilder<'_> {
             self.await_gathered(gathered);
             let gradients = self.transient_gradients(layer);
             self.layer_backward(layer, micro_batch)?;
+            self.join_tied_gradient(layer);
             self.release(gathered);
             self.accumulate(layer, micro_batch)?;
             self.reduce(layer, micro_batch, last, gradients, &mut pending)?;

@@ -66,7 +66,11 @@ impl StageBuilder<'_> {
         self.program.alloc(self.streams.compute, buffer);
         self.order(self.streams.compute, stream);
         self.meet(stream, meeting, (classes::TRANSFER, classes::TRANSFER_WAIT), label, transfer)?;
-        self.program.free(stream, buffer);
+        // The buffer of the send before has been read by now; this one is in flight.
+        let direction = usize::from(meeting == Meeting::BackwardOut);
+        if let Some(earlier) = self.sent[direction].replace(buffer) {
+            self.program.free(stream, earlier);
+        }
         Ok(())
     }
 }
