@@ -70,7 +70,8 @@ pub fn pipeline_gantt(timeline: &Timeline, width: Width) -> Result<Figure, PlotE
     let axis = axis(right);
 
     let dot = end / (right - left) * DOT_PT;
-    let drawn: Vec<Vec<Piece>> = rows.iter().map(|row| pieces(row.spans.iter().copied(), dot)).collect();
+    let mut drawn: Vec<Vec<Piece>> = rows.iter().map(|row| pieces(row.spans.iter().copied(), dot)).collect();
+    unnumber(&mut drawn, timeline);
     let mut top = MARGIN_PT;
     let whole = canvas.width() - 2.0 * MARGIN_PT;
     top += legend::lines(&mut canvas, &entries(&drawn), MARGIN_PT, top, whole);
@@ -190,6 +191,20 @@ fn entries(drawn: &[Vec<Piece>]) -> Vec<legend::Entry> {
 const NUMBER_ROOM: f64 = 0.7;
 /// White between neighbouring boxes, points.
 const SEAM: f64 = 0.35;
+
+/// Takes the numbers away where they tell nothing: from what is not a pass over a micro-batch,
+/// and from all boxes of a step with only one micro-batch.
+fn unnumber(drawn: &mut [Vec<Piece>], timeline: &Timeline) {
+    let spans = || timeline.ranks.iter().flat_map(|rank| &rank.spans);
+    let first = spans().find_map(|span| span.micro_batch);
+    let only_one = spans().all(|span| span.micro_batch.is_none() || span.micro_batch == first);
+    for piece in drawn.iter_mut().flatten() {
+        let pass = matches!(SPAN_CLASSES[piece.class].0, "forward" | "backward" | "recompute");
+        if only_one || !pass {
+            piece.micro_batch = None;
+        }
+    }
+}
 
 /// The size of the numbers in the boxes: the largest at which nearly all that ever fit do, so that a figure has
 /// one size of numbers. None where rows are too thin.

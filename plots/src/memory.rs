@@ -1,6 +1,6 @@
 //! Memory of one rank over the step: stacked by category, against the capacity of the device.
 
-use steptime_scenarios::{Timeline, TimelineRank};
+use steptime_scenarios::{MemoryPoint, Timeline, TimelineRank};
 
 use crate::axis::{Direction, Quantity};
 use crate::canvas::{Anchor, Canvas, Point, Rect};
@@ -216,6 +216,8 @@ fn roomiest(columns: &[Rect], wide: f64, high: f64) -> Option<Point> {
 /// The capacity, and how it is shown.
 struct Limit {
     capacity: f64,
+    /// Seconds until memory first passes it: the exact moment, which a thinned curve no longer has.
+    passed: Option<f64>,
     peak: f64,
     /// Whether it is a line in the picture.
     line: bool,
@@ -227,7 +229,9 @@ impl Limit {
     fn new(rank: &TimelineRank, peak: f64) -> Self {
         let capacity = rank.capacity_bytes as f64;
         let line = rank.capacity_bytes > 0 && capacity <= FAR_ABOVE * peak;
-        Self { capacity, peak, line, lines: if peak > capacity && line { 2.0 } else { 1.0 } }
+        let over = |point: &&MemoryPoint| point.bytes.iter().sum::<u64>() > rank.capacity_bytes;
+        let passed = rank.memory.iter().find(over).map(|point| point.at_s);
+        Self { capacity, passed, peak, line, lines: if peak > capacity && line { 2.0 } else { 1.0 } }
     }
 
     fn draw(&self, canvas: &mut Canvas, steps: &Curve, plot: &Rect, x: &Axis, y: &Axis) {
@@ -245,15 +249,15 @@ impl Limit {
         let line = y.y(plot, self.capacity);
         canvas.dashed((plot.x0, line), (plot.x1, line), 0.8);
         let label_y = line - LINE_PT / 2.0 - 0.6;
-        let Some(crossing) = steps.iter().find(|step| step.total() > self.capacity) else {
+        let Some(passed) = self.passed else {
             let words = format!("capacity {capacity} (peak {peak})");
             canvas.text(&words, (plot.x1 - 2.0, label_y), Anchor::End, TICK_PT);
             return;
         };
-        let at = x.x(plot, crossing.start);
+        let at = x.x(plot, passed);
         let label = format!("capacity {capacity}");
         let room = self.free_place(steps, plot, x, at, text_width(&label, TICK_PT) + 6.0);
-        let seconds = Quantity::Seconds.text(crossing.start);
+        let seconds = Quantity::Seconds.text(passed);
         let words = match room {
             Some(_) => format!("exceeded at {seconds} (peak {peak})"),
             None => format!("capacity {capacity} exceeded at {seconds}"),
