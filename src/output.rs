@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 
@@ -15,20 +15,42 @@ pub(crate) fn read(path: &Path) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(|error| failure(path, &error))
 }
 
-/// Writes a file beside its final place and moves it there when it is complete.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(|error| failure(folder, &error))?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| failure(folder, &error))?;
-    file.write_all(bytes).map_err(|error| failure(path, &error))?;
-    file.as_file().sync_all().map_err(|error| failure(path, &error))?;
-    file.persist(path).map_err(|error| failure(path, &error.error))?;
+/// A file as it shall be written.
+pub(crate) struct Output {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Output {
+    pub(crate) fn new(path: PathBuf, bytes: impl Into<Vec<u8>>) -> Self {
+        Self { path, bytes: bytes.into() }
+    }
+}
+
+/// Writes files that belong together. Each is written beside its final place, and the first moves there only when
+/// all are complete, so that a full disk or a folder without permission leaves no half of the results.
+pub(crate) fn write_all(outputs: &[Output]) -> Result<(), Failure> {
+    let staged = outputs.iter().map(stage).collect::<Result<Vec<_>, _>>()?;
+    for (file, Output { path, .. }) in staged.into_iter().zip(outputs) {
+        file.persist(path).map_err(|error| failure(path, &error.error))?;
+    }
     Ok(())
 }
 
-/// Writes a value as JSON, indented, with a line break at the end.
-pub(crate) fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), Failure> {
-    write(path, json(value)?.as_bytes())
+fn stage(Output { path, bytes }: &Output) -> Result<tempfile::NamedTempFile, Failure> {
+    if path.is_dir() {
+        return Err(Failure::File { path: path.clone(), message: "is a folder".to_owned() });
+    }
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(|error| failure(folder, &error))?;
+    let mut builder = tempfile::Builder::new();
+    // Temporary files are private by default; results are as readable as any file that the user creates.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder).map_err(|error| failure(folder, &error))?;
+    file.write_all(bytes).map_err(|error| failure(path, &error))?;
+    file.as_file().sync_all().map_err(|error| failure(path, &error))?;
+    Ok(file)
 }
 
 /// A value as JSON, indented, with a line break at the end.

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::document::Section;
-use crate::error::ModelError;
+use crate::error::{ModelError, Place};
 use crate::quantity::{Dimension, nearest};
 
 /// A part of a model that is known from outside only.
@@ -74,19 +74,31 @@ impl ComponentGraph {
             });
         }
         names.clear();
+        // The partition that has each component.
+        let mut taken: Vec<Option<usize>> = vec![None; graph.components.len()];
         for table in file.sections("partition")? {
             table.only(&["name", "communication_volume", "components"])?;
             let name = table.text("name")?.to_owned();
             unique(&mut names, "partition", &name, &table)?;
             let communication_volume = table.quantity("communication_volume", Dimension::Bytes)?;
-            let components = graph.resolve(&name, &table)?;
+            let components = graph.resolve(&name, &table, &mut taken)?;
             graph.partitions.push(Partition { name, communication_volume, components });
         }
-        Ok(graph)
+        match taken.iter().position(Option::is_none) {
+            None => Ok(graph),
+            Some(unused) => {
+                Err(unplaced(&graph.components[unused].name, file.sections("component")?.get(unused)))
+            }
+        }
     }
 
-    /// Indices of the components that a partition names.
-    fn resolve(&self, partition: &str, table: &Section) -> Result<Vec<usize>, ModelError> {
+    /// Indices of the components that a partition names; none of them may be in `taken`, which they are then.
+    fn resolve(
+        &self,
+        partition: &str,
+        table: &Section,
+        taken: &mut [Option<usize>],
+    ) -> Result<Vec<usize>, ModelError> {
         let names = table.texts("components")?;
         if names.is_empty() {
             let place = table.place_of("components");
@@ -96,15 +108,48 @@ impl ComponentGraph {
         names
             .into_iter()
             .map(|(name, place)| {
-                index_of(name).ok_or_else(|| ModelError::UnknownComponent {
+                let index = index_of(name).ok_or_else(|| ModelError::UnknownComponent {
                     partition: partition.to_owned(),
                     component: name.to_owned(),
                     nearest: nearest(name, self.components.iter().map(|component| component.name.as_str())),
                     known: self.components.iter().map(|component| component.name.clone()).collect(),
                     place: Some(place),
-                })
+                })?;
+                // The number of this partition is the next one: it joins the list when it is complete.
+                match taken[index].replace(self.partitions.len()) {
+                    None => Ok(index),
+                    Some(other) => {
+                        let other = self.partitions.get(other).map_or(partition, |other| other.name.as_str());
+                        Err(placed_twice(name, other, partition, place))
+                    }
+                }
             })
             .collect()
+    }
+}
+
+/// A component that would be computed and held twice.
+fn placed_twice(component: &str, first: &str, second: &str, place: Place) -> ModelError {
+    let where_found = if first == second {
+        format!("twice in partition `{first}`")
+    } else {
+        format!("in partition `{first}` and in partition `{second}`")
+    };
+    ModelError::BadValue {
+        field: "components".to_owned(),
+        found: format!("a list with `{component}`, which stands {where_found}"),
+        allowed: "a list of components that stand in one partition, once".to_owned(),
+        place: Some(place),
+    }
+}
+
+/// A component that nobody would compute or hold.
+fn unplaced(component: &str, table: Option<&Section>) -> ModelError {
+    ModelError::BadValue {
+        field: "name".to_owned(),
+        found: format!("`{component}`, a component that no partition has"),
+        allowed: "the name of a component that stands in one partition".to_owned(),
+        place: table.and_then(|table| table.place_of("name")),
     }
 }
 

@@ -9,6 +9,11 @@ use crate::scenario::Files;
 use crate::section::{Aliases, Section, list};
 use crate::tree::{Node, Origin};
 
+/// Least and most of `utilization`: a vehicle that reaches less than a thousandth as good as stands still.
+const UTILIZATION: (f64, f64) = (0.001, 1.0);
+/// Least and most of `memory_overhead`, which stretches time and so is at least 1.
+const OVERHEAD: (f64, f64) = (1.0, 100.0);
+
 const ALIASES: Aliases = &[("num_nodes", "nodes"), ("nnodes", "nodes"), ("nproc_per_node", "gpus_per_node")];
 
 /// The cluster of a scenario.
@@ -58,10 +63,10 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ClusterSection, Inp
             ClusterEntry::Nodes(sized.map_err(|error| section.conflict(key, error.to_string()))?)
         }
         vehicles @ ClusterEntry::Vehicles(_) => {
-            if let Some(utilization) = section.fraction("utilization", 0.0, 1.0)? {
+            if let Some(utilization) = section.factor("utilization", UTILIZATION.0, UTILIZATION.1)? {
                 formula.utilization = utilization;
             }
-            if let Some(overhead) = section.fraction("memory_overhead", 0.0, 100.0)? {
+            if let Some(overhead) = section.factor("memory_overhead", OVERHEAD.0, OVERHEAD.1)? {
                 formula.memory_overhead = overhead;
             }
             vehicles

@@ -70,14 +70,16 @@ pub enum InputError {
         /// What the system says.
         message: String,
     },
-    /// The plan does not fit the model or the cluster.
-    #[error("{origin}: {section}: {source}")]
+    /// The plan does not fit the model or the cluster, or the job is too large to be played.
+    #[error("{origin}: {key}: {message}")]
     Plan {
-        /// Where the section begins.
+        /// Where the key or its section stands.
         origin: Origin,
-        /// Section that the error is about.
-        section: &'static str,
-        /// What is wrong.
+        /// The key or section that the error is about.
+        key: String,
+        /// What is wrong, in the words of a scenario.
+        message: String,
+        /// The same in the words of the plan.
         source: PlanError,
     },
 }

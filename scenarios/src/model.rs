@@ -4,14 +4,16 @@ use steptime_models::{FieldValue, Model, ModelError, Overrides, Sample};
 
 use crate::error::{InputError, nearest};
 use crate::scenario::Files;
-use crate::section::{Section, wrong};
+use crate::section::{KeyPlace, Section, wrong};
 use crate::tree::{Node, Origin, Value};
 
 /// The model of a scenario, and the sequence length to run it at where one is given.
 pub(crate) struct ModelSection {
     pub(crate) model: Model,
     pub(crate) sequence_length: Option<u64>,
-    pub(crate) sequence_origin: Origin,
+    pub(crate) sequence_key: KeyPlace,
+    /// The key that names the model.
+    pub(crate) named: KeyPlace,
 }
 
 /// Reads the model that a scenario names. `image_size` is an architecture field like those of `overrides`.
@@ -33,8 +35,12 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ModelSection, Input
     if let Some(node) = section.node("overrides")? {
         read_overrides(node, &mut overrides)?;
     }
-    let named = section.place(if file.is_some() { "file" } else { "name" });
-    let at = Place { overrides: section.place("overrides"), image_size: section.place("image_size"), named };
+    let named = section.key_place(if file.is_some() { "file" } else { "name" });
+    let at = Place {
+        overrides: section.place("overrides"),
+        image_size: section.place("image_size"),
+        named: named.origin.clone(),
+    };
     let model = match (name, file) {
         (Some((name, _)), None) => {
             Model::from_catalogue(&name, &overrides).map_err(|e| at.error(e, "name"))?
@@ -56,9 +62,9 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ModelSection, Input
         let message = format!("{} takes no sequences; leave it out", model.name);
         return Err(section.conflict("sequence_length", message));
     }
-    let sequence_origin = section.place("sequence_length");
+    let sequence_key = section.key_place("sequence_length");
     section.finish()?;
-    Ok(ModelSection { model, sequence_length, sequence_origin })
+    Ok(ModelSection { model, sequence_length, sequence_key, named })
 }
 
 fn read_overrides(node: &Node, overrides: &mut Overrides) -> Result<(), InputError> {

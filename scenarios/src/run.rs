@@ -12,7 +12,7 @@ use crate::report::{
     Verdict,
 };
 use crate::scenario::{Job, Scenario};
-use crate::{timeline, vehicles};
+use crate::{refusal, timeline, vehicles};
 
 /// Half-width of the step-time interval while predictions rest on data sheets and published constants only.
 const UNCALIBRATED: f64 = 0.35;
@@ -32,15 +32,10 @@ pub struct RunResult {
 /// Plays a scenario; with `with_timeline` everything that happens is recorded too.
 ///
 /// # Errors
-/// The plan does not fit the model or the cluster; the error names the section of the scenario.
+/// The plan does not fit the model or the cluster, or the job is too large to be played; the error names the key
+/// of the scenario.
 pub fn run(scenario: &Scenario, with_timeline: bool) -> Result<RunResult, InputError> {
-    let refuse = |source: PlanError| {
-        let (origin, section) = match &source {
-            PlanError::Price(_) => (&scenario.workload_origin, "workload.precision"),
-            _ => (&scenario.parallelism_origin, "parallelism"),
-        };
-        InputError::Plan { origin: origin.clone(), section, source }
-    };
+    let refuse = |source: PlanError| refusal::explain(scenario, source);
     match &scenario.job {
         Job::Gpus { cluster, plan, workload } => {
             GpuRun { scenario, cluster, plan, workload }.run(with_timeline).map_err(refuse)
@@ -89,7 +84,7 @@ impl GpuRun<'_> {
         let global = self.scenario.batch.global as f64;
         let tokens = tokens_per_sample(model, self.workload).map(|tokens| global * tokens as f64 / step);
         let peak = self.cluster.gpu.peak(self.workload.precision.compute());
-        let utilization = |flops: u64| peak.map(|peak| flops as f64 / (step * gpus as f64 * peak));
+        let utilization = |flops: f64| peak.map(|peak| flops / (step * gpus as f64 * peak));
         let out_of_memory = first_failure(&lowered.ranks, outcome);
         Report {
             schema: REPORT_SCHEMA.to_owned(),
@@ -100,8 +95,8 @@ impl GpuRun<'_> {
             samples_per_s: Some(global / step),
             tokens_per_s: tokens,
             tokens_per_s_per_gpu: tokens.map(|tokens| tokens / gpus as f64),
-            model_flops_utilization: utilization(lowered.model_flops.0),
-            hardware_flops_utilization: utilization(lowered.executed_flops.0),
+            model_flops_utilization: utilization(lowered.model_flops),
+            hardware_flops_utilization: utilization(lowered.executed_flops),
             time_breakdown_s: breakdown(&lowered.ranks, outcome, self.plan.pipeline > 1),
             peak_memory: self.peak(lowered, outcome),
             out_of_memory,
@@ -114,7 +109,7 @@ impl GpuRun<'_> {
                 trainable: if self.workload.task == Task::Training { model.parameters() } else { 0 },
                 active: model.active_parameters(),
             },
-            flops_per_step: lowered.executed_flops.0 as f64,
+            flops_per_step: lowered.executed_flops,
             provenance: self.provenance(lowered),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -4,12 +4,13 @@ use steptime_clusters::{Cluster, ClusterEntry, VehicleCluster};
 use steptime_models::Model;
 use steptime_plans::{FormulaParameters, Plan, Workload, partition_layers};
 
-use crate::batch::{self, Batch};
+use crate::batch::{self, Batch, BatchSection};
 use crate::error::InputError;
+use crate::idle::Idle;
 use crate::model::ModelSection;
 use crate::parallelism::{self, Placement};
-use crate::section::Section;
-use crate::tree::{self, Node, Origin};
+use crate::section::{KeyPlace, Section, wrong};
+use crate::tree::{self, Node, Value};
 use crate::workload::{self, GpuDefaults};
 use crate::{cluster, model};
 
@@ -24,9 +25,18 @@ pub struct Scenario {
     pub job: Job,
     /// Arithmetic of the batch.
     pub batch: Batch,
-    /// Where sections begin, for errors that show up only when the plan is lowered.
-    pub(crate) parallelism_origin: Origin,
-    pub(crate) workload_origin: Origin,
+    /// Keys that errors name which show up only when the plan is lowered or played.
+    pub(crate) places: Places,
+}
+
+/// Keys of a scenario that decide how large a job is.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) cluster: KeyPlace,
+    pub(crate) parallelism: KeyPlace,
+    pub(crate) precision: KeyPlace,
+    pub(crate) micro_batch: KeyPlace,
+    pub(crate) accumulation: KeyPlace,
 }
 
 /// Where and how a model runs.
@@ -87,7 +97,7 @@ impl Scenario {
 
     fn from_tree(root: &Node, files: &dyn Files) -> Result<Self, InputError> {
         let top = Section::top(root)?;
-        let name = top.text("name")?;
+        let name = read_name(&top)?;
         for section in ["model", "cluster", "workload", "parallelism", "simulation"] {
             top.node(section)?;
         }
@@ -105,15 +115,19 @@ impl Scenario {
         let workload = Section::of(root, "workload", workload::ALIASES)?;
         let parallelism = Section::of(root, "parallelism", parallelism::ALIASES)?;
         let simulation = Section::of(root, "simulation", &[])?;
-        let ModelSection { model, sequence_length, sequence_origin } = model::read(root, files)?;
-        let name = name.map_or_else(|| model.name.clone(), |(name, _)| name);
-        let parallelism_origin = parallelism.origin().clone();
-        let workload_origin = workload.origin().clone();
+        let model = model::read(root, files)?;
+        let name = match name {
+            Some(name) => name,
+            None => default_name(&model)?,
+        };
+        let parallelism_place =
+            KeyPlace { origin: parallelism.origin().clone(), key: "parallelism".to_owned() };
+        let precision = workload.key_place("precision");
+        let cluster_place = KeyPlace { origin: cluster.origin.clone(), key: "cluster".to_owned() };
         let (job, batch) = match cluster.entry {
-            ClusterEntry::Nodes(nodes) => {
-                gpu_job(nodes, (&model, sequence_length, sequence_origin), workload, parallelism, simulation)?
-            }
+            ClusterEntry::Nodes(nodes) => gpu_job(nodes, &model, workload, parallelism, simulation)?,
             ClusterEntry::Vehicles(vehicles) => {
+                let model = &model.model;
                 if model.components().is_none() {
                     return Err(InputError::Conflict {
                         origin: cluster.origin,
@@ -124,20 +138,50 @@ impl Scenario {
                         ),
                     });
                 }
-                vehicle_job(vehicles, cluster.formula, &model, workload, parallelism, simulation)?
+                vehicle_job(vehicles, cluster.formula, model, workload, parallelism, simulation)?
             }
         };
-        Ok(Self { name, model, job, batch, parallelism_origin, workload_origin })
+        let places = Places {
+            cluster: cluster_place,
+            parallelism: parallelism_place,
+            precision,
+            micro_batch: batch.micro,
+            accumulation: batch.accumulation,
+        };
+        Ok(Self { name, model: model.model, job, batch: batch.batch, places })
     }
+}
+
+/// The scenario's name, if it has one. It stands in tables, file names and figures.
+fn read_name(top: &Section<'_>) -> Result<Option<String>, InputError> {
+    let Some((name, origin)) = top.text("name")? else { return Ok(None) };
+    if name.trim().is_empty() || name.chars().any(char::is_control) {
+        let allowed = "text that is not empty and has no control characters (line breaks, tabs, escapes)";
+        return Err(wrong(&origin, "name", &Value::Text(name), allowed));
+    }
+    Ok(Some(name))
+}
+
+/// The model's name, which has to be fit for a scenario's.
+fn default_name(section: &ModelSection) -> Result<String, InputError> {
+    let name = &section.model.name;
+    if name.chars().any(char::is_control) {
+        let found = Value::Text(name.clone()).describe();
+        let message =
+            format!("the model is named {found}, with control characters; give the scenario a name");
+        return Err(section.named.conflict(message));
+    }
+    Ok(name.clone())
 }
 
 fn gpu_job(
     cluster: Cluster,
-    (model, sequence_length, sequence_origin): (&Model, Option<u64>, Origin),
+    section: &ModelSection,
     workload: Section<'_>,
     parallelism: Section<'_>,
     simulation: Section<'_>,
-) -> Result<(Job, Batch), InputError> {
+) -> Result<(Job, BatchSection), InputError> {
+    let model = &section.model;
     let gpus = u64::from(cluster.nodes) * u64::from(cluster.gpus_per_node);
     let explicit = simulation.flag("explicit")?.unwrap_or(false);
     simulation.finish()?;
@@ -146,9 +190,11 @@ fn gpu_job(
         let key = if plan.stages.is_some() { "stages" } else { "pipeline" };
         return Err(parallelism.conflict(key, error.to_string()));
     }
+    let task = workload::read_task(&workload)?;
+    Idle { model, task, plan: &plan, workload: &workload, parallelism: &parallelism }.refuse()?;
     let batch = batch::read(&workload, plan.data)?;
-    let defaults = GpuDefaults { model, cluster: &cluster, sequence_length, sequence_origin };
-    let workload_values = workload::read(&workload, &defaults, &batch)?;
+    let defaults = GpuDefaults { section, cluster: &cluster };
+    let workload_values = workload::read(&workload, &defaults, &batch.batch)?;
     parallelism.finish()?;
     workload.finish()?;
     Ok((Job::Gpus { cluster: Box::new(cluster), plan, workload: workload_values }, batch))
@@ -161,20 +207,22 @@ fn vehicle_job(
     workload: Section<'_>,
     parallelism: Section<'_>,
     simulation: Section<'_>,
-) -> Result<(Job, Batch), InputError> {
+) -> Result<(Job, BatchSection), InputError> {
     simulation.finish()?;
     let batch = batch::read(&workload, 1)?;
+    let too_large = |_| workload.conflict("micro_batch_size", "more samples a step than the formula counts");
+    let global = u32::try_from(batch.batch.global).map_err(too_large)?;
+    let micro_batches = u32::try_from(batch.batch.accumulation).map_err(too_large)?;
     workload::read_vehicles(&workload)?;
     let placement = parallelism::read_placement(&parallelism, &cluster, model)?;
     let schedule = parallelism::read_schedule(&parallelism)?;
     parallelism.finish()?;
     workload.finish()?;
     let formula = FormulaParameters {
-        batch: u32::try_from(batch.global).unwrap_or(u32::MAX),
+        batch: global,
         utilization: formula.utilization,
         overhead: formula.memory_overhead,
     };
-    let micro_batches = u32::try_from(batch.accumulation).unwrap_or(u32::MAX);
     let replay = Replay { micro_batches, schedule };
     Ok((Job::Vehicles { cluster, placement, formula, replay }, batch))
 }

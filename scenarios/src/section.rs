@@ -10,6 +10,22 @@ use crate::tree::{Node, Origin, Value};
 /// Names of other tools that mean the same as a key here.
 pub(crate) type Aliases = &'static [(&'static str, &'static str)];
 
+/// A key under the name that the file gives it, and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyPlace {
+    /// Where the value was written, or where its section begins.
+    pub(crate) origin: Origin,
+    /// The key with its section.
+    pub(crate) key: String,
+}
+
+impl KeyPlace {
+    /// The key has a value that cannot be.
+    pub(crate) fn conflict(&self, message: impl Into<String>) -> InputError {
+        InputError::Conflict { origin: self.origin.clone(), key: self.key.clone(), message: message.into() }
+    }
+}
+
 /// A section while it is being read.
 pub(crate) struct Section<'a> {
     name: &'static str,
@@ -61,18 +77,24 @@ impl<'a> Section<'a> {
         self.table.is_some()
     }
 
-    /// The key with the section's name before it.
+    /// The key with the section's name before it, as the file writes it: messages should show what the user knows.
     pub(crate) fn full(&self, key: &str) -> String {
-        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+        let written = self.find(key).ok().flatten().map_or(key, |(name, _)| name);
+        if self.name.is_empty() { written.to_owned() } else { format!("{}.{written}", self.name) }
     }
 
     /// Where a key was written, or where its section begins.
     pub(crate) fn place(&self, key: &str) -> Origin {
-        self.find(key).ok().flatten().map_or_else(|| self.origin.clone(), |node| node.origin.clone())
+        self.find(key).ok().flatten().map_or_else(|| self.origin.clone(), |(_, node)| node.origin.clone())
     }
 
-    /// A key's value under its own name or another tool's; both at once is an error.
-    fn find(&self, key: &str) -> Result<Option<&'a Node>, InputError> {
+    /// A key as errors that show up later name it.
+    pub(crate) fn key_place(&self, key: &str) -> KeyPlace {
+        KeyPlace { origin: self.place(key), key: self.full(key) }
+    }
+
+    /// A key's value under its own name or another tool's, with that name; both at once is an error.
+    fn find(&self, key: &str) -> Result<Option<(&'a str, &'a Node)>, InputError> {
         let Some(table) = self.table else { return Ok(None) };
         let mut names = vec![key];
         names.extend(self.aliases.iter().filter(|(_, own)| *own == key).map(|(alias, _)| *alias));
@@ -84,7 +106,10 @@ impl<'a> Section<'a> {
                 message: format!("means the same as `{first}`, which is also given; keep one"),
             });
         }
-        Ok(present.first().map(|name| &table[*name]))
+        Ok(present
+            .first()
+            .and_then(|name| table.get_key_value(*name))
+            .map(|(name, node)| (name.as_str(), node)))
     }
 
     /// A key's value, if it is there.
@@ -94,7 +119,7 @@ impl<'a> Section<'a> {
             asked.push(key);
         }
         drop(asked);
-        self.find(key)
+        Ok(self.find(key)?.map(|(_, node)| node))
     }
 
     /// Text.
@@ -131,23 +156,18 @@ impl<'a> Section<'a> {
             .map(Some)
     }
 
-    /// A number above `above` and up to `most`.
-    pub(crate) fn fraction(
-        &self,
-        key: &'static str,
-        above: f64,
-        most: f64,
-    ) -> Result<Option<f64>, InputError> {
+    /// A number from `least` to `most`.
+    pub(crate) fn factor(&self, key: &'static str, least: f64, most: f64) -> Result<Option<f64>, InputError> {
         let Some(node) = self.node(key)? else { return Ok(None) };
         let value = match node.value {
             Value::Float(value) => value,
             Value::Integer(value) => value as f64,
             _ => f64::NAN,
         };
-        if value > above && value <= most {
+        if (least..=most).contains(&value) {
             Ok(Some(value))
         } else {
-            let allowed = format!("a number above {above} and at most {most}");
+            let allowed = format!("a number from {least} to {most}");
             Err(wrong(&node.origin, &self.full(key), &node.value, &allowed))
         }
     }
@@ -193,7 +213,7 @@ impl<'a> Section<'a> {
 
     /// A key has a value that cannot be.
     pub(crate) fn conflict(&self, key: &str, message: impl Into<String>) -> InputError {
-        InputError::Conflict { origin: self.place(key), key: self.full(key), message: message.into() }
+        self.key_place(key).conflict(message)
     }
 
     /// Refuses keys that nobody asked for.

@@ -75,7 +75,8 @@ impl Value {
     pub fn describe(&self) -> String {
         match self {
             Self::Integer(value) => format!("the integer {value}"),
-            Self::Float(value) => format!("the number {value}"),
+            // Not `{value}`, which writes 1e300 with 300 zeros.
+            Self::Float(value) => format!("the number {value:?}"),
             Self::Boolean(value) => format!("{value}"),
             Self::Text(value) => format!("\"{}\"", shorten(value)),
             Self::Array(items) => format!("a list of {}", items.len()),

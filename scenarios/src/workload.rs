@@ -1,6 +1,6 @@
 //! The `[workload]` section.
 
-use steptime_clusters::Cluster;
+use steptime_clusters::{Cluster, GpuArchitecture};
 use steptime_models::{AttentionKind, Model, Sample};
 use steptime_plans::{
     Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Task, Workload,
@@ -8,8 +8,9 @@ use steptime_plans::{
 
 use crate::batch::Batch;
 use crate::error::InputError;
+use crate::model::ModelSection;
 use crate::section::{Aliases, Section, list};
-use crate::tree::{Origin, Value};
+use crate::tree::Value;
 
 /// Names of DeepSpeed, Megatron-LM and torchtitan that mean the same.
 pub(crate) const ALIASES: Aliases = &[
@@ -32,10 +33,8 @@ const PRECISIONS: [(&str, Precision); 5] = [
 
 /// What the defaults of a GPU job depend on.
 pub(crate) struct GpuDefaults<'a> {
-    pub(crate) model: &'a Model,
+    pub(crate) section: &'a ModelSection,
     pub(crate) cluster: &'a Cluster,
-    pub(crate) sequence_length: Option<u64>,
-    pub(crate) sequence_origin: Origin,
 }
 
 pub(crate) fn read(
@@ -61,18 +60,7 @@ pub(crate) fn read(
         OptimizerImplementation::Foreach
     };
     let implementation = section.choice("optimizer_implementation", &implementations)?.unwrap_or(usual);
-    let attentions = [("eager", AttentionKind::Eager), ("flash", AttentionKind::Flash)];
-    let attention = section.choice("attention", &attentions)?.unwrap_or(AttentionKind::Flash);
-    if attention == AttentionKind::Flash
-        && precision.storage().bytes() == 4
-        && section.node("attention")?.is_some()
-    {
-        return Err(section.conflict(
-            "attention",
-            "\"flash\" needs a 16-bit precision (its kernels take fp16 and bf16 only); use \"eager\"",
-        ));
-    }
-    let attention = if precision.storage().bytes() == 4 { AttentionKind::Eager } else { attention };
+    let attention = read_attention(section, defaults.cluster, precision)?;
     let executions = [
         ("eager", Execution::Eager),
         ("compiled", Execution::Compiled),
@@ -87,7 +75,7 @@ pub(crate) fn read(
     let checkpointing =
         section.choice("activation_checkpointing", &checkpointings)?.unwrap_or(Checkpointing::None);
     read_trainable(section)?;
-    Ok(Workload {
+    let workload = Workload {
         task,
         micro_batch_size: batch.micro,
         accumulation: batch.accumulation,
@@ -98,10 +86,70 @@ pub(crate) fn read(
         attention,
         execution,
         checkpointing,
-    })
+    };
+    check_capture(section, &defaults.section.model, &workload)?;
+    Ok(workload)
 }
 
-fn read_task(section: &Section<'_>) -> Result<Task, InputError> {
+/// Flash attention wherever its kernels run, unless the file says otherwise.
+fn read_attention(
+    section: &Section<'_>,
+    cluster: &Cluster,
+    precision: Precision,
+) -> Result<AttentionKind, InputError> {
+    let kinds = [("eager", AttentionKind::Eager), ("flash", AttentionKind::Flash)];
+    let given = section.choice("attention", &kinds)?;
+    let gpu = &cluster.gpu;
+    // FlashAttention-2, which PyTorch's flash backend is as well, has no kernels for Turing and none for fp32.
+    let why_not = if gpu.architecture < GpuArchitecture::Ampere {
+        let (name, architecture) = (&gpu.name, gpu.architecture);
+        format!("whose kernels need an Ampere or newer GPU ({name} is {architecture})")
+    } else if precision.storage().bytes() == 4 {
+        "whose kernels need a 16-bit precision (fp16, bf16 or fp8)".to_owned()
+    } else {
+        return Ok(given.unwrap_or(AttentionKind::Flash));
+    };
+    if given == Some(AttentionKind::Flash) {
+        return Err(InputError::Value {
+            origin: section.place("attention"),
+            key: section.full("attention"),
+            found: format!("\"flash\", {why_not}"),
+            allowed: "\"eager\"".to_owned(),
+            nearest: None,
+        });
+    }
+    Ok(AttentionKind::Eager)
+}
+
+/// A CUDA graph is captured without the host knowing any result: a model that asks the device for one in the
+/// middle of a layer cannot be.
+fn check_capture(section: &Section<'_>, model: &Model, workload: &Workload) -> Result<(), InputError> {
+    if workload.execution != Execution::CudaGraphs {
+        return Ok(());
+    }
+    let mut known = None;
+    for (index, layer) in model.layers.iter().enumerate() {
+        if known.replace(layer.signature) == Some(layer.signature) {
+            continue;
+        }
+        let work = model.work(index, &workload.shape());
+        if let Some(operation) =
+            work.forward.iter().chain(&work.backward).find(|operation| operation.host_sync)
+        {
+            return Err(section.conflict(
+                "execution",
+                format!(
+                    "\"cuda-graphs\" cannot capture {}: in {} the host waits for the device at {}, allowed: \
+                     \"eager\", \"compiled\"",
+                    model.name, layer.name, operation.name
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn read_task(section: &Section<'_>) -> Result<Task, InputError> {
     let tasks = [("training", Task::Training), ("inference", Task::Inference)];
     Ok(section.choice("task", &tasks)?.unwrap_or(Task::Training))
 }
@@ -147,27 +195,28 @@ fn read_trainable(section: &Section<'_>) -> Result<(), InputError> {
 /// The sequence length belongs to `[model]`; here it is taken under the names that other tools give it.
 fn read_sequence_length(section: &Section<'_>, defaults: &GpuDefaults<'_>) -> Result<u64, InputError> {
     let given = section.count("sequence_length", 1 << 24)?;
-    let length = match (defaults.model.sample, defaults.sequence_length, given) {
+    let ModelSection { model, sequence_length, sequence_key, .. } = defaults.section;
+    let length = match (model.sample, *sequence_length, given) {
         (_, Some(_), Some(_)) => {
             return Err(section.conflict("sequence_length", "is also given in [model]; keep one of the two"));
         }
-        (Sample::Tokens { default_length }, model, given) => model.or(given).unwrap_or(default_length),
+        (Sample::Tokens { default_length }, own, given) => own.or(given).unwrap_or(default_length),
         (_, _, None) => 0,
         (_, _, Some(_)) => {
-            let message = format!("{} takes no sequences; leave it out", defaults.model.name);
+            let message = format!("{} takes no sequences; leave it out", model.name);
             return Err(section.conflict("sequence_length", message));
         }
     };
-    match defaults.model.longest_sequence() {
-        Some(longest) if length > longest => Err(InputError::Conflict {
-            origin: defaults.sequence_origin.clone(),
-            key: "model.sequence_length".to_owned(),
-            message: format!(
-                "found {length}, but {} has learned positions for {longest} tokens; allowed: at most {longest}, \
-                 or overrides = {{ positions = {length} }}",
-                defaults.model.name
-            ),
-        }),
+    match model.longest_sequence() {
+        Some(longest) if length > longest => {
+            let key =
+                if given.is_some() { section.key_place("sequence_length") } else { sequence_key.clone() };
+            Err(key.conflict(format!(
+                "found {length}, but {} has learned positions for {longest} tokens, allowed: at most {longest}, or \
+                 model.overrides = {{ positions = {length} }}",
+                model.name
+            )))
+        }
         _ => Ok(length),
     }
 }

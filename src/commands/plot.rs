@@ -9,7 +9,7 @@ use steptime_scenarios::{Report, Timeline};
 
 use crate::cli::PlotArguments;
 use crate::failure::{Answer, Failure};
-use crate::output;
+use crate::output::{self, Output};
 
 /// Draws the figures of saved results.
 pub(crate) fn plot(arguments: &PlotArguments) -> Result<Answer, Failure> {
@@ -26,11 +26,10 @@ pub(crate) fn plot(arguments: &PlotArguments) -> Result<Answer, Failure> {
     };
     let default: PathBuf = arguments.results[0].join("figures");
     let folder = arguments.out.as_ref().unwrap_or(&default);
-    write_figures(folder, &figures, &arguments.figures)?;
-    for figure in &figures {
-        for format in &arguments.figures {
-            println!("{}", folder.join(format!("{}.{}", figure.name, format.name())).display());
-        }
+    let outputs = render(folder, &figures, &arguments.figures)?;
+    output::write_all(&outputs)?;
+    for output in &outputs {
+        println!("{}", output.path.display());
     }
     Ok(Answer::Yes)
 }
@@ -65,13 +64,21 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     })
 }
 
-/// Writes every figure in every format.
-pub(crate) fn write_figures(folder: &Path, figures: &[Figure], formats: &[Format]) -> Result<(), Failure> {
+/// Every figure in every format, as files of a folder.
+pub(crate) fn render(
+    folder: &Path,
+    figures: &[Figure],
+    formats: &[Format],
+) -> Result<Vec<Output>, PlotError> {
+    let mut outputs: Vec<Output> = Vec::new();
     for figure in figures {
         for &format in formats {
             let path = folder.join(format!("{}.{}", figure.name, format.name()));
-            output::write(&path, &figure.bytes(format)?)?;
+            // A format that is asked for twice is drawn once.
+            if outputs.iter().all(|output| output.path != path) {
+                outputs.push(Output::new(path, figure.bytes(format)?));
+            }
         }
     }
-    Ok(())
+    Ok(outputs)
 }

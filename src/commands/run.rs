@@ -9,7 +9,8 @@ use steptime_scenarios::{Files, Report, RunResult, Scenario, Verdict, report_csv
 
 use crate::cli::RunArguments;
 use crate::failure::{Answer, Failure};
-use crate::{output, present};
+use crate::output::{self, Output};
+use crate::present;
 
 /// Identifies the document that several scenarios give.
 const REPORTS_SCHEMA: &str = "steptime.reports/1";
@@ -24,7 +25,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Answer, Failure> {
     }
     let played = start.elapsed();
     if let Some(folder) = &arguments.out {
-        write(folder, &results, &arguments.figures)?;
+        output::write_all(&render(folder, &results, &arguments.figures)?)?;
     }
     let reports: Vec<&Report> = results.iter().map(|result| &result.report).collect();
     if arguments.json {
@@ -80,34 +81,44 @@ fn read(path: &Path, options: &[String]) -> Result<Scenario, Failure> {
     Ok(Scenario::read(&name, &text, options, &Beside(folder))?)
 }
 
-/// One scenario fills the folder itself; several get a folder each, and figures that compare them.
-fn write(folder: &Path, results: &[RunResult], formats: &[Format]) -> Result<(), Failure> {
+/// Longest file name made of a scenario's name, in bytes: file systems allow 255.
+const LONGEST_NAME: usize = 100;
+
+/// All results as files. One scenario fills the folder itself; several get a folder each, and figures that compare
+/// them. Nothing is written yet: what cannot be drawn must not leave half of the results behind.
+fn render(folder: &Path, results: &[RunResult], formats: &[Format]) -> Result<Vec<Output>, Failure> {
     if let [result] = results {
-        return write_one(folder, result, formats);
+        return render_one(folder, result, formats);
     }
-    let mut taken: Vec<String> = Vec::new();
+    let mut outputs = Vec::new();
+    let mut taken = vec!["report.csv".to_owned(), "figures".to_owned()];
     for result in results {
         let mut name = file_name(&result.report.name);
         while taken.contains(&name) {
             name.push('_');
         }
-        write_one(&folder.join(&name), result, formats)?;
+        outputs.extend(render_one(&folder.join(&name), result, formats)?);
         taken.push(name);
     }
     let reports: Vec<Report> = results.iter().map(|result| result.report.clone()).collect();
-    output::write(&folder.join("report.csv"), report_csv(&reports).as_bytes())?;
+    outputs.push(Output::new(folder.join("report.csv"), report_csv(&reports)));
     let figures = super::plot::comparison_figures(&reports, Width::TwoColumn)?;
-    super::plot::write_figures(&folder.join("figures"), &figures, formats)
+    outputs.extend(super::plot::render(&folder.join("figures"), &figures, formats)?);
+    Ok(outputs)
 }
 
-fn write_one(folder: &Path, result: &RunResult, formats: &[Format]) -> Result<(), Failure> {
-    output::write_json(&folder.join("report.json"), &result.report)?;
-    output::write(&folder.join("report.csv"), report_csv(std::slice::from_ref(&result.report)).as_bytes())?;
+fn render_one(folder: &Path, result: &RunResult, formats: &[Format]) -> Result<Vec<Output>, Failure> {
+    let csv = report_csv(std::slice::from_ref(&result.report));
+    let mut outputs = vec![
+        Output::new(folder.join("report.json"), output::json(&result.report)?),
+        Output::new(folder.join("report.csv"), csv),
+    ];
     if let Some(timeline) = &result.timeline {
-        output::write_json(&folder.join("timeline.json"), timeline)?;
+        outputs.push(Output::new(folder.join("timeline.json"), output::json(timeline)?));
     }
     let figures = super::plot::run_figures(&result.report, result.timeline.as_ref(), Width::TwoColumn)?;
-    super::plot::write_figures(&folder.join("figures"), &figures, formats)
+    outputs.extend(super::plot::render(&folder.join("figures"), &figures, formats)?);
+    Ok(outputs)
 }
 
 /// A scenario's name as a file name: letters, digits, `-`, `_` and `.`; anything else becomes `-`.
@@ -121,6 +132,32 @@ fn file_name(name: &str) -> String {
             clean.push('-');
         }
     }
-    let clean = clean.trim_matches(['-', '.']);
+    let clean = clean.trim_start_matches(['-', '.']);
+    let clean = clean[..clean.floor_char_boundary(LONGEST_NAME)].trim_end_matches(['-', '.']);
     if clean.is_empty() { "scenario".to_owned() } else { clean.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_file_names() {
+        for (name, file) in [
+            ("llama3-8b, 8 H100, ZeRO 3", "llama3-8b-8-H100-ZeRO-3"),
+            ("../../etc/passwd", "etc-passwd"),
+            ("...", "scenario"),
+            ("Zwölf Bäume", "Zwölf-Bäume"),
+        ] {
+            assert_eq!(file_name(name), file);
+        }
+    }
+
+    #[test]
+    fn file_names_end_within_what_file_systems_take() {
+        assert_eq!(file_name(&"a".repeat(300)), "a".repeat(100));
+        // 99 bytes and a letter of two: the letter does not fit any more.
+        assert_eq!(file_name(&format!("{}ö", "a".repeat(99))), "a".repeat(99));
+        assert_eq!(file_name(&format!("{} b", "a".repeat(99))), "a".repeat(99));
+    }
 }

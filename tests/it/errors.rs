@@ -81,6 +81,15 @@ fn every_mistake_has_its_message() {
         ),
         ("name = \"dgx-h100\"\nnodes = 1\ngpus_per_node = 8", "name = \"vehicles-5\""),
         ("precision = \"bf16\"", "precision = \"fp32\"\nattention = \"flash\""),
+        ("global_batch_size = 32", "global_batch_size = 2"),
+        ("global_batch_size = 32", "global_batch_size = 1048576"),
+        ("global_batch_size = 32", "num_micro_batches = 65537"),
+        ("micro_batch_size = 1\nglobal_batch_size = 32", "micro_batch_size = 4294967295"),
+        ("micro_batch_size = 1\nglobal_batch_size = 32", "train_batch_size = 32\nnum_micro_batches = 3"),
+        ("name = \"case\"", "name = \"\""),
+        ("name = \"case\"", "name = \"case\\u001b[31m\\n\""),
+        ("zero_stage = 1", "zero_stage = 1\ngradient_as_bucket_view = true"),
+        ("zero_stage = 1", "zero_stage = 3\nbucket_bytes = \"25 MiB\""),
     ];
     let mut all = String::new();
     for (from, to) in cases {
@@ -123,6 +132,186 @@ fn options_and_files_are_checked_too() {
     insta::assert_snapshot!(all);
 }
 
+/// Messages of scenarios of the checkout with options, each of which is refused.
+fn refusals(cases: &[(&str, &[&str])]) -> String {
+    let mut all = String::new();
+    for (file, options) in cases {
+        let path = format!("scenarios/{file}.toml");
+        let mut arguments = vec!["run", "--json", &path];
+        arguments.extend(options.iter().flat_map(|option| ["--set", option]));
+        let output = steptime(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        all += &format!("{file}: {}\n    {error}", options.join(", "));
+    }
+    all
+}
+
+const GPT: &str = "gpt-18b-dgx-a100";
+const LLAMA: &str = "llama3-8b-h100-zero3";
+const SWITCH: &str = "switch-vit-32-rtx8000";
+const COMPONENTS: &str = "visionencoder-small-h100";
+const VEHICLES: &str = "visionencoder-small-vehicles";
+
+#[test]
+fn what_the_hardware_or_the_model_cannot_do_is_refused() {
+    let all = refusals(&[
+        (SWITCH, &["workload.attention=flash"]),
+        (SWITCH, &["workload.attention=flash", "workload.precision=fp16"]),
+        (SWITCH, &["workload.execution=cuda-graphs"]),
+        (GPT, &["model.sequence_length=4096"]),
+        (GPT, &["workload.seq_len=4096"]),
+    ]);
+    insta::assert_snapshot!(all);
+}
+
+/// A length that stands in `[workload]`, where other tools have it, is refused there.
+#[test]
+fn a_sequence_too_long_is_refused_where_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("case.toml");
+    let text = RIGHT
+        .replace("name = \"llama3-8b\"\nsequence_length = 4096", "name = \"gpt2\"")
+        .replace("precision", "seq_len = 4096\nprecision");
+    std::fs::write(&path, text).unwrap();
+    let output = steptime(&["run", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains("case.toml:14:11: workload.seq_len: found 4096, but gpt2 has learned positions"),
+        "{error}"
+    );
+}
+
+/// Flash attention is the default where its kernels run, and eager elsewhere.
+#[test]
+fn attention_follows_the_gpu() {
+    let without = |file: &str| {
+        let text = std::fs::read_to_string(crate::support::root().join(file)).unwrap();
+        text.replace("attention = \"eager\"\n", "")
+    };
+    let step = |text: String, precision: &str, attention: Option<&str>| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("case.toml");
+        std::fs::write(&path, text).unwrap();
+        let precision = format!("workload.precision={precision}");
+        let mut arguments = vec![path.to_str().unwrap().to_owned(), "--set".to_owned(), precision];
+        if let Some(attention) = attention {
+            arguments.extend(["--set".to_owned(), format!("workload.attention={attention}")]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        crate::support::report(&arguments)["step_time_s"].clone()
+    };
+    let turing = without("scenarios/vit-rtx8000.toml");
+    assert_eq!(step(turing.clone(), "fp16", None), step(turing, "fp16", Some("eager")));
+    let ampere = without("scenarios/vit-l-16-a5000.toml");
+    assert_eq!(step(ampere.clone(), "bf16", None), step(ampere.clone(), "bf16", Some("flash")));
+    assert_ne!(step(ampere.clone(), "bf16", None), step(ampere.clone(), "bf16", Some("eager")));
+    assert_eq!(step(ampere.clone(), "fp32", None), step(ampere, "fp32", Some("eager")));
+}
+
+#[test]
+fn keys_that_cannot_act_are_refused() {
+    let inference = "workload.task=inference";
+    let all = refusals(&[
+        (COMPONENTS, &["parallelism.pipeline=2"]),
+        (COMPONENTS, &["parallelism.pipeline=2", "parallelism.data=2"]),
+        (COMPONENTS, &["cluster.nodes=4", "parallelism.pipeline=4"]),
+        (COMPONENTS, &["parallelism.zero_stage=1"]),
+        (COMPONENTS, &["parallelism.bucket_bytes=25 MiB"]),
+        (COMPONENTS, &["parallelism.gradient_as_bucket_view=true"]),
+        (COMPONENTS, &["workload.optimizer=adam"]),
+        (COMPONENTS, &["workload.optimizer_implementation=fused"]),
+        (COMPONENTS, &["workload.activation_checkpointing=full"]),
+        (COMPONENTS, &["workload.attention=eager"]),
+        (LLAMA, &[inference]),
+        ("vit-rtx8000", &[inference]),
+        (LLAMA, &[inference, "workload.optimizer_implementation=fused"]),
+        (LLAMA, &["parallelism.bucket_bytes=25 MiB"]),
+        (LLAMA, &["parallelism.gradient_as_bucket_view=true"]),
+    ]);
+    insta::assert_snapshot!(all);
+}
+
+/// What asks for nothing, or is about more ranks than there are, may stay in the file.
+#[test]
+fn neutral_values_are_accepted() {
+    let run = |file: &str, options: &[&str]| {
+        let path = format!("scenarios/{file}.toml");
+        let mut arguments = vec![path.as_str()];
+        arguments.extend(options.iter().flat_map(|option| ["--set", option]));
+        crate::support::report(&arguments)
+    };
+    let neutral = [
+        "workload.activation_checkpointing=none",
+        "parallelism.zero_stage=0",
+        "parallelism.gradient_as_bucket_view=false",
+    ];
+    assert_eq!(run(COMPONENTS, &neutral), run(COMPONENTS, &[]));
+    let one_gpu = ["cluster.gpus_per_node=1", "parallelism.data=1", "model.overrides.layers=4"];
+    let idle = ["parallelism.zero_stage=2", "parallelism.gradient_as_bucket_view=true"];
+    run(LLAMA, &[&one_gpu[..], &idle].concat());
+    run(LLAMA, &[&one_gpu[..], &["parallelism.bucket_bytes=25 MiB"]].concat());
+}
+
+/// A scenario that asks for inference, with each key that only training has.
+#[test]
+fn inference_refuses_what_belongs_to_training() {
+    let text = RIGHT
+        .replace("optimizer = \"adamw\"", "task = \"inference\"")
+        .replace("zero_stage = 1", "zero_stage = 0");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("case.toml");
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+    let mut all = String::new();
+    for option in [
+        "workload.optimizer=adamw",
+        "workload.optimizer_implementation=fused",
+        "workload.activation_checkpointing=full",
+        "parallelism.bucket_bytes=25 MiB",
+        "parallelism.gradient_as_bucket_view=true",
+        "parallelism.zero_stage=1",
+        "parallelism.zero_stage=2",
+    ] {
+        let output = steptime(&["run", path, "--set", option]);
+        assert_eq!(output.status.code(), Some(2), "{option}");
+        all += &String::from_utf8(output.stderr).unwrap();
+    }
+    insta::assert_snapshot!(all);
+    for option in ["parallelism.zero_stage=3", "workload.activation_checkpointing=none"] {
+        assert_eq!(steptime(&["run", path, "--set", option]).status.code(), Some(0), "{option}");
+    }
+}
+
+#[test]
+fn numbers_that_are_too_large_name_their_key() {
+    let steps = "workload.gradient_accumulation_steps=4294967296";
+    let all = refusals(&[
+        (LLAMA, &["workload.micro_batch_size=4294967296"]),
+        (LLAMA, &["workload.micro_batch_size=134217727"]),
+        (LLAMA, &["workload.micro_batch_size=67108864"]),
+        (LLAMA, &["workload.gradient_accumulation_steps=65536"]),
+        (LLAMA, &[steps]),
+        (GPT, &["workload.global_batch_size=4194304"]),
+        (GPT, &["workload.micro_batch_size=1048576", "workload.global_batch_size=2147483648"]),
+        (VEHICLES, &[steps]),
+        (VEHICLES, &["workload.micro_batch_size=4294967296"]),
+        (VEHICLES, &["workload.micro_batch_size=4294967295"]),
+        (VEHICLES, &["workload.micro_batch_size=65536", "workload.gradient_accumulation_steps=65535"]),
+        (
+            VEHICLES,
+            &["workload.micro_batch_size=65536", "cluster.utilization=0.001", "cluster.memory_overhead=100"],
+        ),
+        (VEHICLES, &["cluster.utilization=1e-300"]),
+        (VEHICLES, &["cluster.utilization=1e300"]),
+        (VEHICLES, &["cluster.memory_overhead=0.5"]),
+        (VEHICLES, &["cluster.memory_overhead=101"]),
+    ]);
+    insta::assert_snapshot!(all);
+}
+
 #[test]
 fn nothing_is_written_when_the_input_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
@@ -131,4 +320,42 @@ fn nothing_is_written_when_the_input_is_wrong() {
     let output = steptime(&["run", files[0], files[1], "--out", out.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
     assert!(!out.exists());
+}
+
+/// A result that cannot take its place keeps all others from theirs.
+#[test]
+fn nothing_is_half_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    std::fs::create_dir_all(out.join("report.csv")).unwrap();
+    let files = ["scenarios/vit-rtx8000.toml", "scenarios/visionencoder-xlarge-vehicles.toml"];
+    let output = steptime(&["run", files[0], files[1], "--out", out.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.ends_with("out/report.csv: is a folder\n"), "{error}");
+    let mut folders = vec![out];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let entry = entry.unwrap();
+            assert!(entry.file_type().unwrap().is_dir(), "{}", entry.path().display());
+            folders.push(entry.path());
+        }
+    }
+}
+
+/// Results are as readable as a file that the user creates.
+#[cfg(unix)]
+#[test]
+fn results_have_the_mode_of_plain_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let run = steptime(&["run", "scenarios/vit-rtx8000.toml", "--out", out.to_str().unwrap()]);
+    assert_eq!(run.status.code(), Some(0));
+    let plain = out.join("plain");
+    std::fs::write(&plain, "").unwrap();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode();
+    for name in ["report.json", "report.csv", "timeline.json", "figures/breakdown.svg"] {
+        assert_eq!(mode(&out.join(name)), mode(&plain), "{name}");
+    }
 }

@@ -189,6 +189,24 @@ fn component_files_are_checked() {
         ),
         "line 10, column 1: two components are named `Camera`"
     );
+    let lidar =
+        "[[component]]\nname = \"Lidar\"\nflops_per_sample = \"1 FLOP\"\ncapacity = \"1 B\"\n[[partition]]";
+    assert_eq!(
+        changed("[[partition]]", lidar),
+        "line 10, column 1: `name` is `Lidar`, a component that no partition has, but must be the name of a \
+         component that stands in one partition"
+    );
+    assert_eq!(
+        changed("[\"Camera\"]", "[\"Camera\", \"Camera\"]"),
+        "line 12, column 25: `components` is a list with `Camera`, which stands twice in partition `All`, but must \
+         be a list of components that stand in one partition, once"
+    );
+    let again = "[\"Camera\"]\n[[partition]]\nname = \"More\"\ncommunication_volume = \"1 B\"\ncomponents = [\"Camera\"]";
+    assert_eq!(
+        changed("[\"Camera\"]", again),
+        "line 16, column 15: `components` is a list with `Camera`, which stands in partition `All` and in partition \
+         `More`, but must be a list of components that stand in one partition, once"
+    );
     assert_eq!(
         file_message("name = \"a\"\nfamily = \"components\"\nsource = \"b\""),
         "`the file` lacks the field `component`, which must be at least one table [[component]]"

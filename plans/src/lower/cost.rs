@@ -2,9 +2,7 @@
 
 use steptime_clusters::{Basis, Cluster, ExecutionStyle, price};
 use steptime_core::SimTime;
-use steptime_models::{
-    Bytes, Kernel, LayerRole, LayerWork, Model, Operation, Pass, SavedTensor, WorkShape,
-};
+use steptime_models::{Bytes, Kernel, LayerRole, LayerWork, Model, Operation, Pass, SavedTensor, WorkShape};
 
 use crate::error::PlanError;
 use crate::workload::{Checkpointing, Execution, Workload};

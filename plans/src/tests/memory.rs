@@ -147,8 +147,7 @@ fn inference_holds_the_logits() {
     // 32 sequences of 1,024 tokens over 50,257 words in 16 bits: 3.1 GiB beside weights of 0.23 GiB.
     let gpt = model("gpt2", 12);
     let gpus = cluster("dgx-h100").with_size(1, 1).expect("one of eight");
-    let work =
-        Workload { task: Task::Inference, micro_batch_size: 32, sequence_length: 1024, ..workload(1) };
+    let work = Workload { task: Task::Inference, micro_batch_size: 32, sequence_length: 1024, ..workload(1) };
     let p = plan(1, 1, ScheduleKind::GPipe, ZeroStage::Zero);
     let (_, outcome) = play(&gpt, &gpus, &p, &work);
     let logits = 32 * 1024 * 50_257 * 2;
@@ -193,7 +192,8 @@ fn foreach_updates_make_a_list() {
     let p = plan(1, 1, ScheduleKind::GPipe, ZeroStage::Zero);
     let peak = |implementation| {
         // So few tokens that the update is the fullest moment.
-        let work = Workload { implementation, precision: Precision::Fp32, sequence_length: 16, ..workload(1) };
+        let work =
+            Workload { implementation, precision: Precision::Fp32, sequence_length: 16, ..workload(1) };
         play(&gpt, &gpus, &p, &work).1.ranks[0].memory.peak
     };
     let workspace = peak(Foreach) - (16 * gpt.parameters() + gpus.gpu.context.0);

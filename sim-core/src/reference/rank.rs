@@ -135,8 +135,7 @@ impl RankPlay {
     /// The record that the host executes is on its stream.
     pub(super) fn push(&mut self, record: &Record) {
         let completed = &mut self.completed[usize::from(record.stream)];
-        let mut item =
-            Item { record: self.next as u32, number: 0, launch: completed.len(), work: self.work };
+        let mut item = Item { record: self.next as u32, number: 0, launch: completed.len(), work: self.work };
         self.next += 1;
         match record.kind {
             Kind::Kernel => completed.push(false),

@@ -7,9 +7,7 @@ mod pipeline;
 use std::ops::Range;
 
 use steptime_clusters::{Cluster, CollectiveKind, GpuArchitecture, Placement, Transfer, collective};
-use steptime_core::{
-    Category, Channel, Class, Label, Program, ProgramBuilder, SimTime, Stream, Tensor,
-};
+use steptime_core::{Category, Channel, Class, Label, Program, ProgramBuilder, SimTime, Stream, Tensor};
 use steptime_models::{Bytes, Model, Pass};
 
 use self::data_parallel::Release;

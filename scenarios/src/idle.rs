@@ -1,0 +1,124 @@
+//! Keys that could not act in a GPU job are refused, so that nobody believes that they did.
+
+use steptime_models::Model;
+use steptime_plans::{Plan, Task, ZeroStage};
+
+use crate::error::InputError;
+use crate::section::Section;
+use crate::tree::Value;
+
+/// The sections of a GPU job that have such keys, and what they are about.
+pub(crate) struct Idle<'a, 'f> {
+    pub(crate) model: &'a Model,
+    pub(crate) task: Task,
+    pub(crate) plan: &'a Plan,
+    pub(crate) workload: &'a Section<'f>,
+    pub(crate) parallelism: &'a Section<'f>,
+}
+
+impl Idle<'_, '_> {
+    /// Refuses the first key that could not act.
+    ///
+    /// With a single data-parallel rank, `zero_stage`, `bucket_bytes` and `gradient_as_bucket_view` are left
+    /// alone: the same file is often run on one GPU and on many.
+    pub(crate) fn refuse(&self) -> Result<(), InputError> {
+        if self.model.components().is_some() {
+            self.refuse_for_components()?;
+        }
+        if self.task == Task::Inference {
+            self.refuse_for_inference()?;
+        }
+        if self.plan.data > 1 { self.refuse_for_zero() } else { Ok(()) }
+    }
+
+    fn refuse_for_components(&self) -> Result<(), InputError> {
+        let Plan { data, pipeline, .. } = *self.plan;
+        let name = &self.model.name;
+        let known = format!("{name} is a component model, known by its FLOPs, memory and transfers only");
+        if data > 1 {
+            let gpus = data.saturating_mul(pipeline);
+            let partitions = self.model.layers.len() as u64;
+            let allowed = if gpus <= partitions {
+                format!("pipeline = {gpus}, one stage a GPU")
+            } else {
+                format!(
+                    "at most {partitions} GPUs, one for each partition, and pipeline equal to their number"
+                )
+            };
+            let key = if self.parallelism.node("data")?.is_some() { "data" } else { "pipeline" };
+            return Err(self.parallelism.conflict(
+                key,
+                format!(
+                    "pipeline {pipeline} on {gpus} GPUs leaves data {data}, but {known}: it has no gradients that \
+                     data-parallel ranks could reduce, allowed: {allowed}"
+                ),
+            ));
+        }
+        let nothing = [
+            (self.workload, "optimizer", "it has no parameters to update"),
+            (self.workload, "optimizer_implementation", "it has no parameters to update"),
+            (self.workload, "activation_checkpointing", "it has no activations to recompute"),
+            (self.workload, "attention", "whether it has attention is not known"),
+            (self.parallelism, "zero_stage", "it has no parameters to partition"),
+            (self.parallelism, "bucket_bytes", "it has no gradients to reduce"),
+            (self.parallelism, "gradient_as_bucket_view", "it has no gradients to reduce"),
+        ];
+        for (section, key, why) in nothing {
+            if is_set(section, key)? {
+                return Err(section.conflict(key, format!("{known}: {why}; leave this key out")));
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_for_inference(&self) -> Result<(), InputError> {
+        let update = "inference updates no parameters; leave this key out";
+        let gradients = "inference has no gradients to reduce; leave this key out";
+        let mut nothing = vec![
+            (self.workload, "optimizer", update),
+            (self.workload, "optimizer_implementation", update),
+            (
+                self.workload,
+                "activation_checkpointing",
+                "inference keeps no activations for a backward pass, allowed: \"none\"",
+            ),
+        ];
+        if self.plan.data > 1 {
+            nothing.push((self.parallelism, "bucket_bytes", gradients));
+            nothing.push((self.parallelism, "gradient_as_bucket_view", gradients));
+            if matches!(self.plan.zero, ZeroStage::One | ZeroStage::Two) {
+                let why = "stages 1 and 2 partition optimizer states and gradients, which inference does not have, \
+                           allowed: 0, 3";
+                nothing.push((self.parallelism, "zero_stage", why));
+            }
+        }
+        for (section, key, why) in nothing {
+            if is_set(section, key)? {
+                return Err(section.conflict(key, why));
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_for_zero(&self) -> Result<(), InputError> {
+        if self.plan.zero == ZeroStage::Three && is_set(self.parallelism, "bucket_bytes")? {
+            let why = "zero_stage 3 reduces gradients layer by layer, not in buckets; leave this key out";
+            return Err(self.parallelism.conflict("bucket_bytes", why));
+        }
+        if self.plan.zero > ZeroStage::Zero && is_set(self.parallelism, "gradient_as_bucket_view")? {
+            let why = "is about the buckets of plain data parallelism, zero_stage 0; leave this key out";
+            return Err(self.parallelism.conflict("gradient_as_bucket_view", why));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a key is given and asks for something: not for what happens without it.
+fn is_set(section: &Section<'_>, key: &'static str) -> Result<bool, InputError> {
+    Ok(section.node(key)?.is_some_and(|node| match (key, &node.value) {
+        ("activation_checkpointing", Value::Text(text)) => text != "none",
+        ("gradient_as_bucket_view", Value::Boolean(on)) => *on,
+        ("zero_stage", Value::Integer(stage)) => *stage != 0,
+        _ => true,
+    }))
+}
