@@ -44,7 +44,7 @@ pub(crate) struct RunArguments {
     /// Change a value of the scenario, e.g. `workload.micro_batch_size=8`; repeatable
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub(crate) set: Vec<String>,
-    /// Formats of the figures that `--out` writes
+    /// Formats of the figures that `--out` writes: svg, png, pdf, separated by commas
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "svg", requires = "out")]
     pub(crate) figures: Vec<Format>,
     /// Print the verdict only
@@ -69,7 +69,7 @@ pub(crate) struct PlotArguments {
     /// Folder for the figures; by default `figures` in the first results folder
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Formats of the figures
+    /// Formats of the figures: svg, png, pdf, separated by commas
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "svg")]
     pub(crate) figures: Vec<Format>,
     /// Width: `one-column` (3.33 in) or `two-column` (7 in)

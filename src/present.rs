@@ -32,7 +32,8 @@ pub(crate) fn table(header: &[&str]) -> Table {
     table
 }
 
-fn right_align(table: &mut Table, first: usize) {
+/// Sets the columns from `first` on flush right, as numbers are read.
+pub(crate) fn right_align(table: &mut Table, first: usize) {
     for column in table.column_iter_mut().skip(first) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -166,7 +167,7 @@ fn stages(text: &mut String, report: &Report) {
     }
     // GPUs of a job are all alike; vehicles are not.
     let alike = report.stages.iter().all(|stage| stage.device == report.stages[0].device);
-    let mut table = table(&["stage", "layers", "peak memory", "in flight", "busy", "bubble", "transfers"]);
+    let mut table = table(&["stage", "layers", "allocated", "in flight", "busy", "bubble", "transfers"]);
     for stage in &report.stages {
         let percent = |share: f64| format!("{:.1} %", 100.0 * share);
         let name = if alike { stage.stage.to_string() } else { format!("{} {}", stage.stage, stage.device) };

@@ -203,6 +203,24 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// Arithmetic that the model asks for, whatever kernel computes it: attention counts two products forward and
+    /// four backward over all pairs of tokens, causal or not, and no recomputation inside the kernel (PaLM,
+    /// Chowdhery et al. 2022, appendix B). Utilizations divide this by the peak.
+    pub fn model_flops(&self) -> Flops {
+        match *self {
+            Self::Attention { batch, heads, query_length, key_length, head_dim, pass, .. } => {
+                let products = match pass {
+                    Pass::Forward => 2,
+                    Pass::Backward => 4,
+                };
+                Flops(product(&[2 * products, batch, heads, query_length, key_length, head_dim]))
+            }
+            _ => self.flops(),
+        }
+    }
+}
+
 /// A kernel with its name and what the host does to launch it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation {

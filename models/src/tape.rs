@@ -13,7 +13,7 @@
 //!   gradient from the step that makes it to the step that consumes it; the most alive at once is reported.
 
 use crate::model::WorkShape;
-use crate::operation::{Kernel, LayerWork, MemoryBoundKind, Operation, SavedTensor};
+use crate::operation::{Dtype, Kernel, LayerWork, MemoryBoundKind, Operation, SavedTensor};
 use crate::units::{Bytes, product, total};
 
 /// Names of an operation, its results and its backward, all made from one literal by [`names!`].
@@ -146,6 +146,15 @@ impl<'s> Tape<'s> {
     /// Bytes of one activation value.
     pub(crate) fn activation_bytes(&self) -> u64 {
         self.shape.activation.bytes()
+    }
+
+    /// Format of products other than linear layers': attention and convolutions have no 8-bit kernels and run in
+    /// the format of the activations then (Transformer Engine does the same).
+    pub(crate) fn other_products(&self) -> Dtype {
+        match self.shape.compute {
+            Dtype::Fp8 => self.shape.activation,
+            format => format,
+        }
     }
 
     /// A new tensor, born by the operation recorded next.

@@ -17,7 +17,7 @@ mod tests;
 
 pub use bucket::{Bucket, buckets};
 pub use error::PlanError;
-pub use lower::{Lowered, MOST_MICRO_BATCHES, PlayedRank, StageFacts, lower};
+pub use lower::{Lowered, MOST_MICRO_BATCHES, PlayedRank, SEGMENT, StageFacts, lower};
 pub use partition::partition_layers;
 pub use plan::Plan;
 pub use schedule::{Action, Schedule, ScheduleError, ScheduleKind};

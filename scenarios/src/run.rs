@@ -4,7 +4,9 @@ use indexmap::IndexMap;
 use steptime_clusters::{Basis, Cluster};
 use steptime_core::{NoObserver, Outcome, RankOutcome, Recorder, SimTime, simulate};
 use steptime_models::{Model, Sample};
-use steptime_plans::{Execution, Lowered, Plan, PlanError, PlayedRank, Task, Workload, classes, lower};
+use steptime_plans::{
+    Execution, Lowered, Plan, PlanError, PlayedRank, SEGMENT, Task, Workload, classes, lower,
+};
 
 use crate::error::InputError;
 use crate::report::{
@@ -16,9 +18,6 @@ use crate::{refusal, timeline, vehicles};
 
 /// Half-width of the step-time interval while predictions rest on data sheets and published constants only.
 const UNCALIBRATED: f64 = 0.35;
-
-/// Segments of the caching allocator are whole multiples of this (PyTorch `kSmallBuffer`).
-const SEGMENT: u64 = 2 << 20;
 
 /// A played scenario.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,7 +9,7 @@ use steptime_models::{Model, Overrides, catalogue_names};
 use crate::cli::CatalogueArguments;
 use crate::failure::{Answer, Failure};
 use crate::output;
-use crate::present::{bytes, significant, table, thousands, trimmed};
+use crate::present::{bytes, right_align, significant, table, thousands, trimmed};
 
 /// `steptime models [NAME]`.
 pub(crate) fn models(arguments: &CatalogueArguments) -> Result<Answer, Failure> {
@@ -43,6 +43,7 @@ fn model_list(models: &[Model]) -> String {
             count(model.active_parameters()),
         ]);
     }
+    right_align(&mut list, 2);
     format!("{list}\n")
 }
 
@@ -58,6 +59,7 @@ fn model_text(model: &Model) -> String {
                 format!("{:.2} GB", partition.communication_volume / 1e9),
             ]);
         }
+        right_align(&mut parts, 1);
         return text + &format!("\n{parts}\n");
     }
     text += &format!(
@@ -77,6 +79,7 @@ fn model_text(model: &Model) -> String {
         layers.add_row([names, count.to_string(), parameters]);
         first += count;
     }
+    right_align(&mut layers, 1);
     text + &format!("\n{layers}\n")
 }
 
@@ -165,6 +168,7 @@ fn cluster_list(entries: &[ClusterEntry], gpus: &[Gpu]) -> String {
             gpu.sms.to_string(),
         ]);
     }
+    right_align(&mut devices, 1);
     format!("{list}\n\n{devices}\n")
 }
 
@@ -210,6 +214,7 @@ fn vehicles_text(cluster: &VehicleCluster) -> String {
             format!("{} GB/s", vehicle.communication / 1e9),
         ]);
     }
+    right_align(&mut list, 1);
     let id = |index: usize| cluster.vehicles[index].id.as_str();
     let order: Vec<String> =
         cluster.dependencies.iter().map(|&(a, b)| format!("{} before {}", id(a), id(b))).collect();

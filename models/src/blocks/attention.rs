@@ -25,6 +25,9 @@ pub(crate) struct Attention {
     /// Tensors are `[sequence, batch, heads, head_dim]` and the products are einsums (labml): queries, keys and
     /// values go into the batched products as strided views, but score-sized copies are made around the softmax.
     pub(crate) sequence_first: bool,
+    /// The result of a fused kernel is copied so that the heads lie inside the tokens
+    /// (`nn.MultiheadAttention`); other code has the kernel write it that way.
+    pub(crate) merges_fused: bool,
 }
 
 impl Attention {
@@ -48,7 +51,10 @@ pub(crate) fn attention(tape: &mut Tape<'_>, a: &Attention, q: Tensor, k: Tensor
             // The products leave the heads outside the tokens; the projection wants them inside.
             copy(tape, names!("attention.merge_heads"), context)
         }
-        AttentionKind::Flash => flash(tape, a, q, k, v),
+        AttentionKind::Flash => {
+            let context = flash(tape, a, q, k, v);
+            if a.merges_fused { copy(tape, names!("attention.merge_heads"), context) } else { context }
+        }
     };
     context.reshaped(product(&[a.batch, a.length]), product(&[a.heads, a.head_dim]))
 }
@@ -195,7 +201,7 @@ fn flash(tape: &mut Tape<'_>, a: &Attention, q: Tensor, k: Tensor, v: Tensor) ->
         head_dim: a.head_dim,
         causal: a.causal,
         pass,
-        dtype: tape.shape.compute,
+        dtype: tape.other_products(),
     };
     let (forward, backward) = (kernel(Pass::Forward), kernel(Pass::Backward));
     let y = tape.activation(names.output, a.rows(), a.head_dim);

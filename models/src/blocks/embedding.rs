@@ -90,7 +90,7 @@ pub(crate) fn patches(tape: &mut Tape<'_>, image: Tensor, grid: &Patches) -> Ten
         kernel_width: grid.size,
         groups: 1,
         traffic: Bytes(total(&[image.bytes(), filter, y.bytes()])),
-        dtype: tape.shape.compute,
+        dtype: tape.other_products(),
     };
     let bias = product(&[grid.width, value]);
     tape.record(&Step {

@@ -31,7 +31,9 @@ pub(crate) fn linear(tape: &mut Tape<'_>, names: Names, x: Tensor, width: u64, b
     y
 }
 
-/// `batch` products of an `m` x `k` by a `k` x `n` matrix in the format of the tape, sizes in that order.
+/// `batch` products of an `m` x `k` by a `k` x `n` matrix in the format of the tape, sizes in that order. Batches
+/// of products are attention's.
 pub(super) fn gemm(tape: &Tape<'_>, name: &'static str, [batch, m, n, k]: [u64; 4]) -> Operation {
-    single(name, Kernel::Gemm { batch, m, n, k, dtype: tape.shape.compute })
+    let dtype = if batch == 1 { tape.shape.compute } else { tape.other_products() };
+    single(name, Kernel::Gemm { batch, m, n, k, dtype })
 }

@@ -1,4 +1,6 @@
-//! Decoders with learned positions, LayerNorm before each half, biases, GELU and dropout, in Megatron's layout.
+//! Decoders with learned positions, LayerNorm before each half, biases, GELU and dropout: parameters in Megatron's
+//! layout, kernels of plain PyTorch modules (Megatron fuses scale, mask and softmax, and looks positions up one by
+//! one).
 
 use super::{Parameters, hidden_and_heads, limits, stack};
 use crate::blocks::{
@@ -130,6 +132,7 @@ impl Gpt {
             dropout: self.dropout,
             softmax_fp32: false,
             sequence_first: false,
+            merges_fused: false,
         }
     }
 }

@@ -143,6 +143,7 @@ impl Llama {
             dropout: false,
             softmax_fp32: true,
             sequence_first: false,
+            merges_fused: false,
         };
         attention(tape, &shape, q, k, v)
     }

@@ -274,13 +274,14 @@ impl Vit {
             dropout: self.dropout,
             softmax_fp32: false,
             sequence_first: self.implementation == Implementation::Labml,
+            merges_fused: self.implementation == Implementation::Torchvision,
         };
         let context = attention(tape, &shape, q, k, v);
         linear(tape, names!("attention.projection"), context, h, true)
     }
 
-    /// The second half of a block up to the residual. labml drops out after the activation, after the second
-    /// linear layer and again in the block; torchvision twice, and not in the block.
+    /// The second half of a block up to the residual. Both drop out after the activation; the second dropout is
+    /// torchvision's MLP's after its last linear layer, and in labml the block's.
     fn feed_forward(&self, tape: &mut Tape<'_>, x: Tensor) -> Tensor {
         if self.experts > 0 {
             let switch = Switch { experts: self.experts, hidden: self.feed_forward, dropout: self.dropout };
@@ -291,11 +292,11 @@ impl Vit {
         let wide = activation(tape, names!("mlp.gelu"), wide);
         let wide = dropout(tape, names!("mlp.hidden_dropout"), wide, self.dropout);
         let narrow = linear(tape, names!("mlp.fc2"), wide, self.hidden, true);
-        let narrow = dropout(tape, names!("mlp.output_dropout"), narrow, self.dropout);
-        match self.implementation {
-            Implementation::Torchvision => narrow,
-            Implementation::Labml => dropout(tape, names!("mlp.block_dropout"), narrow, self.dropout),
-        }
+        let name = match self.implementation {
+            Implementation::Torchvision => names!("mlp.output_dropout"),
+            Implementation::Labml => names!("mlp.block_dropout"),
+        };
+        dropout(tape, name, narrow, self.dropout)
     }
 
     fn head(&self, shape: &WorkShape) -> LayerWork {
@@ -317,7 +318,8 @@ impl Vit {
             class
         } else {
             let wide = linear(tape, names!("head.hidden"), class, self.head_hidden, true);
-            // tanh in torchvision's head, GELU in labml's: both keep one tensor of this size.
+            // GELU in labml's head keeps its input. torchvision's tanh keeps its output instead, which is the
+            // classifier's input anyway: there this is one tensor of a row an image too many.
             activation(tape, names!("head.activation"), wide)
         };
         let logits = linear(tape, names!("head.classifier"), features, self.classes, true);

@@ -34,9 +34,9 @@ pub(super) struct LayerCost {
 }
 
 impl LayerCost {
-    /// FLOPs of one forward operation.
+    /// Model FLOPs of one forward operation.
     pub(super) fn forward_flops(&self, op: usize) -> u64 {
-        self.work.forward.get(op).map_or(0, |operation| operation.kernel.flops().0)
+        self.work.forward.get(op).map_or(0, |operation| operation.kernel.model_flops().0)
     }
 }
 

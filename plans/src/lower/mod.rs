@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use steptime_clusters::{Basis, Cluster};
 use steptime_core::{RankSpec, World, WorldBuilder};
-use steptime_models::Model;
+use steptime_models::{Model, Operation};
 
 use self::cost::{ModelCost, Pricer, weakest_basis};
 use self::placement::{Layout, Ports};
@@ -23,6 +23,8 @@ use crate::zero::StateBytes;
 
 /// Ranks that one job may have when every rank is played.
 const MOST_RANKS: u64 = 1 << 20;
+/// Segments that the caching allocator takes from the device are multiples of this (PyTorch `kSmallBuffer`).
+pub const SEGMENT: u64 = 2 << 20;
 /// Micro-batches that a step may have.
 pub const MOST_MICRO_BATCHES: u64 = 1 << 16;
 /// Records that the programs of a job may have, 24 bytes each and as much again for what they refer to.
@@ -41,7 +43,8 @@ pub struct Lowered {
     pub schedule: Schedule,
     /// Whether one replica stands for all.
     pub folded: bool,
-    /// FLOPs of forward and backward of the whole job, without recomputation.
+    /// FLOPs of forward and backward of the whole job, without recomputation
+    /// ([`steptime_models::Kernel::model_flops`]).
     pub model_flops: f64,
     /// The same with recomputation.
     pub executed_flops: f64,
@@ -211,7 +214,10 @@ impl<'a> Job<'a> {
         } else {
             Vec::new()
         };
-        let capacity = self.cluster.gpu.memory.0;
+        // What the allocator takes from the device are whole segments beside the context.
+        let gpu = &self.cluster.gpu;
+        let segments = gpu.memory.0.saturating_sub(gpu.context.0) / SEGMENT;
+        let capacity = gpu.context.0 + segments * SEGMENT;
         let mut ranks = Vec::new();
         for stage in 0..stage_count {
             for replica in 0..replicas {
@@ -249,9 +255,12 @@ impl<'a> Job<'a> {
         let mut again = 0_u128;
         for layer in 0..self.model.layers.len() {
             let cost = self.costs.layer(layer);
-            model += u128::from(cost.work.forward_flops().0);
+            let model_flops = |operations: &[Operation]| {
+                operations.iter().map(|operation| u128::from(operation.kernel.model_flops().0)).sum::<u128>()
+            };
+            model += model_flops(&cost.work.forward);
             if self.workload.task == Task::Training {
-                model += u128::from(cost.work.backward_flops().0);
+                model += model_flops(&cost.work.backward);
                 let flops = |&op: &usize| u128::from(cost.forward_flops(op));
                 again += cost.recomputed.iter().map(flops).sum::<u128>();
             }

@@ -27,7 +27,9 @@ fn flops_do_not_depend_on_the_plan() {
     assert!((full.0 - none.0).abs() < 0.5);
     // Full checkpointing runs the forward of every block again, but not of the embedding and the head.
     let shape = workload(1).shape();
-    let again: u64 = (1..=8).map(|layer| gpt.work(layer, &shape).forward_flops().0 * 16).sum();
+    let forward =
+        |layer| gpt.work(layer, &shape).forward.iter().map(|op| op.kernel.model_flops().0).sum::<u64>();
+    let again: u64 = (1..=8).map(|layer| 16 * forward(layer)).sum();
     assert!((full.1 - none.0 - again as f64).abs() < 0.5);
 }
 
@@ -131,4 +133,16 @@ fn cluster_of(gpus: &steptime_clusters::Cluster, nodes: u32) -> steptime_cluster
         gpus.network = cluster("dgx-a100-80gb").network;
     }
     gpus.with_size(nodes, gpus.gpus_per_node).expect("a possible size")
+}
+
+#[test]
+fn model_flops_do_not_depend_on_the_attention_kernel() {
+    use steptime_models::AttentionKind::{Eager, Flash};
+    let llama = model("llama3-8b", 4);
+    let p = plan(8, 1, ScheduleKind::GPipe, ZeroStage::Zero);
+    let of = |attention| {
+        let work = Workload { attention, sequence_length: 4096, ..workload(1) };
+        lower(&llama, &cluster("dgx-h100"), &p, &work).expect("legal").model_flops
+    };
+    assert!((of(Eager) - of(Flash)).abs() < 0.5);
 }

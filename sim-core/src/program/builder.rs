@@ -143,7 +143,8 @@ impl ProgramBuilder {
         Channel(channel)
     }
 
-    /// The host works for `duration`.
+    /// The host works for `duration`. Idle time of the primary stream that overlaps it is charged to `class`, but
+    /// only the host's last such work is remembered: of two within one gap the earlier counts as the host's own.
     pub fn host(&mut self, duration: SimTime, class: Class, label: Label) {
         self.push(Record { class: class.0, index: label.0, time: duration.0, ..blank(Kind::Host) });
     }
