@@ -5,9 +5,10 @@ use steptime_clusters::{
 };
 
 use crate::error::{InputError, nearest};
-use crate::scenario::Files;
+use crate::files::Files;
+use crate::origin::Origin;
 use crate::section::{Aliases, Section, list};
-use crate::tree::{Node, Origin};
+use crate::tree::Node;
 
 /// Least and most of `utilization`: a vehicle that reaches less than a thousandth as good as stands still.
 const UTILIZATION: (f64, f64) = (0.001, 1.0);

@@ -3,7 +3,7 @@
 use steptime_plans::PlanError;
 use thiserror::Error;
 
-use crate::tree::Origin;
+use crate::origin::Origin;
 
 /// Something in the input is wrong.
 #[derive(Debug, Error)]

@@ -7,8 +7,10 @@ mod batch;
 mod cluster;
 mod csv;
 mod error;
+mod files;
 mod idle;
 mod model;
+mod origin;
 mod parallelism;
 mod refusal;
 mod report;
@@ -23,11 +25,13 @@ mod workload;
 pub use batch::Batch;
 pub use csv::report_csv;
 pub use error::InputError;
+pub use files::Files;
+pub use origin::Origin;
 pub use parallelism::Placement;
 pub use report::{
     Infeasible, MemoryPoint, OutOfMemory, Parameters, PeakMemory, Provenance, REPORT_SCHEMA, Report, Stage,
     TIMELINE_SCHEMA, TimeBreakdown, Timeline, TimelineRank, TimelineSpan, VehiclePath, Verdict,
 };
 pub use run::{RunResult, run};
-pub use scenario::{Files, Job, Replay, Scenario};
-pub use tree::{Node, Origin, Value};
+pub use scenario::{Job, Replay, Scenario};
+pub use tree::{Node, Value};

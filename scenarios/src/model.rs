@@ -3,9 +3,10 @@
 use steptime_models::{FieldValue, Model, ModelError, Overrides, Sample};
 
 use crate::error::{InputError, nearest};
-use crate::scenario::Files;
+use crate::files::Files;
+use crate::origin::Origin;
 use crate::section::{KeyPlace, Section, wrong};
-use crate::tree::{Node, Origin, Value};
+use crate::tree::{Node, Value};
 
 /// The model of a scenario, and the sequence length to run it at where one is given.
 pub(crate) struct ModelSection {

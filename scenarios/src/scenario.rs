@@ -6,6 +6,7 @@ use steptime_plans::{FormulaParameters, Plan, Workload, partition_layers};
 
 use crate::batch::{self, Batch, BatchSection};
 use crate::error::InputError;
+use crate::files::Files;
 use crate::idle::Idle;
 use crate::model::ModelSection;
 use crate::parallelism::{self, Placement};
@@ -71,15 +72,6 @@ pub struct Replay {
     pub micro_batches: u32,
     /// Order of the passes.
     pub schedule: steptime_plans::ScheduleKind,
-}
-
-/// What a scenario may refer to besides itself.
-pub trait Files {
-    /// The text of a file that a scenario names, relative to the scenario's own place.
-    ///
-    /// # Errors
-    /// What the system says when the file cannot be read.
-    fn read(&self, name: &str) -> Result<String, String>;
 }
 
 impl Scenario {

@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use indexmap::IndexMap;
 
 use crate::error::{InputError, nearest};
-use crate::tree::{Node, Origin, Value};
+use crate::origin::Origin;
+use crate::tree::{Node, Value};
 
 /// Names of other tools that mean the same as a key here.
 pub(crate) type Aliases = &'static [(&'static str, &'static str)];

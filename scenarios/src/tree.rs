@@ -1,40 +1,11 @@
 //! A scenario file as a tree of values that know where they were written.
 
-use std::fmt;
-
 use indexmap::IndexMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::InputError;
-
-/// Where a value was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// In a file, at a line and column from 1.
-    File {
-        /// The file as the user named it.
-        file: String,
-        /// Line.
-        line: usize,
-        /// Column, in characters.
-        column: usize,
-    },
-    /// In a `--set` option.
-    Option {
-        /// The option's text.
-        text: String,
-    },
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
-            Self::Option { text } => write!(f, "--set {text}"),
-        }
-    }
-}
+use crate::origin::Origin;
 
 /// A value and its origin.
 #[derive(Clone, Debug, PartialEq)]
