@@ -17,6 +17,8 @@ pub(super) struct OpCost {
     pub(super) last: Option<(SimTime, SimTime)>,
     /// Whether the host waits for it.
     pub(super) host_sync: bool,
+    /// What the price rests on.
+    pub(super) basis: Basis,
 }
 
 /// A layer's work on one micro-batch, priced.
@@ -69,14 +71,14 @@ impl Pricer<'_> {
         let launches = u64::from(operation.launches.max(1));
         let seconds = price.seconds + (launches - 1) as f64 * self.cluster.gpu.kernel_latency_s;
         let device = SimTime::from_seconds(seconds)?;
-        let host_sync = operation.host_sync;
+        let (host_sync, basis) = (operation.host_sync, price.basis);
         if launches == 1 {
-            return Ok(OpCost { first: (device, self.issue(pass, 1)?), last: None, host_sync });
+            return Ok(OpCost { first: (device, self.issue(pass, 1)?), last: None, host_sync, basis });
         }
         let last = SimTime::from_picos(device.picos() / launches);
         let first = device.checked_sub(last)?;
         let last = (last, self.issue(pass, launches - 1)?);
-        Ok(OpCost { first: (first, self.issue(pass, 1)?), last: Some(last), host_sync })
+        Ok(OpCost { first: (first, self.issue(pass, 1)?), last: Some(last), host_sync, basis })
     }
 
     /// Device and host time of a kernel that the plan adds to the model's own.
@@ -144,24 +146,13 @@ impl ModelCost {
         Ok(Self { distinct, of_layer })
     }
 
+    /// The weakest basis among the prices of the layers' operations.
+    pub(super) fn basis(&self) -> Basis {
+        let operations = self.distinct.iter().flat_map(|layer| layer.forward.iter().chain(&layer.backward));
+        operations.map(|operation| operation.basis).max().unwrap_or(Basis::Measured)
+    }
+
     pub(super) fn layer(&self, layer: usize) -> &LayerCost {
         &self.distinct[self.of_layer[layer]]
     }
-}
-
-/// What the prices of a model's kernels on this GPU rest on, for provenance: the weakest basis met.
-pub(super) fn weakest_basis(model: &Model, pricer: Pricer<'_>) -> Result<Basis, PlanError> {
-    let mut weakest = Basis::Measured;
-    let mut seen = Vec::new();
-    for (index, layer) in model.layers.iter().enumerate() {
-        if seen.contains(&layer.signature) {
-            continue;
-        }
-        seen.push(layer.signature);
-        let work = model.work(index, &pricer.workload.shape());
-        for operation in work.forward.iter().chain(&work.backward) {
-            weakest = weakest.max(price(&pricer.cluster.gpu, &pricer.cluster.host, &operation.kernel)?.basis);
-        }
-    }
-    Ok(weakest)
 }

@@ -10,7 +10,7 @@ use steptime_clusters::{Basis, Cluster};
 use steptime_core::{RankSpec, World, WorldBuilder};
 use steptime_models::{Model, Operation};
 
-use self::cost::{ModelCost, Pricer, weakest_basis};
+use self::cost::{ModelCost, Pricer};
 use self::placement::{Layout, Ports};
 use self::stage::{Meeting, StageInput, StageProgram};
 use crate::classes;
@@ -119,7 +119,6 @@ pub fn lower(
         })
         .collect();
     let (model_flops, executed_flops) = job.flops();
-    let basis = weakest_basis(model, pricer)?;
     Ok(Lowered {
         world,
         ranks,
@@ -127,7 +126,7 @@ pub fn lower(
         folded,
         model_flops,
         executed_flops,
-        basis,
+        basis: costs.basis(),
         schedule: schedule.clone(),
     })
 }
