@@ -74,6 +74,13 @@ pub(crate) fn read(
     ];
     let checkpointing =
         section.choice("activation_checkpointing", &checkpointings)?.unwrap_or(Checkpointing::None);
+    if checkpointing == Checkpointing::Selective && attention == AttentionKind::Flash {
+        return Err(section.conflict(
+            "activation_checkpointing",
+            "\"selective\" drops the scores of eager attention, of which flash attention keeps none, allowed: \
+             \"none\", \"full\", or attention = \"eager\"",
+        ));
+    }
     read_trainable(section)?;
     let workload = Workload {
         task,

@@ -160,6 +160,7 @@ fn what_the_hardware_or_the_model_cannot_do_is_refused() {
         (SWITCH, &["workload.attention=flash"]),
         (SWITCH, &["workload.attention=flash", "workload.precision=fp16"]),
         (SWITCH, &["workload.execution=cuda-graphs"]),
+        (GPT, &["workload.activation_checkpointing=selective"]),
         (GPT, &["model.sequence_length=4096"]),
         (GPT, &["workload.seq_len=4096"]),
     ]);
