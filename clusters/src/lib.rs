@@ -38,7 +38,7 @@ pub use collective::{Algorithm, CollectiveKind, Placement, Transfer, collective,
 pub use fact::{Basis, Constant, Fact, FactId};
 pub use gpu::{Achievable, Arithmetic, Gpu, GpuArchitecture, MemoryFractions};
 pub use price::{
-    AttentionShape, ConvolutionShape, FactRef, GemmShape, Price, PriceError, attention, component,
-    convolution, embedding, gemm, host_copy, memory_bound, optimizer, price,
+    FactRef, GemmShape, Price, PriceError, attention, component, convolution, embedding, gemm, host_copy,
+    memory_bound, optimizer, price,
 };
 pub use vehicle::{Vehicle, VehicleCluster};

@@ -37,6 +37,7 @@ mod model;
 mod operation;
 mod overrides;
 mod quantity;
+mod shape;
 mod tape;
 mod units;
 
@@ -48,4 +49,5 @@ pub use model::{AttentionKind, Layer, LayerRole, Model, Parameter, Sample, WorkS
 pub use operation::{Dtype, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor};
 pub use overrides::{FieldValue, Overrides};
 pub use quantity::{Dimension, UnitError, parse_quantity};
+pub use shape::{AttentionShape, ConvolutionShape};
 pub use units::{Bytes, Flops};

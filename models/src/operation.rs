@@ -1,5 +1,6 @@
 //! What a layer asks of the hardware: operations, described by shape, never by time.
 
+use crate::shape::{AttentionShape, ConvolutionShape};
 use crate::units::{Bytes, Flops, product};
 
 /// Number format of a tensor or of an operation's inputs.
@@ -76,49 +77,9 @@ pub enum Kernel {
         dtype: Dtype,
     },
     /// Fused (flash) attention over `batch` sequences.
-    Attention {
-        /// Sequences.
-        batch: u64,
-        /// Query heads.
-        heads: u64,
-        /// Key and value heads (fewer under grouped-query attention).
-        kv_heads: u64,
-        /// Query tokens.
-        query_length: u64,
-        /// Key tokens.
-        key_length: u64,
-        /// Width of a head.
-        head_dim: u64,
-        /// Whether a token sees only itself and earlier ones (half of the work).
-        causal: bool,
-        /// Forward (2 products) or backward (5 products, recomputing the scores).
-        pass: Pass,
-        /// Number format of the inputs.
-        dtype: Dtype,
-    },
+    Attention(AttentionShape),
     /// Two-dimensional convolution, forward or one of its two gradients (same FLOPs each).
-    Convolution {
-        /// Images.
-        batch: u64,
-        /// Channels in.
-        in_channels: u64,
-        /// Channels out.
-        out_channels: u64,
-        /// Rows of the output.
-        out_height: u64,
-        /// Columns of the output.
-        out_width: u64,
-        /// Rows of the filter.
-        kernel_height: u64,
-        /// Columns of the filter.
-        kernel_width: u64,
-        /// Filter groups (`in_channels` of them: depthwise).
-        groups: u64,
-        /// Bytes read and written by the operation.
-        traffic: Bytes,
-        /// Number format of the inputs.
-        dtype: Dtype,
-    },
+    Convolution(ConvolutionShape),
     /// Limited by memory traffic.
     MemoryBound {
         /// What it does.
@@ -167,33 +128,13 @@ pub enum Kernel {
 impl Kernel {
     /// Arithmetic of the operation: 2 FLOPs a multiply-add; zero for memory-bound kinds.
     ///
-    /// Attention forward: 4 b h q k d (two products), halved when causal; backward: five products, 2.5 times.
+    /// Of attention see [`AttentionShape::flops`].
     /// Stops at `u64::MAX` for absurd shapes.
     pub fn flops(&self) -> Flops {
         Flops(match *self {
             Self::Gemm { batch, m, n, k, .. } => product(&[2, batch, m, n, k]),
-            Self::Attention { batch, heads, query_length, key_length, head_dim, causal, pass, .. } => {
-                let two_products = product(&[4, batch, heads, query_length, key_length, head_dim]);
-                let visible = if causal { two_products / 2 } else { two_products };
-                match pass {
-                    Pass::Forward => visible,
-                    Pass::Backward => (visible / 2).saturating_mul(5),
-                }
-            }
-            Self::Convolution {
-                batch,
-                in_channels,
-                out_channels,
-                out_height,
-                out_width,
-                kernel_height,
-                kernel_width,
-                groups,
-                ..
-            } => {
-                let outputs = product(&[batch, out_channels, out_height, out_width]);
-                product(&[2, outputs, in_channels / groups.max(1), kernel_height, kernel_width])
-            }
+            Self::Attention(shape) => return shape.flops(),
+            Self::Convolution(shape) => return shape.flops(),
             Self::Component { flops, .. } => return flops,
             Self::MemoryBound { .. }
             | Self::Embedding { .. }
@@ -209,13 +150,7 @@ impl Kernel {
     /// Chowdhery et al. 2022, appendix B). Utilizations divide this by the peak.
     pub fn model_flops(&self) -> Flops {
         match *self {
-            Self::Attention { batch, heads, query_length, key_length, head_dim, pass, .. } => {
-                let products = match pass {
-                    Pass::Forward => 2,
-                    Pass::Backward => 4,
-                };
-                Flops(product(&[2 * products, batch, heads, query_length, key_length, head_dim]))
-            }
+            Self::Attention(shape) => shape.model_flops(),
             _ => self.flops(),
         }
     }
@@ -332,16 +267,18 @@ mod tests {
     fn flops_count_two_for_a_multiply_add() {
         let gemm = Kernel::Gemm { batch: 2, m: 3, n: 5, k: 7, dtype: Dtype::Bf16 };
         assert_eq!(gemm.flops(), Flops(2 * 2 * 3 * 5 * 7));
-        let attention = |causal, pass| Kernel::Attention {
-            batch: 2,
-            heads: 3,
-            kv_heads: 1,
-            query_length: 10,
-            key_length: 20,
-            head_dim: 4,
-            causal,
-            pass,
-            dtype: Dtype::Bf16,
+        let attention = |causal, pass| {
+            Kernel::Attention(AttentionShape {
+                batch: 2,
+                heads: 3,
+                kv_heads: 1,
+                query_length: 10,
+                key_length: 20,
+                head_dim: 4,
+                causal,
+                pass,
+                dtype: Dtype::Bf16,
+            })
         };
         assert_eq!(attention(false, Pass::Forward).flops(), Flops(4 * 2 * 3 * 10 * 20 * 4));
         assert_eq!(attention(true, Pass::Forward).flops(), Flops(2 * 2 * 3 * 10 * 20 * 4));
@@ -350,17 +287,19 @@ mod tests {
 
     #[test]
     fn depthwise_convolution_sees_one_channel() {
-        let convolution = |groups| Kernel::Convolution {
-            batch: 1,
-            in_channels: 32,
-            out_channels: 32,
-            out_height: 8,
-            out_width: 8,
-            kernel_height: 3,
-            kernel_width: 3,
-            groups,
-            traffic: Bytes(0),
-            dtype: Dtype::Fp32,
+        let convolution = |groups| {
+            Kernel::Convolution(ConvolutionShape {
+                batch: 1,
+                in_channels: 32,
+                out_channels: 32,
+                out_height: 8,
+                out_width: 8,
+                kernel_height: 3,
+                kernel_width: 3,
+                groups,
+                traffic: Bytes(0),
+                dtype: Dtype::Fp32,
+            })
         };
         assert_eq!(convolution(1).flops(), Flops(2 * 32 * 64 * 32 * 9));
         assert_eq!(convolution(32).flops(), Flops(2 * 32 * 64 * 9));

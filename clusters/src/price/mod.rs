@@ -11,8 +11,8 @@ mod tests;
 use steptime_models::{Bytes, Dtype, Flops, Kernel};
 use thiserror::Error;
 
-pub use self::attention::{AttentionShape, attention};
-pub use self::convolution::{ConvolutionShape, convolution};
+pub use self::attention::attention;
+pub use self::convolution::convolution;
 pub use self::gemm::{GemmShape, gemm};
 pub use self::memory::{embedding, host_copy, memory_bound, optimizer};
 use self::roofline::roofline;
@@ -74,56 +74,8 @@ pub enum PriceError {
 pub fn price(gpu: &Gpu, host: &Host, kernel: &Kernel) -> Result<Price, PriceError> {
     match *kernel {
         Kernel::Gemm { batch, m, n, k, dtype } => gemm(gpu, GemmShape { batch, m, n, k, dtype }),
-        Kernel::Attention {
-            batch,
-            heads,
-            kv_heads,
-            query_length,
-            key_length,
-            head_dim,
-            causal,
-            pass,
-            dtype,
-        } => attention(
-            gpu,
-            AttentionShape {
-                batch,
-                heads,
-                kv_heads,
-                query_length,
-                key_length,
-                head_dim,
-                causal,
-                pass,
-                dtype,
-            },
-        ),
-        Kernel::Convolution {
-            batch,
-            in_channels,
-            out_channels,
-            out_height,
-            out_width,
-            kernel_height,
-            kernel_width,
-            groups,
-            traffic,
-            dtype,
-        } => convolution(
-            gpu,
-            ConvolutionShape {
-                batch,
-                in_channels,
-                out_channels,
-                out_height,
-                out_width,
-                kernel_height,
-                kernel_width,
-                groups,
-                traffic,
-                dtype,
-            },
-        ),
+        Kernel::Attention(shape) => attention(gpu, shape),
+        Kernel::Convolution(shape) => convolution(gpu, shape),
         Kernel::MemoryBound { kind, read, written } => Ok(memory_bound(gpu, kind, read + written)),
         Kernel::Embedding { tokens, width, vocabulary, pass, dtype } => {
             Ok(embedding(gpu, tokens, width, vocabulary, pass, dtype))

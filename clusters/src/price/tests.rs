@@ -1,4 +1,4 @@
-use steptime_models::{MemoryBoundKind, Pass};
+use steptime_models::{AttentionShape, ConvolutionShape, MemoryBoundKind, Pass};
 
 use super::*;
 use crate::catalogue::{ClusterEntry, cluster_from_catalogue, gpu_from_catalogue, gpu_names};
@@ -77,7 +77,7 @@ fn convolution_optimizer_embedding_copy_and_component() {
     let seconds = |kernel| price(&cluster.gpu, &cluster.host, &kernel).unwrap().seconds;
     let start = 2.5e-6;
     // 2 x 64 x 64 x 56^2 x 64 x 9 = 14.797504512 GFLOP at 0.70 x 16.3 TFLOP/s = 1296.889090 us.
-    let convolution = Kernel::Convolution {
+    let convolution = Kernel::Convolution(ConvolutionShape {
         batch: 64,
         in_channels: 64,
         out_channels: 64,
@@ -88,7 +88,7 @@ fn convolution_optimizer_embedding_copy_and_component() {
         groups: 1,
         traffic: Bytes(102_907_904),
         dtype: Dtype::Fp32,
-    };
+    });
     close(seconds(convolution), start + 1296.889090e-6);
     // 1e6 parameters x 28 bytes at 0.73 x 672 GB/s = 57.077626 us.
     close(

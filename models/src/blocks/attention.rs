@@ -4,6 +4,7 @@ use super::linear::gemm;
 use super::pointwise::{cast, copy, dropout, mask, scale};
 use crate::model::AttentionKind;
 use crate::operation::{Dtype, Kernel, MemoryBoundKind, Operation, Pass};
+use crate::shape::AttentionShape;
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names, single};
 use crate::units::{product, total};
 
@@ -192,16 +193,18 @@ fn context(tape: &mut Tape<'_>, a: &Attention, p: Tensor, v: Tensor) -> Tensor {
 /// and the rounding of the query gradient from its 32-bit accumulator; with grouped queries two sums over the group.
 fn flash(tape: &mut Tape<'_>, a: &Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor {
     let names = names!("attention.flash");
-    let kernel = |pass| Kernel::Attention {
-        batch: a.batch,
-        heads: a.heads,
-        kv_heads: a.kv_heads,
-        query_length: a.length,
-        key_length: a.length,
-        head_dim: a.head_dim,
-        causal: a.causal,
-        pass,
-        dtype: tape.other_products(),
+    let kernel = |pass| {
+        Kernel::Attention(AttentionShape {
+            batch: a.batch,
+            heads: a.heads,
+            kv_heads: a.kv_heads,
+            query_length: a.length,
+            key_length: a.length,
+            head_dim: a.head_dim,
+            causal: a.causal,
+            pass,
+            dtype: tape.other_products(),
+        })
     };
     let (forward, backward) = (kernel(Pass::Forward), kernel(Pass::Backward));
     let y = tape.activation(names.output, a.rows(), a.head_dim);

@@ -2,6 +2,7 @@
 
 use super::pointwise::add;
 use crate::operation::{Kernel, MemoryBoundKind, Operation, Pass};
+use crate::shape::ConvolutionShape;
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names, single};
 use crate::units::{Bytes, product, total};
 
@@ -80,7 +81,7 @@ pub(crate) fn patches(tape: &mut Tape<'_>, image: Tensor, grid: &Patches) -> Ten
     let y = tape.activation(names.output, product(&[image.rows, grid.side, grid.side]), grid.width);
     let value = tape.activation_bytes();
     let filter = product(&[grid.channels, grid.size, grid.size, grid.width, value]);
-    let convolution = Kernel::Convolution {
+    let convolution = Kernel::Convolution(ConvolutionShape {
         batch: image.rows,
         in_channels: grid.channels,
         out_channels: grid.width,
@@ -91,7 +92,7 @@ pub(crate) fn patches(tape: &mut Tape<'_>, image: Tensor, grid: &Patches) -> Ten
         groups: 1,
         traffic: Bytes(total(&[image.bytes(), filter, y.bytes()])),
         dtype: tape.other_products(),
-    };
+    });
     let bias = product(&[grid.width, value]);
     tape.record(&Step {
         names,
