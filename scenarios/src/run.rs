@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 use steptime_clusters::{Basis, Cluster};
-use steptime_core::{NoObserver, Outcome, RankOutcome, Recorder, SimTime, simulate};
+use steptime_core::{Outcome, RankOutcome, SimTime};
 use steptime_models::{Model, Sample};
 use steptime_plans::{
     Execution, Lowered, Plan, PlanError, PlayedRank, SEGMENT, Task, Workload, classes, lower,
@@ -55,24 +55,13 @@ struct GpuRun<'a> {
 impl GpuRun<'_> {
     fn run(&self, with_timeline: bool) -> Result<RunResult, PlanError> {
         let lowered = lower(&self.scenario.model, self.cluster, self.plan, self.workload)?;
-        let (outcome, timeline) = if with_timeline {
-            let mut recorder = Recorder::default();
-            let outcome = simulate(&lowered.world, &mut recorder)?;
-            let places: Vec<timeline::Place> = lowered
-                .ranks
-                .iter()
-                .map(|played| timeline::Place {
-                    rank: played.rank,
-                    stage: played.stage as u64,
-                    device: self.cluster.gpu.name.clone(),
-                    capacity_bytes: self.cluster.gpu.memory.0,
-                })
-                .collect();
-            let timeline = timeline::build(&self.scenario.name, &lowered.world, &outcome, &recorder, &places);
-            (outcome, Some(timeline))
-        } else {
-            (simulate(&lowered.world, &mut NoObserver)?, None)
-        };
+        let places = lowered.ranks.iter().map(|played| timeline::Place {
+            rank: played.rank,
+            stage: played.stage as u64,
+            device: self.cluster.gpu.name.clone(),
+            capacity_bytes: self.cluster.gpu.memory.0,
+        });
+        let (outcome, timeline) = timeline::play(&self.scenario.name, &lowered.world, places, with_timeline)?;
         Ok(RunResult { report: self.report(&lowered, &outcome), timeline })
     }
 

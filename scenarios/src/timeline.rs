@@ -1,6 +1,9 @@
 //! From what the engine recorded to a saved timeline.
 
-use steptime_core::{Label, MemoryRecord, Outcome, Recorder, SimTime, Span, SpanKind, World};
+use steptime_core::{
+    Label, MemoryRecord, NoObserver, Outcome, Recorder, SimTime, SimulationError, Span, SpanKind, World,
+    simulate,
+};
 use steptime_plans::classes;
 
 use crate::report::{MemoryPoint, TIMELINE_SCHEMA, Timeline, TimelineRank, TimelineSpan};
@@ -13,40 +16,46 @@ pub(crate) struct Place {
     pub(crate) capacity_bytes: u64,
 }
 
-/// Builds the saved timeline of a run.
-pub(crate) fn build(
+/// Plays a world; what happens is recorded only if a timeline is asked for.
+///
+/// # Errors
+/// The world cannot be played to its end.
+pub(crate) fn play(
     name: &str,
     world: &World,
-    outcome: &Outcome,
-    recorder: &Recorder,
-    places: &[Place],
-) -> Timeline {
+    places: impl Iterator<Item = Place>,
+    with_timeline: bool,
+) -> Result<(Outcome, Option<Timeline>), SimulationError> {
+    if !with_timeline {
+        return Ok((simulate(world, &mut NoObserver)?, None));
+    }
+    let mut recorder = Recorder::default();
+    let outcome = simulate(world, &mut recorder)?;
     let ranks = places
-        .iter()
         .enumerate()
         .map(|(index, place)| {
-            let of_rank = |rank: u32| rank as usize == index;
-            let spans: Vec<&Span> = recorder.spans().iter().filter(|span| of_rank(span.rank)).collect();
-            let memory: Vec<&MemoryRecord> =
-                recorder.memory_records().iter().filter(|record| of_rank(record.rank)).collect();
-            rank(world, index, place, &spans, &memory)
+            let spans = of_rank(recorder.spans(), index, |span| span.rank);
+            let memory = of_rank(recorder.memory_records(), index, |record| record.rank);
+            rank(world, index, &place, spans, memory)
         })
         .collect();
-    Timeline {
+    let timeline = Timeline {
         schema: TIMELINE_SCHEMA.to_owned(),
         name: name.to_owned(),
         step_time_s: outcome.end.seconds(),
         ranks,
-    }
+    };
+    Ok((outcome, Some(timeline)))
 }
 
-fn rank(
-    world: &World,
-    index: usize,
-    place: &Place,
-    spans: &[&Span],
-    memory: &[&MemoryRecord],
-) -> TimelineRank {
+/// The records of one rank; the recorder has sorted them by rank.
+fn of_rank<T>(records: &[T], index: usize, rank: impl Fn(&T) -> u32) -> &[T] {
+    let begin = records.partition_point(|record| (rank(record) as usize) < index);
+    let end = records.partition_point(|record| rank(record) as usize <= index);
+    &records[begin..end]
+}
+
+fn rank(world: &World, index: usize, place: &Place, spans: &[Span], memory: &[MemoryRecord]) -> TimelineRank {
     let program = &world.programs()[world.ranks()[index].program as usize];
     let mut streams: Vec<String> = program.streams().to_vec();
     let host = streams.len() as u32;
@@ -65,7 +74,7 @@ fn rank(
 }
 
 /// One span for a run of kernels of the same layer, pass and micro-batch with nothing between them.
-fn merge<'a>(spans: &[&Span], host: u32, text: &dyn Fn(Label) -> &'a str) -> Vec<TimelineSpan> {
+fn merge<'a>(spans: &[Span], host: u32, text: &dyn Fn(Label) -> &'a str) -> Vec<TimelineSpan> {
     let mut merged: Vec<TimelineSpan> = Vec::new();
     let mut last: Option<Span> = None;
     for span in spans {
@@ -80,7 +89,7 @@ fn merge<'a>(spans: &[&Span], host: u32, text: &dyn Fn(Label) -> &'a str) -> Vec
             (true, Some(open)) => open.end_s = span.end.seconds(),
             _ => merged.push(describe(span, stream, text(span.label))),
         }
-        last = Some(**span);
+        last = Some(*span);
     }
     merged
 }
@@ -114,7 +123,7 @@ fn stacked() -> impl Iterator<Item = (u8, &'static str)> {
 }
 
 /// Bytes by category after each moment at which they change.
-fn curve(records: &[&MemoryRecord]) -> Vec<MemoryPoint> {
+fn curve(records: &[MemoryRecord]) -> Vec<MemoryPoint> {
     let places: Vec<u8> = stacked().map(|(category, _)| category).collect();
     let mut bytes = vec![0_u64; places.len()];
     let mut points: Vec<MemoryPoint> = Vec::new();

@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 use steptime_clusters::VehicleCluster;
-use steptime_core::{Outcome, Recorder, simulate};
+use steptime_core::Outcome;
 use steptime_models::ComponentGraph;
 use steptime_plans::{
     FormulaParameters, GREEDY_ORDER_LIMIT, GreedyOutcome, PathPlan, PathPlanError, PathReplay, PlanError,
@@ -96,22 +96,13 @@ impl VehicleRun<'_> {
             schedule: self.replay.schedule,
         };
         let path = lower_path(self.graph, self.cluster, plan, &options, &ReplayClasses::default())?;
-        let mut recorder = Recorder::default();
-        let outcome = simulate(&path.world, &mut recorder)?;
-        let timeline = with_timeline.then(|| {
-            let places: Vec<timeline::Place> = path
-                .vehicles
-                .iter()
-                .enumerate()
-                .map(|(rank, &vehicle)| timeline::Place {
-                    rank: rank as u64,
-                    stage: rank as u64,
-                    device: self.cluster.vehicles[vehicle].id.clone(),
-                    capacity_bytes: self.cluster.vehicles[vehicle].memory as u64,
-                })
-                .collect();
-            timeline::build(&self.scenario.name, &path.world, &outcome, &recorder, &places)
+        let places = path.vehicles.iter().enumerate().map(|(rank, &vehicle)| timeline::Place {
+            rank: rank as u64,
+            stage: rank as u64,
+            device: self.cluster.vehicles[vehicle].id.clone(),
+            capacity_bytes: self.cluster.vehicles[vehicle].memory as u64,
         });
+        let (outcome, timeline) = timeline::play(&self.scenario.name, &path.world, places, with_timeline)?;
         let report = self.report(plan, &path, &outcome)?;
         Ok(RunResult { report, timeline })
     }

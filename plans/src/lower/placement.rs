@@ -127,10 +127,8 @@ impl Ports {
             network: cluster.network.clone().filter(|_| nodes > 1),
         };
         let capacity = cluster.fabric.port_bandwidth();
-        for rank in 0..ranks {
-            if folded && rank % layout.data != 0 {
-                continue;
-            }
+        let step = if folded { layout.data } else { 1 };
+        for rank in (0..ranks).step_by(step as usize) {
             let out = world.link(&format!("gpu {rank} out"), capacity, SimTime::ZERO);
             let into = world.link(&format!("gpu {rank} in"), capacity, SimTime::ZERO);
             ports.gpus[rank as usize] = Some((out, into));
