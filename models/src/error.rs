@@ -85,6 +85,14 @@ pub enum ModelError {
         /// Where.
         place: Option<Place>,
     },
+    /// An adapter is asked for beside a linear layer that the model does not have.
+    #[error("no linear layer is named `{target}`; there are {}", .known.join(", "))]
+    NoSuchLinear {
+        /// What was asked for.
+        target: String,
+        /// Last parts of the names of the linear layers.
+        known: Vec<String>,
+    },
     /// Not TOML.
     #[error("line {line}, column {column}: {message}")]
     BadToml {
@@ -143,7 +151,7 @@ impl ModelError {
             | Self::DuplicateName { place, .. }
             | Self::UnknownComponent { place, .. }
             | Self::EmptyPartition { place, .. } => *place = None,
-            Self::UnknownModel { .. } | Self::BadToml { .. } => {}
+            Self::UnknownModel { .. } | Self::NoSuchLinear { .. } | Self::BadToml { .. } => {}
         }
         self
     }

@@ -10,7 +10,7 @@
 //! catalogue is part of the binary.
 //!
 //! ```
-//! use steptime_models::{AttentionKind, Dtype, Model, Overrides, WorkShape};
+//! use steptime_models::{AttentionKind, Dtype, Model, Overrides, TensorParallel, WorkShape};
 //!
 //! let model = Model::from_catalogue("gpt2", &Overrides::none())?;
 //! assert_eq!(model.parameters(), 124_439_808);
@@ -21,6 +21,7 @@
 //!     activation: Dtype::Bf16,
 //!     attention: AttentionKind::Flash,
 //!     training: true,
+//!     tensor: TensorParallel::NONE,
 //! };
 //! let block = model.work(1, &shape);
 //! assert!(block.backward_flops() > block.forward_flops());
@@ -36,18 +37,26 @@ mod families;
 mod model;
 mod operation;
 mod overrides;
+mod parameter;
 mod quantity;
 mod shape;
 mod tape;
+mod trainable;
 mod units;
+mod work_shape;
 
 pub use catalogue::catalogue_names;
 pub use component::{Component, ComponentGraph, Partition};
 pub use error::{ModelError, Place};
 pub use families::Family;
-pub use model::{AttentionKind, Layer, LayerRole, Model, Parameter, Sample, WorkShape};
-pub use operation::{Dtype, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor};
+pub use model::{Layer, LayerRole, Model, Sample};
+pub use operation::{
+    Dtype, ExchangeKind, Group, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor,
+};
 pub use overrides::{FieldValue, Overrides};
+pub use parameter::{Parameter, Split};
 pub use quantity::{Dimension, UnitError, parse_quantity};
 pub use shape::{AttentionShape, ConvolutionShape};
+pub use trainable::{Lora, Trainable};
 pub use units::{Bytes, Flops};
+pub use work_shape::{AttentionKind, TensorParallel, WorkShape};

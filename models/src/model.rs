@@ -9,33 +9,11 @@ use crate::error::ModelError;
 use crate::families::{Architecture, Family};
 use crate::operation::{Dtype, LayerWork};
 use crate::overrides::Overrides;
+use crate::parameter::Parameter;
+use crate::tape::{Trace, Traced};
+use crate::trainable::Trainable;
 use crate::units::{Bytes, Flops, product, total};
-
-/// How attention is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AttentionKind {
-    /// Score matrix, softmax and dropout as kernels of their own, kept for backward.
-    Eager,
-    /// One fused kernel that keeps only row statistics.
-    Flash,
-}
-
-/// Size and number formats of one micro-batch's work. Sizes that leave 64 bits stop at the largest number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct WorkShape {
-    /// Samples (sequences or images) a micro-batch.
-    pub micro_batch: u64,
-    /// Tokens a sequence; ignored by architectures that take images.
-    pub sequence_length: u64,
-    /// Format of matrix products.
-    pub compute: Dtype,
-    /// Format of activations as stored.
-    pub activation: Dtype,
-    /// How attention is computed.
-    pub attention: AttentionKind,
-    /// Whether dropout runs and tensors are saved for backward.
-    pub training: bool,
-}
+use crate::work_shape::WorkShape;
 
 /// What one sample is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,23 +27,13 @@ pub enum Sample {
     Image {
         /// Pixels a side.
         size: u64,
+        /// Colours.
+        channels: u64,
         /// Tokens it becomes.
         tokens: u64,
     },
     /// A sample of a component model; nothing is known of its inside.
     Opaque,
-}
-
-/// One parameter tensor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parameter {
-    /// Name within the layer, as the framework prints it.
-    pub name: String,
-    /// Number of values.
-    pub count: u64,
-    /// Shares its values with the embedding: counted once in the model, held again where a later pipeline
-    /// stage needs it.
-    pub tied: bool,
 }
 
 /// What a layer is for; decides where a pipeline may cut and what a checkpoint covers.
@@ -90,7 +58,7 @@ pub struct Layer {
     pub role: LayerRole,
     /// Layers with the same number have the same parameters and work.
     pub signature: u32,
-    /// Parameter tensors in the order in which the framework registers them.
+    /// Parameter tensors in the order of their first use.
     pub parameters: Arc<[Parameter]>,
     /// Values among [`Layer::parameter_count`] that one token uses: all of them unless experts are routed.
     pub active_parameters: u64,
@@ -99,9 +67,34 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// A layer without its name.
+    fn of(traced: Traced, signature: u32, stated_memory: Bytes) -> Self {
+        let own = |expert: bool| {
+            let own = traced.parameters.iter().filter(|it| !it.tied && it.expert == expert);
+            own.map(|parameter| parameter.count).fold(0, u64::saturating_add)
+        };
+        let (experts, used) = traced.routing;
+        // Experts are equal, so the share is exact.
+        let active_parameters = own(false).saturating_add(own(true) / experts.max(1) * used);
+        Self {
+            name: String::new(),
+            role: LayerRole::Block,
+            signature,
+            parameters: traced.parameters.into(),
+            active_parameters,
+            stated_memory,
+        }
+    }
+
     /// Values in this layer's own parameters, tied ones left out.
     pub fn parameter_count(&self) -> u64 {
         self.parameters.iter().filter(|parameter| !parameter.tied).map(|parameter| parameter.count).sum()
+    }
+
+    /// Values in this layer's own parameters that are trained.
+    pub fn trainable_count(&self) -> u64 {
+        let own = self.parameters.iter().filter(|parameter| !parameter.tied && parameter.trainable);
+        own.map(|parameter| parameter.count).sum()
     }
 
     /// Values that a pipeline stage without the embedding must hold for this layer.
@@ -123,7 +116,10 @@ pub struct Model {
     pub sample: Sample,
     /// Layers in the order of forward.
     pub layers: Vec<Layer>,
-    architecture: Architecture,
+    trainable: Trainable,
+    architecture: Arc<dyn Architecture>,
+    /// Of each layer the architecture's kind, and whether its input needs a gradient.
+    kinds: Vec<(u32, bool)>,
 }
 
 impl Model {
@@ -150,20 +146,76 @@ impl Model {
         }
         let mut fields = file.section("architecture")?;
         fields.apply(overrides);
-        let architecture = Architecture::read(family, &file, &fields)?;
-        Ok(Self {
+        let architecture = family.architecture(&file, &fields)?;
+        let mut model = Self {
             name: file.text("name")?.to_owned(),
             family,
             source: file.text("source")?.to_owned(),
             sample: architecture.sample(),
-            layers: architecture.layers(),
+            layers: Vec::new(),
+            trainable: Trainable::All,
             architecture,
-        })
+            kinds: Vec::new(),
+        };
+        model.list_layers();
+        Ok(model)
+    }
+
+    /// The model with only a part of it trained.
+    ///
+    /// # Errors
+    /// An adapter of rank 0, or a target that is no linear layer of the model.
+    pub fn with_trainable(mut self, trainable: Trainable) -> Result<Self, ModelError> {
+        self.trainable = trainable;
+        self.list_layers();
+        if let Trainable::Lora(lora) = &self.trainable {
+            lora.check(&self.layers)?;
+        }
+        Ok(self)
+    }
+
+    /// What of the model is trained.
+    pub fn trainable(&self) -> &Trainable {
+        &self.trainable
+    }
+
+    /// Fills in the layers with their parameters, each kind traced once.
+    fn list_layers(&mut self) {
+        let shape = WorkShape::smallest();
+        let mut known: Vec<((u32, bool), Layer)> = Vec::new();
+        let mut needs_gradient = false;
+        self.layers.clear();
+        self.kinds.clear();
+        for plan in self.architecture.layers() {
+            let kind = (plan.kind, needs_gradient);
+            let found = known.iter().position(|(other, _)| *other == kind);
+            let index = found.unwrap_or_else(|| {
+                let trace = Trace {
+                    shape: &shape,
+                    trainable: &self.trainable,
+                    input_needs_gradient: needs_gradient,
+                    lists_parameters: true,
+                };
+                let traced = self.architecture.trace(plan.kind, trace);
+                let stated = self.architecture.stated_memory(plan.kind);
+                known.push((kind, Layer::of(traced, known.len() as u32, stated)));
+                known.len() - 1
+            });
+            let layer = Layer { name: plan.name, role: plan.role, ..known[index].1.clone() };
+            needs_gradient |= layer.trainable_count() > 0;
+            self.kinds.push(kind);
+            self.layers.push(layer);
+        }
     }
 
     /// Values in all parameters, shared ones counted once.
     pub fn parameters(&self) -> u64 {
         self.layers.iter().map(Layer::parameter_count).fold(0, u64::saturating_add)
+    }
+
+    /// Values in all parameters that are trained, shared ones counted once.
+    pub fn trainable_parameters(&self) -> u64 {
+        self.layers.iter().map(Layer::trainable_count).fold(0, u64::saturating_add)
     }
 
     /// Values that one token uses: all of them unless experts are routed; then the dense part, the routers and one
@@ -176,10 +228,12 @@ impl Model {
     ///
     /// Layers of one [`Layer::signature`] have equal work: ask once for each.
     pub fn work(&self, layer: usize, shape: &WorkShape) -> LayerWork {
-        match self.layers.get(layer) {
-            Some(found) => self.architecture.work(layer, found.role, shape),
-            None => LayerWork::default(),
-        }
+        let Some(&(kind, input_needs_gradient)) = self.kinds.get(layer) else {
+            return LayerWork::default();
+        };
+        let trainable = &self.trainable;
+        let trace = Trace { shape, trainable, input_needs_gradient, lists_parameters: false };
+        self.architecture.trace(kind, trace).work
     }
 
     /// Tokens that a sample becomes: the sequence length, the patches of an image and its class token, or 1 for a
@@ -198,8 +252,8 @@ impl Model {
         let integer = Dtype::Int64.bytes();
         Bytes(match self.sample {
             Sample::Tokens { .. } => product(&[2, shape.sequence_length, integer]),
-            Sample::Image { size, .. } => {
-                total(&[product(&[self.architecture.channels(), size, size, Dtype::Fp32.bytes()]), integer])
+            Sample::Image { size, channels, .. } => {
+                total(&[product(&[channels, size, size, Dtype::Fp32.bytes()]), integer])
             }
             Sample::Opaque => 0,
         })
@@ -222,18 +276,12 @@ impl Model {
 
     /// Components and partitions, for models of the family [`Family::Components`].
     pub fn components(&self) -> Option<&ComponentGraph> {
-        match &self.architecture {
-            Architecture::Components(graph) => Some(graph),
-            _ => None,
-        }
+        self.architecture.components()
     }
 
     /// Longest sequence that the architecture can take: the table of learned positions. None where nothing limits
     /// it (rotary positions, images, components).
     pub fn longest_sequence(&self) -> Option<u64> {
-        match (self.family, self.sample) {
-            (Family::Gpt, Sample::Tokens { default_length }) => Some(default_length),
-            _ => None,
-        }
+        self.architecture.longest_sequence()
     }
 }

@@ -60,6 +60,28 @@ pub enum MemoryBoundKind {
     Fill,
 }
 
+/// A collective within a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ExchangeKind {
+    /// Every rank gets the sum of all arrays.
+    AllReduce,
+    /// Every rank gets all parts.
+    AllGather,
+    /// Every rank gets its part of the sum.
+    ReduceScatter,
+    /// Every rank sends a part to every other.
+    AllToAll,
+}
+
+/// The ranks that take part in a collective within a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Group {
+    /// Those that share each layer's matrices.
+    Tensor,
+    /// Those that share the experts.
+    Expert,
+}
+
 /// One operation, by shape. Prices belong to the clusters' floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kernel {
@@ -116,6 +138,15 @@ pub enum Kernel {
         /// Whether the host side is page-locked.
         pinned: bool,
     },
+    /// Collective among the ranks that share the layer.
+    Exchange {
+        /// What it does.
+        kind: ExchangeKind,
+        /// Which ranks take part.
+        group: Group,
+        /// Size of the whole array: what each rank has after an all-gather or had before a reduce-scatter.
+        bytes: Bytes,
+    },
     /// Work known only by its FLOPs (a component of somebody's model description).
     Component {
         /// Work of the pass.
@@ -139,6 +170,7 @@ impl Kernel {
             Self::MemoryBound { .. }
             | Self::Embedding { .. }
             | Self::Optimizer { .. }
+            | Self::Exchange { .. }
             | Self::HostCopy { .. } => 0,
         })
     }

@@ -15,7 +15,7 @@ pub struct Bucket {
     pub ready_after: usize,
 }
 
-/// Fills buckets with the parameters of `layers`, last registered first, as backward produces them. A bucket
+/// Fills buckets with the trained parameters of `layers`, last registered first, as backward produces them. A bucket
 /// closes as soon as it holds `cap` bytes or more; a parameter is never split (PyTorch DDP,
 /// `compute_bucket_assignment_by_size`).
 ///
@@ -32,7 +32,7 @@ pub fn buckets(
     let mut open: Option<Bucket> = None;
     for layer in layers.rev() {
         for parameter in model.layers[layer].parameters.iter().rev() {
-            if parameter.tied && holds_embedding {
+            if !parameter.trainable || parameter.tied && holds_embedding {
                 continue;
             }
             let bucket = open.get_or_insert(Bucket { elements: 0, tensors: 0, ready_after: layer });

@@ -1,6 +1,6 @@
 //! What is trained and how: batch, precision, optimizer, execution.
 
-use steptime_models::{AttentionKind, Dtype, WorkShape};
+use steptime_models::{AttentionKind, Dtype, TensorParallel, WorkShape};
 
 /// Training or inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +146,7 @@ impl Workload {
             activation: self.precision.storage(),
             attention: self.attention,
             training: self.task == Task::Training,
+            tensor: TensorParallel::NONE,
         }
     }
 

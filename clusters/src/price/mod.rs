@@ -65,6 +65,9 @@ pub enum PriceError {
         /// Formats that it computes in, separated by commas.
         supported: String,
     },
+    /// A collective: its price depends on the ranks that take part and the links between them.
+    #[error("a collective among ranks is not an operation of one GPU")]
+    Exchange,
 }
 
 /// Duration of a kernel on the device; the host's work to launch it is [`Host::launch_s`].
@@ -85,6 +88,7 @@ pub fn price(gpu: &Gpu, host: &Host, kernel: &Kernel) -> Result<Price, PriceErro
         }
         Kernel::HostCopy { bytes, pinned } => Ok(host_copy(gpu, host, bytes, pinned)),
         Kernel::Component { flops, dtype } => component(gpu, flops, dtype),
+        Kernel::Exchange { .. } => Err(PriceError::Exchange),
     }
 }
 

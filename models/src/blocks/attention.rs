@@ -2,11 +2,11 @@
 
 use super::linear::gemm;
 use super::pointwise::{cast, copy, dropout, mask, scale};
-use crate::model::AttentionKind;
 use crate::operation::{Dtype, Kernel, MemoryBoundKind, Operation, Pass};
 use crate::shape::AttentionShape;
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names, single};
 use crate::units::{product, total};
+use crate::work_shape::AttentionKind;
 
 /// Shape and flavour of a self-attention.
 #[derive(Clone, Copy)]
@@ -108,6 +108,7 @@ fn scores(tape: &mut Tape<'_>, a: &Attention, q: Tensor, k: Tensor) -> Tensor {
         backward: &backward,
         scratch: if a.sequence_first { y.bytes() } else { 0 },
         gradient: Gradient::New,
+        trains: false,
     });
     y
 }
@@ -145,6 +146,7 @@ fn softmax(tape: &mut Tape<'_>, a: &Attention, x: Tensor) -> Tensor {
         backward: &backward,
         scratch: if a.sequence_first { x.bytes() } else { 0 },
         gradient: Gradient::New,
+        trains: false,
     });
     y
 }
@@ -181,6 +183,7 @@ fn context(tape: &mut Tape<'_>, a: &Attention, p: Tensor, v: Tensor) -> Tensor {
         backward: &backward,
         scratch: if a.sequence_first { p.bytes() } else { 0 },
         gradient: Gradient::New,
+        trains: false,
     });
     y
 }
@@ -220,6 +223,7 @@ fn flash(tape: &mut Tape<'_>, a: &Attention, q: Tensor, k: Tensor, v: Tensor) ->
         backward: &[Operation { launches, ..single(names.grad, backward) }],
         scratch: total(&[product(&[4, y.values()]), row_sums.bytes()]),
         gradient: Gradient::New,
+        trains: false,
     });
     y
 }
@@ -240,6 +244,7 @@ fn repeat_heads(tape: &mut Tape<'_>, names: Names, x: Tensor, group: u64) -> Ten
         backward: &[memory(names.grad, MemoryBoundKind::Reduction, y.bytes(), x.bytes())],
         scratch: 0,
         gradient: Gradient::New,
+        trains: false,
     });
     y
 }
@@ -280,6 +285,7 @@ fn concatenate_gradients(
         backward: &[memory(names.grad, MemoryBoundKind::Fill, qkv.bytes(), qkv.bytes())],
         scratch: 0,
         gradient: Gradient::New,
+        trains: false,
     });
 }
 
@@ -309,6 +315,7 @@ pub(crate) fn split_in_projection(tape: &mut Tape<'_>, qkv: Tensor) -> [Tensor; 
         ],
         scratch: product(&[2, bytes]),
         gradient: Gradient::New,
+        trains: false,
     });
     thirds
 }

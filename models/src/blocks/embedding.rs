@@ -1,7 +1,9 @@
 //! From token ids and images to activations.
 
 use super::pointwise::add;
+use super::tensor_parallel::leave_tensor_parallel;
 use crate::operation::{Kernel, MemoryBoundKind, Operation, Pass};
+use crate::parameter::Split;
 use crate::shape::ConvolutionShape;
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names, single};
 use crate::units::{Bytes, product, total};
@@ -13,15 +15,34 @@ const SORTED_FROM: u64 = 3073;
 ///
 /// Backward makes a gradient of the whole table: a zero fill and one kernel for few ids; for more than 3,072 a zero
 /// fill, about four launches of a radix sort, and about seven that find segments, sum them and scatter the sums.
-pub(crate) fn lookup(tape: &mut Tape<'_>, ids: Tensor, vocabulary: u64, width: u64) -> Tensor {
+///
+/// A tensor-parallel group divides the rows of the table; each rank looks its own up, leaves zeros for the others, and
+/// the ranks' results are summed (Shoeybi et al. 2019, section 3).
+pub(crate) fn lookup(
+    tape: &mut Tape<'_>,
+    module: &str,
+    ids: Tensor,
+    [vocabulary, width]: [u64; 2],
+) -> Tensor {
+    tape.weight(module, "weight", &[vocabulary, width], Split::Tensor);
     let y = tape.activation("embedding.tokens.output", ids.values(), width);
-    rows_of_table(tape, names!("embedding.tokens"), &[ids], y, vocabulary);
-    y
+    let part = tape.shape.tensor.part(vocabulary);
+    rows_of_table(tape, names!("embedding.tokens"), &[ids], y, part);
+    leave_tensor_parallel(tape, y)
 }
 
 /// Learned positions of a sequence, added to each sequence of the batch. The ids are a constant of the model. The
-/// gradient is summed over the batch before it goes to the table.
-pub(crate) fn position_lookup(tape: &mut Tape<'_>, x: Tensor, length: u64, table: u64) -> Tensor {
+/// gradient is summed over the batch before it goes to the table. Under sequence parallelism a rank adds the positions
+/// of its own tokens.
+pub(crate) fn position_lookup(
+    tape: &mut Tape<'_>,
+    module: &str,
+    x: Tensor,
+    length: u64,
+    table: u64,
+) -> Tensor {
+    tape.weight(module, "weight", &[table, x.width], Split::Whole);
+    let length = tape.shape.tensor.rows(length);
     let rows = tape.activation("embedding.positions.output", length, x.width);
     rows_of_table(tape, names!("embedding.positions"), &[], rows, table);
     let names = names!("embedding.positions.expand");
@@ -38,6 +59,7 @@ pub(crate) fn position_lookup(tape: &mut Tape<'_>, x: Tensor, length: u64, table
         backward: if one_sequence { &[] } else { std::slice::from_ref(&sum) },
         scratch: 0,
         gradient: if one_sequence { Gradient::Passed } else { Gradient::New },
+        trains: false,
     });
     add(tape, names!("embedding.add_positions"), x, expanded)
 }
@@ -46,17 +68,19 @@ pub(crate) fn position_lookup(tape: &mut Tape<'_>, x: Tensor, length: u64, table
 fn rows_of_table(tape: &mut Tape<'_>, names: Names, ids: &[Tensor], y: Tensor, vocabulary: u64) {
     let (tokens, width, dtype) = (y.rows, y.width, tape.shape.activation);
     let kernel = |pass| Kernel::Embedding { tokens, width, vocabulary, pass, dtype };
+    let trains = tape.trains();
     let launches = if tokens < SORTED_FROM { 2 } else { 12 };
     tape.record(&Step {
         names,
         forward: &[single(names.op, kernel(Pass::Forward))],
         reads: ids,
-        saves: ids,
+        saves: if trains { ids } else { &[] },
         inputs: &[],
         outputs: &[y],
         backward: &[Operation { launches, ..single(names.grad_weight, kernel(Pass::Backward)) }],
         scratch: 0,
         gradient: Gradient::New,
+        trains,
     });
 }
 
@@ -76,7 +100,10 @@ pub(crate) struct Patches {
 ///
 /// Backward: the gradient copied into the convolution's layout, the gradient of the filter, and the sum for that of
 /// the bias. An image needs no gradient.
-pub(crate) fn patches(tape: &mut Tape<'_>, image: Tensor, grid: &Patches) -> Tensor {
+pub(crate) fn patches(tape: &mut Tape<'_>, module: &str, image: Tensor, grid: &Patches) -> Tensor {
+    let trains =
+        tape.weight(module, "weight", &[grid.width, grid.channels, grid.size, grid.size], Split::Whole);
+    tape.weight(module, "bias", &[grid.width], Split::Whole);
     let names = names!("patches.convolution");
     let y = tape.activation(names.output, product(&[image.rows, grid.side, grid.side]), grid.width);
     let value = tape.activation_bytes();
@@ -108,13 +135,15 @@ pub(crate) fn patches(tape: &mut Tape<'_>, image: Tensor, grid: &Patches) -> Ten
         ],
         scratch: y.bytes(),
         gradient: Gradient::New,
+        trains,
     });
     y
 }
 
 /// The class token put before the patches of each image: a concatenation. Backward sums the class token's gradient
 /// over the batch and hands the rest on as a view.
-pub(crate) fn class_token(tape: &mut Tape<'_>, x: Tensor, batch: u64) -> Tensor {
+pub(crate) fn class_token(tape: &mut Tape<'_>, parameter: &str, x: Tensor, batch: u64) -> Tensor {
+    let trains = tape.weight(parameter, "", &[1, 1, x.width], Split::Whole);
     let names = names!("embedding.class_token");
     let y = tape.activation(names.output, total(&[x.rows, batch]), x.width);
     let row = product(&[x.width, x.value_bytes]);
@@ -128,25 +157,34 @@ pub(crate) fn class_token(tape: &mut Tape<'_>, x: Tensor, batch: u64) -> Tensor 
         backward: &[memory(names.grad, MemoryBoundKind::Reduction, product(&[batch, row]), row)],
         scratch: 0,
         gradient: Gradient::Passed,
+        trains,
     });
     y
 }
 
-/// Learned positions, a parameter of `length` used rows, added to each sequence. Backward sums over the batch.
-pub(crate) fn positions(tape: &mut Tape<'_>, x: Tensor, length: u64) -> Tensor {
+/// Learned positions, a parameter of `table` rows of which `length` are used, added to each sequence. Backward sums over
+/// the batch.
+pub(crate) fn positions(
+    tape: &mut Tape<'_>,
+    parameter: &str,
+    x: Tensor,
+    [length, table]: [u64; 2],
+) -> Tensor {
+    let trains = tape.weight(parameter, "", &[1, table, x.width], Split::Whole);
     let names = names!("embedding.add_positions");
     let y = tape.activation(names.output, x.rows, x.width);
-    let table = product(&[length, x.width, x.value_bytes]);
+    let used = product(&[length, x.width, x.value_bytes]);
     tape.record(&Step {
         names,
-        forward: &[memory(names.op, MemoryBoundKind::Elementwise, total(&[x.bytes(), table]), y.bytes())],
+        forward: &[memory(names.op, MemoryBoundKind::Elementwise, total(&[x.bytes(), used]), y.bytes())],
         reads: &[x],
         saves: &[],
         inputs: &[x],
         outputs: &[y],
-        backward: &[memory(names.grad, MemoryBoundKind::Reduction, y.bytes(), table)],
+        backward: &[memory(names.grad, MemoryBoundKind::Reduction, y.bytes(), used)],
         scratch: 0,
         gradient: Gradient::Passed,
+        trains,
     });
     y
 }
@@ -167,6 +205,7 @@ pub(crate) fn first_token(tape: &mut Tape<'_>, x: Tensor, batch: u64) -> Tensor 
         backward: &[Operation { launches: 2, ..fill }],
         scratch: 0,
         gradient: Gradient::New,
+        trains: false,
     });
     y
 }

@@ -1,34 +1,141 @@
-//! Linear layers.
+//! Linear layers, whole or divided among the ranks of a tensor-parallel group, with low-rank adapters beside them.
 
+use super::pointwise::{add, dropout, scale};
 use crate::operation::{Kernel, MemoryBoundKind, Operation};
-use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, single};
+use crate::parameter::Split;
+use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names, single};
 use crate::units::product;
 
-/// `y = x W^T + b`: one GEMM with the bias in its epilogue. Keeps `x`.
+/// How a tensor-parallel group divides a linear layer (Shoeybi et al. 2019, section 3).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Divided {
+    No,
+    /// Each rank computes a part of the outputs.
+    Columns,
+    /// Each rank holds a part of the inputs; the ranks' results are to be summed.
+    Rows,
+}
+
+/// A linear layer: its module's name, the names of its operations, and its sizes.
+#[derive(Clone, Copy)]
+pub(crate) struct Linear<'n> {
+    module: &'n str,
+    names: Names,
+    width: u64,
+    bias: bool,
+    divided: Divided,
+    tied: bool,
+    listed: bool,
+}
+
+impl<'n> Linear<'n> {
+    /// A whole layer of `width` outputs without bias.
+    pub(crate) const fn new(module: &'n str, names: Names, width: u64) -> Self {
+        Self { module, names, width, bias: false, divided: Divided::No, tied: false, listed: true }
+    }
+
+    /// With a bias, or not.
+    pub(crate) const fn bias(self, bias: bool) -> Self {
+        Self { bias, ..self }
+    }
+
+    /// Its outputs divided among the tensor group: the result has this rank's part of `width`.
+    pub(crate) const fn columns(self) -> Self {
+        Self { divided: Divided::Columns, ..self }
+    }
+
+    /// Its inputs divided among the tensor group: the input is this rank's part.
+    pub(crate) const fn rows(self) -> Self {
+        Self { divided: Divided::Rows, ..self }
+    }
+
+    /// Its weight's values are the embedding's.
+    pub(crate) const fn tied(self, tied: bool) -> Self {
+        Self { tied, ..self }
+    }
+
+    /// Its parameters are listed elsewhere under other names (a part of a packed projection).
+    pub(crate) const fn unlisted(self) -> Self {
+        Self { listed: false, ..self }
+    }
+
+    /// Lists the parameters; returns whether they are trained.
+    fn weights(&self, tape: &mut Tape<'_>, inputs: u64) -> bool {
+        if !self.listed {
+            return tape.trains();
+        }
+        let whole = if self.divided == Divided::Rows { inputs * tape.shape.tensor.ways() } else { inputs };
+        let split = if self.divided == Divided::No { Split::Whole } else { Split::Tensor };
+        let trained = if self.tied {
+            tape.tied_weight(self.module, &[self.width, whole], split)
+        } else {
+            tape.weight(self.module, "weight", &[self.width, whole], split)
+        };
+        if self.bias {
+            let split = if self.divided == Divided::Columns { Split::Tensor } else { Split::Whole };
+            tape.weight(self.module, "bias", &[self.width], split);
+        }
+        trained
+    }
+}
+
+/// `y = x W^T + b`: one GEMM with the bias in its epilogue. Keeps `x` if `W` is trained.
 ///
-/// Backward: a GEMM for the gradient of `x`, one for that of `W`, and a sum over the rows for that of `b`.
-pub(crate) fn linear(tape: &mut Tape<'_>, names: Names, x: Tensor, width: u64, bias: bool) -> Tensor {
+/// Backward: a GEMM for the gradient of `x` if something before it is trained; if `W` is, one for its gradient and a
+/// sum over the rows for that of `b`.
+pub(crate) fn linear(tape: &mut Tape<'_>, layer: Linear<'_>, x: Tensor) -> Tensor {
+    let trains = layer.weights(tape, x.width);
+    let y = plain(tape, &layer, x, trains);
+    let Some((rank, drops)) = tape.adapter(layer.module).map(|lora| (lora.rank, lora.dropout)) else {
+        return y;
+    };
+    adapter(tape, &layer, x, y, rank, drops)
+}
+
+fn plain(tape: &mut Tape<'_>, layer: &Linear<'_>, x: Tensor, trains: bool) -> Tensor {
+    let names = layer.names;
+    let width = match layer.divided {
+        Divided::Columns => tape.shape.tensor.part(layer.width),
+        Divided::No | Divided::Rows => layer.width,
+    };
     let y = tape.activation(names.output, x.rows, width);
-    let mut backward = vec![
-        gemm(tape, names.grad_input, [1, x.rows, x.width, width]),
-        gemm(tape, names.grad_weight, [1, width, x.width, x.rows]),
-    ];
-    if bias {
-        let gradient = product(&[width, tape.activation_bytes()]);
-        backward.push(memory(names.grad_bias, MemoryBoundKind::Reduction, y.bytes(), gradient));
+    let mut backward = Vec::new();
+    if tape.needs_gradient(x) {
+        backward.push(gemm(tape, names.grad_input, [1, x.rows, x.width, width]));
+    }
+    if trains {
+        backward.push(gemm(tape, names.grad_weight, [1, width, x.width, x.rows]));
+        if layer.bias {
+            let gradient = product(&[width, tape.activation_bytes()]);
+            backward.push(memory(names.grad_bias, MemoryBoundKind::Reduction, y.bytes(), gradient));
+        }
     }
     tape.record(&Step {
         names,
         forward: &[gemm(tape, names.op, [1, x.rows, width, x.width])],
         reads: &[x],
-        saves: &[x],
+        saves: if trains { std::slice::from_ref(&x) } else { &[] },
         inputs: &[x],
         outputs: &[y],
         backward: &backward,
         scratch: 0,
         gradient: Gradient::New,
+        trains,
     });
     y
+}
+
+/// `y + B A dropout(x) * alpha / rank`, as PEFT's linear layer runs it. `A` and `B` are trained and whole on every rank.
+fn adapter(tape: &mut Tape<'_>, layer: &Linear<'_>, x: Tensor, y: Tensor, rank: u64, drops: bool) -> Tensor {
+    tape.own_weight(layer.module, "lora_A.weight", &[rank, x.width], true);
+    tape.own_weight(layer.module, "lora_B.weight", &[layer.width, rank], true);
+    let x = dropout(tape, names!("lora.dropout"), x, drops);
+    let down = Linear::new(layer.module, names!("lora.a"), rank).unlisted();
+    let up = Linear::new(layer.module, names!("lora.b"), y.width).unlisted();
+    let inner = plain(tape, &down, x, true);
+    let outer = plain(tape, &up, inner, true);
+    let scaled = scale(tape, names!("lora.scale"), outer, false);
+    add(tape, names!("lora.add"), y, scaled)
 }
 
 /// `batch` products of an `m` x `k` by a `k` x `n` matrix in the format of the tape, sizes in that order. Batches

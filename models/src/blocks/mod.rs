@@ -9,14 +9,26 @@ mod attention;
 mod embedding;
 mod linear;
 mod loss;
+mod mlp;
 mod norm;
 mod pointwise;
 mod routing;
+mod tensor_parallel;
 
 pub(crate) use attention::{Attention, attention, split_columns, split_in_projection, split_to_copies};
 pub(crate) use embedding::{Patches, class_token, first_token, lookup, patches, position_lookup, positions};
-pub(crate) use linear::linear;
-pub(crate) use loss::cross_entropy;
+pub(crate) use linear::{Linear, linear};
+pub(crate) use loss::{cross_entropy, language_head};
+pub(crate) use mlp::gated_mlp;
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use pointwise::{activation, add, cast, copy, dropout, multiply, rotary};
 pub(crate) use routing::{Switch, switch_feed_forward};
+pub(crate) use tensor_parallel::{enter_tensor_parallel, leave_tensor_parallel};
+
+use crate::units::product;
+use crate::work_shape::WorkShape;
+
+/// Tokens of a micro-batch.
+pub(crate) fn all_tokens(shape: &WorkShape) -> u64 {
+    product(&[shape.micro_batch, shape.sequence_length])
+}

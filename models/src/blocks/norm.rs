@@ -1,12 +1,14 @@
 //! Normalization over the last dimension.
 
 use crate::operation::MemoryBoundKind;
+use crate::parameter::Split;
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory};
 use crate::units::{product, total};
 
-/// LayerNorm with weight and bias: one kernel. Keeps its input and the mean and reciprocal deviation of each row.
-pub(crate) fn layer_norm(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
-    norm(tape, names, x, 2, 2)
+/// LayerNorm with weight and, where it has one, bias: one kernel. Keeps its input and the mean and reciprocal
+/// deviation of each row.
+pub(crate) fn layer_norm(tape: &mut Tape<'_>, module: &str, names: Names, x: Tensor, bias: bool) -> Tensor {
+    norm(tape, module, names, x, if bias { &["weight", "bias"] } else { &["weight"] }, 2)
 }
 
 /// RMSNorm with weight: one kernel that computes in 32 bits and rounds its result, as `torch.nn.RMSNorm` (fused since
@@ -15,17 +17,33 @@ pub(crate) fn layer_norm(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor
 ///
 /// A module that spells it out (cast, square, mean, rsqrt, two products) would launch about eight kernels and keep
 /// 32-bit copies of the input instead.
-pub(crate) fn rms_norm(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
-    norm(tape, names, x, 1, 1)
+pub(crate) fn rms_norm(tape: &mut Tape<'_>, module: &str, names: Names, x: Tensor) -> Tensor {
+    norm(tape, module, names, x, &["weight"], 1)
 }
 
-/// Backward: one kernel for the gradient of the input, one for those of the parameters.
-fn norm(tape: &mut Tape<'_>, names: Names, x: Tensor, parameters: u64, statistics: u64) -> Tensor {
+/// Backward: one kernel for the gradient of the input, one for those of the parameters if these are trained. `x` may
+/// be many narrow rows (heads); the parameters are as long as a row. Nothing is kept where nothing is trained.
+fn norm(
+    tape: &mut Tape<'_>,
+    module: &str,
+    names: Names,
+    x: Tensor,
+    leaves: &[&str],
+    statistics: u64,
+) -> Tensor {
+    for leaf in leaves {
+        tape.weight(module, leaf, &[x.width], Split::Whole);
+    }
+    let trains = tape.trains();
     let y = tape.activation(names.output, x.rows, x.width);
     let kept = tape.tensor(names.statistics, x.rows, statistics, 4);
     let kind = MemoryBoundKind::Norm;
-    let weights = product(&[parameters, x.width, tape.activation_bytes()]);
+    let weights = product(&[leaves.len() as u64, x.width, tape.activation_bytes()]);
     let read_back = total(&[y.bytes(), x.bytes(), kept.bytes()]);
+    let mut backward = vec![memory(names.grad_input, kind, total(&[read_back, weights]), x.bytes())];
+    if trains {
+        backward.push(memory(names.grad_weight, kind, read_back, weights));
+    }
     tape.record(&Step {
         names,
         forward: &[memory(names.op, kind, total(&[x.bytes(), weights]), total(&[y.bytes(), kept.bytes()]))],
@@ -33,12 +51,10 @@ fn norm(tape: &mut Tape<'_>, names: Names, x: Tensor, parameters: u64, statistic
         saves: &[x, kept],
         inputs: &[x],
         outputs: &[y],
-        backward: &[
-            memory(names.grad_input, kind, total(&[read_back, weights]), x.bytes()),
-            memory(names.grad_weight, kind, read_back, weights),
-        ],
+        backward: &backward,
         scratch: 0,
         gradient: Gradient::New,
+        trains,
     });
     y
 }

@@ -19,6 +19,7 @@ pub(crate) fn activation(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor
         backward: &[memory(names.grad, ELEMENTWISE, total(&[y.bytes(), x.bytes()]), x.bytes())],
         scratch: 0,
         gradient: Gradient::New,
+        trains: false,
     });
     y
 }
@@ -36,6 +37,7 @@ pub(crate) fn add(tape: &mut Tape<'_>, names: Names, a: Tensor, b: Tensor) -> Te
         backward: &[],
         scratch: 0,
         gradient: Gradient::Passed,
+        trains: false,
     });
     y
 }
@@ -55,6 +57,7 @@ pub(crate) fn multiply(tape: &mut Tape<'_>, names: Names, a: Tensor, b: Tensor) 
         backward: &[Operation { launches: 2, ..both }],
         scratch: 0,
         gradient: Gradient::New,
+        trains: false,
     });
     y
 }
@@ -77,6 +80,7 @@ pub(crate) fn dropout(tape: &mut Tape<'_>, names: Names, x: Tensor, active: bool
         backward: &[memory(names.grad, ELEMENTWISE, total(&[y.bytes(), mask.bytes()]), x.bytes())],
         scratch: 0,
         gradient: Gradient::New,
+        trains: false,
     });
     y
 }
@@ -112,6 +116,7 @@ fn same_shape(tape: &mut Tape<'_>, names: Names, x: Tensor, y: Tensor, extra: u6
         backward: &[memory(names.grad, ELEMENTWISE, total(&[y.bytes(), extra]), x.bytes())],
         scratch: 0,
         gradient: Gradient::New,
+        trains: false,
     });
 }
 
@@ -128,6 +133,7 @@ pub(crate) fn copy(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
         backward: &[memory(names.grad, MemoryBoundKind::Fill, y.bytes(), x.bytes())],
         scratch: 0,
         gradient: Gradient::New,
+        trains: false,
     });
     y
 }
@@ -161,6 +167,7 @@ pub(crate) fn rotary(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
         backward: &[Operation { launches: 9, ..memory(names.grad, ELEMENTWISE, times(15), times(15)) }],
         scratch: 0,
         gradient: Gradient::New,
+        trains: false,
     });
     y
 }

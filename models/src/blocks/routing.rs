@@ -19,7 +19,7 @@
 //! full-size passes: in backward each `x[indexes]` yields a zero-filled gradient of *all* tokens that is added to
 //! the others, and each assignment to `final` copies the whole gradient once.
 
-use super::linear::linear;
+use super::linear::{Linear, linear};
 use super::pointwise::{activation, dropout};
 use crate::operation::{Dtype, Kernel, MemoryBoundKind, Operation};
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names, single};
@@ -63,7 +63,13 @@ pub(crate) fn switch_feed_forward(tape: &mut Tape<'_>, switch: &Switch, x: Tenso
     let probability = route(tape, switch, x);
     let capacity = switch.capacity(x.rows);
     let indices = dispatch(tape, switch, x, capacity);
-    let outputs: Vec<Tensor> = indices.iter().map(|&chosen| expert(tape, switch, x, chosen)).collect();
+    let outputs: Vec<Tensor> = indices
+        .iter()
+        .enumerate()
+        .map(|(number, &chosen)| {
+            tape.as_expert(switch.experts, 1, |tape| expert(tape, switch, number, x, chosen))
+        })
+        .collect();
     let mut result = tape.activation("switch.result", x.rows, x.width);
     tape.run(&[memory("switch.zeros", MemoryBoundKind::Fill, 0, result.bytes())], &[]);
     for (number, (&chosen, &output)) in indices.iter().zip(&outputs).enumerate() {
@@ -81,7 +87,11 @@ pub(crate) fn switch_feed_forward(tape: &mut Tape<'_>, switch: &Switch, x: Tenso
 /// Backward of the maximum fills the gradient with zeros and sets one value a token. The sum of probabilities over
 /// the tokens is returned for logging and gets no gradient.
 fn route(tape: &mut Tape<'_>, switch: &Switch, x: Tensor) -> Tensor {
-    let logits = linear(tape, names!("switch.router"), x, switch.experts, true);
+    let logits = linear(
+        tape,
+        Linear::new("feed_forward.switch", names!("switch.router"), switch.experts).bias(true),
+        x,
+    );
     let names = names!("switch.softmax");
     let kind = MemoryBoundKind::Softmax;
     let p = tape.activation(names.output, x.rows, switch.experts);
@@ -95,6 +105,7 @@ fn route(tape: &mut Tape<'_>, switch: &Switch, x: Tensor) -> Tensor {
         backward: &[memory(names.grad, kind, product(&[2, p.bytes()]), p.bytes())],
         scratch: 0,
         gradient: Gradient::New,
+        trains: false,
     });
     let names = names!("switch.max");
     let largest = tape.activation(names.output, x.rows, 1);
@@ -111,6 +122,7 @@ fn route(tape: &mut Tape<'_>, switch: &Switch, x: Tensor) -> Tensor {
         backward: &[Operation { launches: 2, ..scatter }],
         scratch: 0,
         gradient: Gradient::New,
+        trains: false,
     });
     let sums = product(&[switch.experts, p.value_bytes]);
     tape.run(&[memory("switch.probability_sum", MemoryBoundKind::Reduction, p.bytes(), sums)], &[p]);
@@ -151,12 +163,14 @@ fn from_host(name: &'static str, bytes: u64) -> Operation {
 }
 
 /// One expert on its tokens: gather, linear, GELU, dropout, linear (labml's `FeedForward`).
-fn expert(tape: &mut Tape<'_>, switch: &Switch, x: Tensor, chosen: Tensor) -> Tensor {
+fn expert(tape: &mut Tape<'_>, switch: &Switch, number: usize, x: Tensor, chosen: Tensor) -> Tensor {
+    let name = |layer| format!("feed_forward.experts.{number}.{layer}");
     let rows = gather(tape, names!("switch.gather"), x, chosen);
-    let hidden = linear(tape, names!("expert.layer1"), rows, switch.hidden, true);
+    let hidden =
+        linear(tape, Linear::new(&name("layer1"), names!("expert.layer1"), switch.hidden).bias(true), rows);
     let hidden = activation(tape, names!("expert.gelu"), hidden);
     let hidden = dropout(tape, names!("expert.hidden_dropout"), hidden, switch.dropout);
-    linear(tape, names!("expert.layer2"), hidden, x.width, true)
+    linear(tape, Linear::new(&name("layer2"), names!("expert.layer2"), x.width).bias(true), hidden)
 }
 
 /// `x[indices, :]`: keeps the indices. Backward fills a gradient of the size of `x` with zeros and accumulates into
@@ -179,6 +193,7 @@ fn gather(tape: &mut Tape<'_>, names: Names, x: Tensor, indices: Tensor) -> Tens
         ],
         scratch: 0,
         gradient: Gradient::New,
+        trains: false,
     });
     y
 }
@@ -216,6 +231,7 @@ fn assign(
         backward: &backward,
         scratch: 0,
         gradient: Gradient::New,
+        trains: false,
     });
     after
 }
@@ -256,6 +272,7 @@ fn scale_by_probability(tape: &mut Tape<'_>, result: Tensor, probability: Tensor
         ],
         scratch: bytes,
         gradient: Gradient::New,
+        trains: false,
     });
     y
 }

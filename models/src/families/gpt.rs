@@ -2,17 +2,17 @@
 //! layout, kernels of plain PyTorch modules (Megatron fuses scale, mask and softmax, and looks positions up one by
 //! one).
 
-use super::{Parameters, hidden_and_heads, limits, stack};
+use super::{Architecture, EMBEDDING, HEAD, LayerPlan, hidden_and_heads, limits, stack};
 use crate::blocks::{
-    Attention, activation, add, attention, cross_entropy, dropout, layer_norm, linear, lookup,
-    position_lookup, split_columns, split_to_copies,
+    Attention, Linear, activation, add, all_tokens, attention, dropout, enter_tensor_parallel, language_head,
+    layer_norm, leave_tensor_parallel, linear, lookup, position_lookup, split_columns, split_to_copies,
 };
 use crate::document::Section;
 use crate::error::ModelError;
-use crate::model::{AttentionKind, Layer, LayerRole, WorkShape};
-use crate::operation::{Dtype, LayerWork};
-use crate::tape::{Tape, names};
-use crate::units::product;
+use crate::model::Sample;
+use crate::operation::Dtype;
+use crate::tape::{Tape, Trace, Traced, names};
+use crate::work_shape::{AttentionKind, WorkShape};
 
 /// Fields of `[architecture]`.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Gpt {
     heads: u64,
     feed_forward: u64,
     vocabulary: u64,
-    pub(super) positions: u64,
+    positions: u64,
     tied: bool,
     dropout: bool,
 }
@@ -52,81 +52,65 @@ impl Gpt {
         })
     }
 
-    pub(super) fn layers(&self) -> Vec<Layer> {
-        let (h, f) = (self.hidden, self.feed_forward);
-        let mut embedding = Parameters::new();
-        embedding.add("word_embeddings.weight", self.vocabulary * h);
-        embedding.add("position_embeddings.weight", self.positions * h);
-        let mut block = Parameters::new();
-        block.layer_norm("input_layernorm", h);
-        block.linear("self_attention.query_key_value", h, 3 * h, true);
-        block.linear("self_attention.dense", h, h, true);
-        block.layer_norm("post_attention_layernorm", h);
-        block.linear("mlp.dense_h_to_4h", h, f, true);
-        block.linear("mlp.dense_4h_to_h", f, h, true);
-        let mut head = Parameters::new();
-        head.layer_norm("final_layernorm", h);
-        head.output_projection("output_layer.weight", self.vocabulary * h, self.tied);
-        stack(embedding, block, head, self.layers, None)
-    }
-
-    pub(super) fn work(&self, role: LayerRole, shape: &WorkShape) -> LayerWork {
-        match role {
-            LayerRole::Embedding => self.embedding(shape),
-            LayerRole::Head => self.head(shape),
-            LayerRole::Block | LayerRole::Component => self.block(shape),
-        }
-    }
-
-    fn embedding(&self, shape: &WorkShape) -> LayerWork {
-        let (mut tape, ids) = Tape::start(shape, tokens(shape), 1, Dtype::Int64.bytes());
+    fn embedding(&self, trace: Trace<'_>) -> Traced {
+        let shape = trace.shape;
+        let (mut tape, ids) = Tape::start(trace, all_tokens(shape), 1, Dtype::Int64.bytes());
         let tape = &mut tape;
-        let x = lookup(tape, ids, self.vocabulary, self.hidden);
-        let x = position_lookup(tape, x, shape.sequence_length, self.positions);
+        let x = lookup(tape, "word_embeddings", ids, [self.vocabulary, self.hidden]);
+        let x = position_lookup(tape, "position_embeddings", x, shape.sequence_length, self.positions);
         let x = dropout(tape, names!("embedding.dropout"), x, self.dropout);
         tape.finish(x)
     }
 
-    fn block(&self, shape: &WorkShape) -> LayerWork {
-        let h = self.hidden;
-        let (mut tape, x) = Tape::start(shape, tokens(shape), h, shape.activation.bytes());
+    fn block(&self, trace: Trace<'_>) -> Traced {
+        let (shape, h) = (trace.shape, self.hidden);
+        let (mut tape, x) = Tape::start(trace, shape.token_rows(), h, shape.activation.bytes());
         let tape = &mut tape;
 
-        let normed = layer_norm(tape, names!("attention.norm"), x);
-        let qkv = linear(tape, names!("attention.qkv"), normed, 3 * h, true);
+        let normed = layer_norm(tape, "input_layernorm", names!("attention.norm"), x, true);
+        let normed = enter_tensor_parallel(tape, normed);
+        let packed = Linear::new("self_attention.query_key_value", names!("attention.qkv"), 3 * h);
+        let qkv = linear(tape, packed.bias(true).columns(), normed);
         let [q, k, v] = match shape.attention {
             AttentionKind::Eager => split_to_copies(tape, qkv),
             AttentionKind::Flash => split_columns(tape, qkv),
         };
         let context = attention(tape, &self.attention(shape), q, k, v);
-        let projected = linear(tape, names!("attention.projection"), context, h, true);
+        let out = Linear::new("self_attention.dense", names!("attention.projection"), h);
+        let projected = linear(tape, out.bias(true).rows(), context);
+        let projected = leave_tensor_parallel(tape, projected);
         let projected = dropout(tape, names!("attention.output_dropout"), projected, self.dropout);
         let x = add(tape, names!("attention.residual"), x, projected);
 
-        let normed = layer_norm(tape, names!("mlp.norm"), x);
-        let wide = linear(tape, names!("mlp.fc1"), normed, self.feed_forward, true);
+        let normed = layer_norm(tape, "post_attention_layernorm", names!("mlp.norm"), x, true);
+        let normed = enter_tensor_parallel(tape, normed);
+        let wide = Linear::new("mlp.dense_h_to_4h", names!("mlp.fc1"), self.feed_forward);
+        let wide = linear(tape, wide.bias(true).columns(), normed);
         let wide = activation(tape, names!("mlp.gelu"), wide);
-        let narrow = linear(tape, names!("mlp.fc2"), wide, h, true);
+        let narrow = Linear::new("mlp.dense_4h_to_h", names!("mlp.fc2"), h);
+        let narrow = linear(tape, narrow.bias(true).rows(), wide);
+        let narrow = leave_tensor_parallel(tape, narrow);
         let narrow = dropout(tape, names!("mlp.dropout"), narrow, self.dropout);
         let x = add(tape, names!("mlp.residual"), x, narrow);
         tape.finish(x)
     }
 
-    fn head(&self, shape: &WorkShape) -> LayerWork {
-        let (mut tape, x) = Tape::start(shape, tokens(shape), self.hidden, shape.activation.bytes());
+    fn head(&self, trace: Trace<'_>) -> Traced {
+        let shape = trace.shape;
+        let (mut tape, x) = Tape::start(trace, shape.token_rows(), self.hidden, shape.activation.bytes());
         let tape = &mut tape;
-        let normed = layer_norm(tape, names!("head.norm"), x);
-        let logits = linear(tape, names!("head.projection"), normed, self.vocabulary, false);
-        let output = if shape.training { cross_entropy(tape, logits) } else { logits };
+        let normed = layer_norm(tape, "final_layernorm", names!("head.norm"), x, true);
+        let output = language_head(tape, "output_layer", normed, self.vocabulary, self.tied);
         tape.finish(output)
     }
 
     fn attention(&self, shape: &WorkShape) -> Attention {
+        let heads = shape.tensor.part(self.heads);
         Attention {
             batch: shape.micro_batch,
             length: shape.sequence_length,
-            heads: self.heads,
-            kv_heads: self.heads,
+            heads,
+            kv_heads: heads,
             head_dim: self.hidden / self.heads,
             causal: true,
             dropout: self.dropout,
@@ -137,6 +121,24 @@ impl Gpt {
     }
 }
 
-fn tokens(shape: &WorkShape) -> u64 {
-    product(&[shape.micro_batch, shape.sequence_length])
+impl Architecture for Gpt {
+    fn sample(&self) -> Sample {
+        Sample::Tokens { default_length: self.positions }
+    }
+
+    fn layers(&self) -> Vec<LayerPlan> {
+        stack(self.layers)
+    }
+
+    fn trace(&self, kind: u32, trace: Trace<'_>) -> Traced {
+        match kind {
+            EMBEDDING => self.embedding(trace),
+            HEAD => self.head(trace),
+            _ => self.block(trace),
+        }
+    }
+
+    fn longest_sequence(&self) -> Option<u64> {
+        Some(self.positions)
+    }
 }

@@ -1,15 +1,16 @@
 //! Decoders with rotary positions, RMSNorm before each half, grouped queries, SwiGLU, no biases and no dropout.
 
-use super::{Parameters, hidden_and_heads, limits, stack};
+use super::{Architecture, EMBEDDING, HEAD, LayerPlan, hidden_and_heads, limits, stack};
 use crate::blocks::{
-    Attention, activation, add, attention, copy, cross_entropy, linear, lookup, multiply, rms_norm, rotary,
+    Attention, Linear, add, all_tokens, attention, copy, enter_tensor_parallel, gated_mlp, language_head,
+    leave_tensor_parallel, linear, lookup, rms_norm, rotary,
 };
 use crate::document::Section;
 use crate::error::ModelError;
-use crate::model::{AttentionKind, Layer, LayerRole, WorkShape};
-use crate::operation::{Dtype, LayerWork};
-use crate::tape::{Tape, Tensor, names};
-use crate::units::product;
+use crate::model::Sample;
+use crate::operation::Dtype;
+use crate::tape::{Tape, Tensor, Trace, Traced, names};
+use crate::work_shape::AttentionKind;
 
 /// Fields of `[architecture]`.
 #[derive(Clone, Debug)]
@@ -21,7 +22,7 @@ pub(crate) struct Llama {
     head_dim: u64,
     feed_forward: u64,
     vocabulary: u64,
-    pub(super) positions: u64,
+    positions: u64,
     tied: bool,
 }
 
@@ -63,54 +64,29 @@ impl Llama {
         })
     }
 
-    pub(super) fn layers(&self) -> Vec<Layer> {
-        let (h, f) = (self.hidden, self.feed_forward);
-        let (query, key) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let mut embedding = Parameters::new();
-        embedding.add("embed_tokens.weight", self.vocabulary * h);
-        let mut block = Parameters::new();
-        block.linear("self_attn.q_proj", h, query, false);
-        block.linear("self_attn.k_proj", h, key, false);
-        block.linear("self_attn.v_proj", h, key, false);
-        block.linear("self_attn.o_proj", query, h, false);
-        block.linear("mlp.gate_proj", h, f, false);
-        block.linear("mlp.up_proj", h, f, false);
-        block.linear("mlp.down_proj", f, h, false);
-        block.add("input_layernorm.weight", h);
-        block.add("post_attention_layernorm.weight", h);
-        let mut head = Parameters::new();
-        head.add("norm.weight", h);
-        head.output_projection("lm_head.weight", self.vocabulary * h, self.tied);
-        stack(embedding, block, head, self.layers, None)
+    fn embedding(&self, trace: Trace<'_>) -> Traced {
+        let (mut tape, ids) = Tape::start(trace, all_tokens(trace.shape), 1, Dtype::Int64.bytes());
+        let x = lookup(&mut tape, "embed_tokens", ids, [self.vocabulary, self.hidden]);
+        tape.finish(x)
     }
 
-    pub(super) fn work(&self, role: LayerRole, shape: &WorkShape) -> LayerWork {
-        match role {
-            LayerRole::Embedding => {
-                let (mut tape, ids) = Tape::start(shape, tokens(shape), 1, Dtype::Int64.bytes());
-                let x = lookup(&mut tape, ids, self.vocabulary, self.hidden);
-                tape.finish(x)
-            }
-            LayerRole::Head => self.head(shape),
-            LayerRole::Block | LayerRole::Component => self.block(shape),
-        }
-    }
-
-    fn block(&self, shape: &WorkShape) -> LayerWork {
-        let (mut tape, x) = Tape::start(shape, tokens(shape), self.hidden, shape.activation.bytes());
+    fn block(&self, trace: Trace<'_>) -> Traced {
+        let shape = trace.shape;
+        let (mut tape, x) = Tape::start(trace, shape.token_rows(), self.hidden, shape.activation.bytes());
         let tape = &mut tape;
 
-        let normed = rms_norm(tape, names!("attention.norm"), x);
+        let normed = rms_norm(tape, "input_layernorm", names!("attention.norm"), x);
+        let normed = enter_tensor_parallel(tape, normed);
         let context = self.attend(tape, normed);
-        let projected = linear(tape, names!("attention.projection"), context, self.hidden, false);
+        let out = Linear::new("self_attn.o_proj", names!("attention.projection"), self.hidden);
+        let projected = linear(tape, out.rows(), context);
+        let projected = leave_tensor_parallel(tape, projected);
         let x = add(tape, names!("attention.residual"), x, projected);
 
-        let normed = rms_norm(tape, names!("mlp.norm"), x);
-        let gate = linear(tape, names!("mlp.gate"), normed, self.feed_forward, false);
-        let gate = activation(tape, names!("mlp.silu"), gate);
-        let up = linear(tape, names!("mlp.up"), normed, self.feed_forward, false);
-        let wide = multiply(tape, names!("mlp.product"), gate, up);
-        let narrow = linear(tape, names!("mlp.down"), wide, self.hidden, false);
+        let normed = rms_norm(tape, "post_attention_layernorm", names!("mlp.norm"), x);
+        let normed = enter_tensor_parallel(tape, normed);
+        let narrow = gated_mlp(tape, "mlp", normed, [self.feed_forward, self.hidden]);
+        let narrow = leave_tensor_parallel(tape, narrow);
         let x = add(tape, names!("mlp.residual"), x, narrow);
         tape.finish(x)
     }
@@ -118,12 +94,14 @@ impl Llama {
     /// Projections, rotation and attention, up to the output projection.
     fn attend(&self, tape: &mut Tape<'_>, x: Tensor) -> Tensor {
         let (query, key) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let q = linear(tape, names!("attention.query"), x, query, false);
-        let k = linear(tape, names!("attention.key"), x, key, false);
-        let v = linear(tape, names!("attention.value"), x, key, false);
+        let q = Linear::new("self_attn.q_proj", names!("attention.query"), query);
+        let q = linear(tape, q.columns(), x);
+        let k = Linear::new("self_attn.k_proj", names!("attention.key"), key);
+        let k = linear(tape, k.columns(), x);
+        let v = Linear::new("self_attn.v_proj", names!("attention.value"), key);
+        let mut v = linear(tape, v.columns(), x);
         let mut q = rotary(tape, names!("attention.rotary_query"), q);
         let mut k = rotary(tape, names!("attention.rotary_key"), k);
-        let mut v = v;
         if tape.shape.attention == AttentionKind::Eager {
             // The batched products want heads beside the batch. Grouped keys and values get there when they are
             // repeated; the others are copied.
@@ -136,8 +114,8 @@ impl Llama {
         let shape = Attention {
             batch: tape.shape.micro_batch,
             length: tape.shape.sequence_length,
-            heads: self.heads,
-            kv_heads: self.kv_heads,
+            heads: tape.shape.tensor.part(self.heads),
+            kv_heads: tape.shape.tensor.part(self.kv_heads),
             head_dim: self.head_dim,
             causal: true,
             dropout: false,
@@ -148,16 +126,30 @@ impl Llama {
         attention(tape, &shape, q, k, v)
     }
 
-    fn head(&self, shape: &WorkShape) -> LayerWork {
-        let (mut tape, x) = Tape::start(shape, tokens(shape), self.hidden, shape.activation.bytes());
+    fn head(&self, trace: Trace<'_>) -> Traced {
+        let shape = trace.shape;
+        let (mut tape, x) = Tape::start(trace, shape.token_rows(), self.hidden, shape.activation.bytes());
         let tape = &mut tape;
-        let normed = rms_norm(tape, names!("head.norm"), x);
-        let logits = linear(tape, names!("head.projection"), normed, self.vocabulary, false);
-        let output = if shape.training { cross_entropy(tape, logits) } else { logits };
+        let normed = rms_norm(tape, "norm", names!("head.norm"), x);
+        let output = language_head(tape, "lm_head", normed, self.vocabulary, self.tied);
         tape.finish(output)
     }
 }
 
-fn tokens(shape: &WorkShape) -> u64 {
-    product(&[shape.micro_batch, shape.sequence_length])
+impl Architecture for Llama {
+    fn sample(&self) -> Sample {
+        Sample::Tokens { default_length: self.positions }
+    }
+
+    fn layers(&self) -> Vec<LayerPlan> {
+        stack(self.layers)
+    }
+
+    fn trace(&self, kind: u32, trace: Trace<'_>) -> Traced {
+        match kind {
+            EMBEDDING => self.embedding(trace),
+            HEAD => self.head(trace),
+            _ => self.block(trace),
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Families of architectures: the fields of each, its layers with their parameters, and the code of its modules.
+//! Families of architectures: the fields of each, its layers, and the code of its modules.
 
 mod components;
 mod gpt;
@@ -11,9 +11,9 @@ use std::sync::Arc;
 use crate::component::ComponentGraph;
 use crate::document::Section;
 use crate::error::ModelError;
-use crate::model::{Layer, LayerRole, Parameter, Sample, WorkShape};
-use crate::operation::LayerWork;
+use crate::model::{LayerRole, Sample};
 use crate::quantity::nearest;
+use crate::tape::{Trace, Traced};
 use crate::units::Bytes;
 
 /// A kind of architecture; decides which fields a model file has.
@@ -57,6 +57,24 @@ impl Family {
             place: file.place_of("family"),
         })
     }
+
+    /// Reads `[architecture]`, overrides already applied; component models have their tables in the file itself.
+    pub(crate) fn architecture(
+        self,
+        file: &Section,
+        fields: &Section,
+    ) -> Result<Arc<dyn Architecture>, ModelError> {
+        Ok(match self {
+            Self::Components => {
+                fields.only(&[])?;
+                Arc::new(ComponentGraph::read(file)?)
+            }
+            Self::Vit => Arc::new(vit::Vit::read_dense(fields)?),
+            Self::SwitchVit => Arc::new(vit::Vit::read_switch(fields)?),
+            Self::Gpt => Arc::new(gpt::Gpt::read(fields)?),
+            Self::Llama => Arc::new(llama::Llama::read(fields)?),
+        })
+    }
 }
 
 impl fmt::Display for Family {
@@ -66,64 +84,59 @@ impl fmt::Display for Family {
 }
 
 /// What a family knows of one model.
-#[derive(Clone, Debug)]
-pub(crate) enum Architecture {
-    Components(ComponentGraph),
-    Vit(vit::Vit),
-    Gpt(gpt::Gpt),
-    Llama(llama::Llama),
+pub(crate) trait Architecture: fmt::Debug + Send + Sync {
+    /// What a sample is.
+    fn sample(&self) -> Sample;
+
+    /// Layers in the order of forward.
+    fn layers(&self) -> Vec<LayerPlan>;
+
+    /// Runs the forward code of a layer of one kind on a tape.
+    fn trace(&self, kind: u32, trace: Trace<'_>) -> Traced;
+
+    /// Longest sequence that the architecture can take; None where nothing limits it.
+    fn longest_sequence(&self) -> Option<u64> {
+        None
+    }
+
+    /// Memory that the source states for a layer of one kind as a whole.
+    fn stated_memory(&self, _kind: u32) -> Bytes {
+        Bytes(0)
+    }
+
+    /// Components and partitions of a component model.
+    fn components(&self) -> Option<&ComponentGraph> {
+        None
+    }
 }
 
-impl Architecture {
-    /// Reads `[architecture]`, overrides already applied; component models have their tables in the file itself.
-    pub(crate) fn read(family: Family, file: &Section, architecture: &Section) -> Result<Self, ModelError> {
-        Ok(match family {
-            Family::Components => {
-                architecture.only(&[])?;
-                Self::Components(ComponentGraph::read(file)?)
-            }
-            Family::Vit => Self::Vit(vit::Vit::read_dense(architecture)?),
-            Family::SwitchVit => Self::Vit(vit::Vit::read_switch(architecture)?),
-            Family::Gpt => Self::Gpt(gpt::Gpt::read(architecture)?),
-            Family::Llama => Self::Llama(llama::Llama::read(architecture)?),
-        })
-    }
+/// A layer before its parameters are listed.
+#[derive(Clone, Debug)]
+pub(crate) struct LayerPlan {
+    pub(crate) name: String,
+    pub(crate) role: LayerRole,
+    /// Layers of one kind have the same code and sizes.
+    pub(crate) kind: u32,
+}
 
-    pub(crate) fn layers(&self) -> Vec<Layer> {
-        match self {
-            Self::Components(graph) => components::layers(graph),
-            Self::Vit(vit) => vit.layers(),
-            Self::Gpt(gpt) => gpt.layers(),
-            Self::Llama(llama) => llama.layers(),
-        }
+impl LayerPlan {
+    pub(crate) fn new(name: impl Into<String>, role: LayerRole, kind: u32) -> Self {
+        Self { name: name.into(), role, kind }
     }
+}
 
-    pub(crate) fn sample(&self) -> Sample {
-        match self {
-            Self::Components(_) => Sample::Opaque,
-            Self::Vit(vit) => vit.sample(),
-            Self::Gpt(gpt) => Sample::Tokens { default_length: gpt.positions },
-            Self::Llama(llama) => Sample::Tokens { default_length: llama.positions },
-        }
-    }
+/// Kinds of layers of a [`stack`].
+const EMBEDDING: u32 = 0;
+const BLOCK: u32 = 1;
+const HEAD: u32 = 2;
 
-    /// Channels of an image; 0 for models that take none.
-    pub(crate) fn channels(&self) -> u64 {
-        match self {
-            Self::Vit(vit) => vit.channels,
-            Self::Components(_) | Self::Gpt(_) | Self::Llama(_) => 0,
-        }
-    }
-
-    /// Work of the layer at `index`, whose role is `role`.
-    pub(crate) fn work(&self, index: usize, role: LayerRole, shape: &WorkShape) -> LayerWork {
-        match self {
-            Self::Components(graph) => components::work(graph, index, shape),
-            Self::Vit(vit) => vit.work(role, shape),
-            Self::Gpt(gpt) => gpt.work(role, shape),
-            Self::Llama(llama) => llama.work(role, shape),
-        }
-    }
+/// Embedding, `blocks` equal blocks, head.
+fn stack(blocks: u64) -> Vec<LayerPlan> {
+    let mut layers = vec![LayerPlan::new("embedding", LayerRole::Embedding, EMBEDDING)];
+    layers
+        .extend((0..blocks).map(|number| LayerPlan::new(format!("block.{number}"), LayerRole::Block, BLOCK)));
+    layers.push(LayerPlan::new("head", LayerRole::Head, HEAD));
+    layers
 }
 
 /// Largest values of architecture fields: far above anything built, and low enough that no count of parameters
@@ -148,63 +161,4 @@ fn hidden_and_heads(section: &Section) -> Result<(u64, u64), ModelError> {
         return Ok((hidden, heads));
     }
     Err(section.refuse("heads", heads, format!("a divisor of hidden ({hidden})")))
-}
-
-/// Parameters by name and size.
-struct Parameters(Vec<Parameter>);
-
-impl Parameters {
-    fn new() -> Self {
-        Self(Vec::new())
-    }
-
-    fn add(&mut self, name: impl Into<String>, count: u64) -> &mut Self {
-        self.0.push(Parameter { name: name.into(), count, tied: false });
-        self
-    }
-
-    /// Weight and, if there is one, bias of a linear layer.
-    fn linear(&mut self, name: &str, from: u64, to: u64, bias: bool) -> &mut Self {
-        self.add(format!("{name}.weight"), from * to);
-        if bias {
-            self.add(format!("{name}.bias"), to);
-        }
-        self
-    }
-
-    /// Weight and bias of a LayerNorm.
-    fn layer_norm(&mut self, name: &str, width: u64) -> &mut Self {
-        self.add(format!("{name}.weight"), width).add(format!("{name}.bias"), width)
-    }
-
-    /// A weight shared with the embedding if `tied`.
-    fn output_projection(&mut self, name: &str, count: u64, tied: bool) -> &mut Self {
-        self.0.push(Parameter { name: name.to_owned(), count, tied });
-        self
-    }
-}
-
-/// Embedding, `blocks` equal blocks, head. A token uses all parameters of a block unless `active` says how many.
-fn stack(
-    embedding: Parameters,
-    block: Parameters,
-    head: Parameters,
-    blocks: u64,
-    active: Option<u64>,
-) -> Vec<Layer> {
-    let layer = |name: String, role, signature, parameters: Arc<[Parameter]>| {
-        let mut layer =
-            Layer { name, role, signature, parameters, active_parameters: 0, stated_memory: Bytes(0) };
-        layer.active_parameters = layer.parameter_count();
-        layer
-    };
-    let shared: Arc<[Parameter]> = block.0.into();
-    let mut layers = vec![layer("embedding".to_owned(), LayerRole::Embedding, 0, embedding.0.into())];
-    for number in 0..blocks {
-        let mut block = layer(format!("block.{number}"), LayerRole::Block, 1, Arc::clone(&shared));
-        block.active_parameters = active.unwrap_or(block.active_parameters);
-        layers.push(block);
-    }
-    layers.push(layer("head".to_owned(), LayerRole::Head, 2, head.0.into()));
-    layers
 }

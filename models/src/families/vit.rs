@@ -4,16 +4,17 @@
 //! token before positions, the last norm over all tokens, no dropout by default. labml: sequence first, three
 //! projections, einsum attention, positions before the class token, the last norm over the class token only.
 
-use super::{Parameters, hidden_and_heads, limits, stack};
+use super::{Architecture, EMBEDDING, HEAD, LayerPlan, hidden_and_heads, limits, stack};
 use crate::blocks::{
-    Attention, Patches, Switch, activation, add, attention, cast, class_token, copy, cross_entropy, dropout,
-    first_token, layer_norm, linear, patches, positions, split_in_projection, switch_feed_forward,
+    Attention, Linear, Patches, Switch, activation, add, attention, cast, class_token, copy, cross_entropy,
+    dropout, first_token, layer_norm, linear, patches, positions, split_in_projection, switch_feed_forward,
 };
 use crate::document::Section;
 use crate::error::ModelError;
-use crate::model::{Layer, LayerRole, Sample, WorkShape};
-use crate::operation::{Dtype, LayerWork};
-use crate::tape::{Tape, Tensor, names};
+use crate::model::Sample;
+use crate::operation::Dtype;
+use crate::parameter::Split;
+use crate::tape::{Tape, Tensor, Trace, Traced, names};
 use crate::units::product;
 
 /// Whose code runs.
@@ -29,7 +30,7 @@ pub(crate) struct Vit {
     implementation: Implementation,
     image_size: u64,
     patch_size: u64,
-    pub(super) channels: u64,
+    channels: u64,
     layers: u64,
     hidden: u64,
     heads: u64,
@@ -141,108 +142,45 @@ impl Vit {
         (self.image_size / self.patch_size).pow(2) + 1
     }
 
-    pub(super) fn sample(&self) -> Sample {
-        Sample::Image { size: self.image_size, tokens: self.tokens() }
-    }
-
-    pub(super) fn layers(&self) -> Vec<Layer> {
-        let (h, f) = (self.hidden, self.feed_forward);
-        let (mut embedding, mut block, mut head) = (Parameters::new(), Parameters::new(), Parameters::new());
-        let filter = self.channels * self.patch_size * self.patch_size;
-        match self.implementation {
-            Implementation::Torchvision => {
-                embedding.add("class_token", h).linear("conv_proj", filter, h, true);
-                embedding.add("encoder.pos_embedding", self.positions * h);
-                block.layer_norm("ln_1", h);
-                block.add("self_attention.in_proj_weight", 3 * h * h);
-                block.add("self_attention.in_proj_bias", 3 * h);
-                block.linear("self_attention.out_proj", h, h, true).layer_norm("ln_2", h);
-                block.linear("mlp.0", h, f, true).linear("mlp.3", f, h, true);
-                head.layer_norm("encoder.ln", h);
-                self.classifier(&mut head, "heads.pre_logits", "heads.head");
-            }
-            Implementation::Labml => {
-                embedding.add("cls_token_emb", h).linear("patch_emb.conv", filter, h, true);
-                embedding.add("pos_emb.positional_encodings", self.positions * h);
-                for name in ["query.linear", "key.linear", "value.linear", "output"] {
-                    block.linear(&format!("attn.{name}"), h, h, true);
-                }
-                self.labml_feed_forward(&mut block);
-                block.layer_norm("norm_self_attn", h).layer_norm("norm_ff", h);
-                head.layer_norm("ln", h);
-                self.classifier(&mut head, "classification.linear1", "classification.linear2");
-            }
-        }
-        let held: u64 = block.0.iter().map(|parameter| parameter.count).sum();
-        let idle = self.experts.saturating_sub(1) * (2 * h * f + f + h);
-        stack(embedding, block, head, self.layers, Some(held - idle))
-    }
-
-    fn classifier(&self, head: &mut Parameters, first: &str, last: &str) {
-        let mut width = self.hidden;
-        if self.head_hidden > 0 {
-            head.linear(first, width, self.head_hidden, true);
-            width = self.head_hidden;
-        }
-        head.linear(last, width, self.classes, true);
-    }
-
-    fn labml_feed_forward(&self, block: &mut Parameters) {
-        let (h, f) = (self.hidden, self.feed_forward);
-        let mut pair = |prefix: &str| {
-            block.linear(&format!("{prefix}.layer1"), h, f, true);
-            block.linear(&format!("{prefix}.layer2"), f, h, true);
-        };
-        if self.experts == 0 {
-            pair("feed_forward");
-            return;
-        }
-        for expert in 0..self.experts {
-            pair(&format!("feed_forward.experts.{expert}"));
-        }
-        block.linear("feed_forward.switch", h, self.experts, true);
-    }
-
-    pub(super) fn work(&self, role: LayerRole, shape: &WorkShape) -> LayerWork {
-        match role {
-            LayerRole::Embedding => self.embedding(shape),
-            LayerRole::Head => self.head(shape),
-            LayerRole::Block | LayerRole::Component => self.block(shape),
-        }
-    }
-
-    fn embedding(&self, shape: &WorkShape) -> LayerWork {
+    fn embedding(&self, trace: Trace<'_>) -> Traced {
+        let shape = trace.shape;
         let side = self.image_size / self.patch_size;
         let pixels = product(&[self.channels, self.image_size, self.image_size]);
-        let (mut tape, image) = Tape::start(shape, shape.micro_batch, pixels, Dtype::Fp32.bytes());
+        let (mut tape, image) = Tape::start(trace, shape.micro_batch, pixels, Dtype::Fp32.bytes());
         let tape = &mut tape;
         let image = cast(tape, names!("patches.cast"), image, shape.activation.bytes());
         let grid = Patches { channels: self.channels, size: self.patch_size, side, width: self.hidden };
-        let x = patches(tape, image, &grid);
         let x = match self.implementation {
             Implementation::Torchvision => {
-                let x = class_token(tape, x, shape.micro_batch);
-                let x = positions(tape, x, self.tokens());
+                let x = patches(tape, "conv_proj", image, &grid);
+                let x = class_token(tape, "class_token", x, shape.micro_batch);
+                let x = positions(tape, "encoder.pos_embedding", x, [self.tokens(), self.positions]);
                 dropout(tape, names!("embedding.dropout"), x, self.dropout)
             }
             Implementation::Labml => {
-                let x = positions(tape, x, side * side);
-                class_token(tape, x, shape.micro_batch)
+                let x = patches(tape, "patch_emb.conv", image, &grid);
+                let x = positions(tape, "pos_emb.positional_encodings", x, [side * side, self.positions]);
+                class_token(tape, "cls_token_emb", x, shape.micro_batch)
             }
         };
         tape.finish(x)
     }
 
-    fn block(&self, shape: &WorkShape) -> LayerWork {
+    fn block(&self, trace: Trace<'_>) -> Traced {
+        let shape = trace.shape;
         let rows = product(&[shape.micro_batch, self.tokens()]);
-        let (mut tape, x) = Tape::start(shape, rows, self.hidden, shape.activation.bytes());
+        let (mut tape, x) = Tape::start(trace, rows, self.hidden, shape.activation.bytes());
         let tape = &mut tape;
-        let normed = layer_norm(tape, names!("attention.norm"), x);
+        let [first, second] = match self.implementation {
+            Implementation::Torchvision => ["ln_1", "ln_2"],
+            Implementation::Labml => ["norm_self_attn", "norm_ff"],
+        };
+        let normed = layer_norm(tape, first, names!("attention.norm"), x, true);
         let attended = self.attend(tape, normed);
         let attended = dropout(tape, names!("attention.output_dropout"), attended, self.dropout);
         let x = add(tape, names!("attention.residual"), x, attended);
 
-        let normed = layer_norm(tape, names!("mlp.norm"), x);
+        let normed = layer_norm(tape, second, names!("mlp.norm"), x, true);
         let fed = self.feed_forward(tape, normed);
         let x = add(tape, names!("mlp.residual"), x, fed);
         tape.finish(x)
@@ -255,14 +193,19 @@ impl Vit {
             Implementation::Torchvision => {
                 // `batch_first` swaps the first two dimensions, and the projection needs it contiguous.
                 let swapped = copy(tape, names!("attention.input_layout"), x);
-                let qkv = linear(tape, names!("attention.qkv"), swapped, 3 * h, true);
+                // `nn.MultiheadAttention` names the packed projection in its own way, and LoRA does not reach it.
+                tape.weight("self_attention", "in_proj_weight", &[3 * h, h], Split::Whole);
+                tape.weight("self_attention", "in_proj_bias", &[3 * h], Split::Whole);
+                let packed = Linear::new("self_attention", names!("attention.qkv"), 3 * h).bias(true);
+                let qkv = linear(tape, packed.unlisted(), swapped);
                 split_in_projection(tape, qkv)
             }
             Implementation::Labml => [
-                linear(tape, names!("attention.query"), x, h, true),
-                linear(tape, names!("attention.key"), x, h, true),
-                linear(tape, names!("attention.value"), x, h, true),
-            ],
+                Linear::new("attn.query.linear", names!("attention.query"), h),
+                Linear::new("attn.key.linear", names!("attention.key"), h),
+                Linear::new("attn.value.linear", names!("attention.value"), h),
+            ]
+            .map(|layer| linear(tape, layer.bias(true), x)),
         };
         let shape = Attention {
             batch: tape.shape.micro_batch,
@@ -277,7 +220,11 @@ impl Vit {
             merges_fused: self.implementation == Implementation::Torchvision,
         };
         let context = attention(tape, &shape, q, k, v);
-        linear(tape, names!("attention.projection"), context, h, true)
+        let module = match self.implementation {
+            Implementation::Torchvision => "self_attention.out_proj",
+            Implementation::Labml => "attn.output",
+        };
+        linear(tape, Linear::new(module, names!("attention.projection"), h).bias(true), context)
     }
 
     /// The second half of a block up to the residual. Both drop out after the activation; the second dropout is
@@ -288,10 +235,14 @@ impl Vit {
             let fed = switch_feed_forward(tape, &switch, x);
             return dropout(tape, names!("mlp.block_dropout"), fed, self.dropout);
         }
-        let wide = linear(tape, names!("mlp.fc1"), x, self.feed_forward, true);
+        let [first, second] = match self.implementation {
+            Implementation::Torchvision => ["mlp.0", "mlp.3"],
+            Implementation::Labml => ["feed_forward.layer1", "feed_forward.layer2"],
+        };
+        let wide = linear(tape, Linear::new(first, names!("mlp.fc1"), self.feed_forward).bias(true), x);
         let wide = activation(tape, names!("mlp.gelu"), wide);
         let wide = dropout(tape, names!("mlp.hidden_dropout"), wide, self.dropout);
-        let narrow = linear(tape, names!("mlp.fc2"), wide, self.hidden, true);
+        let narrow = linear(tape, Linear::new(second, names!("mlp.fc2"), self.hidden).bias(true), wide);
         let name = match self.implementation {
             Implementation::Torchvision => names!("mlp.output_dropout"),
             Implementation::Labml => names!("mlp.block_dropout"),
@@ -299,31 +250,55 @@ impl Vit {
         dropout(tape, name, narrow, self.dropout)
     }
 
-    fn head(&self, shape: &WorkShape) -> LayerWork {
-        let batch = shape.micro_batch;
+    fn head(&self, trace: Trace<'_>) -> Traced {
+        let (shape, batch) = (trace.shape, trace.shape.micro_batch);
         let rows = product(&[batch, self.tokens()]);
-        let (mut tape, x) = Tape::start(shape, rows, self.hidden, shape.activation.bytes());
+        let (mut tape, x) = Tape::start(trace, rows, self.hidden, shape.activation.bytes());
         let tape = &mut tape;
         let class = match self.implementation {
             Implementation::Torchvision => {
-                let normed = layer_norm(tape, names!("head.norm"), x);
+                let normed = layer_norm(tape, "encoder.ln", names!("head.norm"), x, true);
                 first_token(tape, normed, batch)
             }
             Implementation::Labml => {
                 let class = first_token(tape, x, batch);
-                layer_norm(tape, names!("head.norm"), class)
+                layer_norm(tape, "ln", names!("head.norm"), class, true)
             }
+        };
+        let [first, last] = match self.implementation {
+            Implementation::Torchvision => ["heads.pre_logits", "heads.head"],
+            Implementation::Labml => ["classification.linear1", "classification.linear2"],
         };
         let features = if self.head_hidden == 0 {
             class
         } else {
-            let wide = linear(tape, names!("head.hidden"), class, self.head_hidden, true);
+            let wide =
+                linear(tape, Linear::new(first, names!("head.hidden"), self.head_hidden).bias(true), class);
             // GELU in labml's head keeps its input. torchvision's tanh keeps its output instead, which is the
             // classifier's input anyway: there this is one tensor of a row an image too many.
             activation(tape, names!("head.activation"), wide)
         };
-        let logits = linear(tape, names!("head.classifier"), features, self.classes, true);
-        let output = if shape.training { cross_entropy(tape, logits) } else { logits };
+        let layer = Linear::new(last, names!("head.classifier"), self.classes).bias(true);
+        let logits = linear(tape, layer, features);
+        let output = if shape.training { cross_entropy(tape, logits, false) } else { logits };
         tape.finish(output)
+    }
+}
+
+impl Architecture for Vit {
+    fn sample(&self) -> Sample {
+        Sample::Image { size: self.image_size, channels: self.channels, tokens: self.tokens() }
+    }
+
+    fn layers(&self) -> Vec<LayerPlan> {
+        stack(self.layers)
+    }
+
+    fn trace(&self, kind: u32, trace: Trace<'_>) -> Traced {
+        match kind {
+            EMBEDDING => self.embedding(trace),
+            HEAD => self.head(trace),
+            _ => self.block(trace),
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! The derivation of backward, on steps made by hand.
 
 use super::*;
-use crate::model::AttentionKind;
 use crate::operation::Dtype;
+use crate::work_shape::{AttentionKind, TensorParallel};
 
 const SHAPE: WorkShape = WorkShape {
     micro_batch: 1,
@@ -11,7 +11,13 @@ const SHAPE: WorkShape = WorkShape {
     activation: Dtype::Fp32,
     attention: AttentionKind::Eager,
     training: true,
+    tensor: TensorParallel::NONE,
 };
+
+/// Everything before and in the layer is trained.
+const fn trace(shape: &WorkShape) -> Trace<'_> {
+    Trace { shape, trainable: &Trainable::All, input_needs_gradient: true, lists_parameters: true }
+}
 
 /// One kernel forward and one backward over `rows` values of 4 bytes, keeping its input.
 fn step(tape: &mut Tape<'_>, names: Names, x: Tensor, rows: u64) -> Tensor {
@@ -26,6 +32,7 @@ fn step(tape: &mut Tape<'_>, names: Names, x: Tensor, rows: u64) -> Tensor {
         backward: &[memory(names.grad, MemoryBoundKind::Elementwise, y.bytes(), x.bytes())],
         scratch: 0,
         gradient: Gradient::New,
+        trains: false,
     });
     y
 }
@@ -36,10 +43,10 @@ fn names_of(operations: &[Operation]) -> Vec<&'static str> {
 
 #[test]
 fn backward_is_the_reverse_and_frees_what_it_used() {
-    let (mut tape, x) = Tape::start(&SHAPE, 1, 1, 4);
+    let (mut tape, x) = Tape::start(trace(&SHAPE), 1, 1, 4);
     let y = step(&mut tape, names!("a"), x, 10);
     let z = step(&mut tape, names!("b"), y, 100);
-    let work = tape.finish(z);
+    let work = tape.finish(z).work;
     assert_eq!(names_of(&work.forward), ["a", "b"]);
     assert_eq!(names_of(&work.backward), ["b.grad", "a.grad"]);
     let saved: Vec<_> = work.saved.iter().map(|it| (it.name, it.bytes.0, it.born, it.freed)).collect();
@@ -51,7 +58,7 @@ fn backward_is_the_reverse_and_frees_what_it_used() {
 
 #[test]
 fn two_readers_need_one_addition() {
-    let (mut tape, x) = Tape::start(&SHAPE, 10, 1, 4);
+    let (mut tape, x) = Tape::start(trace(&SHAPE), 10, 1, 4);
     let a = step(&mut tape, names!("a"), x, 10);
     let b = step(&mut tape, names!("b"), x, 10);
     let names = names!("add");
@@ -66,8 +73,9 @@ fn two_readers_need_one_addition() {
         backward: &[],
         scratch: 0,
         gradient: Gradient::Passed,
+        trains: false,
     });
-    let work = tape.finish(sum);
+    let work = tape.finish(sum).work;
     assert_eq!(names_of(&work.backward), ["b.grad", "a.grad", "a.grad_sum"]);
     // The input is kept by both and counted once; the two results live until the sum.
     assert_eq!(work.saved_bytes(), Bytes(40));
@@ -79,31 +87,31 @@ fn two_readers_need_one_addition() {
 
 #[test]
 fn steps_that_no_gradient_reaches_are_left_out() {
-    let (mut tape, x) = Tape::start(&SHAPE, 10, 1, 4);
+    let (mut tape, x) = Tape::start(trace(&SHAPE), 10, 1, 4);
     let y = step(&mut tape, names!("a"), x, 10);
     step(&mut tape, names!("logging"), y, 10);
-    let work = tape.finish(y);
+    let work = tape.finish(y).work;
     assert_eq!(names_of(&work.backward), ["a.grad"]);
 }
 
 #[test]
 fn views_share_memory() {
-    let (mut tape, x) = Tape::start(&SHAPE, 10, 2, 4);
+    let (mut tape, x) = Tape::start(trace(&SHAPE), 10, 2, 4);
     let view = tape.view(x, 20, 1);
     assert_eq!(view.bytes(), x.bytes());
     let y = step(&mut tape, names!("a"), view, 10);
     let y = step(&mut tape, names!("b"), y, 10);
-    let work = tape.finish(y);
+    let work = tape.finish(y).work;
     assert_eq!(work.saved.iter().map(|it| it.bytes.0).collect::<Vec<_>>(), [80, 40]);
 }
 
 #[test]
 fn without_training_intermediates_are_temporaries() {
     let inference = WorkShape { training: false, ..SHAPE };
-    let (mut tape, x) = Tape::start(&inference, 1, 1, 4);
+    let (mut tape, x) = Tape::start(trace(&inference), 1, 1, 4);
     let y = step(&mut tape, names!("a"), x, 10);
     let y = step(&mut tape, names!("b"), y, 20);
-    let work = tape.finish(y);
+    let work = tape.finish(y).work;
     assert!(work.saved.is_empty() && work.backward.is_empty());
     assert_eq!(work.forward_temporary, Bytes(40));
 }
@@ -115,4 +123,41 @@ fn peaks_count_what_overlaps() {
     assert_eq!(peak(&[life(5, 0, 0), life(7, 1, 2)], 3), 7);
     assert_eq!(peak(&[life(5, 0, 1), life(7, 1, 2)], 3), 12);
     assert_eq!(peak(&[life(u64::MAX, 0, 1), life(7, 1, 2)], 3), u64::MAX);
+}
+
+#[test]
+fn frozen_steps_before_anything_trained_keep_nothing() {
+    let frozen = Trace { input_needs_gradient: false, ..trace(&SHAPE) };
+    let (mut tape, x) = Tape::start(frozen, 1, 1, 4);
+    let y = step(&mut tape, names!("a"), x, 10);
+    let z = step(&mut tape, names!("b"), y, 100);
+    assert!(!tape.needs_gradient(z));
+    let work = tape.finish(z).work;
+    assert!(work.saved.is_empty() && work.backward.is_empty());
+    assert_eq!((work.forward.len(), work.backward_temporary), (2, Bytes(0)));
+}
+
+#[test]
+fn a_gathered_tensor_is_kept_in_part_and_gathered_once_more() {
+    let (mut tape, x) = Tape::start(trace(&SHAPE), 10, 1, 4);
+    let whole = tape.gathered("whole", x, 3);
+    let gather = exchange("gather", ExchangeKind::AllGather, Group::Tensor, whole.bytes());
+    tape.record(&Step {
+        names: names!("gather"),
+        forward: &[gather],
+        reads: &[x],
+        saves: &[],
+        inputs: &[x],
+        outputs: &[whole],
+        backward: &[],
+        scratch: 0,
+        gradient: Gradient::New,
+        trains: false,
+    });
+    let a = step(&mut tape, names!("a"), whole, 30);
+    let b = step(&mut tape, names!("b"), whole, 30);
+    let both = crate::blocks::add(&mut tape, names!("add"), a, b);
+    let work = tape.finish(both).work;
+    assert_eq!(work.saved.iter().map(|it| (it.name, it.bytes.0)).collect::<Vec<_>>(), [("input", 40)]);
+    assert_eq!(names_of(&work.backward), ["tensor_parallel.gather_again", "b.grad", "a.grad", "a.grad_sum"]);
 }

@@ -10,7 +10,7 @@ mod parameters;
 mod saved;
 mod switch;
 
-use steptime_models::{AttentionKind, Dtype, Model, Overrides, WorkShape};
+use steptime_models::{AttentionKind, Dtype, Model, Overrides, TensorParallel, WorkShape};
 
 /// An entry as it is.
 fn model(name: &str) -> Model {
@@ -19,5 +19,13 @@ fn model(name: &str) -> Model {
 
 /// A micro-batch in training.
 fn shape(micro_batch: u64, sequence_length: u64, dtype: Dtype, attention: AttentionKind) -> WorkShape {
-    WorkShape { micro_batch, sequence_length, compute: dtype, activation: dtype, attention, training: true }
+    WorkShape {
+        micro_batch,
+        sequence_length,
+        compute: dtype,
+        activation: dtype,
+        attention,
+        training: true,
+        tensor: TensorParallel::NONE,
+    }
 }

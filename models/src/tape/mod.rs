@@ -9,12 +9,29 @@
 //!   readers receives a further gradient (autograd accumulates them out of place);
 //! - **saved tensors**: memory kept by at least one step, counted once for all views of it, freed when the first
 //!   of its readers (the last one in backward) is done;
+//! - **gradients only where they are needed**: a tensor needs one if something before it is trained; steps between
+//!   frozen parameters and inputs that need none keep nothing and have no backward;
 //! - **temporaries**: an intermediate tensor lives from the operation that makes it to the last that reads it, a
 //!   gradient from the step that makes it to the step that consumes it; the most alive at once is reported.
+//!
+//! The same run lists the parameters: each primitive that has some names them ([`Tape::weight`]), so that a layer's
+//! parameters and its work cannot disagree.
 
-use crate::model::WorkShape;
-use crate::operation::{Dtype, Kernel, LayerWork, MemoryBoundKind, Operation, SavedTensor};
-use crate::units::{Bytes, product, total};
+mod parameters;
+mod reverse;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use crate::operation::{
+    Dtype, ExchangeKind, Group, Kernel, LayerWork, MemoryBoundKind, Operation, SavedTensor,
+};
+use crate::parameter::Parameter;
+use crate::trainable::Trainable;
+use crate::units::{Bytes, product};
+use crate::work_shape::WorkShape;
+use reverse::{Life, Reverse, peak};
 
 /// Names of an operation, its results and its backward, all made from one literal by [`names!`].
 #[derive(Clone, Copy)]
@@ -48,12 +65,34 @@ macro_rules! names {
 }
 pub(crate) use names;
 
+/// What a layer is traced for.
+#[derive(Clone, Copy)]
+pub(crate) struct Trace<'s> {
+    pub(crate) shape: &'s WorkShape,
+    pub(crate) trainable: &'s Trainable,
+    /// Whether something before the layer is trained, so that its input needs a gradient.
+    pub(crate) input_needs_gradient: bool,
+    /// Whether parameters are listed; their names are not built otherwise.
+    pub(crate) lists_parameters: bool,
+}
+
+/// A traced layer.
+pub(crate) struct Traced {
+    pub(crate) work: LayerWork,
+    /// In the order of first use. Empty unless the trace lists them.
+    pub(crate) parameters: Vec<Parameter>,
+    /// Experts, and how many of them a token uses; (1, 1) without routing.
+    pub(crate) routing: (u64, u64),
+}
+
 /// A tensor on the tape: `rows` x `width` values of `value_bytes` each. Views have an identity (and a gradient) of
 /// their own but share the storage.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tensor {
     id: usize,
     storage: usize,
+    /// What a step that saves the tensor keeps: its storage, or this rank's part of a gathered tensor.
+    kept_as: usize,
     pub(crate) rows: u64,
     pub(crate) width: u64,
     pub(crate) value_bytes: u64,
@@ -89,7 +128,7 @@ pub(crate) struct Step<'a> {
     pub(crate) forward: &'a [Operation],
     pub(crate) reads: &'a [Tensor],
     pub(crate) saves: &'a [Tensor],
-    /// Inputs that get a gradient.
+    /// Inputs that get a gradient, if they need one.
     pub(crate) inputs: &'a [Tensor],
     /// Results through which gradients come back.
     pub(crate) outputs: &'a [Tensor],
@@ -97,11 +136,15 @@ pub(crate) struct Step<'a> {
     /// Bytes that its backward kernels need beside the tensors.
     pub(crate) scratch: u64,
     pub(crate) gradient: Gradient,
+    /// Whether the step has parameters that are trained.
+    pub(crate) trains: bool,
 }
 
 struct Node {
     names: Names,
     saves: Vec<usize>,
+    /// Those saved tensors of which only this rank's part is kept.
+    gathered: Vec<Tensor>,
     inputs: Vec<Tensor>,
     outputs: Vec<usize>,
     backward: Vec<Operation>,
@@ -117,29 +160,39 @@ struct Storage {
     kept: bool,
 }
 
-/// A stretch of time, in operation indices, for which some bytes are alive.
-struct Life {
-    bytes: u64,
-    born: usize,
-    last: usize,
-}
-
-/// Recorder of one layer's forward pass. Whether a tensor needs a gradient is the caller's knowledge: steps over
-/// token ids and images name no `inputs`.
+/// Recorder of one layer's forward pass.
 pub(crate) struct Tape<'s> {
     pub(crate) shape: &'s WorkShape,
+    trace: Trace<'s>,
+    parameters: Vec<Parameter>,
+    /// Their names.
+    listed: BTreeSet<String>,
+    routing: (u64, u64),
+    within_experts: bool,
     forward: Vec<Operation>,
     storages: Vec<Storage>,
     nodes: Vec<Node>,
-    tensors: usize,
+    /// By tensor: whether something before it is trained.
+    needs_gradient: Vec<bool>,
 }
 
 impl<'s> Tape<'s> {
     /// Starts a layer with its input of `rows` x `width` values of `value_bytes` each.
-    pub(crate) fn start(shape: &'s WorkShape, rows: u64, width: u64, value_bytes: u64) -> (Self, Tensor) {
-        let mut tape =
-            Self { shape, forward: Vec::new(), storages: Vec::new(), nodes: Vec::new(), tensors: 0 };
+    pub(crate) fn start(trace: Trace<'s>, rows: u64, width: u64, value_bytes: u64) -> (Self, Tensor) {
+        let mut tape = Self {
+            shape: trace.shape,
+            trace,
+            parameters: Vec::new(),
+            listed: BTreeSet::new(),
+            routing: (1, 1),
+            within_experts: false,
+            forward: Vec::new(),
+            storages: Vec::new(),
+            nodes: Vec::new(),
+            needs_gradient: Vec::new(),
+        };
         let input = tape.tensor(SavedTensor::INPUT, rows, width, value_bytes);
+        tape.needs_gradient[input.id] = trace.input_needs_gradient;
         (tape, input)
     }
 
@@ -157,10 +210,16 @@ impl<'s> Tape<'s> {
         }
     }
 
+    /// Whether something before the tensor is trained.
+    pub(crate) fn needs_gradient(&self, tensor: Tensor) -> bool {
+        self.needs_gradient[tensor.id]
+    }
+
     /// A new tensor, born by the operation recorded next.
     pub(crate) fn tensor(&mut self, name: &'static str, rows: u64, width: u64, value_bytes: u64) -> Tensor {
-        let tensor = Tensor { id: self.tensors, storage: self.storages.len(), rows, width, value_bytes };
-        self.tensors += 1;
+        let (id, storage) = (self.needs_gradient.len(), self.storages.len());
+        let tensor = Tensor { id, storage, kept_as: storage, rows, width, value_bytes };
+        self.needs_gradient.push(false);
         let born = self.forward.len();
         self.storages.push(Storage { name, bytes: tensor.bytes(), born, last_read: born, kept: false });
         tensor
@@ -174,40 +233,49 @@ impl<'s> Tape<'s> {
     /// A tensor with a gradient of its own in the memory of another: a view, or the result of an operation in
     /// place.
     pub(crate) fn view(&mut self, of: Tensor, rows: u64, width: u64) -> Tensor {
-        let tensor = Tensor { id: self.tensors, rows, width, ..of };
-        self.tensors += 1;
+        let tensor = Tensor { id: self.needs_gradient.len(), rows, width, ..of };
+        self.needs_gradient.push(self.needs_gradient[of.id]);
         tensor
     }
 
-    /// Records a step. Without training only its forward operations count.
+    /// A new tensor of which every rank of the tensor group holds a `part`: a step that saves it keeps the part and
+    /// gathers it again in backward.
+    pub(crate) fn gathered(&mut self, name: &'static str, part: Tensor, ways: u64) -> Tensor {
+        let whole = self.tensor(name, product(&[part.rows, ways]), part.width, part.value_bytes);
+        Tensor { kept_as: part.storage, ..whole }
+    }
+
+    /// Records a step. Without training only its forward operations count; so it is where neither a parameter of
+    /// the step nor anything before it is trained.
     pub(crate) fn record(&mut self, step: &Step<'_>) {
-        self.forward.extend_from_slice(step.forward);
-        if let Some(last) = self.forward.len().checked_sub(1).filter(|_| !step.forward.is_empty()) {
-            for tensor in step.reads {
-                self.storages[tensor.storage].last_read = last;
-            }
-        }
-        if !self.shape.training {
+        self.run(step.forward, step.reads);
+        let inputs = || step.inputs.iter().filter(|input| self.needs_gradient(**input)).copied();
+        if !self.shape.training || !(step.trains || inputs().next().is_some()) {
             return;
         }
-        for tensor in step.saves {
-            self.storages[tensor.storage].kept = true;
-        }
-        self.nodes.push(Node {
+        let node = Node {
             names: step.names,
-            saves: step.saves.iter().map(|tensor| tensor.storage).collect(),
-            inputs: step.inputs.to_vec(),
+            saves: step.saves.iter().map(|tensor| tensor.kept_as).collect(),
+            gathered: step.saves.iter().filter(|it| it.kept_as != it.storage).copied().collect(),
+            inputs: inputs().collect(),
             outputs: step.outputs.iter().map(|tensor| tensor.id).collect(),
             backward: step.backward.to_vec(),
             scratch: step.scratch,
             gradient: step.gradient,
-        });
+        };
+        for &output in &node.outputs {
+            self.needs_gradient[output] = true;
+        }
+        for &storage in &node.saves {
+            self.storages[storage].kept = true;
+        }
+        self.nodes.push(node);
     }
 
     /// Records forward operations that autograd does not see (index arithmetic, host copies).
     pub(crate) fn run(&mut self, operations: &[Operation], reads: &[Tensor]) {
         self.forward.extend_from_slice(operations);
-        if let Some(last) = self.forward.len().checked_sub(1) {
+        if let Some(last) = self.forward.len().checked_sub(1).filter(|_| !operations.is_empty()) {
             for tensor in reads {
                 self.storages[tensor.storage].last_read = last;
             }
@@ -215,18 +283,18 @@ impl<'s> Tape<'s> {
     }
 
     /// Ends the layer with its output.
-    pub(crate) fn finish(&mut self, output: Tensor) -> LayerWork {
-        let forward_temporary = self.forward_peak(output);
-        let input = self.storages.first().map_or(0, |storage| storage.bytes);
+    pub(crate) fn finish(&mut self, output: Tensor) -> Traced {
         let mut work = LayerWork {
-            input: Bytes(input),
+            input: Bytes(self.storages.first().map_or(0, |storage| storage.bytes)),
             output: Bytes(output.bytes()),
-            forward_temporary: Bytes(forward_temporary),
+            forward_temporary: Bytes(self.forward_peak(output)),
             ..LayerWork::default()
         };
         if self.shape.training {
-            let mut reverse = Reverse::new(self.tensors, self.storages.len());
-            reverse.seed(output);
+            let mut reverse = Reverse::new(self.needs_gradient.len(), self.storages.len());
+            if self.needs_gradient(output) {
+                reverse.seed(output);
+            }
             for node in self.nodes.iter().rev() {
                 reverse.play(node);
             }
@@ -246,7 +314,7 @@ impl<'s> Tape<'s> {
             work.backward = reverse.operations;
         }
         work.forward = std::mem::take(&mut self.forward);
-        work
+        Traced { work, parameters: std::mem::take(&mut self.parameters), routing: self.routing }
     }
 
     /// Most bytes of temporaries alive at once in forward. The first storage is the layer's input.
@@ -263,115 +331,17 @@ impl<'s> Tape<'s> {
     }
 }
 
-/// The backward pass while it is derived.
-struct Reverse {
-    operations: Vec<Operation>,
-    /// Gradient of each tensor, as an index into `lives`.
-    gradients: Vec<Option<usize>>,
-    lives: Vec<Life>,
-    /// Last operation that needs each storage.
-    freed: Vec<usize>,
-}
-
-impl Reverse {
-    fn new(tensors: usize, storages: usize) -> Self {
-        Self {
-            operations: Vec::new(),
-            gradients: vec![None; tensors],
-            lives: Vec::new(),
-            freed: vec![0; storages],
-        }
-    }
-
-    /// The gradient that comes in from the next layer, alive from the start.
-    fn seed(&mut self, output: Tensor) {
-        self.gradients[output.id] = Some(0);
-        self.lives.push(Life { bytes: output.bytes(), born: 0, last: 0 });
-    }
-
-    /// Runs the backward of one step.
-    fn play(&mut self, node: &Node) {
-        let incoming: Vec<usize> = node.outputs.iter().filter_map(|&output| self.gradients[output]).collect();
-        if incoming.is_empty() {
-            return;
-        }
-        let start = self.operations.len();
-        self.operations.extend_from_slice(&node.backward);
-        if !node.backward.is_empty() {
-            let end = self.operations.len() - 1;
-            for &gradient in &incoming {
-                self.lives[gradient].last = self.lives[gradient].last.max(end);
-            }
-            for &storage in &node.saves {
-                self.freed[storage] = self.freed[storage].max(end);
-            }
-            self.lives.push(Life { bytes: node.scratch, born: start, last: end });
-        }
-        for input in &node.inputs {
-            let contribution = match node.gradient {
-                Gradient::Passed => incoming[0],
-                Gradient::New => self.alive(input.bytes(), start),
-            };
-            self.receive(*input, contribution, node.names);
-        }
-    }
-
-    /// Gives a tensor a gradient, adding it to the one that is already there.
-    fn receive(&mut self, tensor: Tensor, contribution: usize, names: Names) {
-        let Some(present) = self.gradients[tensor.id] else {
-            self.gradients[tensor.id] = Some(contribution);
-            return;
-        };
-        let bytes = tensor.bytes();
-        let at = self.operations.len();
-        self.operations.push(memory(
-            names.grad_sum,
-            MemoryBoundKind::Elementwise,
-            total(&[bytes, bytes]),
-            bytes,
-        ));
-        for gradient in [present, contribution] {
-            self.lives[gradient].last = self.lives[gradient].last.max(at);
-        }
-        self.gradients[tensor.id] = Some(self.alive(bytes, at));
-    }
-
-    fn alive(&mut self, bytes: u64, born: usize) -> usize {
-        let last = self.operations.len().saturating_sub(1).max(born);
-        self.lives.push(Life { bytes, born, last });
-        self.lives.len() - 1
-    }
-}
-
-/// Most bytes alive at once over `operations` operations.
-fn peak(lives: &[Life], operations: usize) -> u64 {
-    let mut change = vec![(0_u64, 0_u64); operations + 1];
-    for life in lives {
-        let born = life.born.min(operations);
-        let dies = (life.last + 1).min(operations);
-        change[born].0 = change[born].0.saturating_add(life.bytes);
-        if dies > born {
-            change[dies].1 = change[dies].1.saturating_add(life.bytes);
-        }
-    }
-    let mut alive = 0_u64;
-    let mut most = 0;
-    for (born, died) in change {
-        alive = alive.saturating_sub(died).saturating_add(born);
-        most = most.max(alive);
-    }
-    most
-}
-
 /// A memory-bound operation of one launch.
 pub(crate) fn memory(name: &'static str, kind: MemoryBoundKind, read: u64, written: u64) -> Operation {
     single(name, Kernel::MemoryBound { kind, read: Bytes(read), written: Bytes(written) })
+}
+
+/// A collective among the ranks of a group over an array of `bytes` in all.
+pub(crate) fn exchange(name: &'static str, kind: ExchangeKind, group: Group, bytes: u64) -> Operation {
+    single(name, Kernel::Exchange { kind, group, bytes: Bytes(bytes) })
 }
 
 /// An operation of one launch.
 pub(crate) const fn single(name: &'static str, kernel: Kernel) -> Operation {
     Operation { name, kernel, launches: 1, host_sync: false }
 }
-
-#[cfg(test)]
-mod tests;

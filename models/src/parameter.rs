@@ -1,0 +1,31 @@
+//! Parameter tensors.
+
+/// How a parameter is divided among the ranks of a tensor-parallel group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Split {
+    /// Every rank holds all of it.
+    #[default]
+    Whole,
+    /// Each rank holds an equal part.
+    Tensor,
+}
+
+/// One parameter tensor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parameter {
+    /// Name within the layer, as the framework prints it.
+    pub name: String,
+    /// Number of values.
+    pub count: u64,
+    /// Sizes of its dimensions, as the framework stores them; their product is `count`.
+    pub dimensions: Vec<u64>,
+    /// Shares its values with the embedding: counted once in the model, held again where a later pipeline
+    /// stage needs it.
+    pub tied: bool,
+    /// Whether it gets a gradient.
+    pub trainable: bool,
+    /// Belongs to one of the routed experts.
+    pub expert: bool,
+    /// How a tensor-parallel group divides it.
+    pub split: Split,
+}

@@ -1,0 +1,60 @@
+//! The list of parameters that a tape keeps beside the work.
+
+use super::Tape;
+use crate::parameter::{Parameter, Split};
+use crate::trainable::Lora;
+use crate::units::product;
+
+impl Tape<'_> {
+    /// Names the parameter `module.leaf` of the given dimensions, whole whatever part of it this rank holds; returns
+    /// whether it is trained. A name used again is the same parameter and listed once.
+    pub(crate) fn weight(&mut self, module: &str, leaf: &str, dimensions: &[u64], split: Split) -> bool {
+        let trainable = self.trains();
+        self.list(module, leaf, dimensions, Parameter { trainable, split, ..Parameter::default() });
+        trainable
+    }
+
+    /// Names a parameter whose values are the embedding's; returns whether it is trained.
+    pub(crate) fn tied_weight(&mut self, module: &str, dimensions: &[u64], split: Split) -> bool {
+        let trainable = self.trains();
+        let parameter = Parameter { trainable, split, tied: true, ..Parameter::default() };
+        self.list(module, "weight", dimensions, parameter);
+        trainable
+    }
+
+    /// Names a parameter that is trained (an adapter's) or frozen (a reference copy), whatever of the model is.
+    pub(crate) fn own_weight(&mut self, module: &str, leaf: &str, dimensions: &[u64], trainable: bool) {
+        self.list(module, leaf, dimensions, Parameter { trainable, ..Parameter::default() });
+    }
+
+    /// Whether the model's own parameters are trained.
+    pub(crate) const fn trains(&self) -> bool {
+        self.trace.trainable.trains_base()
+    }
+
+    /// The low-rank adapter beside a linear layer, if it has one.
+    pub(crate) fn adapter(&self, module: &str) -> Option<&Lora> {
+        self.trace.trainable.adapter(module)
+    }
+
+    /// Records one of `experts` routed experts, of which a token uses `used`: the parameters named inside are theirs.
+    pub(crate) fn as_expert<R>(&mut self, experts: u64, used: u64, record: impl FnOnce(&mut Self) -> R) -> R {
+        self.routing = (experts, used);
+        self.within_experts = true;
+        let result = record(self);
+        self.within_experts = false;
+        result
+    }
+
+    fn list(&mut self, module: &str, leaf: &str, dimensions: &[u64], parameter: Parameter) {
+        if !self.trace.lists_parameters {
+            return;
+        }
+        let name = if leaf.is_empty() { module.to_owned() } else { format!("{module}.{leaf}") };
+        if !self.listed.insert(name.clone()) {
+            return;
+        }
+        let (count, expert) = (product(dimensions), self.within_experts);
+        self.parameters.push(Parameter { name, count, dimensions: dimensions.to_vec(), expert, ..parameter });
+    }
+}

@@ -1,0 +1,89 @@
+//! For what work a layer is expanded: sizes, number formats, division among ranks.
+
+use crate::operation::Dtype;
+use crate::units::product;
+
+/// How attention is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AttentionKind {
+    /// Score matrix, softmax and dropout as kernels of their own, kept for backward.
+    Eager,
+    /// One fused kernel that keeps only row statistics.
+    Flash,
+}
+
+/// Size and number formats of one micro-batch's work. Sizes that leave 64 bits stop at the largest number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WorkShape {
+    /// Samples (sequences or images) a micro-batch.
+    pub micro_batch: u64,
+    /// Tokens a sequence; ignored by architectures that take images.
+    pub sequence_length: u64,
+    /// Format of matrix products.
+    pub compute: Dtype,
+    /// Format of activations as stored.
+    pub activation: Dtype,
+    /// How attention is computed.
+    pub attention: AttentionKind,
+    /// Whether dropout runs and tensors are saved for backward.
+    pub training: bool,
+    /// How a tensor-parallel group divides the layers.
+    pub tensor: TensorParallel,
+}
+
+impl WorkShape {
+    /// One token, for listing parameters.
+    pub(crate) const fn smallest() -> Self {
+        Self {
+            micro_batch: 1,
+            sequence_length: 1,
+            compute: Dtype::Fp32,
+            activation: Dtype::Fp32,
+            attention: AttentionKind::Eager,
+            training: true,
+            tensor: TensorParallel::NONE,
+        }
+    }
+
+    /// Rows of a tensor of tokens between the divided layers: all tokens of the micro-batch, or this rank's part of
+    /// them under sequence parallelism (rounded up).
+    pub(crate) fn token_rows(&self) -> u64 {
+        self.tensor.rows(product(&[self.micro_batch, self.sequence_length]))
+    }
+}
+
+/// Tensor parallelism of the work of one rank (Shoeybi et al. 2019, Megatron-LM; sequence parallelism: Korthikanti et
+/// al. 2022).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TensorParallel {
+    /// Ranks that share each layer; at least 1.
+    pub size: u64,
+    /// Whether what lies between the divided layers is divided along the sequence.
+    pub sequence: bool,
+}
+
+impl TensorParallel {
+    /// One rank does it all.
+    pub const NONE: Self = Self { size: 1, sequence: false };
+
+    /// Ranks that share each layer, at least 1 whatever `size` says.
+    pub fn ways(&self) -> u64 {
+        self.size.max(1)
+    }
+
+    /// This rank's part of `size` equal things, rounded up.
+    pub(crate) fn part(&self, size: u64) -> u64 {
+        size.div_ceil(self.ways())
+    }
+
+    /// Rows between the divided layers, of `tokens` in all.
+    pub(crate) fn rows(&self, tokens: u64) -> u64 {
+        if self.sequence { self.part(tokens) } else { tokens }
+    }
+}
+
+impl Default for TensorParallel {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
