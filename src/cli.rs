@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use steptime_plots::Format;
 
@@ -21,9 +21,9 @@ pub(crate) enum Command {
     /// Predict scenarios: step time, where it goes, and peak memory
     Run(RunArguments),
     /// List the models of the catalogue, or show one
-    Models(CatalogueArguments),
+    Models(ModelsArguments),
     /// List the clusters and GPUs of the catalogue, or show one
-    Clusters(CatalogueArguments),
+    Clusters(ClustersArguments),
     /// Draw figures from saved results
     Plot(PlotArguments),
     /// Print a completion script for a shell
@@ -53,7 +53,60 @@ pub(crate) struct RunArguments {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct CatalogueArguments {
+pub(crate) struct ModelsArguments {
+    /// Name of an entry, or a model file (TOML); all entries are listed without it
+    pub(crate) name: Option<String>,
+    /// Samples of the micro-batch that the layers' work is shown for
+    #[arg(long, value_name = "SAMPLES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) micro_batch_size: u32,
+    /// Tokens a sequence, where the model takes sequences; by default its own length
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pub(crate) sequence_length: Option<u32>,
+    /// Number format: `fp32`, `fp16` or `bf16`
+    #[arg(long, value_enum, default_value_t = Precision::Bf16)]
+    pub(crate) precision: Precision,
+    /// How attention is computed
+    #[arg(long, value_enum, default_value_t = Attention::Flash)]
+    pub(crate) attention: Attention,
+    /// Ranks that share each layer
+    #[arg(long, value_name = "RANKS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) tensor: u32,
+    /// Divide what lies between the shared layers along the sequence
+    #[arg(long)]
+    pub(crate) sequence_parallel: bool,
+    /// Change a field of the architecture, e.g. `layers=12`; repeatable
+    #[arg(long = "set", value_name = "FIELD=VALUE", requires = "name")]
+    pub(crate) set: Vec<String>,
+    /// Show the operations and saved tensors of a layer, by its name
+    #[arg(long, value_name = "LAYER", requires = "name")]
+    pub(crate) layer: Option<String>,
+    /// Print one JSON document on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Number formats of activations.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Precision {
+    /// 32-bit floats
+    Fp32,
+    /// 16-bit IEEE floats
+    Fp16,
+    /// bfloat16
+    Bf16,
+}
+
+/// Ways to compute attention.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Attention {
+    /// One fused kernel
+    Flash,
+    /// Every product and softmax a kernel of its own
+    Eager,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClustersArguments {
     /// Name of an entry; all entries are listed without it
     pub(crate) name: Option<String>,
     /// Print one JSON document on standard output and nothing else

@@ -25,8 +25,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Run(arguments) => commands::run::run(&arguments),
-        Command::Models(arguments) => commands::catalogue::models(&arguments),
-        Command::Clusters(arguments) => commands::catalogue::clusters(&arguments),
+        Command::Models(arguments) => commands::models::models(&arguments),
+        Command::Clusters(arguments) => commands::clusters::clusters(&arguments),
         Command::Plot(arguments) => commands::plot::plot(&arguments),
         Command::Completions(arguments) => commands::completions::completions(&arguments),
     };

@@ -88,18 +88,26 @@ impl Layer {
 
     /// Values in this layer's own parameters, tied ones left out.
     pub fn parameter_count(&self) -> u64 {
-        self.parameters.iter().filter(|parameter| !parameter.tied).map(|parameter| parameter.count).sum()
-    }
-
-    /// Values in this layer's own parameters that are trained.
-    pub fn trainable_count(&self) -> u64 {
-        let own = self.parameters.iter().filter(|parameter| !parameter.tied && parameter.trainable);
-        own.map(|parameter| parameter.count).sum()
+        self.count(|parameter| !parameter.tied)
     }
 
     /// Values that a pipeline stage without the embedding must hold for this layer.
     pub fn held_parameter_count(&self) -> u64 {
-        self.parameters.iter().map(|parameter| parameter.count).sum()
+        self.count(|_| true)
+    }
+
+    /// Those of [`Layer::parameter_count`] that are trained.
+    pub fn trainable_count(&self) -> u64 {
+        self.count(|parameter| parameter.trainable && !parameter.tied)
+    }
+
+    /// Those of [`Layer::held_parameter_count`] that are trained.
+    pub fn held_trainable_count(&self) -> u64 {
+        self.count(|parameter| parameter.trainable)
+    }
+
+    fn count(&self, chosen: impl Fn(&Parameter) -> bool) -> u64 {
+        self.parameters.iter().filter(|it| chosen(it)).map(|it| it.count).fold(0, u64::saturating_add)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a layer asks of the hardware: operations, described by shape, never by time.
 
+use std::fmt;
+
 use crate::shape::{AttentionShape, ConvolutionShape};
 use crate::units::{Bytes, Flops, product};
 
@@ -20,6 +22,40 @@ pub enum Dtype {
     Int64,
     /// One byte a value (dropout and attention masks).
     Bool,
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fp32 => "fp32",
+            Self::Tf32 => "tf32",
+            Self::Fp16 => "fp16",
+            Self::Bf16 => "bf16",
+            Self::Fp8 => "fp8",
+            Self::Int64 => "int64",
+            Self::Bool => "bool",
+        })
+    }
+}
+
+impl fmt::Display for ExchangeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AllReduce => "all-reduce",
+            Self::AllGather => "all-gather",
+            Self::ReduceScatter => "reduce-scatter",
+            Self::AllToAll => "all-to-all",
+        })
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tensor => "tensor",
+            Self::Expert => "expert",
+        })
+    }
 }
 
 impl Dtype {
@@ -184,6 +220,52 @@ impl Kernel {
         match *self {
             Self::Attention(shape) => shape.model_flops(),
             _ => self.flops(),
+        }
+    }
+}
+
+/// Bytes in a few characters.
+struct Size(Bytes);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0.0 as f64;
+        match self.0.0 {
+            0..1_000 => write!(f, "{} B", self.0.0),
+            1_000..1_000_000 => write!(f, "{:.1} kB", bytes / 1e3),
+            1_000_000..1_000_000_000 => write!(f, "{:.1} MB", bytes / 1e6),
+            _ => write!(f, "{:.1} GB", bytes / 1e9),
+        }
+    }
+}
+
+impl fmt::Display for Kernel {
+    /// In a few words, for tables.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Gemm { batch: 1, m, n, k, dtype } => write!(f, "{dtype} product {m} x {n} x {k}"),
+            Self::Gemm { batch, m, n, k, dtype } => write!(f, "{batch} {dtype} products {m} x {n} x {k}"),
+            Self::Attention(it) => {
+                let (b, h, q, k, d) = (it.batch, it.heads, it.query_length, it.key_length, it.head_dim);
+                write!(f, "fused attention {b} x {h} heads, {q} x {k} tokens, width {d}")
+            }
+            Self::Convolution(it) => {
+                let (r, s, from, to) = (it.kernel_height, it.kernel_width, it.in_channels, it.out_channels);
+                write!(f, "{} convolution {r} x {s}, {from} to {to} channels", it.dtype)?;
+                if it.groups > 1 { write!(f, ", {} groups", it.groups) } else { Ok(()) }
+            }
+            Self::MemoryBound { read, written, .. } => {
+                write!(f, "reads {}, writes {}", Size(read), Size(written))
+            }
+            Self::Embedding { tokens, width, vocabulary, .. } => {
+                write!(f, "{tokens} rows of {width} in a table of {vocabulary}")
+            }
+            Self::Optimizer { parameters, .. } => write!(f, "update of {parameters} values"),
+            Self::HostCopy { bytes, .. } => write!(f, "copy of {} between host and device", Size(bytes)),
+            Self::Exchange { kind, group, bytes } => {
+                write!(f, "{kind} of {} in the {group} group", Size(bytes))
+            }
+            Self::Component { flops, .. } => write!(f, "{} FLOP", flops.0),
         }
     }
 }

@@ -15,6 +15,21 @@ pub enum FieldValue {
     Text(String),
 }
 
+impl FieldValue {
+    /// A value from a command line: a whole number, a number with a fraction, true, false, or else a word.
+    pub fn from_word(word: &str) -> Self {
+        if let Ok(value) = word.parse() {
+            return Self::Integer(value);
+        }
+        match (word, word.parse::<f64>()) {
+            ("true", _) => Self::Bool(true),
+            ("false", _) => Self::Bool(false),
+            (_, Ok(value)) if value.is_finite() => Self::Float(value),
+            _ => Self::Text(word.to_owned()),
+        }
+    }
+}
+
 impl fmt::Display for FieldValue {
     /// As TOML writes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

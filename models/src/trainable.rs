@@ -35,11 +35,13 @@ impl Trainable {
         matches!(self, Self::All)
     }
 
-    /// The adapter beside a linear layer, if it gets one.
-    pub(crate) fn adapter(&self, module: &str) -> Option<&Lora> {
+    /// The adapter beside a linear layer, if it gets one; `output` says whether it is the output projection.
+    pub(crate) fn adapter(&self, module: &str, output: bool) -> Option<&Lora> {
         match self {
             Self::All => None,
-            Self::Lora(lora) => lora.targets.iter().any(|target| matches(module, target)).then_some(lora),
+            Self::Lora(lora) => {
+                lora.targets.iter().any(|target| matches(module, target, output)).then_some(lora)
+            }
         }
     }
 }
@@ -50,7 +52,7 @@ impl Lora {
         let adapted = |target: &str| {
             let names = layers.iter().flat_map(|layer| layer.parameters.iter().map(|it| it.name.as_str()));
             let mut modules = names.filter_map(|name| name.strip_suffix(".lora_A.weight"));
-            modules.any(|module| matches(module, target))
+            modules.any(|module| matches(module, target, false))
         };
         match self.targets.iter().find(|target| !adapted(target)) {
             None => Ok(()),
@@ -77,9 +79,11 @@ fn linear_layers(layers: &[Layer]) -> Vec<String> {
     names
 }
 
-fn matches(module: &str, target: &str) -> bool {
+fn matches(module: &str, target: &str, output: bool) -> bool {
+    if target == Trainable::ALL_LINEAR {
+        return !output;
+    }
     module.strip_suffix(target).is_some_and(|before| before.is_empty() || before.ends_with('.'))
-        || target == Trainable::ALL_LINEAR
 }
 
 #[cfg(test)]
@@ -92,10 +96,12 @@ mod tests {
             let targets = targets.iter().map(|&target| target.to_owned()).collect();
             Trainable::Lora(Lora { rank: 8, targets, dropout: false })
         };
-        assert!(lora(&["q_proj"]).adapter("self_attn.q_proj").is_some());
-        assert!(lora(&["q_proj"]).adapter("q_proj").is_some());
-        assert!(lora(&["proj"]).adapter("self_attn.q_proj").is_none());
-        assert!(lora(&["all-linear"]).adapter("mlp.up_proj").is_some());
-        assert!(Trainable::All.adapter("q_proj").is_none());
+        assert!(lora(&["q_proj"]).adapter("self_attn.q_proj", false).is_some());
+        assert!(lora(&["q_proj"]).adapter("q_proj", false).is_some());
+        assert!(lora(&["proj"]).adapter("self_attn.q_proj", false).is_none());
+        assert!(lora(&["all-linear"]).adapter("mlp.up_proj", false).is_some());
+        assert!(lora(&["all-linear"]).adapter("lm_head", true).is_none());
+        assert!(lora(&["lm_head"]).adapter("lm_head", true).is_some());
+        assert!(Trainable::All.adapter("q_proj", false).is_none());
     }
 }

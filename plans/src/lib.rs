@@ -25,4 +25,4 @@ pub use swift::*;
 pub use workload::{
     Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Task, Workload,
 };
-pub use zero::{StateBytes, ZeroStage, state_bytes};
+pub use zero::{Held, StateBytes, ZeroStage, state_bytes};

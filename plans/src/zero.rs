@@ -56,21 +56,38 @@ impl StateBytes {
     }
 }
 
-/// States of `parameters` values on each of `ranks` data-parallel ranks.
+/// Values that a rank would hold if nothing were partitioned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// All of them.
+    pub parameters: u64,
+    /// Those that are trained, which have gradients and optimizer states.
+    pub trained: u64,
+}
+
+impl Held {
+    /// Parameters all of which are trained.
+    pub const fn trained(parameters: u64) -> Self {
+        Self { parameters, trained: parameters }
+    }
+}
+
+/// States of the values `held` on each of `ranks` data-parallel ranks.
 ///
 /// A partitioned state of `x` values holds `ceil(x / ranks)` of them on every rank: frameworks pad the flat
 /// buffer so that all shards are equal.
-pub fn state_bytes(workload: &Workload, stage: ZeroStage, ranks: u64, parameters: u64) -> StateBytes {
-    let shard = parameters.div_ceil(ranks.max(1));
-    let held = |from: ZeroStage| if stage >= from { shard } else { parameters };
+pub fn state_bytes(workload: &Workload, stage: ZeroStage, ranks: u64, held: Held) -> StateBytes {
+    let part =
+        |from: ZeroStage, values: u64| if stage >= from { values.div_ceil(ranks.max(1)) } else { values };
     let storage = workload.precision.storage().bytes();
+    let parameters = storage * part(ZeroStage::Three, held.parameters);
     if workload.task == Task::Inference {
-        return StateBytes { parameters: storage * held(ZeroStage::Three), ..StateBytes::default() };
+        return StateBytes { parameters, ..StateBytes::default() };
     }
     let master = if workload.precision.has_master_copy() { 4 } else { 0 };
     StateBytes {
-        parameters: storage * held(ZeroStage::Three),
-        gradients: storage * held(ZeroStage::Two),
-        optimizer_states: (master + 4 * workload.optimizer.moments()) * held(ZeroStage::One),
+        parameters,
+        gradients: storage * part(ZeroStage::Two, held.trained),
+        optimizer_states: (master + 4 * workload.optimizer.moments()) * part(ZeroStage::One, held.trained),
     }
 }

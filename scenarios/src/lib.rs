@@ -18,6 +18,7 @@ mod run;
 mod scenario;
 mod section;
 mod timeline;
+mod trainable;
 mod tree;
 mod vehicles;
 mod workload;

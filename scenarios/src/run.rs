@@ -94,7 +94,11 @@ impl GpuRun<'_> {
             gpus,
             parameters: Parameters {
                 total: model.parameters(),
-                trainable: if self.workload.task == Task::Training { model.parameters() } else { 0 },
+                trainable: if self.workload.task == Task::Training {
+                    model.trainable_parameters()
+                } else {
+                    0
+                },
                 active: model.active_parameters(),
             },
             flops_per_step: lowered.executed_flops,

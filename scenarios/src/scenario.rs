@@ -13,7 +13,7 @@ use crate::parallelism::{self, Placement};
 use crate::section::{KeyPlace, Section, wrong};
 use crate::tree::{self, Node, Value};
 use crate::workload::{self, GpuDefaults};
-use crate::{cluster, model};
+use crate::{cluster, model, trainable};
 
 /// A checked scenario.
 #[derive(Debug)]
@@ -107,7 +107,8 @@ impl Scenario {
         let workload = Section::of(root, "workload", workload::ALIASES)?;
         let parallelism = Section::of(root, "parallelism", parallelism::ALIASES)?;
         let simulation = Section::of(root, "simulation", &[])?;
-        let model = model::read(root, files)?;
+        let mut model = model::read(root, files)?;
+        model.model = trainable::apply(&workload, model.model)?;
         let name = match name {
             Some(name) => name,
             None => default_name(&model)?,

@@ -51,6 +51,14 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A table that is the value of a key; `name` is the key with its section.
+    pub(crate) fn inner(node: &'a Node, name: &'static str) -> Result<Self, InputError> {
+        match &node.value {
+            Value::Table(table) => Ok(Self::new(name, Some(table), node.origin.clone(), &[])),
+            other => Err(wrong(&node.origin, name, other, "a table")),
+        }
+    }
+
     /// The keys of the document itself.
     pub(crate) fn top(root: &'a Node) -> Result<Self, InputError> {
         match &root.value {

@@ -10,7 +10,6 @@ use crate::batch::Batch;
 use crate::error::InputError;
 use crate::model::ModelSection;
 use crate::section::{Aliases, Section, list};
-use crate::tree::Value;
 
 /// Names of DeepSpeed, Megatron-LM and torchtitan that mean the same.
 pub(crate) const ALIASES: Aliases = &[
@@ -81,7 +80,6 @@ pub(crate) fn read(
              \"none\", \"full\", or attention = \"eager\"",
         ));
     }
-    read_trainable(section)?;
     let workload = Workload {
         task,
         micro_batch_size: batch.micro,
@@ -183,20 +181,6 @@ fn check_precision(section: &Section<'_>, cluster: &Cluster, precision: Precisio
         allowed: list(supported.map(|(name, _)| *name)),
         nearest: None,
     })
-}
-
-fn read_trainable(section: &Section<'_>) -> Result<(), InputError> {
-    match section.node("trainable")?.map(|node| &node.value) {
-        None => Ok(()),
-        Some(Value::Text(text)) if text == "all" => Ok(()),
-        Some(Value::Table(_)) => Err(section.conflict(
-            "trainable",
-            "training a part of the parameters is not supported by this version, allowed: \"all\"",
-        )),
-        Some(other) => {
-            Err(crate::section::wrong(&section.place("trainable"), "workload.trainable", other, "\"all\""))
-        }
-    }
 }
 
 /// The sequence length belongs to `[model]`; here it is taken under the names that other tools give it.

@@ -1,6 +1,7 @@
 //! One module a command.
 
-pub(crate) mod catalogue;
+pub(crate) mod clusters;
 pub(crate) mod completions;
+pub(crate) mod models;
 pub(crate) mod plot;
 pub(crate) mod run;

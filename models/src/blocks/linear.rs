@@ -26,12 +26,22 @@ pub(crate) struct Linear<'n> {
     divided: Divided,
     tied: bool,
     listed: bool,
+    output: bool,
 }
 
 impl<'n> Linear<'n> {
     /// A whole layer of `width` outputs without bias.
     pub(crate) const fn new(module: &'n str, names: Names, width: u64) -> Self {
-        Self { module, names, width, bias: false, divided: Divided::No, tied: false, listed: true }
+        Self {
+            module,
+            names,
+            width,
+            bias: false,
+            divided: Divided::No,
+            tied: false,
+            listed: true,
+            output: false,
+        }
     }
 
     /// With a bias, or not.
@@ -52,6 +62,11 @@ impl<'n> Linear<'n> {
     /// Its weight's values are the embedding's.
     pub(crate) const fn tied(self, tied: bool) -> Self {
         Self { tied, ..self }
+    }
+
+    /// It is the model's output projection: `all-linear` leaves it out.
+    pub(crate) const fn output(self) -> Self {
+        Self { output: true, ..self }
     }
 
     /// Its parameters are listed elsewhere under other names (a part of a packed projection).
@@ -86,7 +101,8 @@ impl<'n> Linear<'n> {
 pub(crate) fn linear(tape: &mut Tape<'_>, layer: Linear<'_>, x: Tensor) -> Tensor {
     let trains = layer.weights(tape, x.width);
     let y = plain(tape, &layer, x, trains);
-    let Some((rank, drops)) = tape.adapter(layer.module).map(|lora| (lora.rank, lora.dropout)) else {
+    let Some((rank, drops)) = tape.adapter(layer.module, layer.output).map(|lora| (lora.rank, lora.dropout))
+    else {
         return y;
     };
     adapter(tape, &layer, x, y, rank, drops)

@@ -69,7 +69,7 @@ pub(crate) fn language_head(
     tied: bool,
 ) -> Tensor {
     let x = enter_tensor_parallel(tape, x);
-    let projection = Linear::new(module, names!("head.projection"), vocabulary).columns().tied(tied);
+    let projection = Linear::new(module, names!("head.projection"), vocabulary).columns().tied(tied).output();
     let logits = linear(tape, projection, x);
     if tape.shape.training { cross_entropy(tape, logits, true) } else { logits }
 }

@@ -21,7 +21,7 @@ pub(crate) use linear::{Linear, linear};
 pub(crate) use loss::{cross_entropy, language_head};
 pub(crate) use mlp::gated_mlp;
 pub(crate) use norm::{layer_norm, rms_norm};
-pub(crate) use pointwise::{activation, add, cast, copy, dropout, multiply, rotary};
+pub(crate) use pointwise::{activation, add, cast, copy, dropout, rotary};
 pub(crate) use routing::{Switch, switch_feed_forward};
 pub(crate) use tensor_parallel::{enter_tensor_parallel, leave_tensor_parallel};
 

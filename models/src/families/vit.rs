@@ -278,7 +278,7 @@ impl Vit {
             // classifier's input anyway: there this is one tensor of a row an image too many.
             activation(tape, names!("head.activation"), wide)
         };
-        let layer = Linear::new(last, names!("head.classifier"), self.classes).bias(true);
+        let layer = Linear::new(last, names!("head.classifier"), self.classes).bias(true).output();
         let logits = linear(tape, layer, features);
         let output = if shape.training { cross_entropy(tape, logits, false) } else { logits };
         tape.finish(output)

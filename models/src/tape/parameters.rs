@@ -10,7 +10,7 @@ impl Tape<'_> {
     /// whether it is trained. A name used again is the same parameter and listed once.
     pub(crate) fn weight(&mut self, module: &str, leaf: &str, dimensions: &[u64], split: Split) -> bool {
         let trainable = self.trains();
-        self.list(module, leaf, dimensions, Parameter { trainable, split, ..Parameter::default() });
+        self.list(module, leaf, dimensions, &Parameter { trainable, split, ..Parameter::default() });
         trainable
     }
 
@@ -18,13 +18,13 @@ impl Tape<'_> {
     pub(crate) fn tied_weight(&mut self, module: &str, dimensions: &[u64], split: Split) -> bool {
         let trainable = self.trains();
         let parameter = Parameter { trainable, split, tied: true, ..Parameter::default() };
-        self.list(module, "weight", dimensions, parameter);
+        self.list(module, "weight", dimensions, &parameter);
         trainable
     }
 
     /// Names a parameter that is trained (an adapter's) or frozen (a reference copy), whatever of the model is.
     pub(crate) fn own_weight(&mut self, module: &str, leaf: &str, dimensions: &[u64], trainable: bool) {
-        self.list(module, leaf, dimensions, Parameter { trainable, ..Parameter::default() });
+        self.list(module, leaf, dimensions, &Parameter { trainable, ..Parameter::default() });
     }
 
     /// Whether the model's own parameters are trained.
@@ -33,8 +33,8 @@ impl Tape<'_> {
     }
 
     /// The low-rank adapter beside a linear layer, if it has one.
-    pub(crate) fn adapter(&self, module: &str) -> Option<&Lora> {
-        self.trace.trainable.adapter(module)
+    pub(crate) fn adapter(&self, module: &str, output: bool) -> Option<&Lora> {
+        self.trace.trainable.adapter(module, output)
     }
 
     /// Records one of `experts` routed experts, of which a token uses `used`: the parameters named inside are theirs.
@@ -46,7 +46,7 @@ impl Tape<'_> {
         result
     }
 
-    fn list(&mut self, module: &str, leaf: &str, dimensions: &[u64], parameter: Parameter) {
+    fn list(&mut self, module: &str, leaf: &str, dimensions: &[u64], flags: &Parameter) {
         if !self.trace.lists_parameters {
             return;
         }
@@ -55,6 +55,7 @@ impl Tape<'_> {
             return;
         }
         let (count, expert) = (product(dimensions), self.within_experts);
-        self.parameters.push(Parameter { name, count, dimensions: dimensions.to_vec(), expert, ..parameter });
+        let dimensions = dimensions.to_vec();
+        self.parameters.push(Parameter { name, count, dimensions, expert, ..flags.clone() });
     }
 }

@@ -5,6 +5,7 @@
 
 mod components;
 mod errors;
+mod lora;
 mod operations;
 mod parameters;
 mod saved;

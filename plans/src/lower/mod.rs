@@ -163,7 +163,8 @@ impl<'a> Job<'a> {
         // cross other links, and only the fixed latency is the first replica's.
         let crosses_previous = stage > 0 && self.layout.crosses(number - 1, number, 0);
         let crosses_next = number < last && self.layout.crosses(number, number + 1, 0);
-        let tied = self.model.layers.iter().any(|layer| layer.parameters.iter().any(|p| p.tied));
+        let tied =
+            self.model.layers.iter().any(|layer| layer.parameters.iter().any(|p| p.tied && p.trainable));
         StageInput {
             model: self.model,
             cluster: self.cluster,

@@ -4,7 +4,7 @@ use super::fixtures::{cluster, model, plan, play, workload};
 use crate::classes;
 use crate::schedule::ScheduleKind;
 use crate::workload::{Checkpointing, Precision, Task, Workload};
-use crate::zero::{ZeroStage, state_bytes};
+use crate::zero::{Held, ZeroStage, state_bytes};
 
 const STAGES: [ZeroStage; 4] = [ZeroStage::Zero, ZeroStage::One, ZeroStage::Two, ZeroStage::Three];
 
@@ -17,7 +17,11 @@ fn mixed_precision_adam_costs_what_the_zero_paper_says() {
         let expected =
             [16 * parameters, 4 * parameters + 12 * shard, 2 * parameters + 14 * shard, 16 * shard];
         for (stage, bytes) in STAGES.into_iter().zip(expected) {
-            assert_eq!(state_bytes(&workload(1), stage, n, parameters).total(), bytes, "{stage:?}, N = {n}");
+            assert_eq!(
+                state_bytes(&workload(1), stage, n, Held::trained(parameters)).total(),
+                bytes,
+                "{stage:?}, N = {n}"
+            );
         }
     }
 }
@@ -25,7 +29,7 @@ fn mixed_precision_adam_costs_what_the_zero_paper_says() {
 #[test]
 fn the_zero_papers_example_in_gigabytes() {
     // The same figure: 7.5 B parameters over 64 ranks need 120, 31.4, 16.6 and 1.9 GB.
-    let gb = |stage| state_bytes(&workload(1), stage, 64, 7_500_000_000).total() as f64 / 1e9;
+    let gb = |stage| state_bytes(&workload(1), stage, 64, Held::trained(7_500_000_000)).total() as f64 / 1e9;
     let rounded: Vec<f64> = STAGES.into_iter().map(|stage| (gb(stage) * 10.0).round() / 10.0).collect();
     assert_eq!(rounded, [120.0, 31.4, 16.6, 1.9]);
 }
@@ -35,10 +39,10 @@ fn other_precisions_and_tasks() {
     let base = workload(1);
     let fp32 = Workload { precision: Precision::Fp32, ..base.clone() };
     let inference = Workload { task: Task::Inference, ..base };
-    assert_eq!(state_bytes(&fp32, ZeroStage::Zero, 4, 100).total(), 1600);
-    assert_eq!(state_bytes(&inference, ZeroStage::Zero, 4, 100).total(), 200);
+    assert_eq!(state_bytes(&fp32, ZeroStage::Zero, 4, Held::trained(100)).total(), 1600);
+    assert_eq!(state_bytes(&inference, ZeroStage::Zero, 4, Held::trained(100)).total(), 200);
     // A shard that does not divide is padded: 10 values over 4 ranks are 3 each.
-    assert_eq!(state_bytes(&fp32, ZeroStage::Three, 4, 10).parameters, 12);
+    assert_eq!(state_bytes(&fp32, ZeroStage::Three, 4, Held::trained(10)).parameters, 12);
 }
 
 #[test]

@@ -15,13 +15,13 @@ impl StageBuilder<'_> {
     /// micro-batch's gradients are taken over as they are (PyTorch `AccumulateGrad`).
     pub(super) fn accumulate(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
         let zero = self.input.plan.zero;
-        let elements = self.input.layer_parameters(layer);
+        let elements = self.input.layer_trained(layer);
         if self.backwards_done == 1 || elements == 0 {
             return Ok(());
         }
         let share = if zero >= ZeroStage::Two { elements.div_ceil(self.input.plan.data) } else { elements };
         let bytes = share * self.storage;
-        let tensors = self.input.model.layers[layer].parameters.len() as u64;
+        let tensors = self.input.layer_trained_tensors(layer);
         let kernel = Kernel::MemoryBound {
             kind: MemoryBoundKind::Elementwise,
             read: Bytes(2 * bytes),
@@ -35,7 +35,7 @@ impl StageBuilder<'_> {
 
     /// With ZeRO 2 and 3 a layer's whole gradients live only until they are reduced to their owners.
     pub(super) fn transient_gradients(&mut self, layer: usize) -> Option<Tensor> {
-        let bytes = self.input.layer_parameters(layer) * self.storage;
+        let bytes = self.input.layer_trained(layer) * self.storage;
         if self.input.plan.zero < ZeroStage::Two || !self.reduces() || bytes == 0 {
             return None;
         }
@@ -56,7 +56,7 @@ impl StageBuilder<'_> {
         if input.plan.zero < ZeroStage::Two || !self.reduces() || !input.holds_embedding() {
             return;
         }
-        let tied = input.used_parameters(layer) - input.layer_parameters(layer);
+        let tied = input.used_trained(layer) - input.layer_trained(layer);
         if tied > 0 {
             self.tied_gradient = Some(self.whole_gradient(layer, tied * self.storage));
         } else if layer == 0 {
@@ -81,7 +81,7 @@ impl StageBuilder<'_> {
         let number = Some(micro_batch);
         match self.input.plan.zero {
             ZeroStage::Three => {
-                let elements = self.input.layer_parameters(layer);
+                let elements = self.input.layer_trained(layer);
                 if elements > 0 {
                     self.order(self.streams.compute, self.streams.collective);
                     let name = self.input.model.layers[layer].name.as_str();
@@ -186,7 +186,7 @@ impl StageBuilder<'_> {
     /// After the last backward: gradients arrive, the shard is updated, parameters are gathered again.
     pub(super) fn update(&mut self) -> Result<(), PlanError> {
         let input = self.input;
-        let parameters = input.parameters();
+        let parameters = input.trained_parameters();
         if parameters == 0 {
             return Ok(());
         }
@@ -201,7 +201,7 @@ impl StageBuilder<'_> {
         }
         let partitioned = input.plan.zero >= ZeroStage::One;
         let share = if partitioned { parameters.div_ceil(input.plan.data) } else { parameters };
-        let tensors = input.parameter_tensors();
+        let tensors = input.trained_tensors();
         let tensors = if partitioned { tensors.div_ceil(input.plan.data) } else { tensors };
         let kernel = Kernel::Optimizer {
             parameters: share,
@@ -234,7 +234,10 @@ impl StageBuilder<'_> {
             return Ok(());
         }
         let tied = self.input.model.layers.iter().flat_map(|layer| layer.parameters.iter());
-        let elements: u64 = tied.filter(|parameter| parameter.tied).map(|parameter| parameter.count).sum();
+        let elements: u64 = tied
+            .filter(|parameter| parameter.tied && parameter.trainable)
+            .map(|parameter| parameter.count)
+            .sum();
         // Where gradients are partitioned a rank has its share of them only.
         let partitioned = self.input.plan.zero >= ZeroStage::Two;
         let elements = if partitioned { elements.div_ceil(self.input.plan.data) } else { elements };

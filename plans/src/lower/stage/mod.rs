@@ -18,7 +18,7 @@ use crate::error::PlanError;
 use crate::plan::Plan;
 use crate::schedule::{Action, Schedule};
 use crate::workload::{Task, Workload};
-use crate::zero::{StateBytes, ZeroStage, state_bytes};
+use crate::zero::{Held, StateBytes, ZeroStage, state_bytes};
 
 /// Everything that the program of a stage depends on.
 pub(super) struct StageInput<'a> {
@@ -65,17 +65,29 @@ impl StageInput<'_> {
         }
     }
 
-    fn parameter_tensors(&self) -> u64 {
-        self.model.layers[self.layers.clone()].iter().map(|layer| layer.parameters.len() as u64).sum()
+    /// Those of [`StageInput::parameters`] that are trained.
+    pub(super) fn trained_parameters(&self) -> u64 {
+        self.layers.clone().map(|layer| self.layer_trained(layer)).sum()
     }
 
-    /// Values of one layer as this stage holds it.
-    fn layer_parameters(&self, layer: usize) -> u64 {
-        if self.holds_embedding() {
-            self.model.layers[layer].parameter_count()
-        } else {
-            self.model.layers[layer].held_parameter_count()
-        }
+    fn trained_tensors(&self) -> u64 {
+        self.layers.clone().map(|layer| self.layer_trained_tensors(layer)).sum()
+    }
+
+    fn layer_trained_tensors(&self, layer: usize) -> u64 {
+        let parameters = self.model.layers[layer].parameters.iter();
+        parameters.filter(|parameter| parameter.trainable).count() as u64
+    }
+
+    /// Trained values of one layer as this stage holds it.
+    fn layer_trained(&self, layer: usize) -> u64 {
+        let layer = &self.model.layers[layer];
+        if self.holds_embedding() { layer.trainable_count() } else { layer.held_trainable_count() }
+    }
+
+    /// Trained values of one layer that its backward makes gradients of, those of a shared embedding counted.
+    fn used_trained(&self, layer: usize) -> u64 {
+        self.model.layers[layer].held_trainable_count()
     }
 
     /// Values of one layer that its compute needs, a shared embedding counted.
@@ -85,7 +97,8 @@ impl StageInput<'_> {
 
     /// Bytes of model states that a rank of the stage holds all the time.
     pub(super) fn states(&self) -> StateBytes {
-        state_bytes(self.workload, self.plan.zero, self.plan.data, self.parameters())
+        let held = Held { parameters: self.parameters(), trained: self.trained_parameters() };
+        state_bytes(self.workload, self.plan.zero, self.plan.data, held)
     }
 }
 

@@ -1,105 +1,17 @@
-//! `steptime models` and `steptime clusters`: the catalogue, as lists and entry by entry.
+//! `steptime clusters`: clusters and GPUs of the catalogue, as lists and entry by entry.
 
 use steptime_clusters::{
     CatalogueError, Cluster, ClusterEntry, Fact, Gpu, VehicleCluster, cluster_from_catalogue, cluster_names,
     gpu_from_catalogue, gpu_names,
 };
-use steptime_models::{Model, Overrides, catalogue_names};
 
-use crate::cli::CatalogueArguments;
+use crate::cli::ClustersArguments;
 use crate::failure::{Answer, Failure};
 use crate::output;
-use crate::present::{bytes, right_align, significant, table, thousands, trimmed};
-
-/// `steptime models [NAME]`.
-pub(crate) fn models(arguments: &CatalogueArguments) -> Result<Answer, Failure> {
-    let load = |name: &str| {
-        Model::from_catalogue(name, &Overrides::none()).map_err(|error| Failure::Message(error.to_string()))
-    };
-    let text = if let Some(name) = &arguments.name {
-        let model = load(name)?;
-        if arguments.json { output::json(&model_json(&model))? } else { model_text(&model) }
-    } else {
-        let all = catalogue_names().into_iter().map(load).collect::<Result<Vec<_>, _>>()?;
-        if arguments.json {
-            output::json(&all.iter().map(model_json).collect::<Vec<_>>())?
-        } else {
-            model_list(&all)
-        }
-    };
-    print!("{}", trimmed(&text));
-    Ok(Answer::Yes)
-}
-
-fn model_list(models: &[Model]) -> String {
-    let mut list = table(&["model", "family", "layers", "parameters", "active"]);
-    for model in models {
-        let count = |value: u64| if value == 0 { "-".to_owned() } else { thousands(value) };
-        list.add_row([
-            model.name.clone(),
-            model.family.to_string(),
-            model.layers.len().to_string(),
-            count(model.parameters()),
-            count(model.active_parameters()),
-        ]);
-    }
-    right_align(&mut list, 2);
-    format!("{list}\n")
-}
-
-fn model_text(model: &Model) -> String {
-    let mut text = format!("{} ({})\nsource: {}\n", model.name, model.family, model.source);
-    if let Some(graph) = model.components() {
-        let mut parts = table(&["partition", "GFLOP/sample", "capacity", "sends/sample"]);
-        for (index, partition) in graph.partitions.iter().enumerate() {
-            parts.add_row([
-                partition.name.clone(),
-                significant(graph.partition_flops(index) / 1e9),
-                format!("{:.2} GB", graph.partition_capacity(index) / 1e9),
-                format!("{:.2} GB", partition.communication_volume / 1e9),
-            ]);
-        }
-        right_align(&mut parts, 1);
-        return text + &format!("\n{parts}\n");
-    }
-    text += &format!(
-        "parameters: {} ({} active)\n",
-        thousands(model.parameters()),
-        thousands(model.active_parameters())
-    );
-    let mut layers = table(&["layers", "count", "parameters each"]);
-    let mut first = 0;
-    while first < model.layers.len() {
-        let signature = model.layers[first].signature;
-        let count = model.layers[first..].iter().take_while(|layer| layer.signature == signature).count();
-        let name = &model.layers[first].name;
-        let last = &model.layers[first + count - 1].name;
-        let names = if count == 1 { name.clone() } else { format!("{name} to {last}") };
-        let parameters = thousands(model.layers[first].parameter_count());
-        layers.add_row([names, count.to_string(), parameters]);
-        first += count;
-    }
-    right_align(&mut layers, 1);
-    text + &format!("\n{layers}\n")
-}
-
-fn model_json(model: &Model) -> serde_json::Value {
-    let layers: Vec<_> = model
-        .layers
-        .iter()
-        .map(|layer| serde_json::json!({ "name": layer.name, "parameters": layer.parameter_count() }))
-        .collect();
-    serde_json::json!({
-        "name": model.name,
-        "family": model.family.to_string(),
-        "source": model.source,
-        "parameters": { "total": model.parameters(), "active": model.active_parameters() },
-        "layers": layers,
-    })
-}
+use crate::present::{bytes, right_align, significant, table, trimmed};
 
 /// `steptime clusters [NAME]`.
-pub(crate) fn clusters(arguments: &CatalogueArguments) -> Result<Answer, Failure> {
+pub(crate) fn clusters(arguments: &ClustersArguments) -> Result<Answer, Failure> {
     let refuse = |error: CatalogueError| Failure::Message(error.to_string());
     let text = if let Some(name) = &arguments.name {
         if let Ok(gpu) = gpu_from_catalogue(name) {
