@@ -287,6 +287,12 @@ impl Model {
         self.architecture.components()
     }
 
+    /// Heads of the attention that a tensor-parallel group can divide among its ranks; None where the layers do not
+    /// divide at all.
+    pub fn tensor_parallel_heads(&self) -> Option<u64> {
+        self.architecture.tensor_parallel_heads()
+    }
+
     /// Longest sequence that the architecture can take: the table of learned positions. None where nothing limits
     /// it (rotary positions, images, components).
     pub fn longest_sequence(&self) -> Option<u64> {

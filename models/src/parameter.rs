@@ -29,3 +29,13 @@ pub struct Parameter {
     /// How a tensor-parallel group divides it.
     pub split: Split,
 }
+
+impl Parameter {
+    /// Values that a rank of a tensor-parallel group of `ranks` holds, rounded up.
+    pub fn held_by_rank(&self, ranks: u64) -> u64 {
+        match self.split {
+            Split::Whole => self.count,
+            Split::Tensor => self.count.div_ceil(ranks.max(1)),
+        }
+    }
+}

@@ -26,11 +26,13 @@ pub enum PlanError {
     },
     /// The job does not use exactly the cluster's GPUs.
     #[error(
-        "data {data} x pipeline {pipeline} = {ranks} ranks, but {nodes} nodes x {gpus_per_node} GPUs = {gpus}"
+        "data {data} x tensor {tensor} x pipeline {pipeline} = {ranks} ranks, but {nodes} nodes x {gpus_per_node} GPUs = {gpus}"
     )]
     RankCount {
         /// Data-parallel ranks.
         data: u64,
+        /// Ranks that share each layer.
+        tensor: u64,
         /// Pipeline stages.
         pipeline: u64,
         /// Their product.
@@ -41,6 +43,12 @@ pub enum PlanError {
         gpus_per_node: u64,
         /// Their product.
         gpus: u64,
+    },
+    /// The model's layers do not divide among the tensor-parallel ranks.
+    #[error("{message}")]
+    Tensor {
+        /// What does not divide, and what is allowed.
+        message: String,
     },
     /// The job asks for more than the program can count with.
     #[error("{what}: {found} is more than the {limit} that can be played")]

@@ -15,7 +15,7 @@ mod zero;
 #[cfg(test)]
 mod tests;
 
-pub use bucket::{Bucket, buckets};
+pub use bucket::{Bucket, Holding, buckets};
 pub use error::PlanError;
 pub use lower::{Lowered, MOST_MICRO_BATCHES, PlayedRank, SEGMENT, StageFacts, lower};
 pub use partition::partition_layers;

@@ -1,7 +1,9 @@
 //! A parallelism plan over the GPUs of a cluster.
 
+use steptime_models::{TensorParallel, WorkShape};
+
 use crate::schedule::ScheduleKind;
-use crate::workload::Precision;
+use crate::workload::{Precision, Workload};
 use crate::zero::ZeroStage;
 
 /// How the job is spread over GPUs.
@@ -9,6 +11,10 @@ use crate::zero::ZeroStage;
 pub struct Plan {
     /// Data-parallel ranks.
     pub data: u64,
+    /// Ranks that share each layer.
+    pub tensor: u64,
+    /// Whether what lies between the shared layers is divided along the sequence.
+    pub sequence_parallel: bool,
     /// Pipeline stages.
     pub pipeline: u64,
     /// Order of forwards and backwards on the stages.
@@ -27,6 +33,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Ranks of all dimensions together.
+    pub fn ranks(&self) -> u64 {
+        self.data.saturating_mul(self.tensor).saturating_mul(self.pipeline)
+    }
+
+    /// The work of one rank on a micro-batch, as the model is asked for it.
+    pub fn shape(&self, workload: &Workload) -> WorkShape {
+        let tensor = TensorParallel { size: self.tensor, sequence: self.sequence_parallel };
+        WorkShape { tensor, ..workload.shape() }
+    }
+
     /// Gradient bytes reduced together.
     ///
     /// Without ZeRO this is PyTorch DDP's `bucket_cap_mb` (25 MiB); with ZeRO 1 and 2 it is DeepSpeed's

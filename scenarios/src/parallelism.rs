@@ -49,20 +49,41 @@ pub(crate) fn read_plan(
 ) -> Result<Plan, InputError> {
     refuse_what_is_missing(section)?;
     let pipeline = section.count("pipeline", MOST)?.unwrap_or(1);
+    let tensor = section.count("tensor", MOST)?.unwrap_or(1);
+    let sequence_parallel = section.flag("sequence_parallel")?.unwrap_or(false);
+    if sequence_parallel && tensor == 1 {
+        return Err(section.conflict("sequence_parallel", "needs tensor above 1, allowed: false"));
+    }
     let data = section.count("data", MOST)?;
+    let others = pipeline.saturating_mul(tensor);
+    let product = |data: String| {
+        if tensor == 1 {
+            format!("data {data} x pipeline {pipeline}")
+        } else {
+            format!("data {data} x tensor {tensor} x pipeline {pipeline}")
+        }
+    };
     let nodes = format!("{} x {} = {gpus}", cluster.nodes, cluster.gpus_per_node);
     let data = match data {
-        Some(data) if data.saturating_mul(pipeline) != gpus => {
+        Some(data) if data.saturating_mul(others) != gpus => {
             return Err(section.conflict(
                 "data",
                 format!(
-                    "data {data} x pipeline {pipeline} = {} ranks, but nodes x gpus_per_node = {nodes} GPUs",
-                    data.saturating_mul(pipeline)
+                    "{} = {} ranks, but nodes x gpus_per_node = {nodes} GPUs",
+                    product(data.to_string()),
+                    data.saturating_mul(others)
                 ),
             ));
         }
         Some(data) => data,
-        None if gpus.is_multiple_of(pipeline) => gpus / pipeline,
+        None if gpus.is_multiple_of(others) => gpus / others,
+        None if tensor > 1 => {
+            let message = format!(
+                "{tensor} ranks that share each layer x {pipeline} stages do not divide nodes x gpus_per_node = \
+                 {nodes} GPUs"
+            );
+            return Err(section.conflict("tensor", message));
+        }
         None => {
             let message = format!("{pipeline} stages do not divide nodes x gpus_per_node = {nodes} GPUs");
             return Err(section.conflict("pipeline", message));
@@ -71,6 +92,8 @@ pub(crate) fn read_plan(
     let stage = section.number("zero_stage", 0, 3)?.and_then(ZeroStage::from_number);
     Ok(Plan {
         data,
+        tensor,
+        sequence_parallel,
         pipeline,
         schedule: read_schedule(section)?,
         stages: section.counts("stages")?,
@@ -83,17 +106,14 @@ pub(crate) fn read_plan(
 
 /// Keys of the contract that this version does not play yet: their neutral value is fine, any other is refused.
 fn refuse_what_is_missing(section: &Section<'_>) -> Result<(), InputError> {
-    for key in ["tensor", "virtual_pipeline", "context", "expert"] {
+    for key in ["virtual_pipeline", "context", "expert"] {
         if let Some(size) = section.count(key, MOST)?
             && size != 1
         {
             let message =
-                format!("found {size}; this version plays data and pipeline parallelism, allowed: 1");
+                format!("found {size}; this version plays data, tensor and pipeline parallelism, allowed: 1");
             return Err(section.conflict(key, message));
         }
-    }
-    if section.flag("sequence_parallel")? == Some(true) {
-        return Err(section.conflict("sequence_parallel", "needs tensor parallelism, allowed: false"));
     }
     let Some(node) = section.node("offload")? else { return Ok(()) };
     let Value::Table(table) = &node.value else {

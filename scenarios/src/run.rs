@@ -68,7 +68,7 @@ impl GpuRun<'_> {
     fn report(&self, lowered: &Lowered, outcome: &Outcome) -> Report {
         let model = &self.scenario.model;
         let step = outcome.end.seconds();
-        let gpus = self.plan.data * self.plan.pipeline;
+        let gpus = self.plan.ranks();
         let global = self.scenario.batch.global as f64;
         let tokens = tokens_per_sample(model, self.workload).map(|tokens| global * tokens as f64 / step);
         let peak = self.cluster.gpu.peak(self.workload.precision.compute());
@@ -148,11 +148,12 @@ impl GpuRun<'_> {
                 }
             }
             let (busy_fraction, bubble_fraction, communication_fraction) = rank_shares(&played, outcome.end);
-            let first = number as u64 * self.plan.data;
+            let lanes = self.plan.data * self.plan.tensor;
+            let first = number as u64 * lanes;
             Stage {
                 stage: number as u64,
                 device: self.cluster.gpu.name.clone(),
-                ranks: (first..first + self.plan.data).collect(),
+                ranks: (first..first + lanes).collect(),
                 layers: facts
                     .layers
                     .clone()

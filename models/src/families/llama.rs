@@ -145,6 +145,10 @@ impl Architecture for Llama {
         stack(self.layers)
     }
 
+    fn tensor_parallel_heads(&self) -> Option<u64> {
+        Some(self.heads)
+    }
+
     fn trace(&self, kind: u32, trace: Trace<'_>) -> Traced {
         match kind {
             EMBEDDING => self.embedding(trace),

@@ -99,6 +99,11 @@ pub(crate) trait Architecture: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Heads that a tensor-parallel group can divide; None where the layers do not divide.
+    fn tensor_parallel_heads(&self) -> Option<u64> {
+        None
+    }
+
     /// Memory that the source states for a layer of one kind as a whole.
     fn stated_memory(&self, _kind: u32) -> Bytes {
         Bytes(0)

@@ -1,13 +1,27 @@
 //! Prices of a model's layers: every distinct layer and pass once.
 
-use steptime_clusters::{Basis, Cluster, ExecutionStyle, price};
+use steptime_clusters::{
+    Basis, Cluster, CollectiveKind, ExecutionStyle, Placement, Transfer, collective, price,
+};
 use steptime_core::SimTime;
-use steptime_models::{Bytes, Kernel, LayerRole, LayerWork, Model, Operation, Pass, SavedTensor, WorkShape};
+use steptime_models::{
+    Bytes, ExchangeKind, Group, Kernel, LayerRole, LayerWork, Model, Operation, Pass, SavedTensor, WorkShape,
+};
 
 use crate::error::PlanError;
+use crate::plan::Plan;
 use crate::workload::{Checkpointing, Execution, Workload};
 
-/// An operation, priced.
+/// An operation of a layer, priced.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cost {
+    /// Kernels on the device.
+    Kernel(OpCost),
+    /// A collective among the ranks that share the layer.
+    Exchange(Transfer),
+}
+
+/// Kernels, priced.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OpCost {
     /// Time on the device and host time to launch it.
@@ -25,8 +39,8 @@ pub(super) struct OpCost {
 #[derive(Clone, Debug)]
 pub(super) struct LayerCost {
     pub(super) work: LayerWork,
-    pub(super) forward: Vec<OpCost>,
-    pub(super) backward: Vec<OpCost>,
+    pub(super) forward: Vec<Cost>,
+    pub(super) backward: Vec<Cost>,
     /// Indices of the forward operations that backward runs again.
     pub(super) recomputed: Vec<usize>,
     /// For each saved tensor whether forward keeps it (checkpointing drops some).
@@ -47,6 +61,9 @@ impl LayerCost {
 pub(super) struct Pricer<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) workload: &'a Workload,
+    pub(super) plan: &'a Plan,
+    /// Where the ranks of a tensor-parallel group sit.
+    pub(super) tensor: Placement,
 }
 
 impl Pricer<'_> {
@@ -87,10 +104,22 @@ impl Pricer<'_> {
         self.operation(&Operation { name: "", kernel, launches, host_sync: false }, pass)
     }
 
+    /// Price of an operation of a layer.
+    fn layer_operation(self, operation: &Operation, pass: Pass) -> Result<Cost, PlanError> {
+        match operation.kernel {
+            Kernel::Exchange { kind, group: Group::Tensor | Group::Expert, bytes } => {
+                Ok(Cost::Exchange(collective(self.cluster, collective_kind(kind), self.tensor, bytes.0)))
+            }
+            _ => self.operation(operation, pass).map(Cost::Kernel),
+        }
+    }
+
     fn layer(self, model: &Model, index: usize) -> Result<LayerCost, PlanError> {
-        let work = model.work(index, &self.workload.shape());
+        let shape = self.plan.shape(self.workload);
+        let work = model.work(index, &shape);
         let all = |operations: &[Operation], pass| {
-            operations.iter().map(|operation| self.operation(operation, pass)).collect::<Result<Vec<_>, _>>()
+            let priced = operations.iter().map(|operation| self.layer_operation(operation, pass));
+            priced.collect::<Result<Vec<_>, _>>()
         };
         let forward = all(&work.forward, Pass::Forward)?;
         let backward = all(&work.backward, Pass::Backward)?;
@@ -112,12 +141,21 @@ impl Pricer<'_> {
         let recomputed = (0..work.forward.len()).filter(|&op| again(&work.forward[op])).collect();
         let kept = work.saved.iter().map(keep).collect();
         let forward_temporary = if checkpointing == Checkpointing::Full {
-            let shape = WorkShape { training: false, ..self.workload.shape() };
+            let shape = WorkShape { training: false, ..shape };
             model.work(index, &shape).forward_temporary
         } else {
             work.forward_temporary
         };
         Ok(LayerCost { work, forward, backward, recomputed, kept, forward_temporary })
+    }
+}
+
+const fn collective_kind(kind: ExchangeKind) -> CollectiveKind {
+    match kind {
+        ExchangeKind::AllReduce => CollectiveKind::AllReduce,
+        ExchangeKind::AllGather => CollectiveKind::AllGather,
+        ExchangeKind::ReduceScatter => CollectiveKind::ReduceScatter,
+        ExchangeKind::AllToAll => CollectiveKind::AllToAll,
     }
 }
 
@@ -149,7 +187,11 @@ impl ModelCost {
     /// The weakest basis among the prices of the layers' operations.
     pub(super) fn basis(&self) -> Basis {
         let operations = self.distinct.iter().flat_map(|layer| layer.forward.iter().chain(&layer.backward));
-        operations.map(|operation| operation.basis).max().unwrap_or(Basis::Measured)
+        let kernel = |cost: &Cost| match cost {
+            Cost::Kernel(cost) => Some(cost.basis),
+            Cost::Exchange(_) => None,
+        };
+        operations.filter_map(kernel).max().unwrap_or(Basis::Measured)
     }
 
     pub(super) fn layer(&self, layer: usize) -> &LayerCost {

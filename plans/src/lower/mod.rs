@@ -7,11 +7,11 @@ mod stage;
 use std::ops::Range;
 
 use steptime_clusters::{Basis, Cluster};
-use steptime_core::{RankSpec, World, WorldBuilder};
+use steptime_core::{GroupId, RankSpec, World, WorldBuilder};
 use steptime_models::{Model, Operation};
 
 use self::cost::{ModelCost, Pricer};
-use self::placement::{Layout, Ports};
+use self::placement::{Along, Layout, Ports};
 use self::stage::{Meeting, StageInput, StageProgram};
 use crate::classes;
 use crate::error::PlanError;
@@ -41,7 +41,7 @@ pub struct Lowered {
     pub stages: Vec<StageFacts>,
     /// The order of passes.
     pub schedule: Schedule,
-    /// Whether one replica stands for all.
+    /// Whether one rank of each stage stands for all.
     pub folded: bool,
     /// FLOPs of forward and backward of the whole job, without recomputation
     /// ([`steptime_models::Kernel::model_flops`]).
@@ -88,7 +88,8 @@ pub fn lower(
     workload: &Workload,
 ) -> Result<Lowered, PlanError> {
     check_sizes(plan, workload)?;
-    let layout = placement::layout(cluster, plan.data, plan.pipeline)?;
+    check_tensor(model, plan)?;
+    let layout = placement::layout(cluster, plan)?;
     let ranges = partition_layers(model, plan.pipeline as usize, plan.stages.as_deref())?;
     let micro_batches = workload.accumulation as u32;
     let schedule = match workload.task {
@@ -96,7 +97,7 @@ pub fn lower(
         Task::Inference => Schedule::forward_only(ranges.len(), micro_batches),
     };
     schedule.check()?;
-    let pricer = Pricer { cluster, workload };
+    let pricer = Pricer { cluster, workload, plan, tensor: layout.placement(Along::Tensor, 0, 0) };
     let costs = ModelCost::new(model, pricer)?;
     let job =
         Job { model, cluster, plan, workload, layout, schedule: &schedule, ranges: &ranges, costs: &costs };
@@ -132,16 +133,35 @@ pub fn lower(
 }
 
 fn check_sizes(plan: &Plan, workload: &Workload) -> Result<(), PlanError> {
-    let limits = [
-        ("ranks", plan.data.saturating_mul(plan.pipeline), MOST_RANKS),
-        ("micro-batches", workload.accumulation, MOST_MICRO_BATCHES),
-    ];
+    let limits =
+        [("ranks", plan.ranks(), MOST_RANKS), ("micro-batches", workload.accumulation, MOST_MICRO_BATCHES)];
     for (what, found, limit) in limits {
         if found > limit {
             return Err(PlanError::TooLarge { what, found, limit });
         }
     }
     Ok(())
+}
+
+/// Whether the model's layers divide among the tensor-parallel ranks.
+fn check_tensor(model: &Model, plan: &Plan) -> Result<(), PlanError> {
+    if plan.tensor == 1 {
+        return Ok(());
+    }
+    let (tensor, name) = (plan.tensor, &model.name);
+    match model.tensor_parallel_heads() {
+        Some(heads) if heads.is_multiple_of(tensor) => Ok(()),
+        Some(heads) => Err(PlanError::Tensor {
+            message: format!("{name} has {heads} heads, which do not divide among {tensor} ranks"),
+        }),
+        None => {
+            let message = format!(
+                "the layers of {name} (family {}) do not divide among tensor-parallel ranks, allowed: 1",
+                model.family
+            );
+            Err(PlanError::Tensor { message })
+        }
+    }
 }
 
 struct Job<'a> {
@@ -159,8 +179,8 @@ impl<'a> Job<'a> {
     fn stage_input(&self, stage: usize) -> StageInput<'a> {
         let number = stage as u32;
         let last = self.layout.pipeline - 1;
-        // Transfers are priced as the first replica sees them; when others cross nodes elsewhere, their flows
-        // cross other links, and only the fixed latency is the first replica's.
+        // Transfers are priced as the first lane sees them; when others cross nodes elsewhere, their flows cross
+        // other links, and only the fixed latency is the first lane's.
         let crosses_previous = stage > 0 && self.layout.crosses(number - 1, number, 0);
         let crosses_next = number < last && self.layout.crosses(number, number + 1, 0);
         let tied =
@@ -174,7 +194,7 @@ impl<'a> Job<'a> {
             schedule: self.schedule,
             stage,
             layers: self.ranges[stage].clone(),
-            placement: self.layout.data_placement(number),
+            placement: self.layout.placement(Along::Data, number, 0),
             crosses: [crosses_previous, crosses_next],
             tied_embedding: (tied && last > 0).then(|| self.layout.crosses(0, last, 0)),
         }
@@ -186,7 +206,7 @@ impl<'a> Job<'a> {
         world.host_class(classes::HOST);
         world.tail_class(classes::TAIL);
         let ports = Ports::new(&mut world, self.cluster, layout, folded);
-        let replicas = if folded { 1 } else { layout.data };
+        let lanes = if folded { 1 } else { layout.lanes() };
         let mut meetings = Vec::with_capacity(stages.len());
         let mut programs = Vec::with_capacity(stages.len());
         for stage in stages {
@@ -195,14 +215,21 @@ impl<'a> Job<'a> {
         }
         let has = |stage: u32, meeting| meetings[stage as usize].contains(&meeting);
         let stage_count = layout.pipeline;
-        // Groups are made in a fixed order: by stage, then replica.
-        let mut data = Vec::new();
+        // Groups are made in a fixed order: by stage, then lane.
+        let (mut data, mut tensor) = (Vec::new(), Vec::new());
         let mut forward = Vec::new();
         let mut backward = Vec::new();
         for stage in 0..stage_count {
-            data.push(has(stage, Meeting::Data).then(|| ports.data_group(&mut world, stage)));
+            let mut grouped = |along, meeting| {
+                if !has(stage, meeting) {
+                    return Vec::new();
+                }
+                self.lane_groups(&mut world, &ports, along, stage, lanes)
+            };
+            data.push(grouped(Along::Data, Meeting::Data));
+            tensor.push(grouped(Along::Tensor, Meeting::Tensor));
             let pair = |world: &mut WorldBuilder, from, to| -> Vec<_> {
-                (0..replicas).map(|replica| ports.pair(world, from, to, replica)).collect()
+                (0..lanes).map(|lane| ports.pair(world, from, to, lane)).collect()
             };
             let down = has(stage, Meeting::ForwardOut).then(|| pair(&mut world, stage, stage + 1));
             let up = has(stage, Meeting::BackwardIn).then(|| pair(&mut world, stage + 1, stage));
@@ -210,7 +237,7 @@ impl<'a> Job<'a> {
             backward.push(up.unwrap_or_default());
         }
         let embedding: Vec<_> = if has(0, Meeting::Embedding) {
-            (0..replicas).map(|replica| ports.exchange(&mut world, 0, stage_count - 1, replica)).collect()
+            (0..lanes).map(|lane| ports.exchange(&mut world, 0, stage_count - 1, lane)).collect()
         } else {
             Vec::new()
         };
@@ -220,12 +247,13 @@ impl<'a> Job<'a> {
         let capacity = gpu.context.0 + segments * SEGMENT;
         let mut ranks = Vec::new();
         for stage in 0..stage_count {
-            for replica in 0..replicas {
-                let (s, r) = (stage as usize, replica as usize);
+            for lane in 0..lanes {
+                let (s, r) = (stage as usize, lane as usize);
                 let groups = meetings[s]
                     .iter()
                     .filter_map(|meeting| match meeting {
-                        Meeting::Data => data[s],
+                        Meeting::Data => data[s].get(r).copied(),
+                        Meeting::Tensor => tensor[s].get(r).copied(),
                         Meeting::ForwardOut => forward[s].get(r).copied(),
                         Meeting::BackwardIn => backward[s].get(r).copied(),
                         Meeting::ForwardIn => forward[s - 1].get(r).copied(),
@@ -233,7 +261,7 @@ impl<'a> Job<'a> {
                         Meeting::Embedding => embedding.get(r).copied(),
                     })
                     .collect();
-                let multiplicity = layout.data / replicas;
+                let multiplicity = layout.lanes() / lanes;
                 world.rank(RankSpec {
                     program: programs[s],
                     groups,
@@ -241,11 +269,32 @@ impl<'a> Job<'a> {
                     queue_depth: self.cluster.host.launch_queue,
                     multiplicity,
                 });
-                let rank = u64::from(layout.rank(stage, replica));
+                let rank = u64::from(layout.rank(stage, lane));
                 ranks.push(PlayedRank { rank, stage: s, multiplicity: u64::from(multiplicity) });
             }
         }
         Ok((world.build()?, ranks))
+    }
+
+    /// For each played lane of a stage the group that it belongs to; each group is made once.
+    fn lane_groups(
+        &self,
+        world: &mut WorldBuilder,
+        ports: &Ports,
+        along: Along,
+        stage: u32,
+        lanes: u32,
+    ) -> Vec<GroupId> {
+        let mut made: Vec<Option<GroupId>> = vec![None; lanes as usize];
+        (0..lanes)
+            .map(|lane| {
+                let first = self.layout.first_member(along, lane) as usize;
+                let known = made[first];
+                let group = known.unwrap_or_else(|| ports.group(world, along, stage, lane));
+                made[first] = Some(group);
+                group
+            })
+            .collect()
     }
 
     /// FLOPs of a step over all ranks: without and with recomputation. A step of a large model has more than
@@ -265,7 +314,8 @@ impl<'a> Job<'a> {
                 again += cost.recomputed.iter().map(flops).sum::<u128>();
             }
         }
-        let passes = u128::from(self.workload.accumulation) * u128::from(self.plan.data);
+        let lanes = u128::from(self.plan.data) * u128::from(self.plan.tensor);
+        let passes = u128::from(self.workload.accumulation) * lanes;
         ((model * passes) as f64, ((model + again) * passes) as f64)
     }
 

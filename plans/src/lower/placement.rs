@@ -1,98 +1,150 @@
 //! Where ranks sit, which links their traffic crosses, and which ranks do the same and are played once.
 //!
-//! Rank `stage * data + replica` (data-parallel ranks of a stage are neighbours, as in Megatron-LM's default
-//! order) sits on GPU `rank % gpus_per_node` of node `rank / gpus_per_node`.
+//! Rank `(stage * data + replica) * tensor + part` (Megatron-LM's default order: tensor-parallel ranks are neighbours,
+//! then come the replicas, then the stages) sits on GPU `rank % gpus_per_node` of node `rank / gpus_per_node`.
 
 use steptime_clusters::{Cluster, Placement};
 use steptime_core::{GroupId, LinkId, LinkUse, SimTime, WorldBuilder};
 
 use crate::error::PlanError;
+use crate::plan::Plan;
 
 /// The ranks of a job on the nodes of a cluster.
+///
+/// The ranks of a stage are its *lanes*: `data * tensor` of them, the ranks of a tensor-parallel group next to each
+/// other.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     pub(super) data: u32,
+    pub(super) tensor: u32,
     pub(super) pipeline: u32,
     pub(super) gpus_per_node: u32,
 }
 
+/// Which ranks of a stage form a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Along {
+    /// Those with the same part of the layers.
+    Data,
+    /// Those that share the layers of one replica.
+    Tensor,
+}
+
 impl Layout {
-    pub(super) fn rank(self, stage: u32, replica: u32) -> u32 {
-        stage * self.data + replica
+    pub(super) fn lanes(self) -> u32 {
+        self.data * self.tensor
+    }
+
+    pub(super) fn ranks(self) -> u32 {
+        self.lanes() * self.pipeline
+    }
+
+    pub(super) fn rank(self, stage: u32, lane: u32) -> u32 {
+        stage * self.lanes() + lane
     }
 
     pub(super) fn node(self, rank: u32) -> u32 {
         rank / self.gpus_per_node
     }
 
-    /// Nodes over which a stage's data-parallel group spreads.
-    pub(super) fn data_placement(self, stage: u32) -> Placement {
-        let first = self.node(self.rank(stage, 0));
-        let last = self.node(self.rank(stage, self.data - 1));
-        Placement { ranks: self.data, nodes: last - first + 1 }
+    /// Lanes of the group that a lane belongs to, in order.
+    fn members(self, along: Along, lane: u32) -> impl Iterator<Item = u32> + Clone {
+        let (first, step, count) = match along {
+            Along::Data => (lane % self.tensor, self.tensor, self.data),
+            Along::Tensor => (lane / self.tensor * self.tensor, 1, self.tensor),
+        };
+        (0..count).map(move |index| first + index * step)
     }
 
-    /// Whether the traffic between two stages of a replica leaves the node.
-    pub(super) fn crosses(self, from: u32, to: u32, replica: u32) -> bool {
-        self.node(self.rank(from, replica)) != self.node(self.rank(to, replica))
+    /// First lane of the group that a lane belongs to.
+    pub(super) fn first_member(self, along: Along, lane: u32) -> u32 {
+        self.members(along, lane).next().unwrap_or(lane)
     }
 
-    /// Replicas of a stage on the node that a given one of them sits on, as an interval.
-    fn neighbours(self, stage: u32, replica: u32) -> std::ops::Range<u32> {
+    /// Ranks of a group and the nodes over which they spread.
+    pub(super) fn placement(self, along: Along, stage: u32, lane: u32) -> Placement {
+        let mut nodes = 0;
+        let mut last = None;
+        let mut ranks = 0;
+        for member in self.members(along, lane) {
+            let node = self.node(self.rank(stage, member));
+            nodes += u32::from(last.replace(node) != Some(node));
+            ranks += 1;
+        }
+        Placement { ranks, nodes }
+    }
+
+    /// Whether the traffic between two stages of a lane leaves the node.
+    pub(super) fn crosses(self, from: u32, to: u32, lane: u32) -> bool {
+        self.node(self.rank(from, lane)) != self.node(self.rank(to, lane))
+    }
+
+    /// Lanes of a stage on the node that a given one of them sits on, as an interval.
+    fn neighbours(self, stage: u32, lane: u32) -> std::ops::Range<u32> {
         let first = self.rank(stage, 0);
-        let begin = self.node(self.rank(stage, replica)) * self.gpus_per_node;
+        let begin = self.node(self.rank(stage, lane)) * self.gpus_per_node;
         let end = begin.saturating_add(self.gpus_per_node);
-        begin.saturating_sub(first)..end.saturating_sub(first).min(self.data)
+        begin.saturating_sub(first)..end.saturating_sub(first).min(self.lanes())
     }
 
-    /// Replicas whose traffic from stage `from` to stage `to` shares a given replica's pair of nodes.
-    fn sharing(self, from: u32, to: u32, replica: u32) -> u32 {
-        let (a, b) = (self.neighbours(from, replica), self.neighbours(to, replica));
+    /// Lanes whose traffic from stage `from` to stage `to` shares a given lane's pair of nodes.
+    fn sharing(self, from: u32, to: u32, lane: u32) -> u32 {
+        let (a, b) = (self.neighbours(from, lane), self.neighbours(to, lane));
         a.end.min(b.end).saturating_sub(a.start.max(b.start))
     }
 
-    /// Members of a stage's data-parallel group on a rank's node.
-    fn group_on_node(self, stage: u32, replica: u32) -> u32 {
-        let range = self.neighbours(stage, replica);
+    /// Lanes of a stage on a rank's node.
+    fn lanes_on_node(self, stage: u32, lane: u32) -> u32 {
+        let range = self.neighbours(stage, lane);
         range.end - range.start
     }
 
-    /// Stages of which a replica's rank sits on the node of its rank of `stage`: ranks of one replica are `data`
-    /// apart.
-    fn stages_on_node(self, stage: u32, replica: u32) -> u32 {
-        let begin = self.node(self.rank(stage, replica)) * self.gpus_per_node;
-        let below = |rank: u32| rank.saturating_sub(replica).div_ceil(self.data).min(self.pipeline);
+    /// Members of a lane's group on its node.
+    fn members_on_node(self, along: Along, stage: u32, lane: u32) -> u32 {
+        let range = self.neighbours(stage, lane);
+        self.members(along, lane).filter(|member| range.contains(member)).count() as u32
+    }
+
+    /// Stages of which a lane's rank sits on the node of its rank of `stage`: ranks of one lane are `lanes` apart.
+    fn stages_on_node(self, stage: u32, lane: u32) -> u32 {
+        let begin = self.node(self.rank(stage, lane)) * self.gpus_per_node;
+        let below = |rank: u32| rank.saturating_sub(lane).div_ceil(self.lanes()).min(self.pipeline);
         below(begin.saturating_add(self.gpus_per_node)) - below(begin)
     }
 
-    /// Whether all replicas see the same network, so that one of them stands for all.
+    /// Whether all lanes see the same network, so that one of them stands for all.
     ///
     /// They do when, for every boundary between stages, either all or none cross nodes and all share their
-    /// pair of nodes with equally many others, and every node of a stage holds equally many of its replicas and
+    /// pair of nodes with equally many others, and every node of a stage holds equally many of its lanes and
     /// of other stages. That is plain where stages fill whole nodes or nodes whole stages. Elsewhere it is
-    /// looked at for the first replica after each border between nodes: those up to the next see the same.
+    /// looked at for the first lane after each border between nodes: those up to the next see the same. Groups that
+    /// share layers must lie alike too: inside the nodes, or filling them.
     pub(super) fn symmetric(self) -> bool {
-        let (data, node) = (self.data, self.gpus_per_node);
-        if data.is_multiple_of(node) || node.is_multiple_of(data) {
+        let (lanes, tensor, node) = (self.lanes(), self.tensor, self.gpus_per_node);
+        if !node.is_multiple_of(tensor) && !tensor.is_multiple_of(node) {
+            return false;
+        }
+        if lanes.is_multiple_of(node) || node.is_multiple_of(lanes) {
             return true;
         }
-        let view = |replica: u32| {
+        let view = |lane: u32| {
             (0..self.pipeline).map(move |stage| {
                 let next = (stage + 1) % self.pipeline;
                 (
-                    self.crosses(stage, next, replica),
-                    self.sharing(stage, next, replica),
-                    self.group_on_node(stage, replica),
-                    self.stages_on_node(stage, replica),
+                    self.crosses(stage, next, lane),
+                    self.sharing(stage, next, lane),
+                    self.lanes_on_node(stage, lane),
+                    self.stages_on_node(stage, lane),
+                    self.members_on_node(Along::Tensor, stage, lane),
                 )
             })
         };
         let borders = (0..self.pipeline).flat_map(|stage| {
             let first = self.rank(stage, 0);
             let offset = (node - first % node) % node;
-            (offset..data).step_by(node as usize)
+            (offset..lanes).step_by(node as usize)
         });
-        borders.into_iter().all(|replica| view(replica).eq(view(0)))
+        borders.into_iter().all(|lane| view(lane).eq(view(0)))
     }
 }
 
@@ -115,7 +167,7 @@ pub(super) struct Ports {
 impl Ports {
     /// Makes the links of the ranks that are played and of their nodes.
     pub(super) fn new(world: &mut WorldBuilder, cluster: &Cluster, layout: Layout, folded: bool) -> Self {
-        let ranks = layout.data * layout.pipeline;
+        let ranks = layout.ranks();
         let nodes = layout.node(ranks - 1) + 1;
         let mut ports = Self {
             layout,
@@ -127,7 +179,7 @@ impl Ports {
             network: cluster.network.clone().filter(|_| nodes > 1),
         };
         let capacity = cluster.fabric.port_bandwidth();
-        let step = if folded { layout.data } else { 1 };
+        let step = if folded { layout.lanes() } else { 1 };
         for rank in (0..ranks).step_by(step as usize) {
             let out = world.link(&format!("gpu {rank} out"), capacity, SimTime::ZERO);
             let into = world.link(&format!("gpu {rank} in"), capacity, SimTime::ZERO);
@@ -152,48 +204,52 @@ impl Ports {
         ports
     }
 
-    /// The group of a stage's data-parallel ranks: a ring crosses every member's egress once, every hop inside
-    /// a node crosses that node's bridge, and one hop a node leaves it.
-    pub(super) fn data_group(&self, world: &mut WorldBuilder, stage: u32) -> GroupId {
+    /// A group of a stage's ranks: a ring crosses every member's egress once, every hop inside a node crosses that
+    /// node's bridge, and one hop a node leaves it. Where one lane stands for all, so does its group for those beside
+    /// it on the node.
+    pub(super) fn group(&self, world: &mut WorldBuilder, along: Along, stage: u32, lane: u32) -> GroupId {
         let layout = self.layout;
-        let members = if self.folded { 1 } else { layout.data };
-        let mut path = Vec::new();
-        for replica in 0..members {
-            if let Some((out, _)) = self.gpus[layout.rank(stage, replica) as usize] {
+        let members: Vec<u32> = if self.folded { vec![lane] } else { layout.members(along, lane).collect() };
+        let spread = layout.placement(along, stage, lane).nodes > 1;
+        let mut path: Vec<LinkUse> = Vec::new();
+        let mut seen = None;
+        for &member in &members {
+            let rank = layout.rank(stage, member);
+            if let Some((out, _)) = self.gpus[rank as usize] {
                 path.push(LinkUse { link: out, weight: 1 });
             }
-        }
-        let first = layout.node(layout.rank(stage, 0));
-        let last = layout.node(layout.rank(stage, members - 1));
-        let spread = layout.data_placement(stage).nodes > 1;
-        for node in first..=last {
-            let replica = (0..members).find(|&r| layout.node(layout.rank(stage, r)) == node).unwrap_or(0);
-            let inside = layout.group_on_node(stage, replica);
+            let node = layout.node(rank);
+            if seen.replace(node) == Some(node) {
+                continue;
+            }
+            let inside = layout.members_on_node(along, stage, member);
+            let beside =
+                if self.folded { layout.lanes_on_node(stage, member).div_ceil(inside.max(1)) } else { 1 };
             if let (Some(bridge), true) = (self.bridges[node as usize], inside > 1) {
-                path.push(LinkUse { link: bridge, weight: inside });
+                path.push(LinkUse { link: bridge, weight: inside * beside });
             }
             if let (Some((out, _)), Some(network), true) = (self.nodes[node as usize], &self.network, spread)
             {
-                path.push(LinkUse { link: out, weight: 1 });
+                path.push(LinkUse { link: out, weight: beside });
                 // The ring leaves the node through the cards of all its members here.
                 let capacity = network.group_bandwidth(inside);
                 let cards = world.link(&format!("stage {stage} node {node} cards"), capacity, SimTime::ZERO);
                 path.push(LinkUse { link: cards, weight: 1 });
             }
         }
-        world.group(members, path)
+        world.group(members.len() as u32, path)
     }
 
-    /// The pair of ranks of which one sends to the other, for one replica.
-    pub(super) fn pair(&self, world: &mut WorldBuilder, from: u32, to: u32, replica: u32) -> GroupId {
-        let path = self.path(from, to, replica);
+    /// The pair of ranks of which one sends to the other, for one lane.
+    pub(super) fn pair(&self, world: &mut WorldBuilder, from: u32, to: u32, lane: u32) -> GroupId {
+        let path = self.path(from, to, lane);
         world.group(2, path)
     }
 
-    /// The pair of ranks that send to each other at the same time, for one replica.
-    pub(super) fn exchange(&self, world: &mut WorldBuilder, a: u32, b: u32, replica: u32) -> GroupId {
-        let mut path = self.path(a, b, replica);
-        for back in self.path(b, a, replica) {
+    /// The pair of ranks that send to each other at the same time, for one lane.
+    pub(super) fn exchange(&self, world: &mut WorldBuilder, a: u32, b: u32, lane: u32) -> GroupId {
+        let mut path = self.path(a, b, lane);
+        for back in self.path(b, a, lane) {
             // The bridge between sockets carries both directions.
             match path.iter_mut().find(|there| there.link == back.link) {
                 Some(there) => there.weight += back.weight,
@@ -203,10 +259,10 @@ impl Ports {
         world.group(2, path)
     }
 
-    fn path(&self, from: u32, to: u32, replica: u32) -> Vec<LinkUse> {
+    fn path(&self, from: u32, to: u32, lane: u32) -> Vec<LinkUse> {
         let layout = self.layout;
-        let (source, target) = (layout.rank(from, replica), layout.rank(to, replica));
-        let shared = if self.folded { layout.sharing(from, to, replica) } else { 1 };
+        let (source, target) = (layout.rank(from, lane), layout.rank(to, lane));
+        let shared = if self.folded { layout.sharing(from, to, lane) } else { 1 };
         let mut path = Vec::new();
         if let (Some((out, _)), Some((_, into))) = (self.gpus[source as usize], self.gpus[target as usize]) {
             path.push(LinkUse { link: out, weight: 1 });
@@ -225,12 +281,14 @@ impl Ports {
 }
 
 /// Checks that the job uses exactly the cluster's GPUs.
-pub(super) fn layout(cluster: &Cluster, data: u64, pipeline: u64) -> Result<Layout, PlanError> {
+pub(super) fn layout(cluster: &Cluster, plan: &Plan) -> Result<Layout, PlanError> {
     let gpus = u64::from(cluster.nodes) * u64::from(cluster.gpus_per_node);
-    let ranks = data.saturating_mul(pipeline);
+    let Plan { data, tensor, pipeline, .. } = *plan;
+    let ranks = plan.ranks();
     if ranks != gpus || ranks == 0 {
         return Err(PlanError::RankCount {
             data,
+            tensor,
             pipeline,
             ranks,
             nodes: u64::from(cluster.nodes),
@@ -239,5 +297,10 @@ pub(super) fn layout(cluster: &Cluster, data: u64, pipeline: u64) -> Result<Layo
         });
     }
     let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-    Ok(Layout { data: narrow(data), pipeline: narrow(pipeline), gpus_per_node: cluster.gpus_per_node })
+    Ok(Layout {
+        data: narrow(data),
+        tensor: narrow(tensor),
+        pipeline: narrow(pipeline),
+        gpus_per_node: cluster.gpus_per_node,
+    })
 }

@@ -67,6 +67,8 @@ pub(super) fn workload(micro_batches: u64) -> Workload {
 pub(super) fn plan(data: u64, pipeline: u64, schedule: ScheduleKind, zero: ZeroStage) -> Plan {
     Plan {
         data,
+        tensor: 1,
+        sequence_parallel: false,
         pipeline,
         schedule,
         stages: None,

@@ -23,10 +23,11 @@ proptest! {
         gpipe in any::<bool>(),
         zero in zero(),
         pcie in any::<bool>(),
+        (tensor, sequence_parallel) in prop::sample::select(vec![(1_u64, false), (2, false), (2, true), (4, true)]),
     ) {
         let (data, pipeline) = shape;
         let schedule = if gpipe { ScheduleKind::GPipe } else { ScheduleKind::OneForwardOneBackward };
-        let ranks = (data * pipeline) as u32;
+        let ranks = (data * tensor * pipeline) as u32;
         let (name, per_node) = if pcie && ranks == 8 { ("a5000-pcie-2", 2) } else { ("dgx-a100-80gb", 8) };
         let per_node = if ranks.is_multiple_of(per_node) { per_node } else { 5 };
         let mut gpus = cluster(name);
@@ -35,11 +36,11 @@ proptest! {
         }
         let gpus = gpus.with_size(ranks / per_node, per_node).expect("a possible size");
         let gpt = model("gpt2", 5.max(pipeline.cast_signed()));
-        let folded = plan(data, pipeline, schedule, zero);
+        let folded = Plan { tensor, sequence_parallel, ..plan(data, pipeline, schedule, zero) };
         let explicit = Plan { explicit: true, ..folded.clone() };
         let folded = lower(&gpt, &gpus, &folded, &workload(micro_batches)).expect("legal");
         let explicit = lower(&gpt, &gpus, &explicit, &workload(micro_batches)).expect("legal");
-        prop_assert_eq!(explicit.ranks.len() as u64, data * pipeline);
+        prop_assert_eq!(explicit.ranks.len() as u64, data * tensor * pipeline);
         let fast = simulate(&folded.world, &mut NoObserver).expect("no deadlock");
         let every_rank = simulate(&explicit.world, &mut NoObserver).expect("no deadlock");
         let every_operation = simulate_every_operation(&folded.world, &mut NoObserver).expect("no deadlock");

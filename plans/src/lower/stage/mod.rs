@@ -8,11 +8,11 @@ use std::ops::Range;
 
 use steptime_clusters::{Cluster, CollectiveKind, GpuArchitecture, Placement, Transfer, collective};
 use steptime_core::{Category, Channel, Class, Label, Program, ProgramBuilder, SimTime, Stream, Tensor};
-use steptime_models::{Bytes, Model, Pass};
+use steptime_models::{Bytes, Model, Parameter, Pass};
 
 use self::data_parallel::Release;
-use super::cost::{ModelCost, OpCost, Pricer};
-use crate::bucket::{Bucket, buckets};
+use super::cost::{Cost, ModelCost, OpCost, Pricer};
+use crate::bucket::{Bucket, Holding, buckets};
 use crate::classes;
 use crate::error::PlanError;
 use crate::plan::Plan;
@@ -55,14 +55,9 @@ impl StageInput<'_> {
         self.workload.task == Task::Training
     }
 
-    /// Values that a rank of the stage holds before any partitioning.
+    /// Values that a rank of the stage holds before data parallelism partitions any.
     pub(super) fn parameters(&self) -> u64 {
-        let layers = &self.model.layers[self.layers.clone()];
-        if self.holds_embedding() {
-            layers.iter().map(steptime_models::Layer::parameter_count).sum()
-        } else {
-            layers.iter().map(steptime_models::Layer::held_parameter_count).sum()
-        }
+        self.layers.clone().map(|layer| self.count(layer, |it| self.owns(it))).sum()
     }
 
     /// Those of [`StageInput::parameters`] that are trained.
@@ -81,18 +76,28 @@ impl StageInput<'_> {
 
     /// Trained values of one layer as this stage holds it.
     fn layer_trained(&self, layer: usize) -> u64 {
-        let layer = &self.model.layers[layer];
-        if self.holds_embedding() { layer.trainable_count() } else { layer.held_trainable_count() }
+        self.count(layer, |it| it.trainable && self.owns(it))
     }
 
     /// Trained values of one layer that its backward makes gradients of, those of a shared embedding counted.
     fn used_trained(&self, layer: usize) -> u64 {
-        self.model.layers[layer].held_trainable_count()
+        self.count(layer, |it| it.trainable)
     }
 
     /// Values of one layer that its compute needs, a shared embedding counted.
     fn used_parameters(&self, layer: usize) -> u64 {
-        self.model.layers[layer].held_parameter_count()
+        self.count(layer, |_| true)
+    }
+
+    /// Whether a parameter is not merely another name of the embedding that the stage holds.
+    fn owns(&self, parameter: &Parameter) -> bool {
+        !(parameter.tied && self.holds_embedding())
+    }
+
+    /// This rank's values in those parameters of a layer that are wanted.
+    fn count(&self, layer: usize, wanted: impl Fn(&Parameter) -> bool) -> u64 {
+        let parameters = self.model.layers[layer].parameters.iter();
+        parameters.filter(|it| wanted(it)).map(|it| it.held_by_rank(self.plan.tensor)).sum()
     }
 
     /// Bytes of model states that a rank of the stage holds all the time.
@@ -107,6 +112,8 @@ impl StageInput<'_> {
 pub(super) enum Meeting {
     /// The data-parallel ranks of the stage.
     Data,
+    /// The ranks that share the stage's layers.
+    Tensor,
     /// This stage sends activations to the next one.
     ForwardOut,
     /// This stage receives activations from the previous one.
@@ -180,8 +187,8 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
     let storage = input.workload.precision.storage().bytes();
     let cap = input.plan.bucket_cap(input.workload.precision);
     let first_cap = if input.plan.zero == ZeroStage::Zero { 1 << 20 } else { cap };
-    let buckets =
-        buckets(input.model, input.layers.clone(), input.holds_embedding(), storage, first_cap, cap);
+    let holds = Holding { embedding: input.holds_embedding(), tensor: input.plan.tensor };
+    let buckets = buckets(input.model, input.layers.clone(), holds, storage, [first_cap, cap]);
     let micro_batches = input.schedule.micro_batches as usize;
     let mut builder = StageBuilder {
         input,
@@ -222,6 +229,9 @@ impl StageBuilder<'_> {
         let mut wanted = Vec::new();
         if input.plan.data > 1 && (training || input.plan.zero == ZeroStage::Three) {
             wanted.push((Meeting::Data, "data parallel"));
+        }
+        if input.plan.tensor > 1 {
+            wanted.push((Meeting::Tensor, "tensor parallel"));
         }
         if !input.is_last() {
             wanted.push((Meeting::ForwardOut, "activations to next stage"));
@@ -317,6 +327,17 @@ impl StageBuilder<'_> {
             self.program.host(latency, classes::HOST, label);
         }
         Ok(())
+    }
+
+    /// An operation of a layer: kernels, or a meeting of the ranks that share the layer, for which the compute waits.
+    fn operation(&mut self, class: Class, label: Label, cost: Cost) -> Result<(), PlanError> {
+        match cost {
+            Cost::Kernel(cost) => self.kernel(class, label, cost),
+            Cost::Exchange(transfer) => {
+                let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
+                self.meet(self.streams.compute, Meeting::Tensor, kinds, label, transfer)
+            }
+        }
     }
 
     /// A meeting on a stream, after what the compute stream has been given so far.

@@ -82,7 +82,7 @@ impl StageBuilder<'_> {
         let mut saved = vec![None; cost.work.saved.len()];
         for (index, op) in cost.forward.iter().enumerate() {
             self.save(layer, cost, index, &mut saved, |kept| kept);
-            self.kernel(classes::FORWARD, label, *op)?;
+            self.operation(classes::FORWARD, label, *op)?;
         }
         self.free(temporary);
         self.open[layer - self.input.layers.start][micro_batch as usize] = Some(saved);
@@ -170,14 +170,14 @@ impl StageBuilder<'_> {
             let temporary = self.temporary(layer, "forward temporaries", cost.work.forward_temporary);
             for &index in &cost.recomputed {
                 self.save(layer, cost, index, &mut saved, |kept| !kept);
-                self.kernel(classes::RECOMPUTE, label, cost.forward[index])?;
+                self.operation(classes::RECOMPUTE, label, cost.forward[index])?;
             }
             self.free(temporary);
         }
         let label = self.label(name, "backward", Some(micro_batch));
         let temporary = self.temporary(layer, "backward temporaries", cost.work.backward_temporary);
         for (index, op) in cost.backward.iter().enumerate() {
-            self.kernel(classes::BACKWARD, label, *op)?;
+            self.operation(classes::BACKWARD, label, *op)?;
             for (slot, tensor) in cost.work.saved.iter().enumerate() {
                 if tensor.freed == index {
                     self.free(saved[slot].take());
