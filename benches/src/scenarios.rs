@@ -98,7 +98,8 @@ mod tests {
         assert_eq!((folded.folded, folded.ranks.len()), (true, 8));
         assert_eq!(folded.schedule.micro_batches, 8);
         // The embedding and the head are layers too.
-        let layers: Vec<usize> = folded.stages.iter().map(|stage| stage.layers.len()).collect();
+        let layers: Vec<usize> =
+            folded.stages.iter().map(|stage| stage.layers.iter().map(ExactSizeIterator::len).sum()).collect();
         assert_eq!(layers, [13, 12, 12, 12, 12, 12, 12, 13]);
         assert!(simulate(&folded.world, &mut NoObserver).is_ok());
         let explicit = lower_scenario(&gpt3(true).unwrap()).unwrap();

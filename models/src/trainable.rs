@@ -1,7 +1,7 @@
 //! What of a model is trained: all of it, or low-rank adapters beside frozen linear layers.
 
 use crate::error::ModelError;
-use crate::model::Layer;
+use crate::model::{Layer, LayerRole};
 
 /// Low-rank adapters (Hu et al. 2021, LoRA): beside the frozen `W` of a linear layer a trained product `B A` of inner
 /// width `rank`.
@@ -66,7 +66,8 @@ impl Lora {
 /// Last parts of the names of everything that has a matrix, each once.
 fn linear_layers(layers: &[Layer]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    for parameter in layers.iter().flat_map(|layer| layer.parameters.iter()) {
+    let layers = layers.iter().filter(|layer| layer.role != LayerRole::Embedding);
+    for parameter in layers.flat_map(|layer| layer.parameters.iter()) {
         let Some(module) = parameter.name.strip_suffix(".weight").filter(|_| parameter.dimensions.len() == 2)
         else {
             continue;

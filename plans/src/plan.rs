@@ -17,9 +17,11 @@ pub struct Plan {
     pub sequence_parallel: bool,
     /// Pipeline stages.
     pub pipeline: u64,
+    /// Chunks of layers on each stage.
+    pub virtual_pipeline: u64,
     /// Order of forwards and backwards on the stages.
     pub schedule: ScheduleKind,
-    /// Blocks on each stage; spread evenly when absent.
+    /// Blocks on each stage, or with several chunks on each virtual stage; spread evenly when absent.
     pub stages: Option<Vec<u64>>,
     /// What is partitioned over the data-parallel ranks.
     pub zero: ZeroStage,

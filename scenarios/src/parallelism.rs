@@ -50,6 +50,10 @@ pub(crate) fn read_plan(
     refuse_what_is_missing(section)?;
     let pipeline = section.count("pipeline", MOST)?.unwrap_or(1);
     let tensor = section.count("tensor", MOST)?.unwrap_or(1);
+    let virtual_pipeline = section.count("virtual_pipeline", MOST)?.unwrap_or(1);
+    if virtual_pipeline > 1 && pipeline == 1 {
+        return Err(section.conflict("virtual_pipeline", "needs pipeline above 1, allowed: 1"));
+    }
     let sequence_parallel = section.flag("sequence_parallel")?.unwrap_or(false);
     if sequence_parallel && tensor == 1 {
         return Err(section.conflict("sequence_parallel", "needs tensor above 1, allowed: false"));
@@ -95,6 +99,7 @@ pub(crate) fn read_plan(
         tensor,
         sequence_parallel,
         pipeline,
+        virtual_pipeline,
         schedule: read_schedule(section)?,
         stages: section.counts("stages")?,
         zero: stage.unwrap_or(ZeroStage::Zero),
@@ -106,7 +111,7 @@ pub(crate) fn read_plan(
 
 /// Keys of the contract that this version does not play yet: their neutral value is fine, any other is refused.
 fn refuse_what_is_missing(section: &Section<'_>) -> Result<(), InputError> {
-    for key in ["virtual_pipeline", "context", "expert"] {
+    for key in ["context", "expert"] {
         if let Some(size) = section.count(key, MOST)?
             && size != 1
         {

@@ -156,7 +156,8 @@ impl GpuRun<'_> {
                 ranks: (first..first + lanes).collect(),
                 layers: facts
                     .layers
-                    .clone()
+                    .iter()
+                    .flat_map(Clone::clone)
                     .map(|layer| self.scenario.model.layers[layer].name.clone())
                     .collect(),
                 parameters: facts.parameters,

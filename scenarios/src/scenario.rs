@@ -179,7 +179,8 @@ fn gpu_job(
     let explicit = simulation.flag("explicit")?.unwrap_or(false);
     simulation.finish()?;
     let plan = parallelism::read_plan(&parallelism, gpus, &cluster, explicit)?;
-    if let Err(error) = partition_layers(model, plan.pipeline as usize, plan.stages.as_deref()) {
+    let virtual_stages = plan.pipeline.saturating_mul(plan.virtual_pipeline);
+    if let Err(error) = partition_layers(model, virtual_stages as usize, plan.stages.as_deref()) {
         let key = if plan.stages.is_some() { "stages" } else { "pipeline" };
         return Err(parallelism.conflict(key, error.to_string()));
     }

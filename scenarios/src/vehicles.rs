@@ -6,7 +6,7 @@ use steptime_core::Outcome;
 use steptime_models::ComponentGraph;
 use steptime_plans::{
     FormulaParameters, GREEDY_ORDER_LIMIT, GreedyOutcome, PathPlan, PathPlanError, PathReplay, PlanError,
-    PlayedRank, ReplayClasses, ReplayOptions, Schedule, greedy_baseline, lower_path,
+    PlayedRank, ReplayClasses, ReplayOptions, greedy_baseline, lower_path,
 };
 
 use crate::parallelism::Placement;
@@ -145,7 +145,7 @@ impl VehicleRun<'_> {
     }
 
     fn stages(&self, plan: &PathPlan, path: &PathReplay, outcome: &Outcome) -> Vec<Stage> {
-        let schedule = Schedule::named(self.replay.schedule, path.vehicles.len(), self.replay.micro_batches);
+        let in_flight = &path.in_flight;
         let stage = |(stage, &vehicle): (usize, &usize)| {
             let (busy_fraction, bubble_fraction, communication_fraction) =
                 rank_shares(&[&outcome.ranks[stage]], outcome.end);
@@ -159,7 +159,7 @@ impl VehicleRun<'_> {
                 parameters: 0,
                 peak_allocated_bytes: memory,
                 peak_reserved_bytes: memory,
-                in_flight_micro_batches: schedule.in_flight(stage),
+                in_flight_micro_batches: in_flight[stage],
                 busy_fraction,
                 bubble_fraction,
                 communication_fraction,

@@ -90,6 +90,22 @@ fn every_mistake_has_its_message() {
         ("name = \"case\"", "name = \"case\\u001b[31m\\n\""),
         ("zero_stage = 1", "zero_stage = 1\ngradient_as_bucket_view = true"),
         ("zero_stage = 1", "zero_stage = 3\nbucket_bytes = \"25 MiB\""),
+        ("data = 4\npipeline = 2", "tensor = 3"),
+        ("data = 4\npipeline = 2", "tensor = 8\nsequence_parallel = 1"),
+        ("data = 4\npipeline = 2", "sequence_parallel = true"),
+        ("data = 4\npipeline = 2", "virtual_pipeline = 2"),
+        (
+            "global_batch_size = 32\nprecision = \"bf16\"\noptimizer = \"adamw\"\n\n[parallelism]",
+            "global_batch_size = 36\n\n[parallelism]\nvirtual_pipeline = 2",
+        ),
+        ("pipeline = 2", "pipeline = 2\nvirtual_pipeline = 32"),
+        ("optimizer = \"adamw\"", "lora = { targets = [\"q_proj\"] }"),
+        ("optimizer = \"adamw\"", "lora = { rank = 16, targets = [\"q_projj\"] }"),
+        ("optimizer = \"adamw\"", "lora = { rank = 16, targets = [] }"),
+        ("optimizer = \"adamw\"", "lora = { rank = 16, alpha = 32 }"),
+        ("optimizer = \"adamw\"", "trainable = \"some\""),
+        ("optimizer = \"adamw\"", "trainable = \"all\"\nlora = { rank = 16 }"),
+        ("optimizer = \"adamw\"", "task = \"inference\"\nlora = { rank = 16 }"),
     ];
     let mut all = String::new();
     for (from, to) in cases {

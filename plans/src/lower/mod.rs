@@ -12,7 +12,7 @@ use steptime_models::{Model, Operation};
 
 use self::cost::{ModelCost, Pricer};
 use self::placement::{Along, Layout, Ports};
-use self::stage::{Meeting, StageInput, StageProgram};
+use self::stage::{Chunk, Meeting, StageInput, StageProgram};
 use crate::classes;
 use crate::error::PlanError;
 use crate::partition::partition_layers;
@@ -66,8 +66,8 @@ pub struct PlayedRank {
 /// What a stage holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageFacts {
-    /// Its layers.
-    pub layers: Range<usize>,
+    /// Its layers, chunk by chunk.
+    pub layers: Vec<Range<usize>>,
     /// Parameters of a rank before partitioning.
     pub parameters: u64,
     /// Model states of a rank.
@@ -90,11 +90,13 @@ pub fn lower(
     check_sizes(plan, workload)?;
     check_tensor(model, plan)?;
     let layout = placement::layout(cluster, plan)?;
-    let ranges = partition_layers(model, plan.pipeline as usize, plan.stages.as_deref())?;
+    let virtual_stages = plan.pipeline.saturating_mul(plan.virtual_pipeline);
+    let ranges = partition_layers(model, virtual_stages as usize, plan.stages.as_deref())?;
     let micro_batches = workload.accumulation as u32;
+    let (stages, chunks) = (plan.pipeline as usize, plan.virtual_pipeline as u32);
     let schedule = match workload.task {
-        Task::Training => Schedule::named(plan.schedule, ranges.len(), micro_batches),
-        Task::Inference => Schedule::forward_only(ranges.len(), micro_batches),
+        Task::Training => Schedule::named(plan.schedule, stages, chunks, micro_batches)?,
+        Task::Inference => Schedule::forward_only(stages, chunks, micro_batches),
     };
     schedule.check()?;
     let pricer = Pricer { cluster, workload, plan, tensor: layout.placement(Along::Tensor, 0, 0) };
@@ -105,7 +107,7 @@ pub fn lower(
     if records > MOST_RECORDS {
         return Err(PlanError::TooManyRecords { records, limit: MOST_RECORDS });
     }
-    let inputs: Vec<StageInput<'_>> = (0..ranges.len()).map(|stage| job.stage_input(stage)).collect();
+    let inputs: Vec<StageInput<'_>> = (0..stages).map(|stage| job.stage_input(stage)).collect();
     let programs =
         inputs.iter().map(|input| stage::build(input, pricer)).collect::<Result<Vec<_>, PlanError>>()?;
     let folded = !plan.explicit && layout.symmetric();
@@ -113,7 +115,7 @@ pub fn lower(
     let stages = inputs
         .iter()
         .map(|input| StageFacts {
-            layers: input.layers.clone(),
+            layers: input.chunks.iter().map(|chunk| chunk.layers.clone()).collect(),
             parameters: input.parameters(),
             states: input.states(),
             in_flight: schedule.in_flight(input.stage),
@@ -181,8 +183,21 @@ impl<'a> Job<'a> {
         let last = self.layout.pipeline - 1;
         // Transfers are priced as the first lane sees them; when others cross nodes elsewhere, their flows cross
         // other links, and only the fixed latency is the first lane's.
-        let crosses_previous = stage > 0 && self.layout.crosses(number - 1, number, 0);
-        let crosses_next = number < last && self.layout.crosses(number, number + 1, 0);
+        let p = self.layout.pipeline;
+        let virtual_stages = self.ranges.len();
+        // The stage next to a virtual stage, unless it is this one.
+        let crosses = |neighbour: Option<usize>| {
+            let other = neighbour.filter(|&it| it < virtual_stages)? as u32 % p;
+            (other != number).then(|| self.layout.crosses(number.min(other), number.max(other), 0))
+        };
+        let chunk = |chunk: u32| {
+            let at = self.schedule.virtual_stage(stage, chunk);
+            Chunk {
+                layers: self.ranges[at].clone(),
+                crosses: [crosses(at.checked_sub(1)), crosses(Some(at + 1))],
+            }
+        };
+        let chunks = (0..self.schedule.chunks).map(chunk).collect();
         let tied =
             self.model.layers.iter().any(|layer| layer.parameters.iter().any(|p| p.tied && p.trainable));
         StageInput {
@@ -193,9 +208,8 @@ impl<'a> Job<'a> {
             costs: self.costs,
             schedule: self.schedule,
             stage,
-            layers: self.ranges[stage].clone(),
+            chunks,
             placement: self.layout.placement(Along::Data, number, 0),
-            crosses: [crosses_previous, crosses_next],
             tied_embedding: (tied && last > 0).then(|| self.layout.crosses(0, last, 0)),
         }
     }
@@ -228,13 +242,23 @@ impl<'a> Job<'a> {
             };
             data.push(grouped(Along::Data, Meeting::Data));
             tensor.push(grouped(Along::Tensor, Meeting::Tensor));
-            let pair = |world: &mut WorldBuilder, from, to| -> Vec<_> {
-                (0..lanes).map(|lane| ports.pair(world, from, to, lane)).collect()
+        }
+        for boundary in 0..self.ranges.len().saturating_sub(1) {
+            let (from, to) = (boundary % stage_count as usize, (boundary + 1) % stage_count as usize);
+            let (down, up) = if from == to {
+                (Vec::new(), Vec::new())
+            } else {
+                let (from, to) = (from as u32, to as u32);
+                let chunk = boundary / stage_count as usize;
+                let mut pair = |wanted: bool, from, to| -> Vec<_> {
+                    let lanes = if wanted { 0..lanes } else { 0..0 };
+                    lanes.map(|lane| ports.pair(&mut world, from, to, lane)).collect()
+                };
+                let down = pair(has(from, Meeting::ForwardOut(chunk)), from, to);
+                (down, pair(has(from, Meeting::BackwardIn(chunk)), to, from))
             };
-            let down = has(stage, Meeting::ForwardOut).then(|| pair(&mut world, stage, stage + 1));
-            let up = has(stage, Meeting::BackwardIn).then(|| pair(&mut world, stage + 1, stage));
-            forward.push(down.unwrap_or_default());
-            backward.push(up.unwrap_or_default());
+            forward.push(down);
+            backward.push(up);
         }
         let embedding: Vec<_> = if has(0, Meeting::Embedding) {
             (0..lanes).map(|lane| ports.exchange(&mut world, 0, stage_count - 1, lane)).collect()
@@ -245,6 +269,7 @@ impl<'a> Job<'a> {
         let gpu = &self.cluster.gpu;
         let segments = gpu.memory.0.saturating_sub(gpu.context.0) / SEGMENT;
         let capacity = gpu.context.0 + segments * SEGMENT;
+        let at = |stage: usize, chunk: usize| self.schedule.virtual_stage(stage, chunk as u32);
         let mut ranks = Vec::new();
         for stage in 0..stage_count {
             for lane in 0..lanes {
@@ -254,10 +279,10 @@ impl<'a> Job<'a> {
                     .filter_map(|meeting| match meeting {
                         Meeting::Data => data[s].get(r).copied(),
                         Meeting::Tensor => tensor[s].get(r).copied(),
-                        Meeting::ForwardOut => forward[s].get(r).copied(),
-                        Meeting::BackwardIn => backward[s].get(r).copied(),
-                        Meeting::ForwardIn => forward[s - 1].get(r).copied(),
-                        Meeting::BackwardOut => backward[s - 1].get(r).copied(),
+                        Meeting::ForwardOut(chunk) => forward[at(s, *chunk)].get(r).copied(),
+                        Meeting::BackwardIn(chunk) => backward[at(s, *chunk)].get(r).copied(),
+                        Meeting::ForwardIn(chunk) => forward[at(s, *chunk) - 1].get(r).copied(),
+                        Meeting::BackwardOut(chunk) => backward[at(s, *chunk) - 1].get(r).copied(),
                         Meeting::Embedding => embedding.get(r).copied(),
                     })
                     .collect();

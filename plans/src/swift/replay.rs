@@ -28,7 +28,7 @@ use thiserror::Error;
 use super::formula::{compute_seconds, flops, volume};
 use super::{FormulaParameterError, FormulaParameters, PathPlan, PathPlanError};
 use crate::classes;
-use crate::schedule::{Action, Schedule, ScheduleKind};
+use crate::schedule::{Action, Schedule, ScheduleError, ScheduleKind};
 
 /// Category of the partitions' memory. A capacity covers all that a component requires; weights are what the
 /// source scales it with.
@@ -83,6 +83,8 @@ pub struct PathReplay {
     pub world: World,
     /// Index of each rank's vehicle in [`VehicleCluster::vehicles`].
     pub vehicles: Vec<usize>,
+    /// Most micro-batches of each rank between forward and backward.
+    pub in_flight: Vec<u64>,
 }
 
 /// Why a path cannot be replayed.
@@ -98,6 +100,9 @@ pub enum ReplayError {
         /// Samples of the batch.
         batch: u32,
     },
+    /// The schedule breaks a rule.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
     /// The plan breaks a rule.
     #[error(transparent)]
     Plan(#[from] PathPlanError),
@@ -147,7 +152,8 @@ pub fn lower_path(
     }
     let holders: Vec<usize> =
         plan.order.iter().copied().filter(|&v| !plan.assignment[v].is_empty()).collect();
-    let schedule = Schedule::named(schedule, holders.len(), micro_batches);
+    let schedule = Schedule::named(schedule, holders.len(), 1, micro_batches)?;
+    let in_flight = (0..holders.len()).map(|rank| schedule.in_flight(rank)).collect();
     let mut world = WorldBuilder::new();
     world.host_class(classes.host);
     world.tail_class(classes.waiting);
@@ -171,7 +177,7 @@ pub fn lower_path(
         let memory_capacity = Some(vehicle.memory as u64);
         world.rank(RankSpec { program, groups, memory_capacity, queue_depth: 0, multiplicity: 1 });
     }
-    Ok(PathReplay { world: world.build()?, vehicles: holders })
+    Ok(PathReplay { world: world.build()?, vehicles: holders, in_flight })
 }
 
 /// The link between two holders that follow each other, and the two groups that meet over it.
@@ -293,7 +299,7 @@ impl Lowering<'_> {
 
     fn play(&mut self, action: Action, upstream: Option<&End>, downstream: Option<&End>) {
         match action {
-            Action::Forward(m) => {
+            Action::Forward { micro_batch: m, .. } => {
                 self.receive(upstream.map(|end| (&end.forward, end.bytes)), m);
                 for part in &self.parts {
                     let label = self.builder.label(&format!("{}|forward|{m}", part.name));
@@ -302,7 +308,7 @@ impl Lowering<'_> {
                 }
                 self.send(downstream.map(|end| (&end.forward, end.bytes)), m);
             }
-            Action::Backward(m) => {
+            Action::Backward { micro_batch: m, .. } => {
                 self.receive(downstream.map(|end| (&end.backward, end.bytes)), m);
                 for part in self.parts.iter().rev() {
                     let label = self.builder.label(&format!("{}|backward|{m}", part.name));

@@ -6,6 +6,7 @@
 use steptime_core::SimTime;
 
 use super::fixtures::{equal_partitions, free_links, plan, play, workload};
+use crate::plan::Plan;
 use crate::schedule::{Action, Schedule, ScheduleError, ScheduleKind};
 use crate::zero::ZeroStage;
 
@@ -31,6 +32,28 @@ fn equal_stages_and_free_links_idle_as_the_closed_form_says() {
 }
 
 #[test]
+fn interleaved_stages_idle_less_by_the_number_of_chunks() {
+    // Narayanan et al. 2021, section 2.2.2: idle over ideal time is (p - 1) / (v m).
+    for (p, v, m) in [(2_u64, 2_u64, 4_u64), (4, 2, 8), (4, 3, 16), (8, 4, 8), (8, 2, 64)] {
+        let model = equal_partitions((p * v) as usize, "0 B");
+        let cluster = free_links(1, p as u32);
+        let kind = ScheduleKind::OneForwardOneBackward;
+        let plan = Plan { virtual_pipeline: v, ..plan(1, p, kind, ZeroStage::Zero) };
+        let (lowered, outcome) = play(&model, &cluster, &plan, &workload(m));
+        let step = outcome.end.picos();
+        for (stage, rank) in outcome.ranks.iter().enumerate() {
+            let busy = rank.streams[0].busy.iter().map(|time| time.picos()).sum::<u64>();
+            assert_eq!((step - busy) * v * m, busy * (p - 1), "p = {p}, v = {v}, m = {m}, stage {stage}");
+            // The warm-up forwards and one more, a chunk each.
+            let warm_up = 2 * (p - 1 - stage as u64) + (v - 1) * p;
+            assert_eq!(lowered.stages[stage].in_flight, (warm_up + 1).min(m * v));
+        }
+    }
+    let groups = Schedule::named(ScheduleKind::OneForwardOneBackward, 4, 2, 6);
+    assert_eq!(groups, Err(ScheduleError::Groups { stages: 4, micro_batches: 6 }));
+}
+
+#[test]
 fn one_stage_takes_the_sum_of_its_passes() {
     // 1 TFLOP forward and 2 TFLOP backward: three forwards for each micro-batch.
     let model = equal_partitions(1, "0 B");
@@ -48,8 +71,8 @@ fn one_stage_takes_the_sum_of_its_passes() {
 fn one_forward_one_backward_holds_min_of_p_minus_s_and_m() {
     for p in 1..=8_usize {
         for m in 1..=12_u32 {
-            let one_f = Schedule::named(ScheduleKind::OneForwardOneBackward, p, m);
-            let gpipe = Schedule::named(ScheduleKind::GPipe, p, m);
+            let one_f = Schedule::named(ScheduleKind::OneForwardOneBackward, p, 1, m).unwrap();
+            let gpipe = Schedule::named(ScheduleKind::GPipe, p, 1, m).unwrap();
             one_f.check().expect("legal");
             gpipe.check().expect("legal");
             for s in 0..p {
@@ -66,30 +89,31 @@ fn one_forward_one_backward_holds_min_of_p_minus_s_and_m() {
 
 #[test]
 fn the_check_names_the_first_violation() {
-    use Action::{Backward, Forward};
-    let check = |stages: Vec<Vec<Action>>, micro_batches| Schedule { stages, micro_batches }.check();
+    let check =
+        |stages: Vec<Vec<Action>>, micro_batches| Schedule { stages, chunks: 1, micro_batches }.check();
+    let (forward, backward) = (
+        |micro_batch| Action::Forward { chunk: 0, micro_batch },
+        |micro_batch| Action::Backward { chunk: 0, micro_batch },
+    );
     assert_eq!(
-        check(vec![vec![Backward(0), Forward(0)]], 1),
+        check(vec![vec![backward(0), forward(0)]], 1),
         Err(ScheduleError::Order { stage: 0, micro_batch: 0 })
     );
     assert_eq!(
-        check(vec![vec![Forward(0), Backward(0), Forward(0)]], 1).map_err(|error| error.to_string()),
+        check(vec![vec![forward(0), backward(0), forward(0)]], 1).map_err(|error| error.to_string()),
         Err("stage 0: forward of micro-batch 0 occurs 2 times; each pass of the step's micro-batches must occur once"
             .to_owned())
     );
     assert_eq!(
-        check(vec![vec![Forward(0), Backward(0)], vec![Forward(0)]], 1).map(|()| true),
+        check(vec![vec![forward(0), backward(0)], vec![forward(0)]], 1).map(|()| true),
         Err(ScheduleError::Deadlock { stage: 0, action: "backward of micro-batch 0".to_owned() })
     );
     // Stage 1 wants micro-batch 1 first, stage 0 gives it only after the backward of micro-batch 0.
     let crossed = vec![
-        vec![Forward(0), Backward(0), Forward(1), Backward(1)],
-        vec![Forward(1), Forward(0), Backward(0), Backward(1)],
+        vec![forward(0), backward(0), forward(1), backward(1)],
+        vec![forward(1), forward(0), backward(0), backward(1)],
     ];
-    assert_eq!(
-        check(crossed, 2),
-        Err(ScheduleError::Deadlock { stage: 0, action: "backward of micro-batch 0".to_owned() })
-    );
+    assert_eq!(check(crossed, 2), Err(ScheduleError::Crossing { stage: 1, sent: 0, received: 1 }));
 }
 
 #[test]

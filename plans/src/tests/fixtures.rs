@@ -70,6 +70,7 @@ pub(super) fn plan(data: u64, pipeline: u64, schedule: ScheduleKind, zero: ZeroS
         tensor: 1,
         sequence_parallel: false,
         pipeline,
+        virtual_pipeline: 1,
         schedule,
         stages: None,
         zero,

@@ -24,8 +24,11 @@ proptest! {
         zero in zero(),
         pcie in any::<bool>(),
         (tensor, sequence_parallel) in prop::sample::select(vec![(1_u64, false), (2, false), (2, true), (4, true)]),
+        chunks in 1_u64..3,
     ) {
         let (data, pipeline) = shape;
+        let chunks = if pipeline == 1 { 1 } else { chunks };
+        let micro_batches = if chunks > 1 { pipeline * micro_batches.div_ceil(3) } else { micro_batches };
         let schedule = if gpipe { ScheduleKind::GPipe } else { ScheduleKind::OneForwardOneBackward };
         let ranks = (data * tensor * pipeline) as u32;
         let (name, per_node) = if pcie && ranks == 8 { ("a5000-pcie-2", 2) } else { ("dgx-a100-80gb", 8) };
@@ -35,8 +38,8 @@ proptest! {
             gpus.network = cluster("dgx-a100-80gb").network;
         }
         let gpus = gpus.with_size(ranks / per_node, per_node).expect("a possible size");
-        let gpt = model("gpt2", 5.max(pipeline.cast_signed()));
-        let folded = Plan { tensor, sequence_parallel, ..plan(data, pipeline, schedule, zero) };
+        let gpt = model("gpt2", 5.max((pipeline * chunks).cast_signed()));
+        let folded = Plan { tensor, sequence_parallel, virtual_pipeline: chunks, ..plan(data, pipeline, schedule, zero) };
         let explicit = Plan { explicit: true, ..folded.clone() };
         let folded = lower(&gpt, &gpus, &folded, &workload(micro_batches)).expect("legal");
         let explicit = lower(&gpt, &gpus, &explicit, &workload(micro_batches)).expect("legal");

@@ -16,7 +16,7 @@ impl StageBuilder<'_> {
     pub(super) fn accumulate(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
         let zero = self.input.plan.zero;
         let elements = self.input.layer_trained(layer);
-        if self.backwards_done == 1 || elements == 0 {
+        if elements == 0 {
             return Ok(());
         }
         let share = if zero >= ZeroStage::Two { elements.div_ceil(self.input.plan.data) } else { elements };

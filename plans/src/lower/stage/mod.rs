@@ -29,26 +29,42 @@ pub(super) struct StageInput<'a> {
     pub(super) costs: &'a ModelCost,
     pub(super) schedule: &'a Schedule,
     pub(super) stage: usize,
-    pub(super) layers: Range<usize>,
+    /// Chunks of layers, in the order of forward.
+    pub(super) chunks: Vec<Chunk>,
     /// Where the data-parallel group sits.
     pub(super) placement: Placement,
-    /// Whether the link to the previous and to the next stage leaves the node.
-    pub(super) crosses: [bool; 2],
     /// Whether the first stage and the last hold copies of one embedding, and whether those lie on two nodes.
     pub(super) tied_embedding: Option<bool>,
 }
 
+/// Consecutive layers on a stage.
+#[derive(Clone, Debug)]
+pub(super) struct Chunk {
+    pub(super) layers: Range<usize>,
+    /// Whether the layers before and after are on other stages, and then whether the link to them leaves the node.
+    pub(super) crosses: [Option<bool>; 2],
+}
+
 impl StageInput<'_> {
-    fn is_first(&self) -> bool {
-        self.stage == 0
-    }
-
-    fn is_last(&self) -> bool {
-        self.stage + 1 == self.schedule.stages.len()
-    }
-
     fn holds_embedding(&self) -> bool {
-        self.layers.start == 0
+        self.chunks.iter().any(|chunk| chunk.layers.start == 0)
+    }
+
+    fn holds_head(&self) -> bool {
+        self.chunks.iter().any(|chunk| chunk.layers.end == self.model.layers.len())
+    }
+
+    /// Layers of the stage, in the order of forward.
+    pub(super) fn layers(&self) -> impl Iterator<Item = usize> + Clone {
+        self.chunks.iter().flat_map(|chunk| chunk.layers.clone())
+    }
+
+    /// Place of a layer among the stage's.
+    fn slot(&self, layer: usize) -> usize {
+        let before = self.chunks.iter().take_while(|chunk| !chunk.layers.contains(&layer));
+        let passed: usize = before.map(|chunk| chunk.layers.len()).sum();
+        let start = self.chunks.iter().find(|chunk| chunk.layers.contains(&layer));
+        passed + start.map_or(0, |chunk| layer - chunk.layers.start)
     }
 
     fn training(&self) -> bool {
@@ -57,16 +73,16 @@ impl StageInput<'_> {
 
     /// Values that a rank of the stage holds before data parallelism partitions any.
     pub(super) fn parameters(&self) -> u64 {
-        self.layers.clone().map(|layer| self.count(layer, |it| self.owns(it))).sum()
+        self.layers().map(|layer| self.count(layer, |it| self.owns(it))).sum()
     }
 
     /// Those of [`StageInput::parameters`] that are trained.
     pub(super) fn trained_parameters(&self) -> u64 {
-        self.layers.clone().map(|layer| self.layer_trained(layer)).sum()
+        self.layers().map(|layer| self.layer_trained(layer)).sum()
     }
 
     fn trained_tensors(&self) -> u64 {
-        self.layers.clone().map(|layer| self.layer_trained_tensors(layer)).sum()
+        self.layers().map(|layer| self.layer_trained_tensors(layer)).sum()
     }
 
     fn layer_trained_tensors(&self, layer: usize) -> u64 {
@@ -114,14 +130,14 @@ pub(super) enum Meeting {
     Data,
     /// The ranks that share the stage's layers.
     Tensor,
-    /// This stage sends activations to the next one.
-    ForwardOut,
-    /// This stage receives activations from the previous one.
-    ForwardIn,
-    /// This stage sends gradients to the previous one.
-    BackwardOut,
-    /// This stage receives gradients from the next one.
-    BackwardIn,
+    /// This chunk sends activations to the next one.
+    ForwardOut(usize),
+    /// This chunk receives activations from the previous one.
+    ForwardIn(usize),
+    /// This chunk sends gradients to the previous one.
+    BackwardOut(usize),
+    /// This chunk receives gradients from the next one.
+    BackwardIn(usize),
     /// The first and the last stage add their copies' gradients of a shared embedding.
     Embedding,
 }
@@ -157,7 +173,8 @@ pub(super) struct StageBuilder<'a> {
     tied_gradient: Option<Tensor>,
     /// What was sent last to the next and to the previous stage; freed when the next one is sent.
     sent: [Option<Tensor>; 2],
-    backwards_done: u32,
+    /// Of each chunk.
+    backwards_done: Vec<u32>,
     /// Labels of each layer's tensors, as far as they have been used.
     tensor_labels: Vec<Vec<(&'static str, Label)>>,
     /// Input batches on the device, by micro-batch.
@@ -188,7 +205,9 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
     let cap = input.plan.bucket_cap(input.workload.precision);
     let first_cap = if input.plan.zero == ZeroStage::Zero { 1 << 20 } else { cap };
     let holds = Holding { embedding: input.holds_embedding(), tensor: input.plan.tensor };
-    let buckets = buckets(input.model, input.layers.clone(), holds, storage, [first_cap, cap]);
+    let caps = [first_cap, cap];
+    let of_chunk = |chunk: &Chunk| buckets(input.model, chunk.layers.clone(), holds, storage, caps);
+    let buckets = input.chunks.iter().flat_map(of_chunk).collect();
     let micro_batches = input.schedule.micro_batches as usize;
     let mut builder = StageBuilder {
         input,
@@ -198,20 +217,20 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         meetings: Vec::new(),
         buckets,
         storage,
-        open: vec![vec![None; micro_batches]; input.layers.len()],
+        open: vec![vec![None; micro_batches]; input.layers().count()],
         releases: Vec::new(),
         tied_gradient: None,
-        tensor_labels: vec![Vec::new(); input.layers.len()],
+        tensor_labels: vec![Vec::new(); input.layers().count()],
         sent: [None; 2],
-        backwards_done: 0,
+        backwards_done: vec![0; input.chunks.len()],
         batches: vec![None; micro_batches],
     };
     builder.open_channels();
     builder.hold_states();
     for &action in &input.schedule.stages[input.stage] {
         match action {
-            Action::Forward(micro_batch) => builder.forward(micro_batch)?,
-            Action::Backward(micro_batch) => builder.backward(micro_batch)?,
+            Action::Forward { chunk, micro_batch } => builder.forward(chunk as usize, micro_batch)?,
+            Action::Backward { chunk, micro_batch } => builder.backward(chunk as usize, micro_batch)?,
         }
     }
     if input.training() {
@@ -233,19 +252,21 @@ impl StageBuilder<'_> {
         if input.plan.tensor > 1 {
             wanted.push((Meeting::Tensor, "tensor parallel"));
         }
-        if !input.is_last() {
-            wanted.push((Meeting::ForwardOut, "activations to next stage"));
-            if training {
-                wanted.push((Meeting::BackwardIn, "gradients from next stage"));
+        for (number, chunk) in input.chunks.iter().enumerate() {
+            if chunk.crosses[1].is_some() {
+                wanted.push((Meeting::ForwardOut(number), "activations to next stage"));
+                if training {
+                    wanted.push((Meeting::BackwardIn(number), "gradients from next stage"));
+                }
+            }
+            if chunk.crosses[0].is_some() {
+                wanted.push((Meeting::ForwardIn(number), "activations from previous stage"));
+                if training {
+                    wanted.push((Meeting::BackwardOut(number), "gradients to previous stage"));
+                }
             }
         }
-        if !input.is_first() {
-            wanted.push((Meeting::ForwardIn, "activations from previous stage"));
-            if training {
-                wanted.push((Meeting::BackwardOut, "gradients to previous stage"));
-            }
-        }
-        if input.tied_embedding.is_some() && training && (input.is_first() || input.is_last()) {
+        if input.tied_embedding.is_some() && training && (input.holds_embedding() || input.holds_head()) {
             wanted.push((Meeting::Embedding, "shared embedding"));
         }
         for (meeting, name) in wanted {
@@ -273,8 +294,7 @@ impl StageBuilder<'_> {
         let states = input.states();
         self.hold("CUDA context", input.cluster.gpu.context.0, classes::CONTEXT);
         self.hold("parameters", states.parameters, classes::PARAMETERS);
-        let stated: Bytes =
-            input.model.layers[input.layers.clone()].iter().map(|layer| layer.stated_memory).sum();
+        let stated: Bytes = input.layers().map(|layer| input.model.layers[layer].stated_memory).sum();
         self.hold("component memory as stated", stated.0, classes::PARAMETERS);
         self.hold("gradients", states.gradients, classes::GRADIENTS);
         self.hold("optimizer states", states.optimizer_states, classes::OPTIMIZER_STATES);
@@ -298,7 +318,7 @@ impl StageBuilder<'_> {
 
     /// Label of a layer's tensor. The same few are asked for in every micro-batch.
     fn tensor_label(&mut self, layer: usize, what: &'static str) -> Label {
-        let known = &mut self.tensor_labels[layer - self.input.layers.start];
+        let known = &mut self.tensor_labels[self.input.slot(layer)];
         if let Some((_, label)) = known.iter().find(|(name, _)| *name == what) {
             return *label;
         }

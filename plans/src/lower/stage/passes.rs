@@ -4,23 +4,26 @@ use steptime_core::Tensor;
 use steptime_models::{Bytes, LayerWork};
 
 use super::data_parallel::Pending;
-use super::{Meeting, StageBuilder};
+use super::{Chunk, Meeting, StageBuilder};
 use crate::classes;
 use crate::error::PlanError;
 use crate::lower::cost::LayerCost;
 
 impl StageBuilder<'_> {
-    pub(super) fn forward(&mut self, micro_batch: u32) -> Result<(), PlanError> {
+    pub(super) fn forward(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
         let input = self.input;
-        if input.is_first() {
+        let Chunk { layers, crosses } = &input.chunks[chunk];
+        if layers.start == 0 {
             self.load_input(micro_batch)?;
-        } else {
-            let bytes = self.boundary(input.layers.start);
-            self.receive(self.streams.forward_in, Meeting::ForwardIn, input.crosses[0], bytes, micro_batch)?;
+        }
+        if let Some(crosses) = crosses[0] {
+            let bytes = self.boundary(layers.start);
+            let stream = self.streams.forward_in;
+            self.receive(stream, Meeting::ForwardIn(chunk), crosses, bytes, micro_batch)?;
         }
         // In training each layer keeps its own input; without, one activation flows from layer to layer.
-        let mut flowing = self.flowing(input.layers.start, "input", |work| work.input);
-        for layer in input.layers.clone() {
+        let mut flowing = self.flowing(layers.start, "input", |work| work.input);
+        for layer in layers.clone() {
             let gathered = self.gather(layer, micro_batch)?;
             self.await_gathered(gathered);
             let output = self.flowing(layer, "output", |work| work.output);
@@ -30,11 +33,12 @@ impl StageBuilder<'_> {
             self.release(gathered);
         }
         self.free(flowing);
-        if !input.is_last() {
-            let bytes = self.boundary(input.layers.end);
-            self.send(self.streams.forward_out, Meeting::ForwardOut, input.crosses[1], bytes, micro_batch)?;
+        if let Some(crosses) = crosses[1] {
+            let bytes = self.boundary(layers.end);
+            let stream = self.streams.forward_out;
+            self.send(stream, Meeting::ForwardOut(chunk), crosses, bytes, micro_batch)?;
         }
-        if !input.training() {
+        if !input.training() && layers.start == 0 {
             let batch = self.batches[micro_batch as usize].take();
             self.free(batch);
         }
@@ -85,7 +89,7 @@ impl StageBuilder<'_> {
             self.operation(classes::FORWARD, label, *op)?;
         }
         self.free(temporary);
-        self.open[layer - self.input.layers.start][micro_batch as usize] = Some(saved);
+        self.open[self.input.slot(layer)][micro_batch as usize] = Some(saved);
         Ok(())
     }
 
@@ -119,27 +123,24 @@ impl StageBuilder<'_> {
         }
     }
 
-    pub(super) fn backward(&mut self, micro_batch: u32) -> Result<(), PlanError> {
+    pub(super) fn backward(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
         let input = self.input;
-        if !input.is_last() {
-            let bytes = self.boundary(input.layers.end);
-            self.receive(
-                self.streams.backward_in,
-                Meeting::BackwardIn,
-                input.crosses[1],
-                bytes,
-                micro_batch,
-            )?;
+        let Chunk { layers, crosses } = &input.chunks[chunk];
+        if let Some(crosses) = crosses[1] {
+            let bytes = self.boundary(layers.end);
+            let stream = self.streams.backward_in;
+            self.receive(stream, Meeting::BackwardIn(chunk), crosses, bytes, micro_batch)?;
         }
-        self.backwards_done += 1;
-        let last = self.backwards_done == input.schedule.micro_batches;
+        self.backwards_done[chunk] += 1;
+        let first = self.backwards_done[chunk] == 1;
+        let last = self.backwards_done[chunk] == input.schedule.micro_batches;
         let mut pending = Pending::default();
         // Collectives run in the order of issue: the next layer's parameters are asked for before this layer's
         // gradients are sent, or they would wait for them (FSDP's backward prefetch).
-        let mut ahead = self.gather(input.layers.end - 1, micro_batch)?;
-        for layer in input.layers.clone().rev() {
+        let mut ahead = self.gather(layers.end - 1, micro_batch)?;
+        for layer in layers.clone().rev() {
             let gathered = ahead.take();
-            if layer > input.layers.start {
+            if layer > layers.start {
                 ahead = self.gather(layer - 1, micro_batch)?;
             }
             self.await_gathered(gathered);
@@ -147,15 +148,20 @@ impl StageBuilder<'_> {
             self.layer_backward(layer, micro_batch)?;
             self.join_tied_gradient(layer);
             self.release(gathered);
-            self.accumulate(layer, micro_batch)?;
+            if !first {
+                self.accumulate(layer, micro_batch)?;
+            }
             self.reduce(layer, micro_batch, last, gradients, &mut pending)?;
         }
         pending.free_all(&mut self.program, self.streams.collective);
-        let batch = self.batches[micro_batch as usize].take();
-        self.free(batch);
-        if !input.is_first() {
-            let bytes = self.boundary(input.layers.start);
-            self.send(self.streams.backward_out, Meeting::BackwardOut, input.crosses[0], bytes, micro_batch)?;
+        if layers.start == 0 {
+            let batch = self.batches[micro_batch as usize].take();
+            self.free(batch);
+        }
+        if let Some(crosses) = crosses[0] {
+            let bytes = self.boundary(layers.start);
+            let stream = self.streams.backward_out;
+            self.send(stream, Meeting::BackwardOut(chunk), crosses, bytes, micro_batch)?;
         }
         Ok(())
     }
@@ -163,8 +169,7 @@ impl StageBuilder<'_> {
     pub(super) fn layer_backward(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
         let cost = self.input.costs.layer(layer);
         let name = self.input.model.layers[layer].name.as_str();
-        let mut saved =
-            self.open[layer - self.input.layers.start][micro_batch as usize].take().unwrap_or_default();
+        let mut saved = self.open[self.input.slot(layer)][micro_batch as usize].take().unwrap_or_default();
         if !cost.recomputed.is_empty() {
             let label = self.label(name, "recompute", Some(micro_batch));
             let temporary = self.temporary(layer, "forward temporaries", cost.work.forward_temporary);

@@ -67,7 +67,7 @@ impl StageBuilder<'_> {
         self.order(self.streams.compute, stream);
         self.meet(stream, meeting, (classes::TRANSFER, classes::TRANSFER_WAIT), label, transfer)?;
         // The buffer of the send before has been read by now; this one is in flight.
-        let direction = usize::from(meeting == Meeting::BackwardOut);
+        let direction = usize::from(matches!(meeting, Meeting::BackwardOut(_)));
         if let Some(earlier) = self.sent[direction].replace(buffer) {
             self.program.free(stream, earlier);
         }
