@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Clusters(ClustersArguments),
     /// Draw figures from saved results
     Plot(PlotArguments),
+    /// Turn descriptions of other tools into model, cluster and scenario files
+    Import(ImportArguments),
     /// Print a completion script for a shell
     Completions(CompletionsArguments),
 }
@@ -128,6 +130,47 @@ pub(crate) struct PlotArguments {
     /// Width: `one-column` (3.33 in) or `two-column` (7 in)
     #[arg(long, default_value = "two-column")]
     pub(crate) width: steptime_plots::Width,
+}
+
+/// What wrote the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImportKind {
+    /// config.json of the transformers library
+    Hf,
+    /// A .safetensors file or model.safetensors.index.json; only headers are read
+    Safetensors,
+    /// XML of the SWIFT planner: a model, a cluster, or one of each
+    Swift,
+    /// ds_config.json of DeepSpeed
+    Deepspeed,
+    /// A launch script or YAML file of Megatron-LM
+    Megatron,
+    /// A job file of torchtitan
+    Torchtitan,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// What wrote the input
+    pub(crate) kind: ImportKind,
+    /// The input; `-` reads standard input. Two files for a model and a cluster of `swift`
+    #[arg(required = true, num_args = 1..=2, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// config.json of a safetensors checkpoint; by default the one beside it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Model of the catalogue for the scenario, where the input names none
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// Cluster of the catalogue for the scenario
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    /// Write into this file, or this folder if there are several files, instead of printing
+    #[arg(long, value_name = "PATH")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print one JSON document on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ mod csv;
 mod error;
 mod files;
 mod idle;
+pub mod import;
 mod model;
 mod origin;
 mod parallelism;

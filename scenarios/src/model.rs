@@ -4,6 +4,7 @@ use steptime_models::{FieldValue, Model, ModelError, Overrides, Sample};
 
 use crate::error::{InputError, nearest};
 use crate::files::Files;
+use crate::import;
 use crate::origin::Origin;
 use crate::section::{KeyPlace, Section, wrong};
 use crate::tree::{Node, Value};
@@ -25,9 +26,7 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ModelSection, Input
     }
     let name = section.text("name")?;
     let file = section.text("file")?;
-    if section.node("hf")?.is_some() {
-        return Err(section.conflict("hf", "importing is not supported by this version; use name or file"));
-    }
+    let config = section.text("hf")?;
     let mut overrides = Overrides::none();
     let sequence_length = section.count("sequence_length", 1 << 24)?;
     if let Some(size) = section.count("image_size", 1 << 16)? {
@@ -36,26 +35,43 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ModelSection, Input
     if let Some(node) = section.node("overrides")? {
         read_overrides(node, &mut overrides)?;
     }
-    let named = section.key_place(if file.is_some() { "file" } else { "name" });
+    let named = section.key_place(match (&file, &config) {
+        (Some(_), _) => "file",
+        (None, Some(_)) => "hf",
+        (None, None) => "name",
+    });
     let at = Place {
         overrides: section.place("overrides"),
         image_size: section.place("image_size"),
         named: named.origin.clone(),
     };
-    let model = match (name, file) {
-        (Some((name, _)), None) => {
+    let read = |key: &str, path: &str, origin| {
+        files.read(path).map_err(|message| InputError::Conflict { origin, key: section.full(key), message })
+    };
+    let model = match (name, file, config) {
+        (Some((name, _)), None, None) => {
             Model::from_catalogue(&name, &overrides).map_err(|e| at.error(e, "name"))?
         }
-        (None, Some((path, origin))) => {
-            let text = files.read(&path).map_err(|message| InputError::Conflict {
-                origin,
-                key: section.full("file"),
-                message,
-            })?;
+        (None, Some((path, origin)), None) => {
+            let text = read("file", &path, origin)?;
             Model::from_toml(&text, &overrides).map_err(|e| at.error(e, "file"))?
         }
-        (Some(_), Some(_)) => return Err(section.conflict("file", "contradicts `name`: keep one of the two")),
-        (None, None) => {
+        (None, None, Some((path, origin))) => {
+            let text = read("hf", &path, origin)?;
+            let imported = import::hf(&path, &text)?;
+            let model = imported.file("model.toml").unwrap_or_default();
+            Model::from_toml(model, &overrides).map_err(|e| at.error(e, "hf"))?
+        }
+        (Some(_), Some(_), _) => {
+            return Err(section.conflict("file", "contradicts `name`: keep one of the two"));
+        }
+        (Some(_), None, Some(_)) => {
+            return Err(section.conflict("hf", "contradicts `name`: keep one of the two"));
+        }
+        (None, Some(_), Some(_)) => {
+            return Err(section.conflict("hf", "contradicts `file`: keep one of the two"));
+        }
+        (None, None, None) => {
             return Err(section.missing("name", "a model of the catalogue (`steptime models` lists them)"));
         }
     };
@@ -107,7 +123,7 @@ impl Place {
             other => {
                 let text = other.to_string();
                 let origin = if text.contains("image_size") { &self.image_size } else { &self.overrides };
-                let origin = if key == "file" { &self.named } else { origin };
+                let origin = if key == "name" { origin } else { &self.named };
                 InputError::Conflict { origin: origin.clone(), key: "model".to_owned(), message: text }
             }
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod clusters;
 pub(crate) mod completions;
+pub(crate) mod import;
 pub(crate) mod models;
 pub(crate) mod plot;
 pub(crate) mod run;

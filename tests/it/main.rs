@@ -12,6 +12,7 @@ mod determinism;
 mod documents;
 mod errors;
 mod goldens;
+mod import;
 mod invariants;
 mod scenarios;
 mod support;

@@ -1,0 +1,137 @@
+//! `zero_optimization`.
+
+use toml::Value;
+
+use crate::error::InputError;
+use crate::import::fields::{Fields, reason};
+use crate::import::run::Run;
+use crate::import::write::{inline, whole};
+
+/// Keys of ZeRO++, MiCS and of internal sizes.
+const NOT_MODELLED: [&str; 24] = [
+    "allgather_partitions",
+    "cpu_offload_use_pin_memory",
+    "contiguous_gradients",
+    "elastic_checkpoint",
+    "ignore_unused_parameters",
+    "legacy_stage1",
+    "load_from_fp32_weights",
+    "log_trace_cache_warnings",
+    "memory_efficient_linear",
+    "mics_hierarchical_params_gather",
+    "mics_shard_size",
+    "module_granularity_threshold",
+    "overlap_comm",
+    "override_module_apply",
+    "param_persistence_threshold",
+    "pipeline_loading_checkpoint",
+    "reduce_scatter",
+    "round_robin_gradients",
+    "stage3_allgather_sequential",
+    "stage3_use_all_reduce_for_fetch_params",
+    "use_multi_rank_bucket_allreduce",
+    "zero_hpz_partition_size",
+    "zero_quantized_gradients",
+    "zero_quantized_weights",
+];
+
+/// Sizes with which ZeRO 3 fetches parameters.
+const STAGE_3: [&str; 14] = [
+    "stage3_max_live_parameters",
+    "stage3_max_reuse_distance",
+    "stage3_param_persistence_threshold",
+    "stage3_model_persistence_threshold",
+    "stage3_prefetch_bucket_size",
+    "stage3_module_granularity_threshold",
+    "prefetch_bucket_size",
+    "max_live_parameters",
+    "max_reuse_distance",
+    "model_persistence_threshold",
+    "sub_group_size",
+    "zero_quantized_nontrainable_weights",
+    "zeropp_loco_param",
+    "enable_sanity_checks",
+];
+
+/// Stage, buckets and offloading. Returns whether the optimizer works on the host.
+pub(super) fn zero(fields: &Fields<'_, '_>, precision: &str, run: &mut Run) -> Result<bool, InputError> {
+    let Some(section) = fields.section("zero_optimization")? else {
+        run.parallelism.push(("zero_stage", whole(0)));
+        return Ok(false);
+    };
+    let stage = section.count("stage", 0, 3)?.unwrap_or(0);
+    run.parallelism.push(("zero_stage", whole(stage)));
+    bucket(&section, stage, precision, run)?;
+    let optimizer = offload(&section, "offload_optimizer", "cpu_offload")?;
+    let parameters = offload(&section, "offload_param", "cpu_offload_params")?;
+    if parameters.is_some() && stage != 3 {
+        let message = format!("offloads parameters at stage {stage}, allowed: stage 3");
+        return Err(section.conflict("offload_param", message));
+    }
+    if optimizer.is_some() && stage == 0 {
+        let message = "offloads the optimizer at stage 0, allowed: stage 1, 2 or 3";
+        return Err(section.conflict("offload_optimizer", message));
+    }
+    let offloads: Vec<(&str, Value)> = [("optimizer", optimizer), ("parameters", parameters)]
+        .into_iter()
+        .filter_map(|(what, device)| device.map(|device| (what, Value::from(device))))
+        .collect();
+    if !offloads.is_empty() {
+        run.parallelism.push(("offload", inline(offloads)));
+    }
+    section.ignore_all(&STAGE_3, "not modelled: parameters are fetched one block ahead");
+    section.ignore_all(
+        &[
+            "stage3_gather_16bit_weights_on_model_save",
+            "stage3_gather_fp16_weights_on_model_save",
+            "gather_16bit_weights_on_model_save",
+        ],
+        reason::STEADY,
+    );
+    section.ignore_all(&NOT_MODELLED, reason::NOT_MODELLED);
+    section.finish()?;
+    Ok(optimizer.is_some())
+}
+
+/// Buckets of gradients. DeepSpeed counts values, a scenario bytes.
+fn bucket(section: &Fields<'_, '_>, stage: u64, precision: &str, run: &mut Run) -> Result<(), InputError> {
+    let reduce = section.count("reduce_bucket_size", 1, 1 << 40)?;
+    if let (Some(values), 1 | 2) = (reduce, stage) {
+        let width = if precision == "fp32" { 4 } else { 2 };
+        run.parallelism.push(("bucket_bytes", Value::from(format!("{} B", values * width))));
+    } else if reduce.is_some() {
+        section.note(format!("reduce_bucket_size does not act at stage {stage} here"));
+    }
+    section.ignore(
+        "allgather_bucket_size",
+        "not modelled: parameters are gathered in buckets of the gradients' size",
+    );
+    Ok(())
+}
+
+/// The device that `key` offloads to, or the older switch `switch`.
+fn offload(section: &Fields<'_, '_>, key: &str, switch: &str) -> Result<Option<&'static str>, InputError> {
+    let older = section.flag(switch)?.unwrap_or(false).then_some("cpu");
+    let Some(table) = section.section(key)? else { return Ok(older) };
+    let devices = [("none", None), ("cpu", Some("cpu")), ("nvme", Some("nvme"))];
+    let device = table.choice("device", &devices)?.unwrap_or(Some("cpu"));
+    table.ignore_all(
+        &[
+            "pin_memory",
+            "buffer_count",
+            "buffer_size",
+            "max_in_cpu",
+            "pipeline",
+            "pipeline_read",
+            "pipeline_write",
+            "fast_init",
+            "ratio",
+            "nvme_path",
+            "super_offload",
+            "cpuadam_cores_perc",
+        ],
+        reason::NOT_MODELLED,
+    );
+    table.finish()?;
+    Ok(device.or(older))
+}
