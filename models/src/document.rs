@@ -112,7 +112,12 @@ impl Section {
 
     /// A whole number between 1 and `most`.
     pub(crate) fn count(&self, name: &str, most: u64) -> Result<u64, ModelError> {
-        self.range(name, 1, most)?.ok_or_else(|| self.missing(name, &whole_number(1, most)))
+        self.required_range(name, 1, most)
+    }
+
+    /// A whole number between `least` and `most`, which must be given.
+    pub(crate) fn required_range(&self, name: &str, least: u64, most: u64) -> Result<u64, ModelError> {
+        self.range(name, least, most)?.ok_or_else(|| self.missing(name, &whole_number(least, most)))
     }
 
     /// A whole number between `least` and `most`, if it is given.
@@ -127,6 +132,42 @@ impl Section {
         match found {
             Some(value) if (least..=most).contains(&value) => Ok(Some(value)),
             _ => Err(bad(field, &whole_number(least, most))),
+        }
+    }
+
+    /// Whole numbers from 1 to `most` in a list of `least_length` to `longest` of them.
+    pub(crate) fn counts(
+        &self,
+        name: &str,
+        most: u64,
+        [least_length, longest]: [usize; 2],
+    ) -> Result<Vec<u64>, ModelError> {
+        let allowed =
+            format!("a list of {least_length} to {longest} numbers, each {}", whole_number(1, most));
+        let field = self.find(name).ok_or_else(|| self.missing(name, &allowed))?;
+        let Value::List(items) = &field.value else {
+            return Err(bad(field, &allowed));
+        };
+        let numbers: Result<Vec<u64>, ModelError> = items
+            .iter()
+            .map(|(value, place)| {
+                let number = match value {
+                    Value::Scalar(FieldValue::Integer(number)) => u64::try_from(*number).ok(),
+                    _ => None,
+                };
+                number.filter(|number| (1..=most).contains(number)).ok_or_else(|| ModelError::BadValue {
+                    field: name.to_owned(),
+                    found: format!("a list with {}", value.shown()),
+                    allowed: allowed.clone(),
+                    place: Some(*place),
+                })
+            })
+            .collect();
+        let numbers = numbers?;
+        if (least_length..=longest).contains(&numbers.len()) {
+            Ok(numbers)
+        } else {
+            Err(bad(field, &allowed))
         }
     }
 

@@ -56,7 +56,7 @@ pub use operation::{
 pub use overrides::{FieldValue, Overrides};
 pub use parameter::{Parameter, Split};
 pub use quantity::{Dimension, UnitError, parse_quantity};
-pub use shape::{AttentionShape, ConvolutionShape};
+pub use shape::{AttentionShape, ConvolutionPass, ConvolutionShape};
 pub use trainable::{Lora, Trainable};
 pub use units::{Bytes, Flops};
 pub use work_shape::{AttentionKind, TensorParallel, WorkShape};

@@ -376,6 +376,7 @@ impl LayerWork {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::ConvolutionPass;
 
     #[test]
     fn flops_count_two_for_a_multiply_add() {
@@ -411,6 +412,8 @@ mod tests {
                 kernel_height: 3,
                 kernel_width: 3,
                 groups,
+                stride: 1,
+                pass: ConvolutionPass::Forward,
                 traffic: Bytes(0),
                 dtype: Dtype::Fp32,
             })

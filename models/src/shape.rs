@@ -51,6 +51,17 @@ impl AttentionShape {
     }
 }
 
+/// What a convolution computes: its result or one of its gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ConvolutionPass {
+    /// The result. As a product of matrices: positions of the result x channels out, sums over the filter.
+    Forward,
+    /// The gradient of the input: positions of the input x channels in, sums over channels out and the filter.
+    GradInput,
+    /// The gradient of the filter: channels out x filter, sums over the positions of the result.
+    GradWeight,
+}
+
 /// Two-dimensional convolution, forward or one of its two gradients (same FLOPs each).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConvolutionShape {
@@ -70,6 +81,10 @@ pub struct ConvolutionShape {
     pub kernel_width: u64,
     /// Filter groups (`in_channels` of them: depthwise).
     pub groups: u64,
+    /// Pixels that the filter moves from one output to the next, in both directions.
+    pub stride: u64,
+    /// Result or gradient.
+    pub pass: ConvolutionPass,
     /// Bytes read and written by the operation.
     pub traffic: Bytes,
     /// Number format of the inputs.

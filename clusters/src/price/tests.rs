@@ -1,4 +1,4 @@
-use steptime_models::{AttentionShape, ConvolutionShape, MemoryBoundKind, Pass};
+use steptime_models::{AttentionShape, ConvolutionPass, ConvolutionShape, MemoryBoundKind, Pass};
 
 use super::*;
 use crate::catalogue::{ClusterEntry, cluster_from_catalogue, gpu_from_catalogue, gpu_names};
@@ -85,6 +85,8 @@ fn convolution_optimizer_embedding_copy_and_component() {
         out_width: 56,
         kernel_height: 3,
         kernel_width: 3,
+        stride: 1,
+        pass: ConvolutionPass::Forward,
         groups: 1,
         traffic: Bytes(102_907_904),
         dtype: Dtype::Fp32,

@@ -4,7 +4,7 @@ use super::pointwise::add;
 use super::tensor_parallel::leave_tensor_parallel;
 use crate::operation::{Kernel, MemoryBoundKind, Operation, Pass};
 use crate::parameter::Split;
-use crate::shape::ConvolutionShape;
+use crate::shape::{ConvolutionPass, ConvolutionShape};
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names, single};
 use crate::units::{Bytes, product, total};
 
@@ -108,29 +108,34 @@ pub(crate) fn patches(tape: &mut Tape<'_>, module: &str, image: Tensor, grid: &P
     let y = tape.activation(names.output, product(&[image.rows, grid.side, grid.side]), grid.width);
     let value = tape.activation_bytes();
     let filter = product(&[grid.channels, grid.size, grid.size, grid.width, value]);
-    let convolution = Kernel::Convolution(ConvolutionShape {
-        batch: image.rows,
-        in_channels: grid.channels,
-        out_channels: grid.width,
-        out_height: grid.side,
-        out_width: grid.side,
-        kernel_height: grid.size,
-        kernel_width: grid.size,
-        groups: 1,
-        traffic: Bytes(total(&[image.bytes(), filter, y.bytes()])),
-        dtype: tape.other_products(),
-    });
+    let dtype = tape.other_products();
+    let convolution = |pass| {
+        Kernel::Convolution(ConvolutionShape {
+            batch: image.rows,
+            in_channels: grid.channels,
+            out_channels: grid.width,
+            out_height: grid.side,
+            out_width: grid.side,
+            kernel_height: grid.size,
+            kernel_width: grid.size,
+            groups: 1,
+            stride: grid.size,
+            pass,
+            traffic: Bytes(total(&[image.bytes(), filter, y.bytes()])),
+            dtype,
+        })
+    };
     let bias = product(&[grid.width, value]);
     tape.record(&Step {
         names,
-        forward: &[single(names.op, convolution)],
+        forward: &[single(names.op, convolution(ConvolutionPass::Forward))],
         reads: &[image],
         saves: &[image],
         inputs: &[],
         outputs: &[y],
         backward: &[
             memory("patches.convolution.grad_layout", MemoryBoundKind::Fill, y.bytes(), y.bytes()),
-            single(names.grad_weight, convolution),
+            single(names.grad_weight, convolution(ConvolutionPass::GradWeight)),
             memory(names.grad_bias, MemoryBoundKind::Reduction, y.bytes(), bias),
         ],
         scratch: y.bytes(),

@@ -6,22 +6,38 @@
 //! integers.
 
 mod attention;
+mod batch_norm;
+mod channel_scale;
+mod convolution;
 mod embedding;
+mod feature;
+mod in_place;
 mod linear;
 mod loss;
 mod mlp;
 mod norm;
 mod pointwise;
+mod pooling;
 mod routing;
 mod tensor_parallel;
 
 pub(crate) use attention::{Attention, attention, split_columns, split_in_projection, split_to_copies};
+pub(crate) use batch_norm::batch_norm;
+pub(crate) use channel_scale::{layer_scale, squeeze_excitation};
+pub(crate) use convolution::{
+    Convolution, ConvolutionNames, InPlace, Normed, activate, conv_norm, conv2d, convolution_names,
+};
 pub(crate) use embedding::{Patches, class_token, first_token, lookup, patches, position_lookup, positions};
+pub(crate) use feature::{Feature, Window};
+pub(crate) use in_place::{add_in_place, dropout_in_place, relu_in_place, stochastic_depth};
 pub(crate) use linear::{Linear, linear};
 pub(crate) use loss::{cross_entropy, language_head};
 pub(crate) use mlp::gated_mlp;
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use pointwise::{activation, add, cast, copy, dropout, rotary};
+pub(crate) use pooling::{
+    adaptive_average_pool, append, average_pool, concatenate, global_average_pool, max_pool,
+};
 pub(crate) use routing::{Switch, switch_feed_forward};
 pub(crate) use tensor_parallel::{enter_tensor_parallel, leave_tensor_parallel};
 

@@ -1,6 +1,7 @@
 //! Families of architectures: the fields of each, its layers, and the code of its modules.
 
 mod components;
+mod convnet;
 mod gpt;
 mod llama;
 mod vit;
@@ -29,11 +30,38 @@ pub enum Family {
     Gpt,
     /// Decoder with rotary positions, RMSNorm, grouped queries and SwiGLU, without biases.
     Llama,
+    /// Residual network: ResNet, ResNeXt, Wide ResNet.
+    Resnet,
+    /// Plain convolutions in groups, a pooling after each.
+    Vgg,
+    /// Layers that each take the features of all before.
+    Densenet,
+    /// Inception v3.
+    Inception,
+    /// Inverted residuals with ReLU6: MobileNet v2.
+    Mobilenet,
+    /// Inverted and fused residuals with SiLU and squeeze-and-excitation: EfficientNet v1 and v2.
+    Efficientnet,
+    /// Depthwise convolutions and feed-forwards with layer norms.
+    Convnext,
 }
 
 impl Family {
     /// All of them, in the order of their names' introduction.
-    pub const ALL: [Self; 5] = [Self::Components, Self::Vit, Self::SwitchVit, Self::Gpt, Self::Llama];
+    pub const ALL: [Self; 12] = [
+        Self::Components,
+        Self::Vit,
+        Self::SwitchVit,
+        Self::Gpt,
+        Self::Llama,
+        Self::Resnet,
+        Self::Vgg,
+        Self::Densenet,
+        Self::Inception,
+        Self::Mobilenet,
+        Self::Efficientnet,
+        Self::Convnext,
+    ];
 
     /// Name as model files write it.
     pub const fn name(self) -> &'static str {
@@ -43,6 +71,13 @@ impl Family {
             Self::SwitchVit => "switch-vit",
             Self::Gpt => "gpt",
             Self::Llama => "llama",
+            Self::Resnet => "resnet",
+            Self::Vgg => "vgg",
+            Self::Densenet => "densenet",
+            Self::Inception => "inception",
+            Self::Mobilenet => "mobilenet",
+            Self::Efficientnet => "efficientnet",
+            Self::Convnext => "convnext",
         }
     }
 
@@ -73,6 +108,13 @@ impl Family {
             Self::SwitchVit => Arc::new(vit::Vit::read_switch(fields)?),
             Self::Gpt => Arc::new(gpt::Gpt::read(fields)?),
             Self::Llama => Arc::new(llama::Llama::read(fields)?),
+            Self::Resnet => convnet::resnet(fields)?,
+            Self::Vgg => convnet::vgg(fields)?,
+            Self::Densenet => convnet::densenet(fields)?,
+            Self::Inception => convnet::inception(fields)?,
+            Self::Mobilenet => convnet::mobilenet(fields)?,
+            Self::Efficientnet => convnet::efficientnet(fields)?,
+            Self::Convnext => convnet::convnext(fields)?,
         })
     }
 }

@@ -1,13 +1,15 @@
-//! Vision transformers, dense and with routed experts, as torchvision and as labml write them.
+//! Vision transformers, dense and with routed experts, as torchvision, PyTorch Image Models (timm) and labml write them.
 //!
 //! torchvision: batch first, one packed projection for queries, keys and values (`nn.MultiheadAttention`), class
-//! token before positions, the last norm over all tokens, no dropout by default. labml: sequence first, three
-//! projections, einsum attention, positions before the class token, the last norm over the class token only.
+//! token before positions, the last norm over all tokens, no dropout by default. timm: the same with a packed
+//! projection of its own, whose parts are views where attention is fused. labml: sequence first, three projections,
+//! einsum attention, positions before the class token, the last norm over the class token only.
 
 use super::{Architecture, EMBEDDING, HEAD, LayerPlan, hidden_and_heads, limits, stack};
 use crate::blocks::{
     Attention, Linear, Patches, Switch, activation, add, attention, cast, class_token, copy, cross_entropy,
-    dropout, first_token, layer_norm, linear, patches, positions, split_in_projection, switch_feed_forward,
+    dropout, first_token, layer_norm, linear, patches, positions, split_columns, split_in_projection,
+    split_to_copies, switch_feed_forward,
 };
 use crate::document::Section;
 use crate::error::ModelError;
@@ -16,12 +18,52 @@ use crate::operation::Dtype;
 use crate::parameter::Split;
 use crate::tape::{Tape, Tensor, Trace, Traced, names};
 use crate::units::product;
+use crate::work_shape::AttentionKind;
 
 /// Whose code runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Implementation {
     Torchvision,
     Labml,
+    Timm,
+}
+
+/// Names of a block's modules.
+struct Modules {
+    norms: [&'static str; 2],
+    projection: &'static str,
+    feed_forward: [&'static str; 2],
+}
+
+impl Implementation {
+    /// As a model file writes it.
+    const fn shown(self) -> &'static str {
+        match self {
+            Self::Torchvision => "\"torchvision\"",
+            Self::Labml => "\"labml\"",
+            Self::Timm => "\"timm\"",
+        }
+    }
+
+    const fn modules(self) -> Modules {
+        match self {
+            Self::Torchvision => Modules {
+                norms: ["ln_1", "ln_2"],
+                projection: "self_attention.out_proj",
+                feed_forward: ["mlp.0", "mlp.3"],
+            },
+            Self::Labml => Modules {
+                norms: ["norm_self_attn", "norm_ff"],
+                projection: "attn.output",
+                feed_forward: ["feed_forward.layer1", "feed_forward.layer2"],
+            },
+            Self::Timm => Modules {
+                norms: ["norm1", "norm2"],
+                projection: "attn.proj",
+                feed_forward: ["mlp.fc1", "mlp.fc2"],
+            },
+        }
+    }
 }
 
 /// Fields of `[architecture]`, defaults filled in.
@@ -40,6 +82,7 @@ pub(crate) struct Vit {
     positions: u64,
     /// Hidden width of a two-layer classifier; 0 for a single layer.
     head_hidden: u64,
+    /// 0 for no classifier: the features are the result.
     classes: u64,
     dropout: bool,
     /// Routed experts of each block; 0 for a dense feed-forward.
@@ -92,15 +135,16 @@ impl Vit {
         }
         Err(section.refuse(
             "implementation",
-            "\"torchvision\"",
+            vit.implementation.shown(),
             "\"labml\", the only one with routed experts",
         ))
     }
 
     fn read(section: &Section, feed_forward: u64, experts: u64) -> Result<Self, ModelError> {
-        let implementation = match section.choice("implementation", &["torchvision", "labml"])? {
+        let implementation = match section.choice("implementation", &["torchvision", "labml", "timm"])? {
             0 => Implementation::Torchvision,
-            _ => Implementation::Labml,
+            1 => Implementation::Labml,
+            _ => Implementation::Timm,
         };
         let image_size = section.count("image_size", limits::PIXELS)?;
         let patch_size = section.count("patch_size", limits::PIXELS)?;
@@ -111,7 +155,7 @@ impl Vit {
         let (hidden, heads) = hidden_and_heads(section)?;
         let patches = (image_size / patch_size).pow(2);
         let positioned = match implementation {
-            Implementation::Torchvision => patches + 1,
+            Implementation::Torchvision | Implementation::Timm => patches + 1,
             Implementation::Labml => patches,
         };
         let positions = section.range("positions", 1, limits::POSITIONS)?.unwrap_or(positioned);
@@ -131,7 +175,7 @@ impl Vit {
             feed_forward,
             positions,
             head_hidden: section.range("head_hidden", 0, limits::FEED_FORWARD)?.unwrap_or(0),
-            classes: section.count("classes", limits::VOCABULARY)?,
+            classes: section.required_range("classes", 0, limits::VOCABULARY)?,
             dropout: section.flag("dropout", false)?,
             experts,
         })
@@ -157,6 +201,12 @@ impl Vit {
                 let x = positions(tape, "encoder.pos_embedding", x, [self.tokens(), self.positions]);
                 dropout(tape, names!("embedding.dropout"), x, self.dropout)
             }
+            Implementation::Timm => {
+                let x = patches(tape, "patch_embed.proj", image, &grid);
+                let x = class_token(tape, "cls_token", x, shape.micro_batch);
+                let x = positions(tape, "pos_embed", x, [self.tokens(), self.positions]);
+                dropout(tape, names!("embedding.dropout"), x, self.dropout)
+            }
             Implementation::Labml => {
                 let x = patches(tape, "patch_emb.conv", image, &grid);
                 let x = positions(tape, "pos_emb.positional_encodings", x, [side * side, self.positions]);
@@ -171,10 +221,7 @@ impl Vit {
         let rows = product(&[shape.micro_batch, self.tokens()]);
         let (mut tape, x) = Tape::start(trace, rows, self.hidden, shape.activation.bytes());
         let tape = &mut tape;
-        let [first, second] = match self.implementation {
-            Implementation::Torchvision => ["ln_1", "ln_2"],
-            Implementation::Labml => ["norm_self_attn", "norm_ff"],
-        };
+        let [first, second] = self.implementation.modules().norms;
         let normed = layer_norm(tape, first, names!("attention.norm"), x, true);
         let attended = self.attend(tape, normed);
         let attended = dropout(tape, names!("attention.output_dropout"), attended, self.dropout);
@@ -200,6 +247,14 @@ impl Vit {
                 let qkv = linear(tape, packed.unlisted(), swapped);
                 split_in_projection(tape, qkv)
             }
+            Implementation::Timm => {
+                let packed = Linear::new("attn.qkv", names!("attention.qkv"), 3 * h).bias(true);
+                let qkv = linear(tape, packed, x);
+                match tape.shape.attention {
+                    AttentionKind::Eager => split_to_copies(tape, qkv),
+                    AttentionKind::Flash => split_columns(tape, qkv),
+                }
+            }
             Implementation::Labml => [
                 Linear::new("attn.query.linear", names!("attention.query"), h),
                 Linear::new("attn.key.linear", names!("attention.key"), h),
@@ -220,10 +275,7 @@ impl Vit {
             merges_fused: self.implementation == Implementation::Torchvision,
         };
         let context = attention(tape, &shape, q, k, v);
-        let module = match self.implementation {
-            Implementation::Torchvision => "self_attention.out_proj",
-            Implementation::Labml => "attn.output",
-        };
+        let module = self.implementation.modules().projection;
         linear(tape, Linear::new(module, names!("attention.projection"), h).bias(true), context)
     }
 
@@ -235,16 +287,13 @@ impl Vit {
             let fed = switch_feed_forward(tape, &switch, x);
             return dropout(tape, names!("mlp.block_dropout"), fed, self.dropout);
         }
-        let [first, second] = match self.implementation {
-            Implementation::Torchvision => ["mlp.0", "mlp.3"],
-            Implementation::Labml => ["feed_forward.layer1", "feed_forward.layer2"],
-        };
+        let [first, second] = self.implementation.modules().feed_forward;
         let wide = linear(tape, Linear::new(first, names!("mlp.fc1"), self.feed_forward).bias(true), x);
         let wide = activation(tape, names!("mlp.gelu"), wide);
         let wide = dropout(tape, names!("mlp.hidden_dropout"), wide, self.dropout);
         let narrow = linear(tape, Linear::new(second, names!("mlp.fc2"), self.hidden).bias(true), wide);
         let name = match self.implementation {
-            Implementation::Torchvision => names!("mlp.output_dropout"),
+            Implementation::Torchvision | Implementation::Timm => names!("mlp.output_dropout"),
             Implementation::Labml => names!("mlp.block_dropout"),
         };
         dropout(tape, name, narrow, self.dropout)
@@ -256,8 +305,9 @@ impl Vit {
         let (mut tape, x) = Tape::start(trace, rows, self.hidden, shape.activation.bytes());
         let tape = &mut tape;
         let class = match self.implementation {
-            Implementation::Torchvision => {
-                let normed = layer_norm(tape, "encoder.ln", names!("head.norm"), x, true);
+            Implementation::Torchvision | Implementation::Timm => {
+                let module = if self.implementation == Implementation::Timm { "norm" } else { "encoder.ln" };
+                let normed = layer_norm(tape, module, names!("head.norm"), x, true);
                 first_token(tape, normed, batch)
             }
             Implementation::Labml => {
@@ -268,6 +318,7 @@ impl Vit {
         let [first, last] = match self.implementation {
             Implementation::Torchvision => ["heads.pre_logits", "heads.head"],
             Implementation::Labml => ["classification.linear1", "classification.linear2"],
+            Implementation::Timm => ["pre_logits.fc", "head"],
         };
         let features = if self.head_hidden == 0 {
             class
@@ -278,8 +329,12 @@ impl Vit {
             // classifier's input anyway: there this is one tensor of a row an image too many.
             activation(tape, names!("head.activation"), wide)
         };
-        let layer = Linear::new(last, names!("head.classifier"), self.classes).bias(true).output();
-        let logits = linear(tape, layer, features);
+        let logits = if self.classes == 0 {
+            features
+        } else {
+            let layer = Linear::new(last, names!("head.classifier"), self.classes).bias(true).output();
+            linear(tape, layer, features)
+        };
         let output = if shape.training { cross_entropy(tape, logits, false) } else { logits };
         tape.finish(output)
     }

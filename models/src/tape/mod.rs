@@ -48,18 +48,19 @@ pub(crate) struct Names {
 }
 
 /// `names!("mlp.fc1")`: the operation `mlp.fc1`, its result `mlp.fc1.output`, its backward `mlp.fc1.grad_input`...
+/// Several literals are joined.
 macro_rules! names {
-    ($name:literal) => {
+    ($($name:literal),+) => {
         $crate::tape::Names {
-            op: $name,
-            output: concat!($name, ".output"),
-            mask: concat!($name, ".mask"),
-            statistics: concat!($name, ".statistics"),
-            grad: concat!($name, ".grad"),
-            grad_input: concat!($name, ".grad_input"),
-            grad_weight: concat!($name, ".grad_weight"),
-            grad_bias: concat!($name, ".grad_bias"),
-            grad_sum: concat!($name, ".grad_sum"),
+            op: concat!($($name),+),
+            output: concat!($($name),+, ".output"),
+            mask: concat!($($name),+, ".mask"),
+            statistics: concat!($($name),+, ".statistics"),
+            grad: concat!($($name),+, ".grad"),
+            grad_input: concat!($($name),+, ".grad_input"),
+            grad_weight: concat!($($name),+, ".grad_weight"),
+            grad_bias: concat!($($name),+, ".grad_bias"),
+            grad_sum: concat!($($name),+, ".grad_sum"),
         }
     };
 }
@@ -93,6 +94,8 @@ pub(crate) struct Tensor {
     storage: usize,
     /// What a step that saves the tensor keeps: its storage, or this rank's part of a gathered tensor.
     kept_as: usize,
+    /// Separate tensors that this one stands for (a list of features): each takes a kernel where gradients are summed.
+    pieces: u32,
     pub(crate) rows: u64,
     pub(crate) width: u64,
     pub(crate) value_bytes: u64,
@@ -110,6 +113,11 @@ impl Tensor {
     /// The same tensor with other dimensions; the number of values must stay.
     pub(crate) fn reshaped(self, rows: u64, width: u64) -> Self {
         Self { rows, width, ..self }
+    }
+
+    /// The same values as a list of `pieces` separate tensors.
+    pub(crate) fn as_list(self, pieces: u32) -> Self {
+        Self { pieces, ..self }
     }
 }
 
@@ -174,6 +182,10 @@ pub(crate) struct Tape<'s> {
     nodes: Vec<Node>,
     /// By tensor: whether something before it is trained.
     needs_gradient: Vec<bool>,
+    /// Results beside the output from which backward starts.
+    losses: Vec<Tensor>,
+    /// Whether the layer before keeps this one's input for its own backward.
+    input_held: bool,
 }
 
 impl<'s> Tape<'s> {
@@ -190,6 +202,8 @@ impl<'s> Tape<'s> {
             storages: Vec::new(),
             nodes: Vec::new(),
             needs_gradient: Vec::new(),
+            losses: Vec::new(),
+            input_held: false,
         };
         let input = tape.tensor(SavedTensor::INPUT, rows, width, value_bytes);
         tape.needs_gradient[input.id] = trace.input_needs_gradient;
@@ -218,7 +232,7 @@ impl<'s> Tape<'s> {
     /// A new tensor, born by the operation recorded next.
     pub(crate) fn tensor(&mut self, name: &'static str, rows: u64, width: u64, value_bytes: u64) -> Tensor {
         let (id, storage) = (self.needs_gradient.len(), self.storages.len());
-        let tensor = Tensor { id, storage, kept_as: storage, rows, width, value_bytes };
+        let tensor = Tensor { id, storage, kept_as: storage, pieces: 1, rows, width, value_bytes };
         self.needs_gradient.push(false);
         let born = self.forward.len();
         self.storages.push(Storage { name, bytes: tensor.bytes(), born, last_read: born, kept: false });
@@ -282,6 +296,17 @@ impl<'s> Tape<'s> {
         }
     }
 
+    /// Says that the layer before keeps this one's input until its own backward, whatever this layer does with it: its
+    /// last step is a ReLU, which keeps its result, and a layer's output belongs to the next layer.
+    pub(crate) fn hold_input(&mut self) {
+        self.input_held = self.shape.training && self.trace.input_needs_gradient;
+    }
+
+    /// A loss beside the layer's output: backward starts from both.
+    pub(crate) fn also_start_from(&mut self, loss: Tensor) {
+        self.losses.push(loss);
+    }
+
     /// Ends the layer with its output.
     pub(crate) fn finish(&mut self, output: Tensor) -> Traced {
         let mut work = LayerWork {
@@ -292,18 +317,27 @@ impl<'s> Tape<'s> {
         };
         if self.shape.training {
             let mut reverse = Reverse::new(self.needs_gradient.len(), self.storages.len());
-            if self.needs_gradient(output) {
-                reverse.seed(output);
+            for start in std::iter::once(output).chain(self.losses.iter().copied()) {
+                if self.needs_gradient(start) {
+                    reverse.seed(start);
+                }
             }
             for node in self.nodes.iter().rev() {
                 reverse.play(node);
             }
             work.backward_temporary = Bytes(peak(&reverse.lives, reverse.operations.len()));
+            if self.input_held {
+                self.storages[0].kept = true;
+                reverse.freed[0] = reverse.operations.len().saturating_sub(1);
+            }
             work.saved = self
                 .storages
                 .iter()
                 .zip(&reverse.freed)
-                .filter(|(storage, _)| storage.kept)
+                .enumerate()
+                // An output that the layer keeps (a ReLU's result) is listed by the next layer.
+                .filter(|(index, (storage, _))| storage.kept && (*index == 0 || *index != output.storage))
+                .map(|(_, kept)| kept)
                 .map(|(storage, &freed)| SavedTensor {
                     name: storage.name,
                     bytes: Bytes(storage.bytes),

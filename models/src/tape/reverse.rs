@@ -27,9 +27,9 @@ impl Reverse {
         }
     }
 
-    /// The gradient that comes in from the next layer, alive from the start.
+    /// The gradient that comes in from the next layer, or of a loss, alive from the start.
     pub(super) fn seed(&mut self, output: Tensor) {
-        self.gradients[output.id] = Some(0);
+        self.gradients[output.id] = Some(self.lives.len());
         self.lives.push(Life { bytes: output.bytes(), born: 0, last: 0 });
     }
 
@@ -85,12 +85,8 @@ impl Reverse {
         };
         let bytes = tensor.bytes();
         let at = self.operations.len();
-        self.operations.push(memory(
-            names.grad_sum,
-            MemoryBoundKind::Elementwise,
-            total(&[bytes, bytes]),
-            bytes,
-        ));
+        let sum = memory(names.grad_sum, MemoryBoundKind::Elementwise, total(&[bytes, bytes]), bytes);
+        self.operations.push(Operation { launches: tensor.pieces, ..sum });
         for gradient in [present, contribution] {
             self.lives[gradient].last = self.lives[gradient].last.max(at);
         }

@@ -10,6 +10,8 @@ mod operations;
 mod parameters;
 mod saved;
 mod switch;
+mod vision;
+mod vision_saved;
 
 use steptime_models::{AttentionKind, Dtype, Model, Overrides, TensorParallel, WorkShape};
 

@@ -1,0 +1,97 @@
+//! Products of feature maps with one factor a channel: squeeze and excitation, layer scale.
+
+use super::convolution::{Convolution, conv2d};
+use super::feature::{Feature, Window};
+use super::in_place::silu_in_place;
+use super::pooling::global_average_pool;
+use crate::operation::MemoryBoundKind;
+use crate::parameter::Split;
+use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names};
+use crate::units::{product, total};
+
+const ELEMENTWISE: MemoryBoundKind = MemoryBoundKind::Elementwise;
+
+/// Squeeze and excitation (Hu et al. 2018): the mean of each channel through two 1x1 convolutions, `squeeze` channels
+/// between them, SiLU in place and a sigmoid, then times the feature map. `modules` are the names of the two.
+pub(crate) fn squeeze_excitation(
+    tape: &mut Tape<'_>,
+    [first, second]: [&str; 2],
+    squeeze: u64,
+    x: Feature,
+) -> Feature {
+    let mean = global_average_pool(tape, names!("squeeze.mean"), x);
+    let narrow = Convolution::new(first, names!("squeeze.fc1"), squeeze, Window::PIXEL).biased();
+    let narrow = conv2d(tape, &narrow, mean);
+    let narrow = narrow.with(silu_in_place(tape, names!("squeeze.silu"), narrow.tensor));
+    let wide = Convolution::new(second, names!("squeeze.fc2"), x.channels, Window::PIXEL).biased();
+    let wide = conv2d(tape, &wide, narrow);
+    let factor = sigmoid(tape, names!("squeeze.sigmoid"), wide.tensor);
+    let names = names!("squeeze.scale");
+    let y = x.output(tape, names.output, x.channels, x.grid());
+    let (x, bytes) = (x.tensor, x.tensor.bytes());
+    tape.record(&Step {
+        names,
+        forward: &[memory(names.op, ELEMENTWISE, total(&[bytes, factor.bytes()]), bytes)],
+        reads: &[x, factor],
+        saves: &[x, factor],
+        inputs: &[x, factor],
+        outputs: &[y.tensor],
+        backward: &[
+            memory(names.grad_input, ELEMENTWISE, total(&[bytes, factor.bytes()]), bytes),
+            memory(names.grad_weight, ELEMENTWISE, product(&[2, bytes]), bytes),
+            memory(names.grad_weight, MemoryBoundKind::Reduction, bytes, factor.bytes()),
+        ],
+        scratch: bytes,
+        gradient: Gradient::New,
+        trains: false,
+    });
+    y
+}
+
+/// Sigmoid: keeps its result.
+fn sigmoid(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
+    let y = tape.tensor(names.output, x.rows, x.width, x.value_bytes);
+    tape.record(&Step {
+        names,
+        forward: &[memory(names.op, ELEMENTWISE, x.bytes(), y.bytes())],
+        reads: &[x],
+        saves: &[y],
+        inputs: &[x],
+        outputs: &[y],
+        backward: &[memory(names.grad, ELEMENTWISE, product(&[2, y.bytes()]), x.bytes())],
+        scratch: 0,
+        gradient: Gradient::New,
+        trains: false,
+    });
+    y
+}
+
+/// A learned factor for each channel (Touvron et al. 2021). Keeps its input if the factors are trained.
+pub(crate) fn layer_scale(tape: &mut Tape<'_>, parameter: &str, x: Feature) -> Feature {
+    let names = names!("layer_scale");
+    let trains = tape.weight(parameter, "", &[x.channels, 1, 1], Split::Whole);
+    let y = x.output(tape, names.output, x.channels, x.grid());
+    let factors = product(&[x.channels, tape.activation_bytes()]);
+    let (x, bytes) = (x.tensor, x.tensor.bytes());
+    let mut backward = Vec::new();
+    if tape.needs_gradient(x) {
+        backward.push(memory(names.grad_input, ELEMENTWISE, total(&[bytes, factors]), bytes));
+    }
+    if trains {
+        backward.push(memory(names.grad_weight, ELEMENTWISE, product(&[2, bytes]), bytes));
+        backward.push(memory(names.grad_weight, MemoryBoundKind::Reduction, bytes, factors));
+    }
+    tape.record(&Step {
+        names,
+        forward: &[memory(names.op, ELEMENTWISE, total(&[bytes, factors]), bytes)],
+        reads: &[x],
+        saves: if trains { std::slice::from_ref(&x) } else { &[] },
+        inputs: &[x],
+        outputs: &[y.tensor],
+        backward: &backward,
+        scratch: if trains { bytes } else { 0 },
+        gradient: Gradient::New,
+        trains,
+    });
+    y
+}
