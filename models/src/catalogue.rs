@@ -10,7 +10,7 @@ macro_rules! entries {
 }
 
 /// Names and texts, sorted by name.
-const ENTRIES: [(&str, &str); 91] = entries![
+const ENTRIES: [(&str, &str); 99] = entries![
     "convnext_base",
     "convnext_large",
     "convnext_small",
@@ -56,6 +56,14 @@ const ENTRIES: [(&str, &str); 91] = entries![
     "megatron-530b",
     "mistral-7b",
     "mobilenet_v2",
+    "rat",
+    "rat-detection",
+    "rat-huge",
+    "rat-multiscale",
+    "rat-optimized",
+    "rat-ray",
+    "rat-small",
+    "rat-sparse",
     "resnet101",
     "resnet152",
     "resnet18",

@@ -74,6 +74,11 @@ impl Section {
         }
     }
 
+    /// The same section under another name in messages.
+    pub(crate) fn renamed(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
     /// Where the section begins.
     pub(crate) fn place(&self) -> Option<Place> {
         self.place
@@ -182,14 +187,58 @@ impl Section {
 
     /// One of some words, as its index.
     pub(crate) fn choice(&self, name: &str, words: &[&str]) -> Result<usize, ModelError> {
-        let allowed =
-            format!("one of {}", words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", "));
+        let allowed = format!("one of {}", quoted(words));
         let field = self.find(name).ok_or_else(|| self.missing(name, &allowed))?;
         let index = match &field.value {
             Value::Scalar(FieldValue::Text(text)) => words.iter().position(|word| word == text),
             _ => None,
         };
         index.ok_or_else(|| bad(field, &allowed))
+    }
+
+    /// Whether the field is given.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    /// Whether the field is given and a list.
+    pub(crate) fn is_list(&self, name: &str) -> bool {
+        self.find(name).is_some_and(|field| matches!(field.value, Value::List(_)))
+    }
+
+    /// Words of a list, each one of `words`, as their indices.
+    pub(crate) fn choices(&self, name: &str, words: &[&str]) -> Result<Vec<usize>, ModelError> {
+        let index_of = |(text, place): (&str, Place)| {
+            words.iter().position(|word| *word == text).ok_or_else(|| ModelError::BadValue {
+                field: name.to_owned(),
+                found: format!("a list with {text:?}"),
+                allowed: format!("a list of {}", quoted(words)),
+                place: Some(place),
+            })
+        };
+        self.texts(name)?.into_iter().map(index_of).collect()
+    }
+
+    /// Whole numbers between `least` and `most`, at least one: a list of them, or a single one.
+    pub(crate) fn numbers(&self, name: &str, least: u64, most: u64) -> Result<Vec<u64>, ModelError> {
+        let allowed = format!("{}, or a list of such", whole_number(least, most));
+        let field = self.find(name).ok_or_else(|| self.missing(name, &allowed))?;
+        let number = |value: &Value| match value {
+            Value::Scalar(FieldValue::Integer(value)) => {
+                u64::try_from(*value).ok().filter(|value| (least..=most).contains(value))
+            }
+            _ => None,
+        };
+        let found = match &field.value {
+            Value::List(items) => items.iter().map(|(value, _)| number(value)).collect(),
+            single => number(single).map(|number| vec![number]),
+        };
+        found.filter(|numbers: &Vec<u64>| !numbers.is_empty()).ok_or_else(|| bad(field, &allowed))
+    }
+
+    /// One of some words, as its index, with what it is when absent.
+    pub(crate) fn choice_or(&self, name: &str, words: &[&str], default: usize) -> Result<usize, ModelError> {
+        if self.has(name) { self.choice(name, words) } else { Ok(default) }
     }
 
     /// A number with a unit, in the base unit of `dimension`.
@@ -291,6 +340,11 @@ fn bad(field: &Field, allowed: &str) -> ModelError {
         allowed: allowed.to_owned(),
         place: field.place,
     }
+}
+
+/// Words as a message lists them.
+fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ")
 }
 
 fn whole_number(least: u64, most: u64) -> String {

@@ -103,10 +103,24 @@ pub enum ModelError {
         /// What the parser says.
         message: String,
     },
-    /// Two components or two partitions of one name.
+    /// A block that does not fit what the one before it hands on.
+    #[error("{}block {block} of layer `{layer}`: needs {needs}, gets {gets}", at(*.place))]
+    BlockMismatch {
+        /// The layer.
+        layer: String,
+        /// Number of the block in its layer, counted from 1; within a residual block behind its number and a dot.
+        block: String,
+        /// What it can take.
+        needs: String,
+        /// What it is given.
+        gets: String,
+        /// Where.
+        place: Option<Place>,
+    },
+    /// Two components, two partitions, two layers or two blocks of one name.
     #[error("{}two {what}s are named `{name}`", at(*.place))]
     DuplicateName {
-        /// `component` or `partition`.
+        /// `component`, `partition`, `layer` or `block`.
         what: &'static str,
         /// The name.
         name: String,
@@ -148,6 +162,7 @@ impl ModelError {
             | Self::UnknownField { place, .. }
             | Self::MissingField { place, .. }
             | Self::BadValue { place, .. }
+            | Self::BlockMismatch { place, .. }
             | Self::DuplicateName { place, .. }
             | Self::UnknownComponent { place, .. }
             | Self::EmptyPartition { place, .. } => *place = None,

@@ -51,7 +51,7 @@ pub use error::{ModelError, Place};
 pub use families::Family;
 pub use model::{Layer, LayerRole, Model, Sample};
 pub use operation::{
-    Dtype, ExchangeKind, Group, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor,
+    Dtype, ExchangeKind, Group, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor, Temporary,
 };
 pub use overrides::{FieldValue, Overrides};
 pub use parameter::{Parameter, Split};

@@ -140,7 +140,8 @@ impl Model {
     }
 
     /// A model from the text of a file of the catalogue's form: `name`, `family`, `source`, and `[architecture]`
-    /// with the family's fields (or `[[component]]` and `[[partition]]` for the family `components`).
+    /// with the family's fields (or `[[component]]` and `[[partition]]` for the family `components`, `[input]` and
+    /// `[[layer]]` for the family `blocks`).
     ///
     /// # Errors
     /// Everything that can be wrong with the text or with the overrides, each with what was found and what is
@@ -150,6 +151,7 @@ impl Model {
         let family = Family::read(&file)?;
         match family {
             Family::Components => file.only(&["name", "family", "source", "component", "partition"])?,
+            Family::Blocks => file.only(&["name", "family", "source", "input", "layer"])?,
             _ => file.only(&["name", "family", "source", "architecture"])?,
         }
         let mut fields = file.section("architecture")?;
@@ -255,8 +257,12 @@ impl Model {
     }
 
     /// One input sample with its labels on the device: token ids and labels in 64 bits; or an image in 32-bit
-    /// floats, as loaders deliver it, and a 64-bit label. 0 for a sample of unknown inside.
+    /// floats, as loaders deliver it, and a 64-bit label, where the architecture does not say otherwise (several
+    /// images, masks). 0 for a sample of unknown inside.
     pub fn sample_bytes(&self, shape: &WorkShape) -> Bytes {
+        if let Some(bytes) = self.architecture.sample_bytes() {
+            return bytes;
+        }
         let integer = Dtype::Int64.bytes();
         Bytes(match self.sample {
             Sample::Tokens { .. } => product(&[2, shape.sequence_length, integer]),

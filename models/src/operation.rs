@@ -323,6 +323,21 @@ impl SavedTensor {
     }
 }
 
+/// A short-lived tensor: made and freed within one pass of a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Temporary {
+    /// Name for reports: of the operation that makes it and what it is, e.g. `attention.core.scores.output`.
+    pub name: &'static str,
+    /// Pass in which it lives.
+    pub pass: Pass,
+    /// Size.
+    pub bytes: Bytes,
+    /// Index of the pass's operation before which it is allocated.
+    pub born: usize,
+    /// Index of the pass's operation after which it is freed.
+    pub freed: usize,
+}
+
 /// All work of one layer on one micro-batch.
 ///
 /// Who owns what, so that nothing is counted twice when layers follow each other:
@@ -354,6 +369,10 @@ pub struct LayerWork {
     /// Most bytes of activation gradients alive at once during backward, *with* the gradient of the output that
     /// comes in and the gradient of the input that goes out. Parameter gradients are not counted.
     pub backward_temporary: Bytes,
+    /// The largest short-lived tensors of both passes, at most eight of each, forward first and in order of birth.
+    /// They are parts of [`LayerWork::forward_temporary`] and [`LayerWork::backward_temporary`], not additions to
+    /// them: whoever finds no room for a pass's temporaries can name the tensor.
+    pub temporaries: Vec<Temporary>,
 }
 
 impl LayerWork {

@@ -11,6 +11,8 @@ mod channel_scale;
 mod convolution;
 mod embedding;
 mod feature;
+mod grouping;
+pub(crate) mod image;
 mod in_place;
 mod linear;
 mod loss;
@@ -29,12 +31,18 @@ pub(crate) use convolution::{
 };
 pub(crate) use embedding::{Patches, class_token, first_token, lookup, patches, position_lookup, positions};
 pub(crate) use feature::{Feature, Window};
+pub(crate) use grouping::{
+    Grouping, Rotation, accumulate, empty_maps, grouping_attention, query_attention, rotary_spatial,
+    scale_learned,
+};
 pub(crate) use in_place::{add_in_place, dropout_in_place, relu_in_place, stochastic_depth};
 pub(crate) use linear::{Linear, linear};
 pub(crate) use loss::{cross_entropy, language_head};
 pub(crate) use mlp::gated_mlp;
 pub(crate) use norm::{layer_norm, rms_norm};
-pub(crate) use pointwise::{activation, add, cast, copy, dropout, rotary};
+pub(crate) use pointwise::{
+    activation, add, cast, concatenate as concatenate_columns, copy, dropout, multiply, rotary,
+};
 pub(crate) use pooling::{
     adaptive_average_pool, append, average_pool, concatenate, global_average_pool, max_pool,
 };

@@ -1,9 +1,11 @@
 //! Families of architectures: the fields of each, its layers, and the code of its modules.
 
+mod blocks;
 mod components;
 mod convnet;
 mod gpt;
 mod llama;
+mod rat;
 mod vit;
 
 use std::fmt;
@@ -44,11 +46,15 @@ pub enum Family {
     Efficientnet,
     /// Depthwise convolutions and feed-forwards with layer norms.
     Convnext,
+    /// Resolution-aware transformer over the pixels of images.
+    Rat,
+    /// Layers of blocks that the file itself spells out.
+    Blocks,
 }
 
 impl Family {
     /// All of them, in the order of their names' introduction.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Components,
         Self::Vit,
         Self::SwitchVit,
@@ -61,6 +67,8 @@ impl Family {
         Self::Mobilenet,
         Self::Efficientnet,
         Self::Convnext,
+        Self::Rat,
+        Self::Blocks,
     ];
 
     /// Name as model files write it.
@@ -78,6 +86,8 @@ impl Family {
             Self::Mobilenet => "mobilenet",
             Self::Efficientnet => "efficientnet",
             Self::Convnext => "convnext",
+            Self::Rat => "rat",
+            Self::Blocks => "blocks",
         }
     }
 
@@ -115,6 +125,8 @@ impl Family {
             Self::Mobilenet => convnet::mobilenet(fields)?,
             Self::Efficientnet => convnet::efficientnet(fields)?,
             Self::Convnext => convnet::convnext(fields)?,
+            Self::Rat => Arc::new(rat::Rat::read(fields)?),
+            Self::Blocks => Arc::new(blocks::Blocks::read(file, fields)?),
         })
     }
 }
@@ -135,6 +147,11 @@ pub(crate) trait Architecture: fmt::Debug + Send + Sync {
 
     /// Runs the forward code of a layer of one kind on a tape.
     fn trace(&self, kind: u32, trace: Trace<'_>) -> Traced;
+
+    /// Bytes of one sample with its labels on the device, where they do not follow from [`Architecture::sample`].
+    fn sample_bytes(&self) -> Option<Bytes> {
+        None
+    }
 
     /// Longest sequence that the architecture can take; None where nothing limits it.
     fn longest_sequence(&self) -> Option<u64> {

@@ -12,11 +12,13 @@
 //! - **gradients only where they are needed**: a tensor needs one if something before it is trained; steps between
 //!   frozen parameters and inputs that need none keep nothing and have no backward;
 //! - **temporaries**: an intermediate tensor lives from the operation that makes it to the last that reads it, a
-//!   gradient from the step that makes it to the step that consumes it; the most alive at once is reported.
+//!   gradient from the step that makes it to the step that consumes it; the most alive at once is reported, and the
+//!   largest by name.
 //!
 //! The same run lists the parameters: each primitive that has some names them ([`Tape::weight`]), so that a layer's
 //! parameters and its work cannot disagree.
 
+mod lives;
 mod parameters;
 mod reverse;
 #[cfg(test)]
@@ -25,13 +27,14 @@ mod tests;
 use std::collections::BTreeSet;
 
 use crate::operation::{
-    Dtype, ExchangeKind, Group, Kernel, LayerWork, MemoryBoundKind, Operation, SavedTensor,
+    Dtype, ExchangeKind, Group, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor,
 };
 use crate::parameter::Parameter;
 use crate::trainable::Trainable;
-use crate::units::{Bytes, product};
+use crate::units::{Bytes, product, total};
 use crate::work_shape::WorkShape;
-use reverse::{Life, Reverse, peak};
+use lives::{Life, largest, peak};
+use reverse::Reverse;
 
 /// Names of an operation, its results and its backward, all made from one literal by [`names!`].
 #[derive(Clone, Copy)]
@@ -45,6 +48,7 @@ pub(crate) struct Names {
     pub(crate) grad_weight: &'static str,
     pub(crate) grad_bias: &'static str,
     pub(crate) grad_sum: &'static str,
+    pub(crate) scratch: &'static str,
 }
 
 /// `names!("mlp.fc1")`: the operation `mlp.fc1`, its result `mlp.fc1.output`, its backward `mlp.fc1.grad_input`...
@@ -61,6 +65,7 @@ macro_rules! names {
             grad_weight: concat!($($name),+, ".grad_weight"),
             grad_bias: concat!($($name),+, ".grad_bias"),
             grad_sum: concat!($($name),+, ".grad_sum"),
+            scratch: concat!($($name),+, ".scratch"),
         }
     };
 }
@@ -146,6 +151,24 @@ pub(crate) struct Step<'a> {
     pub(crate) gradient: Gradient,
     /// Whether the step has parameters that are trained.
     pub(crate) trains: bool,
+}
+
+impl Step<'_> {
+    /// A step with nothing in it: no operations, no tensors, new gradients, no parameters.
+    pub(crate) const fn of(names: Names) -> Self {
+        Self {
+            names,
+            forward: &[],
+            reads: &[],
+            saves: &[],
+            inputs: &[],
+            outputs: &[],
+            backward: &[],
+            scratch: 0,
+            gradient: Gradient::New,
+            trains: false,
+        }
+    }
 }
 
 struct Node {
@@ -307,20 +330,37 @@ impl<'s> Tape<'s> {
         self.losses.push(loss);
     }
 
+    /// Keeps tensors alive up to the operation recorded last: a variable still names them.
+    pub(crate) fn hold(&mut self, tensors: &[Tensor]) {
+        if let Some(last) = self.forward.len().checked_sub(1) {
+            for tensor in tensors {
+                self.storages[tensor.storage].last_read = last;
+            }
+        }
+    }
+
     /// Ends the layer with its output.
     pub(crate) fn finish(&mut self, output: Tensor) -> Traced {
+        self.finish_with(&[output], &[])
+    }
+
+    /// Ends the layer with several outputs, and with tensors that it hands on beside them and through which no gradient
+    /// comes back.
+    pub(crate) fn finish_with(&mut self, outputs: &[Tensor], beside: &[Tensor]) -> Traced {
+        let handed_on: Vec<usize> = outputs.iter().chain(beside).map(|it| it.storage).collect();
+        let passed_on = outputs.first().map(|output| output.storage);
+        let lives = self.forward_lives(&handed_on);
         let mut work = LayerWork {
             input: Bytes(self.storages.first().map_or(0, |storage| storage.bytes)),
-            output: Bytes(output.bytes()),
-            forward_temporary: Bytes(self.forward_peak(output)),
+            output: Bytes(outputs.iter().chain(beside).fold(0, |sum, it| total(&[sum, it.bytes()]))),
+            forward_temporary: Bytes(peak(&lives, self.forward.len())),
+            temporaries: largest(&lives, Pass::Forward),
             ..LayerWork::default()
         };
         if self.shape.training {
             let mut reverse = Reverse::new(self.needs_gradient.len(), self.storages.len());
-            for start in std::iter::once(output).chain(self.losses.iter().copied()) {
-                if self.needs_gradient(start) {
-                    reverse.seed(start);
-                }
+            for start in outputs.iter().chain(&self.losses).filter(|start| self.needs_gradient(**start)) {
+                reverse.seed(*start);
             }
             for node in self.nodes.iter().rev() {
                 reverse.play(node);
@@ -330,13 +370,14 @@ impl<'s> Tape<'s> {
                 self.storages[0].kept = true;
                 reverse.freed[0] = reverse.operations.len().saturating_sub(1);
             }
+            work.temporaries.extend(largest(&reverse.lives, Pass::Backward));
             work.saved = self
                 .storages
                 .iter()
                 .zip(&reverse.freed)
                 .enumerate()
                 // An output that the layer keeps (a ReLU's result) is listed by the next layer.
-                .filter(|(index, (storage, _))| storage.kept && (*index == 0 || *index != output.storage))
+                .filter(|(index, (storage, _))| storage.kept && (*index == 0 || Some(*index) != passed_on))
                 .map(|(_, kept)| kept)
                 .map(|(storage, &freed)| SavedTensor {
                     name: storage.name,
@@ -351,17 +392,13 @@ impl<'s> Tape<'s> {
         Traced { work, parameters: std::mem::take(&mut self.parameters), routing: self.routing }
     }
 
-    /// Most bytes of temporaries alive at once in forward. The first storage is the layer's input.
-    fn forward_peak(&self, output: Tensor) -> u64 {
-        let lives: Vec<Life> = self
-            .storages
-            .iter()
-            .enumerate()
-            .skip(1)
-            .filter(|(index, storage)| !storage.kept && *index != output.storage)
-            .map(|(_, storage)| Life { bytes: storage.bytes, born: storage.born, last: storage.last_read })
-            .collect();
-        peak(&lives, self.forward.len())
+    /// Lives of the temporaries in forward: neither kept, nor handed on, nor the first storage, the layer's input.
+    fn forward_lives(&self, handed_on: &[usize]) -> Vec<Life> {
+        let inner = self.storages.iter().enumerate().skip(1);
+        inner
+            .filter(|(index, storage)| !storage.kept && !handed_on.contains(index))
+            .map(|(_, it)| Life { name: it.name, bytes: it.bytes, born: it.born, last: it.last_read })
+            .collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Backward, derived from the recorded steps in reverse.
 
+use super::lives::Life;
 use super::{Gradient, Names, Node, Tensor, exchange, memory};
 use crate::operation::{ExchangeKind, Group, MemoryBoundKind, Operation};
 use crate::units::total;
@@ -30,7 +31,7 @@ impl Reverse {
     /// The gradient that comes in from the next layer, or of a loss, alive from the start.
     pub(super) fn seed(&mut self, output: Tensor) {
         self.gradients[output.id] = Some(self.lives.len());
-        self.lives.push(Life { bytes: output.bytes(), born: 0, last: 0 });
+        self.lives.push(Life { name: "output.grad", bytes: output.bytes(), born: 0, last: 0 });
     }
 
     /// Runs the backward of one step.
@@ -50,12 +51,13 @@ impl Reverse {
             for &storage in &node.saves {
                 self.freed[storage] = self.freed[storage].max(end);
             }
-            self.lives.push(Life { bytes: node.scratch, born: start, last: end });
+            let name = node.names.scratch;
+            self.lives.push(Life { name, bytes: node.scratch, born: start, last: end });
         }
         for input in &node.inputs {
             let contribution = match node.gradient {
                 Gradient::Passed => incoming[0],
-                Gradient::New => self.alive(input.bytes(), start),
+                Gradient::New => self.alive(node.names.grad_input, input.bytes(), start),
             };
             self.receive(*input, contribution, node.names);
         }
@@ -71,9 +73,10 @@ impl Reverse {
                 continue;
             }
             self.gathered.push((whole.id, self.lives.len()));
-            self.lives.push(Life { bytes: whole.bytes(), born: self.operations.len(), last: end });
+            let name = "tensor_parallel.gather_again";
+            self.lives.push(Life { name, bytes: whole.bytes(), born: self.operations.len(), last: end });
             let (kind, group) = (ExchangeKind::AllGather, Group::Tensor);
-            self.operations.push(exchange("tensor_parallel.gather_again", kind, group, whole.bytes()));
+            self.operations.push(exchange(name, kind, group, whole.bytes()));
         }
     }
 
@@ -90,39 +93,12 @@ impl Reverse {
         for gradient in [present, contribution] {
             self.lives[gradient].last = self.lives[gradient].last.max(at);
         }
-        self.gradients[tensor.id] = Some(self.alive(bytes, at));
+        self.gradients[tensor.id] = Some(self.alive(names.grad_sum, bytes, at));
     }
 
-    fn alive(&mut self, bytes: u64, born: usize) -> usize {
+    fn alive(&mut self, name: &'static str, bytes: u64, born: usize) -> usize {
         let last = self.operations.len().saturating_sub(1).max(born);
-        self.lives.push(Life { bytes, born, last });
+        self.lives.push(Life { name, bytes, born, last });
         self.lives.len() - 1
     }
-}
-
-/// A stretch of time, in operation indices, for which some bytes are alive.
-pub(super) struct Life {
-    pub(super) bytes: u64,
-    pub(super) born: usize,
-    pub(super) last: usize,
-}
-
-/// Most bytes alive at once over `operations` operations.
-pub(super) fn peak(lives: &[Life], operations: usize) -> u64 {
-    let mut change = vec![(0_u64, 0_u64); operations + 1];
-    for life in lives {
-        let born = life.born.min(operations);
-        let dies = (life.last + 1).min(operations);
-        change[born].0 = change[born].0.saturating_add(life.bytes);
-        if dies > born {
-            change[dies].1 = change[dies].1.saturating_add(life.bytes);
-        }
-    }
-    let mut alive = 0_u64;
-    let mut most = 0;
-    for (born, died) in change {
-        alive = alive.saturating_sub(died).saturating_add(born);
-        most = most.max(alive);
-    }
-    most
 }

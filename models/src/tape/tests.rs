@@ -118,11 +118,42 @@ fn without_training_intermediates_are_temporaries() {
 
 #[test]
 fn peaks_count_what_overlaps() {
-    let life = |bytes, born, last| Life { bytes, born, last };
+    let life = |bytes, born, last| Life { name: "a", bytes, born, last };
     assert_eq!(peak(&[], 0), 0);
     assert_eq!(peak(&[life(5, 0, 0), life(7, 1, 2)], 3), 7);
     assert_eq!(peak(&[life(5, 0, 1), life(7, 1, 2)], 3), 12);
     assert_eq!(peak(&[life(u64::MAX, 0, 1), life(7, 1, 2)], 3), u64::MAX);
+}
+
+#[test]
+fn the_largest_temporaries_have_names() {
+    let inference = WorkShape { training: false, ..SHAPE };
+    let (mut tape, x) = Tape::start(trace(&inference), 1, 1, 4);
+    let mut y = step(&mut tape, names!("first"), x, 1);
+    for rows in 10..20 {
+        y = step(&mut tape, names!("a"), y, rows);
+    }
+    let z = step(&mut tape, names!("last"), y, 1);
+    let named: Vec<_> =
+        tape.finish(z).work.temporaries.iter().map(|it| (it.name, it.bytes.0, it.born, it.freed)).collect();
+    assert_eq!(named.len(), 8, "the smallest are left out");
+    assert_eq!((named[0], named[7]), (("a.output", 48, 3, 4), ("a.output", 76, 10, 11)));
+}
+
+#[test]
+fn held_tensors_live_on_and_handed_on_tensors_are_no_temporaries() {
+    let inference = WorkShape { training: false, ..SHAPE };
+    let (mut tape, x) = Tape::start(trace(&inference), 1, 1, 4);
+    let early = step(&mut tape, names!("early"), x, 5);
+    let beside = step(&mut tape, names!("beside"), x, 7);
+    let y = step(&mut tape, names!("y"), x, 1);
+    tape.hold(&[early]);
+    let work = tape.finish_with(&[y], &[beside]).work;
+    assert_eq!((work.output, work.forward_temporary), (Bytes(4 + 28), Bytes(20)));
+    assert_eq!(
+        work.temporaries.iter().map(|it| (it.name, it.freed)).collect::<Vec<_>>(),
+        [("early.output", 2)]
+    );
 }
 
 #[test]

@@ -3,11 +3,13 @@
 // Functions shared by tests may panic and print; clippy's own switch for tests sees test functions only.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod blocks;
 mod components;
 mod errors;
 mod lora;
 mod operations;
 mod parameters;
+mod rat;
 mod saved;
 mod switch;
 mod vision;
