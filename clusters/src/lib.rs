@@ -18,8 +18,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod calibrate;
 mod catalogue;
 mod cluster;
+mod coefficients;
 mod collective;
 mod fact;
 mod gpu;
@@ -34,9 +36,12 @@ pub use cluster::{
     BusBandwidth, Cluster, ClusterError, ExecutionStyle, Fabric, FabricKind, Host, LaunchCost, Network,
     NetworkKind,
 };
+pub use coefficients::{AttentionCoefficients, Coefficient, CoefficientUnit, GemmCoefficients};
 pub use collective::{Algorithm, CollectiveKind, Placement, Transfer, collective, point_to_point};
 pub use fact::{Basis, Constant, Fact, FactId};
-pub use gpu::{Achievable, Arithmetic, Gpu, GpuArchitecture, MemoryFractions};
+pub use gpu::{
+    Achievable, Arithmetic, Calibrated, Gpu, GpuArchitecture, Ground, MemoryFractions, MemoryShare,
+};
 pub use price::{
     FactRef, GemmShape, Price, PriceError, attention, component, convolution, embedding, gemm, host_copy,
     memory_bound, optimizer, price,

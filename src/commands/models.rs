@@ -99,18 +99,24 @@ fn shape(arguments: &ModelsArguments, model: &Model) -> Result<WorkShape, Failur
 }
 
 fn model_list(models: &[Model]) -> String {
-    let mut list = table(&["model", "family", "layers", "parameters", "active"]);
+    let mut list = table(&["model", "family", "parameters", "a token uses"]);
     for model in models {
-        list.add_row([
-            model.name.clone(),
-            model.family.to_string(),
-            model.layers.len().to_string(),
-            count(model.parameters()),
-            count(model.active_parameters()),
-        ]);
+        let (all, active) = (model.parameters(), model.active_parameters());
+        let share = if active == all { String::new() } else { short(active) };
+        list.add_row([model.name.clone(), model.family.to_string(), count(all), share]);
     }
     right_align(&mut list, 2);
     format!("{list}\n")
+}
+
+/// A count in millions or billions.
+fn short(value: u64) -> String {
+    let value = value as f64;
+    if value < 1e9 {
+        format!("{} M", significant(value / 1e6))
+    } else {
+        format!("{} B", significant(value / 1e9))
+    }
 }
 
 fn count(value: u64) -> String {

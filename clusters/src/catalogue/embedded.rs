@@ -6,16 +6,52 @@ macro_rules! entries {
     };
 }
 
-pub(super) const GPUS: [(&str, &str); 8] = entries!("gpus":
+pub(super) const GPUS: [(&str, &str); 23] = entries!("gpus":
     "quadro-rtx-8000",
     "rtx-a5000",
+    "rtx-a6000",
+    "rtx-3090",
+    "rtx-4090",
     "a40",
+    "l4",
+    "l40s",
+    "t4",
+    "v100-16gb-sxm2",
+    "v100-32gb-sxm2",
+    "v100-32gb-pcie",
     "a100-40gb-sxm",
     "a100-80gb-sxm",
     "a100-40gb-pcie",
     "a100-80gb-pcie",
     "h100-80gb-sxm",
+    "h100-80gb-pcie",
+    "h200-141gb-sxm",
+    "b200",
+    "b300",
+    "gb200",
+    "gb300",
 );
+
+/// Names that publications of measurements use.
+pub(crate) const GPU_ALIASES: [(&str, &str); 17] = [
+    ("rtx8000", "quadro-rtx-8000"),
+    ("a5000", "rtx-a5000"),
+    ("a6000", "rtx-a6000"),
+    ("rtx3090", "rtx-3090"),
+    ("rtx4090", "rtx-4090"),
+    ("v100-sxm2-16gb", "v100-16gb-sxm2"),
+    ("v100-sxm2-32gb", "v100-32gb-sxm2"),
+    ("v100-pcie-32gb", "v100-32gb-pcie"),
+    ("a100-sxm4-40gb", "a100-40gb-sxm"),
+    ("a100-sxm4-80gb", "a100-80gb-sxm"),
+    ("a100-pcie-40gb", "a100-40gb-pcie"),
+    ("a100-pcie-80gb", "a100-80gb-pcie"),
+    ("h100-sxm5-80gb", "h100-80gb-sxm"),
+    ("h100-pcie-80gb", "h100-80gb-pcie"),
+    ("h200-sxm-141gb", "h200-141gb-sxm"),
+    ("b200-sxm", "b200"),
+    ("b300-sxm", "b300"),
+];
 
 pub(super) const CLUSTERS: [(&str, &str); 7] = entries!("clusters":
     "rtx8000-pcie-4",

@@ -1,5 +1,6 @@
 //! The catalogue: GPUs and clusters described in TOML, part of the binary.
 
+mod calibration;
 mod cluster;
 mod embedded;
 mod error;
@@ -9,6 +10,8 @@ mod reader;
 mod tests;
 mod vehicles;
 
+pub(crate) use self::calibration::MEMORY_KINDS;
+pub(crate) use self::embedded::GPU_ALIASES;
 use self::embedded::{CLUSTERS, GPUS, VEHICLE_ALIASES, VEHICLES};
 pub use self::error::CatalogueError;
 use self::error::nearest;
@@ -68,11 +71,12 @@ pub fn cluster_from_toml(text: &str) -> Result<ClusterEntry, CatalogueError> {
     }
 }
 
-/// A GPU by its name in the catalogue.
+/// A GPU by its name in the catalogue or an alias of it (`h100-sxm5-80gb` for `h100-80gb-sxm`).
 ///
 /// # Errors
 /// [`CatalogueError::UnknownName`] with the nearest name.
 pub fn gpu_from_catalogue(name: &str) -> Result<Gpu, CatalogueError> {
+    let name = GPU_ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |&(_, entry)| entry);
     let text = GPUS.iter().find(|(entry, _)| *entry == name).map(|&(_, text)| text);
     gpu_from_toml(text.ok_or_else(|| unknown("GPU", name, &gpu_names()))?)
 }

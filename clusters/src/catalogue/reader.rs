@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{CatalogueError, nearest, nearest_hint};
+use crate::coefficients::{Coefficient, CoefficientUnit};
 use crate::fact::{Basis, Constant, Fact, FactId};
 
 /// A table of a catalogue file with its own `source` and `basis`.
@@ -158,6 +159,20 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A list of plain texts that need no source.
+    pub(super) fn names(&self, key: &str) -> Result<Vec<&'a str>, CatalogueError> {
+        let value = self.required(key)?;
+        let wrong = |found: &Spanned<DeValue<'a>>| {
+            self.expected(key, &found.span(), found.get_ref(), "a list of texts, e.g. [\"a40\", \"l4\"]")
+        };
+        let DeValue::Array(items) = value.get_ref() else { return Err(wrong(value)) };
+        let text = |item: &'a Spanned<DeValue<'a>>| match item.get_ref() {
+            DeValue::String(text) => Ok(text.as_ref()),
+            _ => Err(wrong(item)),
+        };
+        items.iter().map(text).collect()
+    }
+
     /// One of a list of words.
     pub(super) fn choice<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<T, CatalogueError> {
         let word = self.name(key)?;
@@ -230,6 +245,41 @@ impl<'a> Section<'a> {
         };
         self.record(key, &entry, f64::from(count), count.to_string(), facts)?;
         Ok(count)
+    }
+
+    /// A coefficient of a kernel model as number and as written; its source is the table's.
+    pub(super) fn coefficient(&self, wanted: &Coefficient) -> Result<(f64, String), CatalogueError> {
+        let value = self.required(wanted.key)?;
+        let (number, written) = match (wanted.unit, value.get_ref()) {
+            (CoefficientUnit::Number, DeValue::Float(number)) => {
+                (number.as_str().parse().ok(), number.as_str())
+            }
+            (CoefficientUnit::Number, DeValue::Integer(number)) => {
+                (number.as_str().parse().ok(), number.as_str())
+            }
+            (CoefficientUnit::Seconds, DeValue::String(text)) => {
+                (parse_quantity(text, Dimension::Seconds).ok(), text.as_ref())
+            }
+            _ => (None, ""),
+        };
+        match number {
+            Some(number) if (wanted.least..=wanted.most).contains(&number) => {
+                Ok((number, written.to_owned()))
+            }
+            _ => Err(self.expected(wanted.key, &value.span(), value.get_ref(), &range(wanted))),
+        }
+    }
+
+    /// The table's own source and basis, for values that share them.
+    pub(super) fn provenance(&self) -> Result<(&'a str, Basis), CatalogueError> {
+        let source = self.source.ok_or_else(|| {
+            let problem = format!(
+                "[{}] has no source; write `source = \"...\"` or `borrowed_from = \"...\"`",
+                self.path
+            );
+            self.error(&self.span, self.key("source"), problem)
+        })?;
+        Ok((source, self.basis))
     }
 
     /// An error at the value of a key.
@@ -331,6 +381,16 @@ impl<'a> Section<'a> {
             let problem = format!("`{key}`: found {found}, allowed: measured, fitted, data-sheet");
             self.error(&value.span(), key, problem)
         })
+    }
+}
+
+fn range(wanted: &Coefficient) -> String {
+    let Coefficient { unit, least, most, meaning, .. } = wanted;
+    match unit {
+        CoefficientUnit::Number => format!("a number from {least} to {most} ({meaning})"),
+        CoefficientUnit::Seconds => {
+            format!("a time from {} to {} us in quotes, e.g. \"2.5 us\" ({meaning})", least * 1e6, most * 1e6)
+        }
     }
 }
 

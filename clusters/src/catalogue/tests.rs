@@ -5,6 +5,7 @@ use steptime_models::{Bytes, Dtype};
 use super::*;
 use crate::cluster::ClusterError;
 use crate::fact::{Basis, Fact};
+use crate::gpu::GpuArchitecture;
 
 fn nodes(name: &str) -> Cluster {
     match cluster_from_catalogue(name).unwrap() {
@@ -29,16 +30,16 @@ fn sourced(owner: &str, facts: &[Fact]) {
 
 #[test]
 fn every_gpu_loads_with_a_source_for_every_constant() {
-    assert_eq!(gpu_names().len(), 8);
+    assert_eq!(gpu_names().len(), 23);
     for name in gpu_names() {
         let gpu = gpu_from_catalogue(name).unwrap();
         assert_eq!(gpu.name, name);
         sourced(name, &gpu.facts);
-        // 7 constants, 6 shares of the memory bandwidth, 3 others, 2 for each format.
-        assert_eq!(gpu.facts.len(), 16 + 2 * gpu.arithmetic.len(), "{name}");
+        // 7 constants, 2 for each of 6 memory-bound kinds, 11 of attention, 2 ratios; a peak and 18 a format.
+        assert_eq!(gpu.facts.len(), 32 + 19 * gpu.arithmetic.len(), "{name}");
         let fp32 = gpu.peak(Dtype::Fp32).unwrap();
         assert!(gpu.arithmetic.iter().all(|arithmetic| arithmetic.peak.value >= fp32), "{name}");
-        assert!(gpu.memory > Bytes(20 << 30) && gpu.context < Bytes(1 << 30), "{name}");
+        assert!(gpu.memory > Bytes(14 << 30) && gpu.context < Bytes(1 << 30), "{name}");
     }
 }
 
@@ -48,7 +49,8 @@ fn every_gpu_loads_with_a_source_for_every_constant() {
 fn fp32_peaks_agree_with_multiprocessors_and_clock() {
     for name in gpu_names() {
         let gpu = gpu_from_catalogue(name).unwrap();
-        let lanes = if name.starts_with("a100") || name.starts_with("quadro") { 64.0 } else { 128.0 };
+        let few = gpu.architecture < GpuArchitecture::Ampere || name.starts_with("a100");
+        let lanes = if few { 64.0 } else { 128.0 };
         let computed = 2.0 * lanes * f64::from(gpu.sms) * gpu.clock_hz;
         let peak = gpu.peak(Dtype::Fp32).unwrap();
         assert!((peak / computed - 1.0).abs() < 0.09, "{name}: {peak} against {computed}");
@@ -236,8 +238,9 @@ fn malformed_clusters_are_explained() {
     assert_eq!(
         cluster_error("gpu = \"h100-80gb-sxm\"", "gpu = \"h100-sxm\""),
         "line 2, column 7: `gpu`: unknown GPU `h100-sxm`; did you mean `h100-80gb-sxm`?; known: \
-         quadro-rtx-8000, rtx-a5000, a40, a100-40gb-sxm, a100-80gb-sxm, a100-40gb-pcie, a100-80gb-pcie, \
-         h100-80gb-sxm"
+         quadro-rtx-8000, rtx-a5000, rtx-a6000, rtx-3090, rtx-4090, a40, l4, l40s, t4, v100-16gb-sxm2, \
+         v100-32gb-sxm2, v100-32gb-pcie, a100-40gb-sxm, a100-80gb-sxm, a100-40gb-pcie, a100-80gb-pcie, \
+         h100-80gb-sxm, h100-80gb-pcie, h200-141gb-sxm, b200, b300, gb200, gb300"
     );
     assert_eq!(
         cluster_error("gpus_per_node = 8", "gpus_per_node = 0"),
@@ -266,19 +269,27 @@ fn malformed_clusters_are_explained() {
 #[test]
 fn malformed_gpus_are_explained() {
     assert_eq!(
-        gpu_error("elementwise = 0.9", "elementwise = 1.9"),
-        "line 32, column 15: `achievable.memory.elementwise`: found the number 1.9, expected a number above 0 \
-         and at most 1, e.g. 0.75"
+        gpu_error("share = 0.9", "share = 1.9"),
+        "line 75, column 9: `calibration.memory.elementwise.share`: found the number 1.9, expected a number from \
+         0.02 to 1 (share of the memory bandwidth)"
+    );
+    assert_eq!(
+        gpu_error("split = \"2 us\"", "split = \"40 us\""),
+        "line 39, column 9: `calibration.gemm.tf32.split`: found the text \"40 us\", expected a time from 0 to 20 us \
+         in quotes, e.g. \"2.5 us\" (fixed time of adding up a sum split over k)"
+    );
+    assert_eq!(
+        gpu_error("\"h100-80gb-sxm\", ", "\"h100\", "),
+        "line 24, column 17: `borrowed_from`: unknown GPU `h100`; did you mean `h100-80gb-sxm`?"
+    );
+    assert_eq!(
+        gpu_error("borrowed_from = [\"h100-80gb-sxm\", \"a100-40gb-pcie\"]\n", ""),
+        "line 23, column 1: the table [calibration.memory.norm] is missing, and nothing is borrowed"
     );
     assert_eq!(
         gpu_error("architecture = \"hopper\"", "architecture = \"hoper\""),
-        "line 3, column 16: `architecture`: unknown `hoper`; did you mean `hopper`?; allowed: turing, ampere, \
-         ada, hopper"
-    );
-    assert_eq!(
-        gpu_error("tf32 = \"400 TFLOP/s\"\n", ""),
-        "line 27, column 1: unknown key `tf32` in [achievable.gemm]; did you mean `fp32`?; allowed: fp32, source, \
-         basis"
+        "line 3, column 16: `architecture`: unknown `hoper`; did you mean `hopper`?; allowed: volta, turing, \
+         ampere, ada, hopper, blackwell"
     );
     assert_eq!(
         gpu_error("memory_bandwidth = \"3 TB/s\"", "memory_bandwidth = \"0 TB/s\""),
@@ -329,4 +340,25 @@ fn malformed_vehicles_are_explained() {
         "line 23, column 10: `vehicle[2].memory`: found the number 3.2e9, expected an amount and its unit in \
          quotes, e.g. \"80 GiB\""
     );
+}
+
+#[test]
+fn aliases_of_gpus_lead_to_the_catalogue() {
+    for (alias, name) in GPU_ALIASES {
+        assert_eq!(gpu_from_catalogue(alias).unwrap().name, name);
+        assert!(!gpu_names().contains(&alias));
+    }
+}
+
+#[test]
+fn borrowed_tables_may_change_a_coefficient_and_say_why() {
+    let gpu = gpu_from_toml(GPU).unwrap();
+    let fill = |what: &str| gpu.facts.iter().find(|fact| fact.what == what).unwrap();
+    let fact = fill("calibration.gemm.fp32.fill");
+    assert_eq!((fact.value.as_str(), fact.basis), ("64.0", Basis::DataSheet));
+    assert_eq!(fact.source, "Borrowed from gemm.tf32 of the same GPU: a fit; but fill: shorter pipelines");
+    assert_eq!(fill("calibration.gemm.tf32.fill").basis, Basis::Fitted);
+    // 1.5 times the lender's error and 5 %.
+    let error = |dtype| gpu.arithmetic(dtype).unwrap().model.ground.error;
+    assert!((error(Dtype::Tf32) - 0.1).abs() < 1e-12 && (error(Dtype::Fp32) - 0.2).abs() < 1e-12);
 }

@@ -1,10 +1,14 @@
-//! Fused attention (FlashAttention, Dao et al. 2022): the scores never reach memory.
+//! Fused attention (FlashAttention, Dao et al. 2022; FlashAttention-2, Dao 2023): the scores never reach memory.
 
 use steptime_models::{AttentionShape, Bytes, Pass};
 
-use super::roofline::{Work, roofline};
 use super::{Price, PriceError, arithmetic_of};
+use crate::coefficients::AttentionCoefficients;
 use crate::gpu::Gpu;
+
+/// Query rows of a block, and keys that it visits at once (FlashAttention-2, section 3.3: blocks of 64 or 128).
+const QUERY_BLOCK: f64 = 128.0;
+const KEY_BLOCK: f64 = 64.0;
 
 /// Forward: reads q, k, v, writes the output. Backward: reads those four and the output's gradient, writes
 /// three gradients: twice as much.
@@ -19,12 +23,39 @@ fn traffic(shape: &AttentionShape) -> Bytes {
     } as u64)
 }
 
-/// Roofline with the format's peak and the fraction of it that fused attention reaches in this direction.
+/// Duration by blocks of queries and multiprocessors. Backward does 2.5 times the arithmetic (five products for
+/// two) at the lower rate of [`crate::Achievable::attention_backward`].
 ///
 /// # Errors
 /// [`PriceError`] when the GPU does not compute in the format.
 pub fn attention(gpu: &Gpu, shape: AttentionShape) -> Result<Price, PriceError> {
     let peak = arithmetic_of(gpu, shape.dtype)?.peak.value;
-    let work = Work { amount: shape.flops().0 as f64, peak, fraction: gpu.achievable.attention(shape.pass) };
-    Ok(roofline(gpu, Some(work), traffic(&shape), gpu.achievable.memory.elementwise))
+    let model = &gpu.achievable.attention;
+    let rate = match shape.pass {
+        Pass::Forward => 1.0,
+        Pass::Backward => gpu.achievable.attention_backward.value / 2.5,
+    };
+    let seconds = seconds(gpu, peak * rate, &shape, &model.coefficients);
+    Ok(model.ground.price(gpu.kernel_latency_s + seconds))
+}
+
+/// Seconds without the fixed start; `peak` in FLOP/s at which the forward's two products run.
+pub(crate) fn seconds(gpu: &Gpu, peak: f64, shape: &AttentionShape, c: &AttentionCoefficients) -> f64 {
+    let sms = f64::from(gpu.sms);
+    let (queries, keys) = (shape.query_length as f64, shape.key_length as f64);
+    let blocks = (queries / QUERY_BLOCK).ceil();
+    let longest = (keys / KEY_BLOCK).ceil() * KEY_BLOCK;
+    // A causal block sees the keys up to its own diagonal: on average half, and half of its own block.
+    let visited = if shape.causal {
+        f64::midpoint(keys, QUERY_BLOCK * (keys / queries).min(1.0)).min(longest)
+    } else {
+        longest
+    };
+    let key_seconds = 4.0 * QUERY_BLOCK * shape.head_dim as f64 * sms / (peak * c.efficiency);
+    let load = shape.batch as f64 * shape.heads as f64 * blocks / sms;
+    let bulk = load * (visited + c.fill) * key_seconds;
+    let tail = c.tail * (longest + c.fill) * key_seconds;
+    let arithmetic = (bulk * bulk + tail * tail).sqrt() * (1.0 + c.imbalance * c.crowd / (c.crowd + load));
+    let throttled = arithmetic * (1.0 + c.throttle * arithmetic / (arithmetic + c.throttle_after_s));
+    throttled + traffic(shape).0 as f64 / (gpu.memory_bandwidth * c.bandwidth)
 }

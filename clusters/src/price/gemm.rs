@@ -1,9 +1,13 @@
-//! Matrix products.
+//! Matrix products as libraries run them: the result is cut into tiles, multiprocessors take a tile each, wave
+//! after wave; the library picks the tile, and cuts the sums in several parts when tiles are few.
+//!
+//! Tile and wave quantization, and split sums: NVIDIA Deep Learning Performance, Matrix Multiplication
+//! Background User's Guide; Osama et al. 2023 (Stream-K).
 
 use steptime_models::{Bytes, Dtype};
 
-use super::roofline::{Work, roofline};
 use super::{Price, PriceError, arithmetic_of};
+use crate::coefficients::{GemmCoefficients, TILES};
 use crate::gpu::Gpu;
 
 /// `batch` products of an `m` x `k` by a `k` x `n` matrix.
@@ -37,12 +41,112 @@ impl GemmShape {
     }
 }
 
-/// Roofline with the format's peak and the fraction of it that large products reach.
+/// Parts that a sum over k may be cut into.
+const SPLITS: [f64; 8] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0];
+/// Splitting pays only while tiles are few: at most this many waves of parts.
+const SPLIT_WAVES: f64 = 4.0;
+/// Bytes along k that a pipeline stage takes at once: 16 values of fp32, 32 of 16 bits.
+const K_BYTES: f64 = 64.0;
+/// Results of the tile that [`GemmCoefficients::resident`] counts.
+const RESIDENT_TILE: f64 = 128.0 * 128.0;
+/// Speed of the traffic of partial sums, which stays in the second-level cache, over memory's.
+const PARTIAL_SUMS: f64 = 2.5;
+
+/// Duration of the best choice of tile and split, and the fixed start of a kernel.
 ///
 /// # Errors
 /// [`PriceError`] when the GPU does not compute in the format.
 pub fn gemm(gpu: &Gpu, shape: GemmShape) -> Result<Price, PriceError> {
     let arithmetic = arithmetic_of(gpu, shape.dtype)?;
-    let work = Work { amount: shape.flops(), peak: arithmetic.peak.value, fraction: arithmetic.gemm };
-    Ok(roofline(gpu, Some(work), shape.traffic(), gpu.achievable.memory.elementwise))
+    let model = &arithmetic.model;
+    let work = Work::new(gpu, arithmetic.peak.value, &shape, shape.traffic());
+    Ok(model.ground.price(gpu.kernel_latency_s + work.seconds(&model.coefficients)))
+}
+
+/// A product on a GPU, ready to be tried with tiles.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work {
+    batch: f64,
+    m: f64,
+    n: f64,
+    k: f64,
+    k_step: f64,
+    bytes: f64,
+    sms: f64,
+    /// FLOP/s of one multiprocessor.
+    peak: f64,
+    /// Bytes/s of the memory.
+    bandwidth: f64,
+    /// Bytes of the second-level cache.
+    l2: f64,
+}
+
+impl Work {
+    /// `peak` in FLOP/s of the whole GPU; `traffic` is what moves to and from memory.
+    pub(crate) fn new(gpu: &Gpu, peak: f64, shape: &GemmShape, traffic: Bytes) -> Self {
+        let sms = f64::from(gpu.sms);
+        Self {
+            batch: shape.batch as f64,
+            m: shape.m as f64,
+            n: shape.n as f64,
+            k: shape.k as f64,
+            k_step: K_BYTES / shape.dtype.bytes() as f64,
+            bytes: traffic.0 as f64,
+            sms,
+            peak: peak / sms,
+            bandwidth: gpu.memory_bandwidth,
+            l2: gpu.l2.0 as f64,
+        }
+    }
+
+    /// Seconds without the fixed start: arithmetic and memory time of each candidate, joined by a 4-norm because
+    /// they overlap, and a part that does not; the best candidate counts.
+    pub(crate) fn seconds(&self, c: &GemmCoefficients) -> f64 {
+        let bandwidth = self.bandwidth * c.bandwidth;
+        let operands = self.operand_seconds(c, bandwidth);
+        let mut best = f64::INFINITY;
+        for (rows, columns, class) in TILES {
+            let (rows, columns) = (f64::from(rows), f64::from(columns));
+            let tiles = self.batch * (self.m / rows).ceil() * (self.n / columns).ceil();
+            let step = 2.0 * rows * columns / (self.peak * c.tiles[class]);
+            let resident = (c.resident * RESIDENT_TILE / (rows * columns)).max(1.0);
+            for split in SPLITS {
+                let parts = tiles * split / self.sms;
+                if split > 1.0 && parts > SPLIT_WAVES {
+                    break;
+                }
+                let steps = (self.k / split / self.k_step).ceil() * self.k_step;
+                let waves = waves(parts, c.remainder);
+                let mut arithmetic = (waves * steps + (waves / resident).max(1.0) * c.fill) * step;
+                let mut memory = operands;
+                if split > 1.0 {
+                    arithmetic += c.split_s;
+                    memory += 8.0 * split * self.batch * self.m * self.n / (bandwidth * PARTIAL_SUMS);
+                }
+                arithmetic *= 1.0 + c.throttle * arithmetic / (arithmetic + c.throttle_after_s);
+                if arithmetic.max(memory) < best {
+                    let joined = (fourth_power(arithmetic) + fourth_power(memory)).sqrt().sqrt();
+                    best = best.min(joined + c.serial * arithmetic.min(memory));
+                }
+            }
+        }
+        best
+    }
+
+    /// Operands and result, each once; faster where they stay in the second-level cache between kernels.
+    fn operand_seconds(&self, c: &GemmCoefficients, bandwidth: f64) -> f64 {
+        let filled = self.bytes / (self.l2 * c.l2_share);
+        let resident = 1.0 / (1.0 + fourth_power(filled) * fourth_power(filled));
+        self.bytes / bandwidth * (1.0 - resident * (1.0 - 1.0 / c.l2_speedup))
+    }
+}
+
+fn fourth_power(x: f64) -> f64 {
+    (x * x) * (x * x)
+}
+
+/// Waves that parts of a GPU's size take: the first is never less than one, and an incomplete one after it costs
+/// between its share and a whole one, as persistent kernels balance it or not.
+fn waves(parts: f64, remainder: f64) -> f64 {
+    if parts <= 1.0 { 1.0 } else { parts + remainder * (parts.ceil() - parts) }
 }

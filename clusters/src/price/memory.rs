@@ -2,15 +2,24 @@
 
 use steptime_models::{Bytes, Dtype, MemoryBoundKind, Pass};
 
-use super::roofline::{memory_seconds, roofline};
 use super::{FactRef, Price};
 use crate::cluster::Host;
 use crate::fact::{Basis, FactId};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Ground};
+
+/// Spread of host copies: one link measured at several sizes and machines differs by about this much.
+const COPY_ERROR: f64 = 0.1;
 
 /// Latency + bytes read and written / (bandwidth x fraction of the kind).
 pub fn memory_bound(gpu: &Gpu, kind: MemoryBoundKind, traffic: Bytes) -> Price {
-    roofline(gpu, None, traffic, gpu.achievable.memory.of(kind))
+    let share = gpu.achievable.memory.of(kind);
+    let seconds = gpu.kernel_latency_s + memory_seconds(gpu, traffic, kind);
+    Ground::of(share.share, share.error).price(seconds)
+}
+
+/// Time to move bytes at the share of the bandwidth that a kind of kernel reaches, without the start of a kernel.
+pub(crate) fn memory_seconds(gpu: &Gpu, bytes: Bytes, kind: MemoryBoundKind) -> f64 {
+    bytes.0 as f64 / (gpu.memory_bandwidth * gpu.achievable.memory.of(kind).share.value)
 }
 
 /// Forward: reads and writes one row a token. Backward: fills the table's gradient with zeros, then reads one
@@ -21,8 +30,8 @@ pub fn embedding(gpu: &Gpu, tokens: u64, width: u64, vocabulary: u64, pass: Pass
         Pass::Forward => memory_bound(gpu, MemoryBoundKind::Indexing, rows(tokens.saturating_mul(2))),
         Pass::Backward => {
             let mut price = memory_bound(gpu, MemoryBoundKind::Indexing, rows(tokens.saturating_mul(3)));
-            price.seconds += gpu.kernel_latency_s
-                + memory_seconds(gpu, rows(vocabulary), gpu.achievable.memory.of(MemoryBoundKind::Fill));
+            price.seconds +=
+                gpu.kernel_latency_s + memory_seconds(gpu, rows(vocabulary), MemoryBoundKind::Fill);
             price
         }
     }
@@ -45,5 +54,6 @@ pub fn host_copy(gpu: &Gpu, host: &Host, bytes: Bytes, pinned: bool) -> Price {
         seconds: gpu.kernel_latency_s + bytes.0 as f64 / bandwidth,
         basis: position.map_or(Basis::DataSheet, |index| host.facts[index].basis),
         fact: FactRef::Host(FactId(position.unwrap_or(usize::MAX))),
+        error: COPY_ERROR,
     }
 }

@@ -185,7 +185,7 @@ pub(super) struct StageBuilder<'a> {
 /// `CUDABlas.cpp`): 32 MiB from Hopper on, before that `:4096:2:16:8`, two of 4 MiB and eight of 16 KiB.
 fn blas_workspace(architecture: GpuArchitecture) -> u64 {
     match architecture {
-        GpuArchitecture::Hopper => 32 << 20,
+        GpuArchitecture::Hopper | GpuArchitecture::Blackwell => 32 << 20,
         _ => (2 << 22) + (8 << 14),
     }
 }

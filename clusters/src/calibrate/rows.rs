@@ -1,0 +1,305 @@
+//! Measured kernels, read from CSV.
+
+use std::io::Read;
+
+use steptime_models::{AttentionShape, Dtype, MemoryBoundKind, Pass};
+use thiserror::Error;
+
+use crate::catalogue::GPU_ALIASES;
+use crate::gpu::FORMATS;
+use crate::price::GemmShape;
+
+/// A table of measurements that cannot be read.
+#[derive(Debug, Error)]
+pub enum RowsError {
+    /// Not a table, or not a readable one.
+    #[error("{0}")]
+    Csv(#[from] csv::Error),
+    /// A column is missing or holds something else.
+    #[error("line {line}: column `{column}` holds \"{found}\", expected {expected}")]
+    Value {
+        /// Line of the file, from 1.
+        line: u64,
+        /// Column.
+        column: &'static str,
+        /// What stands there.
+        found: String,
+        /// What should.
+        expected: &'static str,
+    },
+}
+
+/// A measured matrix product.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GemmRow {
+    /// Catalogue name of the GPU, or the table's own name for one that is not known.
+    pub gpu: String,
+    /// What was computed.
+    pub shape: GemmShape,
+    /// Measured time.
+    pub seconds: f64,
+    /// Who published it.
+    pub source: String,
+}
+
+/// A measured fused attention, forward.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionRow {
+    /// Catalogue name of the GPU.
+    pub gpu: String,
+    /// What was computed.
+    pub shape: AttentionShape,
+    /// Measured time.
+    pub seconds: f64,
+    /// Who published it.
+    pub source: String,
+}
+
+/// A measured memory-bound kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryRow {
+    /// Catalogue name of the GPU.
+    pub gpu: String,
+    /// Kind of kernel.
+    pub kind: MemoryBoundKind,
+    /// Bytes that it must read and write.
+    pub bytes: f64,
+    /// Rows and width of the tensor.
+    pub shape: [u64; 2],
+    /// Measured time.
+    pub seconds: f64,
+    /// Who published it.
+    pub source: String,
+}
+
+/// Measurements of single kernels.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    /// Matrix products.
+    pub gemm: Vec<GemmRow>,
+    /// Fused attention.
+    pub attention: Vec<AttentionRow>,
+    /// Memory-bound kernels.
+    pub memory: Vec<MemoryRow>,
+}
+
+/// Kernels that tables name, with their kind and the passes over the tensor that they must make. Vidur's norm,
+/// SwiGLU, residual, rotary and token embedding hold several kernels or the gaps between them and are left out.
+const MEMORY_OPERATIONS: [(&str, &str, MemoryBoundKind, f64); 14] = [
+    ("NeuSight", "add", MemoryBoundKind::Elementwise, 3.0),
+    ("NeuSight", "mul", MemoryBoundKind::Elementwise, 3.0),
+    ("NeuSight", "div", MemoryBoundKind::Elementwise, 3.0),
+    ("NeuSight", "pow", MemoryBoundKind::Elementwise, 3.0),
+    ("NeuSight", "addu", MemoryBoundKind::Elementwise, 2.0),
+    ("NeuSight", "mulu", MemoryBoundKind::Elementwise, 2.0),
+    ("NeuSight", "divu", MemoryBoundKind::Elementwise, 2.0),
+    ("NeuSight", "powu", MemoryBoundKind::Elementwise, 2.0),
+    ("NeuSight", "gelu", MemoryBoundKind::Elementwise, 2.0),
+    ("NeuSight", "relu", MemoryBoundKind::Elementwise, 2.0),
+    ("NeuSight", "tanh", MemoryBoundKind::Elementwise, 2.0),
+    ("NeuSight", "ln", MemoryBoundKind::Norm, 2.0),
+    ("NeuSight", "softmax", MemoryBoundKind::Softmax, 2.0),
+    ("vidur", "gelu", MemoryBoundKind::Elementwise, 2.0),
+];
+
+/// Tables that round to whole microseconds say nothing useful of shorter memory-bound kernels.
+const SHORTEST: f64 = 5e-6;
+
+/// Whether a shape is kept out of fits: one in three, by a hash (FNV-1a) of its numbers.
+fn held_out(numbers: &[u64]) -> bool {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in numbers.iter().flat_map(|number| number.to_le_bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    // The low bits of FNV-1a repeat for numbers that differ in high bits only.
+    (hash >> 32).is_multiple_of(3)
+}
+
+impl GemmRow {
+    /// Whether the fit leaves this shape for its report.
+    pub fn held_out(&self) -> bool {
+        let GemmShape { batch, m, n, k, .. } = self.shape;
+        held_out(&[batch, m, n, k])
+    }
+}
+
+impl AttentionRow {
+    /// Whether the fit leaves this shape for its report.
+    pub fn held_out(&self) -> bool {
+        let AttentionShape { batch, heads, kv_heads, key_length, head_dim, .. } = self.shape;
+        held_out(&[batch, heads, kv_heads, key_length, head_dim])
+    }
+}
+
+impl MemoryRow {
+    /// Whether the fit leaves this shape for its report.
+    pub fn held_out(&self) -> bool {
+        held_out(&self.shape)
+    }
+}
+
+impl Rows {
+    /// Adds matrix products: columns `gpu, dtype, batch, m, n, k, time_us, source`. In NeuSight's rows the last
+    /// two dimensions are the length of the sums and the columns of the result: times step at whole tiles of its
+    /// `m` and `k` and run smoothly over its `n`, and the operations of its models repeat with these two in the
+    /// other order. They are read in that order.
+    ///
+    /// # Errors
+    /// [`RowsError`] with the line.
+    pub fn read_gemm(&mut self, table: impl Read) -> Result<(), RowsError> {
+        read(table, |row| {
+            let source = row.text("source")?;
+            let (n, k) = if source.starts_with("NeuSight") { ("k", "n") } else { ("n", "k") };
+            self.gemm.push(GemmRow {
+                gpu: row.gpu()?,
+                shape: GemmShape {
+                    batch: row.number("batch")?,
+                    m: row.number("m")?,
+                    n: row.number(n)?,
+                    k: row.number(k)?,
+                    dtype: row.dtype()?,
+                },
+                seconds: row.seconds()?,
+                source: source.to_owned(),
+            });
+            Ok(())
+        })
+    }
+
+    /// Adds causal fused attention, forward: columns `gpu, dtype, batch, seq_len, heads, kv_heads, head_dim,
+    /// time_us, source`.
+    ///
+    /// # Errors
+    /// [`RowsError`] with the line.
+    pub fn read_attention(&mut self, table: impl Read) -> Result<(), RowsError> {
+        read(table, |row| {
+            let length = row.number("seq_len")?;
+            self.attention.push(AttentionRow {
+                gpu: row.gpu()?,
+                shape: AttentionShape {
+                    batch: row.number("batch")?,
+                    heads: row.number("heads")?,
+                    kv_heads: row.number("kv_heads")?,
+                    query_length: length,
+                    key_length: length,
+                    head_dim: row.number("head_dim")?,
+                    causal: true,
+                    pass: Pass::Forward,
+                    dtype: row.dtype()?,
+                },
+                seconds: row.seconds()?,
+                source: row.text("source")?.to_owned(),
+            });
+            Ok(())
+        })
+    }
+
+    /// Adds memory-bound kernels: columns `gpu, dtype, op, rows, width, time_us, source`. Kernels that the
+    /// models do not know are skipped.
+    ///
+    /// # Errors
+    /// [`RowsError`] with the line.
+    pub fn read_memory(&mut self, table: impl Read) -> Result<(), RowsError> {
+        read(table, |row| {
+            let (source, operation) = (row.text("source")?, row.text("op")?);
+            let known = MEMORY_OPERATIONS
+                .iter()
+                .find(|(who, name, ..)| source.starts_with(who) && *name == operation);
+            let seconds = row.seconds()?;
+            if let Some(&(.., kind, passes)) = known.filter(|_| seconds >= SHORTEST) {
+                let shape = [row.number("rows")?, row.number("width")?];
+                let values = shape[0] as f64 * shape[1] as f64;
+                self.memory.push(MemoryRow {
+                    gpu: row.gpu()?,
+                    kind,
+                    bytes: passes * values * row.dtype()?.bytes() as f64,
+                    shape,
+                    seconds,
+                    source: source.to_owned(),
+                });
+            }
+            Ok(())
+        })
+    }
+
+    /// Rows of a GPU and format. Frameworks cast to fp8 by different kernels, so of fp8 only the framework with
+    /// the most rows is taken.
+    pub(super) fn gemm_of(&self, gpu: &str, dtype: Dtype) -> Vec<&GemmRow> {
+        let mut rows: Vec<_> =
+            self.gemm.iter().filter(|row| row.gpu == gpu && row.shape.dtype == dtype).collect();
+        if dtype == Dtype::Fp8 {
+            let count = |source: &str| rows.iter().filter(|row| row.source == source).count();
+            let most = rows.iter().map(|row| row.source.clone()).max_by_key(|source| count(source));
+            rows.retain(|row| Some(&row.source) == most.as_ref());
+        }
+        rows
+    }
+
+    pub(super) fn attention_of(&self, gpu: &str) -> Vec<&AttentionRow> {
+        self.attention.iter().filter(|row| row.gpu == gpu).collect()
+    }
+
+    pub(super) fn memory_of(&self, gpu: &str, kind: MemoryBoundKind) -> Vec<&MemoryRow> {
+        self.memory.iter().filter(|row| row.gpu == gpu && row.kind == kind).collect()
+    }
+}
+
+/// The publishers' names, each once, in order.
+pub(super) fn source_names<'a>(sources: impl Iterator<Item = &'a str>) -> String {
+    let mut names: Vec<&str> = sources.filter_map(|source| source.split(':').next()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
+}
+
+/// One line of a table.
+struct Row<'a> {
+    headers: &'a csv::StringRecord,
+    record: &'a csv::StringRecord,
+}
+
+fn read(table: impl Read, mut take: impl FnMut(&Row<'_>) -> Result<(), RowsError>) -> Result<(), RowsError> {
+    let mut reader = csv::Reader::from_reader(table);
+    let headers = reader.headers()?.clone();
+    let mut record = csv::StringRecord::new();
+    while reader.read_record(&mut record)? {
+        take(&Row { headers: &headers, record: &record })?;
+    }
+    Ok(())
+}
+
+impl Row<'_> {
+    fn text(&self, column: &'static str) -> Result<&str, RowsError> {
+        let index = self.headers.iter().position(|name| name == column);
+        index.and_then(|index| self.record.get(index)).ok_or_else(|| self.wrong(column, "the column"))
+    }
+
+    fn wrong(&self, column: &'static str, expected: &'static str) -> RowsError {
+        let line = self.record.position().map_or(0, csv::Position::line);
+        let index = self.headers.iter().position(|name| name == column);
+        let found = index.and_then(|index| self.record.get(index)).unwrap_or_default().to_owned();
+        RowsError::Value { line, column, found, expected }
+    }
+
+    fn number(&self, column: &'static str) -> Result<u64, RowsError> {
+        let number = self.text(column)?.parse().ok().filter(|&number| number > 0);
+        number.ok_or_else(|| self.wrong(column, "a whole number from 1"))
+    }
+
+    fn seconds(&self) -> Result<f64, RowsError> {
+        let time = self.text("time_us")?.parse().ok().filter(|&time: &f64| time > 0.0 && time.is_finite());
+        Ok(time.ok_or_else(|| self.wrong("time_us", "microseconds above 0"))? * 1e-6)
+    }
+
+    fn dtype(&self) -> Result<Dtype, RowsError> {
+        let word = self.text("dtype")?;
+        let known = FORMATS.iter().find(|(name, _)| *name == word).map(|&(_, dtype)| dtype);
+        known.ok_or_else(|| self.wrong("dtype", "fp32, tf32, fp16, bf16 or fp8"))
+    }
+
+    fn gpu(&self) -> Result<String, RowsError> {
+        let name = self.text("gpu")?;
+        let known = GPU_ALIASES.iter().find(|(other, _)| *other == name).map_or(name, |&(_, name)| name);
+        Ok(known.to_owned())
+    }
+}
