@@ -36,6 +36,29 @@ fn an_activation_that_does_not_fit_is_named_with_its_layer() {
 }
 
 #[test]
+fn the_attention_map_of_rat_is_the_tensor_that_does_not_fit() {
+    // One map of 4 images x 16 heads x 7,396 groups x 65,536 pixels in 32 bits: 115.56 GiB, as CUDA's message said.
+    let document = report(&["scenarios/rat-256-h100.toml"]);
+    assert_eq!(document["verdict"], "out_of_memory");
+    let oom = &document["out_of_memory"];
+    assert_eq!(oom["tensor"], "block.0 attention.map");
+    assert_eq!(oom["requested_bytes"], 4 * 16 * 7396 * 65_536 * 4_u64);
+    assert_eq!(format!("{:.2}", number(&oom["requested_bytes"]) / f64::from(1 << 30)), "115.56");
+}
+
+#[test]
+fn a_frozen_model_has_states_of_its_adapters_only() {
+    let file = "scenarios/llama2-7b-lora-a40.toml";
+    let document = report(&[file]);
+    assert_eq!(document["verdict"], "fits");
+    assert_eq!(document["parameters"]["trainable"], 4_194_304);
+    let breakdown = &document["peak_memory"]["breakdown_bytes"];
+    assert_eq!(breakdown["parameters"], 2 * 6_742_609_920_u64);
+    assert_eq!(breakdown["gradients"], 2 * 4_194_304);
+    assert_eq!(breakdown["optimizer_states"], 12 * 4_194_304);
+}
+
+#[test]
 fn model_states_under_zero_are_the_closed_form() {
     let parameters = 8_030_261_248.0;
     for (stage, bytes) in [(0, 16.0), (1, 4.0 + 12.0 / 8.0), (2, 2.0 + 14.0 / 8.0), (3, 16.0 / 8.0)] {

@@ -46,7 +46,38 @@ pub(super) struct LayerCost {
     /// For each saved tensor whether forward keeps it (checkpointing drops some).
     pub(super) kept: Vec<bool>,
     /// Most bytes of short-lived tensors in forward: where nothing is kept, of all tensors.
-    pub(super) forward_temporary: Bytes,
+    pub(super) forward_temporary: Short,
+    /// The same while forward runs again in backward.
+    pub(super) again_temporary: Short,
+    /// The same of activation gradients in backward.
+    pub(super) backward_temporary: Short,
+}
+
+/// Short-lived memory of a pass of a layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Short {
+    /// Most of it at once.
+    pub(super) bytes: u64,
+    /// The largest tensor in it, if that is large enough to have a name of its own in a verdict.
+    pub(super) largest: Option<(&'static str, u64)>,
+    /// Index of the operation that makes the largest; 0 where none is told apart.
+    pub(super) born: usize,
+}
+
+impl Short {
+    /// From this size on a tensor is told from the rest: one that matters on any GPU.
+    const NAMED_FROM: u64 = 256 << 20;
+
+    fn of(work: &LayerWork, pass: Pass, bytes: Bytes) -> Self {
+        let named = work.temporaries.iter().filter(|it| it.pass == pass && it.bytes.0 >= Self::NAMED_FROM);
+        // Of equal ones the first to be born: it is the one that finds no room.
+        let largest = named.rev().max_by_key(|it| it.bytes.0);
+        Self {
+            bytes: bytes.0,
+            largest: largest.map(|it| (it.name, it.bytes.0.min(bytes.0))),
+            born: largest.map_or(0, |it| it.born),
+        }
+    }
 }
 
 impl LayerCost {
@@ -142,11 +173,21 @@ impl Pricer<'_> {
         let kept = work.saved.iter().map(keep).collect();
         let forward_temporary = if checkpointing == Checkpointing::Full {
             let shape = WorkShape { training: false, ..shape };
-            model.work(index, &shape).forward_temporary
+            let bare = model.work(index, &shape);
+            Short::of(&bare, Pass::Forward, bare.forward_temporary)
         } else {
-            work.forward_temporary
+            Short::of(&work, Pass::Forward, work.forward_temporary)
         };
-        Ok(LayerCost { work, forward, backward, recomputed, kept, forward_temporary })
+        Ok(LayerCost {
+            forward_temporary,
+            again_temporary: Short::of(&work, Pass::Forward, work.forward_temporary),
+            backward_temporary: Short::of(&work, Pass::Backward, work.backward_temporary),
+            work,
+            forward,
+            backward,
+            recomputed,
+            kept,
+        })
     }
 }
 

@@ -218,6 +218,6 @@ fn nothing_takes_long() {
             assert!(message.len() < 5000 && !message.contains('\n'), "{message}");
         }
         let shown: String = input.chars().take(20).collect();
-        assert!(start.elapsed() < Duration::from_secs(60), "{shown}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_mins(1), "{shown}: {:?}", start.elapsed());
     }
 }

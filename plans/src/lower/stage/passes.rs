@@ -7,7 +7,7 @@ use super::data_parallel::Pending;
 use super::{Chunk, Meeting, StageBuilder};
 use crate::classes;
 use crate::error::PlanError;
-use crate::lower::cost::LayerCost;
+use crate::lower::cost::{LayerCost, Short};
 
 impl StageBuilder<'_> {
     pub(super) fn forward(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
@@ -59,15 +59,24 @@ impl StageBuilder<'_> {
         self.activation(layer, name, bytes.0)
     }
 
-    /// Allocates short-lived memory of a pass.
-    pub(super) fn temporary(&mut self, layer: usize, what: &'static str, bytes: Bytes) -> Option<Tensor> {
-        if bytes.0 == 0 {
-            return None;
+    /// Allocates short-lived memory of a pass: its largest tensor by itself, the others in one piece.
+    fn temporary(&mut self, layer: usize, what: &'static str, short: Short) -> [Option<Tensor>; 2] {
+        let (name, large) = short.largest.unwrap_or((what, 0));
+        [(name, large), (what, short.bytes - large)].map(|(name, bytes)| {
+            if bytes == 0 {
+                return None;
+            }
+            let label = self.tensor_label(layer, name);
+            let tensor = self.program.tensor(bytes, classes::WORKSPACE, label);
+            self.program.alloc(self.streams.compute, tensor);
+            Some(tensor)
+        })
+    }
+
+    fn free_both(&mut self, tensors: [Option<Tensor>; 2]) {
+        for tensor in tensors {
+            self.free(tensor);
         }
-        let label = self.tensor_label(layer, what);
-        let tensor = self.program.tensor(bytes.0, classes::WORKSPACE, label);
-        self.program.alloc(self.streams.compute, tensor);
-        Some(tensor)
     }
 
     pub(super) fn free(&mut self, tensor: Option<Tensor>) {
@@ -82,13 +91,18 @@ impl StageBuilder<'_> {
             let name = self.input.model.layers[layer].name.as_str();
             self.label(name, "forward", Some(micro_batch))
         };
-        let temporary = self.temporary(layer, "forward temporaries", cost.forward_temporary);
+        let mut temporary = [None; 2];
         let mut saved = vec![None; cost.work.saved.len()];
         for (index, op) in cost.forward.iter().enumerate() {
             self.save(layer, cost, index, &mut saved, |kept| kept);
+            // What is kept only grows, so that the pass is fullest after the largest is made; and a verdict names the
+            // first that finds no room.
+            if index == cost.forward_temporary.born {
+                temporary = self.temporary(layer, "forward temporaries", cost.forward_temporary);
+            }
             self.operation(classes::FORWARD, label, *op)?;
         }
-        self.free(temporary);
+        self.free_both(temporary);
         self.open[self.input.slot(layer)][micro_batch as usize] = Some(saved);
         Ok(())
     }
@@ -172,15 +186,15 @@ impl StageBuilder<'_> {
         let mut saved = self.open[self.input.slot(layer)][micro_batch as usize].take().unwrap_or_default();
         if !cost.recomputed.is_empty() {
             let label = self.label(name, "recompute", Some(micro_batch));
-            let temporary = self.temporary(layer, "forward temporaries", cost.work.forward_temporary);
+            let temporary = self.temporary(layer, "forward temporaries", cost.again_temporary);
             for &index in &cost.recomputed {
                 self.save(layer, cost, index, &mut saved, |kept| !kept);
                 self.operation(classes::RECOMPUTE, label, cost.forward[index])?;
             }
-            self.free(temporary);
+            self.free_both(temporary);
         }
         let label = self.label(name, "backward", Some(micro_batch));
-        let temporary = self.temporary(layer, "backward temporaries", cost.work.backward_temporary);
+        let temporary = self.temporary(layer, "backward temporaries", cost.backward_temporary);
         for (index, op) in cost.backward.iter().enumerate() {
             self.operation(classes::BACKWARD, label, *op)?;
             for (slot, tensor) in cost.work.saved.iter().enumerate() {
@@ -189,7 +203,7 @@ impl StageBuilder<'_> {
                 }
             }
         }
-        self.free(temporary);
+        self.free_both(temporary);
         for tensor in saved {
             self.free(tensor);
         }
