@@ -43,6 +43,8 @@ struct Field {
 #[derive(Clone, Debug)]
 pub(crate) struct Section {
     name: String,
+    /// What stands before the names of its fields in messages: `experts.` in a table within the architecture.
+    prefix: String,
     fields: Vec<Field>,
     place: Option<Place>,
 }
@@ -59,18 +61,19 @@ impl Section {
             }
         })?;
         let lines = Lines::of(text);
-        Ok(Self { name: "the file".to_owned(), fields: convert_table(&lines, table.get_ref()), place: None })
+        let fields = convert_table(&lines, table.get_ref());
+        Ok(Self::of("the file", fields, None))
     }
 
-    /// Sets fields from outside; the last value of a field counts.
+    fn of(name: &str, fields: Vec<Field>, place: Option<Place>) -> Self {
+        Self { name: name.to_owned(), prefix: String::new(), fields, place }
+    }
+
+    /// Sets fields from outside; the last value of a field counts. A name with a dot sets a field of a table within
+    /// this one, `experts.count`, and makes the table if it is absent.
     pub(crate) fn apply(&mut self, overrides: &Overrides) {
         for (name, value) in overrides.iter() {
-            self.fields.retain(|field| field.name != name);
-            self.fields.push(Field {
-                name: name.to_owned(),
-                value: Value::Scalar(value.clone()),
-                place: None,
-            });
+            set(&mut self.fields, name, value);
         }
     }
 
@@ -110,7 +113,7 @@ impl Section {
             Some(Field { value: Value::Scalar(FieldValue::Text(text)), .. }) if !text.trim().is_empty() => {
                 Ok(text)
             }
-            Some(field) => Err(bad(field, allowed)),
+            Some(field) => Err(self.bad(field, allowed)),
             None => Err(self.missing(name, allowed)),
         }
     }
@@ -136,7 +139,7 @@ impl Section {
         };
         match found {
             Some(value) if (least..=most).contains(&value) => Ok(Some(value)),
-            _ => Err(bad(field, &whole_number(least, most))),
+            _ => Err(self.bad(field, &whole_number(least, most))),
         }
     }
 
@@ -151,7 +154,7 @@ impl Section {
             format!("a list of {least_length} to {longest} numbers, each {}", whole_number(1, most));
         let field = self.find(name).ok_or_else(|| self.missing(name, &allowed))?;
         let Value::List(items) = &field.value else {
-            return Err(bad(field, &allowed));
+            return Err(self.bad(field, &allowed));
         };
         let numbers: Result<Vec<u64>, ModelError> = items
             .iter()
@@ -172,7 +175,7 @@ impl Section {
         if (least_length..=longest).contains(&numbers.len()) {
             Ok(numbers)
         } else {
-            Err(bad(field, &allowed))
+            Err(self.bad(field, &allowed))
         }
     }
 
@@ -181,19 +184,66 @@ impl Section {
         match self.find(name) {
             None => Ok(default),
             Some(Field { value: Value::Scalar(FieldValue::Bool(value)), .. }) => Ok(*value),
-            Some(field) => Err(bad(field, "true or false")),
+            Some(field) => Err(self.bad(field, "true or false")),
         }
     }
 
     /// One of some words, as its index.
     pub(crate) fn choice(&self, name: &str, words: &[&str]) -> Result<usize, ModelError> {
-        let allowed = format!("one of {}", quoted(words));
-        let field = self.find(name).ok_or_else(|| self.missing(name, &allowed))?;
+        self.choice_if_given(name, words)?.ok_or_else(|| self.missing(name, &one_of(words)))
+    }
+
+    /// One of some words, as its index, if it is given.
+    pub(crate) fn choice_if_given(&self, name: &str, words: &[&str]) -> Result<Option<usize>, ModelError> {
+        let Some(field) = self.find(name) else {
+            return Ok(None);
+        };
         let index = match &field.value {
             Value::Scalar(FieldValue::Text(text)) => words.iter().position(|word| word == text),
             _ => None,
         };
-        index.ok_or_else(|| bad(field, &allowed))
+        index.map(Some).ok_or_else(|| self.bad(field, &one_of(words)))
+    }
+
+    /// A number between `least` and `most`, whole or with a fraction, if it is given.
+    pub(crate) fn number(&self, name: &str, least: f64, most: f64) -> Result<Option<f64>, ModelError> {
+        let Some(field) = self.find(name) else {
+            return Ok(None);
+        };
+        let found = match field.value {
+            Value::Scalar(FieldValue::Integer(value)) => Some(value as f64),
+            Value::Scalar(FieldValue::Float(value)) => Some(value),
+            _ => None,
+        };
+        match found {
+            Some(value) if (least..=most).contains(&value) => Ok(Some(value)),
+            _ => Err(self.bad(field, &format!("a number from {least} to {most}"))),
+        }
+    }
+
+    /// Whole numbers in a list, at least one, if it is given.
+    pub(crate) fn integers(&self, name: &str) -> Result<Option<Vec<i64>>, ModelError> {
+        let Some(field) = self.find(name) else {
+            return Ok(None);
+        };
+        let wrong = || self.bad(field, "a list of whole numbers, at least one");
+        let Value::List(items) = &field.value else {
+            return Err(wrong());
+        };
+        let whole = |(value, _): &(Value, Place)| match value {
+            Value::Scalar(FieldValue::Integer(value)) => Ok(*value),
+            _ => Err(wrong()),
+        };
+        let found: Vec<i64> = items.iter().map(whole).collect::<Result<_, _>>()?;
+        if found.is_empty() { Err(wrong()) } else { Ok(Some(found)) }
+    }
+
+    /// Refuses a field that would change nothing: unless it `acts`, it must not be given. `with` says when it acts.
+    pub(crate) fn only_with(&self, name: &str, acts: bool, with: &str) -> Result<(), ModelError> {
+        match self.find(name) {
+            Some(field) if !acts => Err(self.bad(field, &format!("left out: it acts only with {with}"))),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the field is given.
@@ -233,7 +283,7 @@ impl Section {
             Value::List(items) => items.iter().map(|(value, _)| number(value)).collect(),
             single => number(single).map(|number| vec![number]),
         };
-        found.filter(|numbers: &Vec<u64>| !numbers.is_empty()).ok_or_else(|| bad(field, &allowed))
+        found.filter(|numbers: &Vec<u64>| !numbers.is_empty()).ok_or_else(|| self.bad(field, &allowed))
     }
 
     /// One of some words, as its index, with what it is when absent.
@@ -246,7 +296,7 @@ impl Section {
         let allowed = || format!("a text with a unit, like {}", dimension.example());
         let field = self.find(name).ok_or_else(|| self.missing(name, &allowed()))?;
         let Value::Scalar(FieldValue::Text(text)) = &field.value else {
-            return Err(bad(field, &allowed()));
+            return Err(self.bad(field, &allowed()));
         };
         parse_quantity(text, dimension).map_err(|error| ModelError::BadValue {
             field: name.to_owned(),
@@ -261,7 +311,7 @@ impl Section {
         let allowed = "a list of texts";
         let field = self.find(name).ok_or_else(|| self.missing(name, allowed))?;
         let Value::List(items) = &field.value else {
-            return Err(bad(field, allowed));
+            return Err(self.bad(field, allowed));
         };
         items
             .iter()
@@ -280,11 +330,23 @@ impl Section {
     /// A table within this one; an empty one if it is absent.
     pub(crate) fn section(&self, name: &str) -> Result<Self, ModelError> {
         match self.find(name) {
-            None => Ok(Self { name: name.to_owned(), fields: Vec::new(), place: None }),
+            None => Ok(Self::of(name, Vec::new(), None)),
             Some(Field { value: Value::Section(fields), place, .. }) => {
-                Ok(Self { name: name.to_owned(), fields: fields.clone(), place: *place })
+                Ok(Self::of(name, fields.clone(), *place))
             }
-            Some(field) => Err(bad(field, &format!("a table, [{name}]"))),
+            Some(field) => Err(self.bad(field, &format!("a table, [{name}]"))),
+        }
+    }
+
+    /// A table within a table, if it is given. Messages about its fields name it too.
+    pub(crate) fn table(&self, name: &str) -> Result<Option<Self>, ModelError> {
+        let full = format!("{}.{name}", self.name);
+        match self.find(name) {
+            None => Ok(None),
+            Some(Field { value: Value::Section(fields), place, .. }) => {
+                Ok(Some(Self { prefix: format!("{name}."), ..Self::of(&full, fields.clone(), *place) }))
+            }
+            Some(field) => Err(self.bad(field, &format!("a table, [{full}]"))),
         }
     }
 
@@ -293,29 +355,41 @@ impl Section {
         let allowed = format!("at least one table [[{name}]]");
         let field = self.find(name).ok_or_else(|| self.missing(name, &allowed))?;
         let Value::List(items) = &field.value else {
-            return Err(bad(field, &allowed));
+            return Err(self.bad(field, &allowed));
         };
         if items.is_empty() {
-            return Err(bad(field, &allowed));
+            return Err(self.bad(field, &allowed));
         }
         items
             .iter()
             .map(|(value, place)| match value {
-                Value::Section(fields) => {
-                    Ok(Self { name: name.to_owned(), fields: fields.clone(), place: Some(*place) })
-                }
-                _ => Err(bad(field, &allowed)),
+                Value::Section(fields) => Ok(Self::of(name, fields.clone(), Some(*place))),
+                _ => Err(self.bad(field, &allowed)),
             })
             .collect()
+    }
+
+    /// An error about a field whose value, or whose absence, contradicts another field.
+    pub(crate) fn contradict(&self, name: &str, allowed: &str) -> ModelError {
+        self.find(name).map_or_else(|| self.missing(name, allowed), |field| self.bad(field, allowed))
     }
 
     /// An error about the value of a field, for checks between fields.
     pub(crate) fn refuse(&self, name: &str, found: impl Display, allowed: impl Into<String>) -> ModelError {
         ModelError::BadValue {
-            field: name.to_owned(),
+            field: format!("{}{name}", self.prefix),
             found: found.to_string(),
             allowed: allowed.into(),
             place: self.place_of(name),
+        }
+    }
+
+    fn bad(&self, field: &Field, allowed: &str) -> ModelError {
+        ModelError::BadValue {
+            field: format!("{}{}", self.prefix, field.name),
+            found: field.value.shown(),
+            allowed: allowed.to_owned(),
+            place: field.place,
         }
     }
 
@@ -333,13 +407,27 @@ impl Section {
     }
 }
 
-fn bad(field: &Field, allowed: &str) -> ModelError {
-    ModelError::BadValue {
-        field: field.name.clone(),
-        found: field.value.shown(),
-        allowed: allowed.to_owned(),
-        place: field.place,
+/// Sets `name`, or for `table.name` the field of a table, if `table` is one or nothing yet.
+fn set(fields: &mut Vec<Field>, name: &str, value: &FieldValue) {
+    if let Some((table, inner)) = name.split_once('.') {
+        if fields.iter().all(|field| field.name != table) {
+            fields.push(Field { name: table.to_owned(), value: Value::Section(Vec::new()), place: None });
+        }
+        let found = fields.iter_mut().find(|field| field.name == table);
+        if let Some(Field { value: Value::Section(within), .. }) = found {
+            return replace(within, inner, value);
+        }
     }
+    replace(fields, name, value);
+}
+
+fn replace(fields: &mut Vec<Field>, name: &str, value: &FieldValue) {
+    fields.retain(|field| field.name != name);
+    fields.push(Field { name: name.to_owned(), value: Value::Scalar(value.clone()), place: None });
+}
+
+fn one_of(words: &[&str]) -> String {
+    format!("one of {}", words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", "))
 }
 
 /// Words as a message lists them.

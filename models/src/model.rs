@@ -228,8 +228,8 @@ impl Model {
         self.layers.iter().map(Layer::trainable_count).fold(0, u64::saturating_add)
     }
 
-    /// Values that one token uses: all of them unless experts are routed; then the dense part, the routers and one
-    /// expert of each layer.
+    /// Values that one token uses: all of them unless experts are routed; then the dense part, the routers, and of
+    /// each layer the experts that a token is sent to.
     pub fn active_parameters(&self) -> u64 {
         self.layers.iter().map(|layer| layer.active_parameters).fold(0, u64::saturating_add)
     }

@@ -409,6 +409,8 @@ mod tests {
                 query_length: 10,
                 key_length: 20,
                 head_dim: 4,
+                value_dim: 4,
+                window: 0,
                 causal,
                 pass,
                 dtype: Dtype::Bf16,

@@ -1,7 +1,7 @@
 //! Shapes of the operations that have many sizes.
 
 use crate::operation::{Dtype, Pass};
-use crate::units::{Bytes, Flops, product};
+use crate::units::{Bytes, Flops, product, total};
 
 /// Fused (flash) attention over `batch` sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,8 +16,13 @@ pub struct AttentionShape {
     pub query_length: u64,
     /// Key tokens.
     pub key_length: u64,
-    /// Width of a head.
+    /// Width of a head of queries and keys.
     pub head_dim: u64,
+    /// Width of a head of values and of the result (another one under multi-head latent attention).
+    pub value_dim: u64,
+    /// Tokens that a token sees to its left, itself included, and as many to its right unless the attention is
+    /// causal; 0 for no limit.
+    pub window: u64,
     /// Whether a token sees only itself and earlier ones (half of the work).
     pub causal: bool,
     /// Forward (2 products) or backward (5 products, recomputing the scores).
@@ -27,27 +32,45 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
-    /// What the kernel computes: 4 b h q k d forward (two products), halved when causal; five products backward,
-    /// 2.5 times.
+    /// What the kernel computes: two products forward, 2 b h q k (d + v), halved when causal; five products backward
+    /// (scores again, and a gradient for each factor of both products), 2.5 times as much where v = d.
     pub fn flops(&self) -> Flops {
-        let two_products = self.two_products();
-        let visible = if self.causal { two_products / 2 } else { two_products };
-        Flops(match self.pass {
-            Pass::Forward => visible,
-            Pass::Backward => (visible / 2).saturating_mul(5),
-        })
+        let all = self.products();
+        Flops(if self.causal { all / 2 } else { all })
     }
 
-    /// What the model asks for: two products forward and four backward over all pairs of tokens, causal or not.
+    /// What the model asks for: two products forward and four backward over all pairs of tokens within the window,
+    /// causal or not.
     pub fn model_flops(&self) -> Flops {
+        let two = product(&[2, self.pairs(), total(&[self.head_dim, self.value_dim])]);
         Flops(match self.pass {
-            Pass::Forward => self.two_products(),
-            Pass::Backward => self.two_products().saturating_mul(2),
+            Pass::Forward => two,
+            Pass::Backward => two.saturating_mul(2),
         })
     }
 
-    fn two_products(&self) -> u64 {
-        product(&[4, self.batch, self.heads, self.query_length, self.key_length, self.head_dim])
+    /// Products of the pass over all pairs.
+    fn products(&self) -> u64 {
+        let (keys, values) = (self.head_dim, self.value_dim);
+        let widths = match self.pass {
+            Pass::Forward => total(&[keys, values]),
+            Pass::Backward => total(&[product(&[3, keys]), product(&[2, values])]),
+        };
+        product(&[2, self.pairs(), widths])
+    }
+
+    /// Pairs of a query and a key: all q k of each sequence and head, or with a window of w < k tokens to either side
+    /// k^2 - (k - w)^2 of a square (twice what a causal mask leaves, as for the whole square).
+    fn pairs(&self) -> u64 {
+        let (queries, keys) = (self.query_length, self.key_length);
+        let heads = product(&[self.batch, self.heads]);
+        if self.window == 0 || self.window >= keys {
+            return product(&[heads, queries, keys]);
+        }
+        let of_square = u128::from(self.window) * (2 * u128::from(keys) - u128::from(self.window));
+        let seen = (of_square / u128::from(keys)).saturating_mul(u128::from(queries));
+        let seen = if queries == keys { of_square } else { seen };
+        product(&[heads, u64::try_from(seen).unwrap_or(u64::MAX)])
     }
 }
 

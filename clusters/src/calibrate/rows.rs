@@ -183,6 +183,8 @@ impl Rows {
                     query_length: length,
                     key_length: length,
                     head_dim: row.number("head_dim")?,
+                    value_dim: row.number("head_dim")?,
+                    window: 0,
                     causal: true,
                     pass: Pass::Forward,
                     dtype: row.dtype()?,

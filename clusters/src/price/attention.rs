@@ -15,8 +15,9 @@ const KEY_BLOCK: f64 = 64.0;
 fn traffic(shape: &AttentionShape) -> Bytes {
     let queries = shape.heads as f64 * shape.query_length as f64;
     let keys = shape.kv_heads as f64 * shape.key_length as f64;
-    let row = shape.head_dim as f64 * shape.dtype.bytes() as f64;
-    let forward = 2.0 * shape.batch as f64 * (queries + keys) * row;
+    // Queries and keys are as wide as their heads, values and the result as theirs.
+    let rows = (shape.head_dim as f64 + shape.value_dim as f64) * shape.dtype.bytes() as f64;
+    let forward = shape.batch as f64 * (queries + keys) * rows;
     Bytes(match shape.pass {
         Pass::Forward => forward,
         Pass::Backward => 2.0 * forward,
@@ -51,7 +52,17 @@ pub(crate) fn seconds(gpu: &Gpu, peak: f64, shape: &AttentionShape, c: &Attentio
     } else {
         longest
     };
-    let key_seconds = 4.0 * QUERY_BLOCK * shape.head_dim as f64 * sms / (peak * c.efficiency);
+    // A window leaves out the keys beyond it, block by block.
+    let visited = match shape.window {
+        0 => visited,
+        window => {
+            let sides = if shape.causal { 1.0 } else { 2.0 };
+            visited.min(sides * window as f64 + KEY_BLOCK)
+        }
+    };
+    // One product is as wide as the queries' heads, the other as the values'.
+    let widths = shape.head_dim as f64 + shape.value_dim as f64;
+    let key_seconds = 2.0 * QUERY_BLOCK * widths * sms / (peak * c.efficiency);
     let load = shape.batch as f64 * shape.heads as f64 * blocks / sms;
     let bulk = load * (visited + c.fill) * key_seconds;
     let tail = c.tail * (longest + c.fill) * key_seconds;

@@ -103,6 +103,8 @@ fn causal_attention_by_blocks() {
         query_length: 4096,
         key_length: 4096,
         head_dim: 128,
+        value_dim: 128,
+        window: 0,
         causal: true,
         pass,
         dtype: Dtype::Tf32,

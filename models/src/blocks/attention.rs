@@ -1,7 +1,7 @@
 //! Scaled dot-product attention, eager and fused.
 
 use super::linear::gemm;
-use super::pointwise::{cast, copy, dropout, mask, scale};
+use super::pointwise::{cast, copy, dropout, mask, scale, softcap};
 use crate::operation::{Dtype, Kernel, MemoryBoundKind, Operation, Pass};
 use crate::shape::AttentionShape;
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names, single};
@@ -37,55 +37,165 @@ impl Attention {
         product(&[self.batch, self.heads, self.length])
     }
 
+    /// Tokens of the keys' sequence.
+    fn keys(&self, extras: &Extras) -> u64 {
+        extras.keys.unwrap_or(self.length)
+    }
+
+    /// Width of a head of values.
+    fn values(&self, extras: &Extras) -> u64 {
+        extras.value_dim.unwrap_or(self.head_dim)
+    }
+
     /// Batched products, one for each sequence and head.
     fn products(&self) -> u64 {
         product(&[self.batch, self.heads])
     }
 }
 
-/// Attention of queries (tokens x heads * head_dim) over keys and values (tokens x kv_heads * head_dim), as tokens x
+/// What some models add to plain self-attention. The default adds nothing.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Extras {
+    /// Tokens of the keys' sequence, if not the queries' own (cross-attention).
+    pub(crate) keys: Option<u64>,
+    /// Width of a head of values, if not that of queries and keys.
+    pub(crate) value_dim: Option<u64>,
+    /// Tokens that a token sees; 0 for no limit. Eager attention computes all of them and masks.
+    pub(crate) window: u64,
+    /// Scores squeezed by `c * tanh(scores / c)`.
+    pub(crate) softcap: bool,
+    /// Scores are not divided by the root of the heads' width (T5).
+    pub(crate) unscaled: bool,
+    /// A mask of padded keys is added, one row a sequence.
+    pub(crate) padding: bool,
+    pub(crate) bias: Bias,
+}
+
+/// What is added to the scores of each head, the same for every sequence of the batch.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Bias {
+    #[default]
+    None,
+    /// A constant for each head and key (ALiBi, Press et al. 2022); a fused kernel computes it from the slopes.
+    Linear,
+    /// A tensor of heads * queries rows of one value a key (T5); a fused kernel reads it.
+    Tensor(Tensor),
+}
+
+/// Plain self-attention of queries (tokens x heads * head_dim) over keys and values (tokens x kv_heads * head_dim), as tokens x
 /// heads * head_dim.
 pub(crate) fn attention(tape: &mut Tape<'_>, a: &Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor {
+    attention_with(tape, a, &Extras::default(), [q, k, v])
+}
+
+/// Attention of queries over keys and values, as tokens x heads * width of a value's head.
+pub(crate) fn attention_with(
+    tape: &mut Tape<'_>,
+    a: &Attention,
+    extras: &Extras,
+    qkv: [Tensor; 3],
+) -> Tensor {
     let context = match tape.shape.attention {
         AttentionKind::Eager => {
-            let context = eager(tape, a, q, k, v);
+            let context = eager(tape, a, extras, qkv);
             // The products leave the heads outside the tokens; the projection wants them inside.
             copy(tape, names!("attention.merge_heads"), context)
         }
         AttentionKind::Flash => {
-            let context = flash(tape, a, q, k, v);
+            let context = flash(tape, a, extras, qkv);
             if a.merges_fused { copy(tape, names!("attention.merge_heads"), context) } else { context }
         }
     };
-    context.reshaped(product(&[a.batch, a.length]), product(&[a.heads, a.head_dim]))
+    context.reshaped(product(&[a.batch, a.length]), product(&[a.heads, a.values(extras)]))
 }
 
 /// Every product and every pass over the scores a kernel of its own. Keeps queries, keys, values, the softmax's
 /// result, and with dropout its mask and result.
-fn eager(tape: &mut Tape<'_>, a: &Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor {
+fn eager(tape: &mut Tape<'_>, a: &Attention, extras: &Extras, [q, k, v]: [Tensor; 3]) -> Tensor {
     let group = a.heads / a.kv_heads.max(1);
     let k = repeat_heads(tape, names!("attention.repeat_keys"), k, group);
     let v = repeat_heads(tape, names!("attention.repeat_values"), v, group);
-    let scores = scores(tape, a, q, k);
-    let scaled = scale(tape, names!("attention.core.scale"), scores, a.sequence_first);
-    let visible = if a.causal {
+    let scores = scores(tape, a, a.keys(extras), q, k);
+    let scaled = if extras.unscaled {
+        scores
+    } else {
+        scale(tape, names!("attention.core.scale"), scores, a.sequence_first)
+    };
+    let capped =
+        if extras.softcap { softcap(tape, names!("attention.core.softcap"), scaled) } else { scaled };
+    let biased = add_bias(tape, a, extras, capped);
+    let visible = if matches!(extras.bias, Bias::Tensor(_)) {
+        // The mask is part of the bias.
+        biased
+    } else if a.causal {
         // One square mask for all sequences and heads.
         let mask_bytes = product(&[a.length, a.length]);
-        mask(tape, names!("attention.core.mask"), scaled, mask_bytes)
+        mask(tape, names!("attention.core.mask"), biased, mask_bytes)
+    } else if extras.padding {
+        let mask_bytes = product(&[a.batch, a.keys(extras), biased.value_bytes]);
+        mask(tape, names!("attention.core.mask"), biased, mask_bytes)
     } else {
-        scaled
+        biased
     };
     let probabilities = softmax(tape, a, visible);
     let format = tape.activation_bytes();
     let rounded = cast(tape, names!("attention.core.softmax_cast"), probabilities, format);
     let dropped = dropout(tape, names!("attention.core.dropout"), rounded, a.dropout);
-    context(tape, a, dropped, v)
+    context(tape, a, a.values(extras), dropped, v)
+}
+
+/// Adds what belongs to each head to the scores of all sequences.
+fn add_bias(tape: &mut Tape<'_>, a: &Attention, extras: &Extras, scores: Tensor) -> Tensor {
+    let names = names!("attention.core.bias");
+    match extras.bias {
+        Bias::None => scores,
+        Bias::Linear => mask(tape, names, scores, product(&[a.heads, a.keys(extras), scores.value_bytes])),
+        Bias::Tensor(bias) => {
+            let expanded = expand_bias(tape, a, bias);
+            let y = tape.activation(names.output, scores.rows, scores.width);
+            let read = total(&[scores.bytes(), bias.bytes()]);
+            tape.record(&Step {
+                names,
+                forward: &[memory(names.op, MemoryBoundKind::Elementwise, read, y.bytes())],
+                reads: &[scores, bias],
+                saves: &[],
+                inputs: &[scores, expanded],
+                outputs: &[y],
+                backward: &[],
+                scratch: 0,
+                gradient: Gradient::Passed,
+                trains: false,
+            });
+            y
+        }
+    }
+}
+
+/// A bias seen by each sequence of the batch: a view, whose gradient is summed over the batch.
+fn expand_bias(tape: &mut Tape<'_>, a: &Attention, bias: Tensor) -> Tensor {
+    let names = names!("attention.bias.expand");
+    let expanded = tape.view(bias, product(&[bias.rows, a.batch]), bias.width);
+    let sum = memory(names.grad, MemoryBoundKind::Reduction, expanded.bytes(), bias.bytes());
+    let alone = a.batch == 1;
+    tape.record(&Step {
+        names,
+        forward: &[],
+        reads: &[],
+        saves: &[],
+        inputs: &[bias],
+        outputs: &[expanded],
+        backward: if alone { &[] } else { std::slice::from_ref(&sum) },
+        scratch: 0,
+        gradient: if alone { Gradient::Passed } else { Gradient::New },
+        trains: false,
+    });
+    expanded
 }
 
 /// `Q K^T`.
-fn scores(tape: &mut Tape<'_>, a: &Attention, q: Tensor, k: Tensor) -> Tensor {
+fn scores(tape: &mut Tape<'_>, a: &Attention, keys: u64, q: Tensor, k: Tensor) -> Tensor {
     let names = names!("attention.core.scores");
-    let y = tape.activation(names.output, a.rows(), a.length);
+    let y = tape.activation(names.output, a.rows(), keys);
     let mut backward = Vec::new();
     if a.sequence_first {
         // The gradient has its heads innermost; each of the two products copies it into a layout cuBLAS takes.
@@ -96,11 +206,11 @@ fn scores(tape: &mut Tape<'_>, a: &Attention, q: Tensor, k: Tensor) -> Tensor {
         });
     }
     let (products, s, d) = (a.products(), a.length, a.head_dim);
-    backward.push(gemm(tape, "attention.core.scores.grad_query", [products, s, d, s]));
-    backward.push(gemm(tape, "attention.core.scores.grad_key", [products, s, d, s]));
+    backward.push(gemm(tape, "attention.core.scores.grad_query", [products, s, d, keys]));
+    backward.push(gemm(tape, "attention.core.scores.grad_key", [products, keys, d, s]));
     tape.record(&Step {
         names,
-        forward: &[gemm(tape, names.op, [products, s, s, d])],
+        forward: &[gemm(tape, names.op, [products, s, keys, d])],
         reads: &[q, k],
         saves: &[q, k],
         inputs: &[q, k],
@@ -152,11 +262,12 @@ fn softmax(tape: &mut Tape<'_>, a: &Attention, x: Tensor) -> Tensor {
 }
 
 /// Probabilities times values.
-fn context(tape: &mut Tape<'_>, a: &Attention, p: Tensor, v: Tensor) -> Tensor {
+fn context(tape: &mut Tape<'_>, a: &Attention, width: u64, p: Tensor, v: Tensor) -> Tensor {
     let names = names!("attention.core.context");
-    let (products, s, d) = (a.products(), a.length, a.head_dim);
+    let (products, s, keys) = (a.products(), a.length, p.width);
     let mut factor = p;
-    let mut backward = vec![gemm(tape, "attention.core.context.grad_probability", [products, s, s, d])];
+    let mut backward =
+        vec![gemm(tape, "attention.core.context.grad_probability", [products, s, keys, width])];
     if a.sequence_first {
         // Heads innermost again: the product copies the probabilities, forward and for the values' gradient.
         factor = tape.activation("attention.core.context.layout", p.rows, p.width);
@@ -171,11 +282,11 @@ fn context(tape: &mut Tape<'_>, a: &Attention, p: Tensor, v: Tensor) -> Tensor {
             p.bytes(),
         ));
     }
-    backward.push(gemm(tape, "attention.core.context.grad_value", [products, s, d, s]));
-    let y = tape.activation(names.output, a.rows(), d);
+    backward.push(gemm(tape, "attention.core.context.grad_value", [products, keys, width, s]));
+    let y = tape.activation(names.output, a.rows(), width);
     tape.record(&Step {
         names,
-        forward: &[gemm(tape, names.op, [products, s, d, s])],
+        forward: &[gemm(tape, names.op, [products, s, width, keys])],
         reads: &[factor, v],
         saves: &[p, v],
         inputs: &[p, v],
@@ -194,34 +305,42 @@ fn context(tape: &mut Tape<'_>, a: &Attention, p: Tensor, v: Tensor) -> Tensor {
 ///
 /// Backward, as FlashAttention-2 does it: a row-wise dot product of the result and its gradient, the main kernel,
 /// and the rounding of the query gradient from its 32-bit accumulator; with grouped queries two sums over the group.
-fn flash(tape: &mut Tape<'_>, a: &Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor {
+///
+/// A bias that is a tensor is one more input, whose gradient the kernel writes for every sequence.
+fn flash(tape: &mut Tape<'_>, a: &Attention, extras: &Extras, [q, k, v]: [Tensor; 3]) -> Tensor {
     let names = names!("attention.flash");
+    let mut inputs = vec![q, k, v];
+    if let Bias::Tensor(bias) = extras.bias {
+        inputs.push(expand_bias(tape, a, bias));
+    }
     let kernel = |pass| {
         Kernel::Attention(AttentionShape {
             batch: a.batch,
             heads: a.heads,
             kv_heads: a.kv_heads,
             query_length: a.length,
-            key_length: a.length,
+            key_length: a.keys(extras),
             head_dim: a.head_dim,
+            value_dim: a.values(extras),
+            window: extras.window,
             causal: a.causal,
             pass,
             dtype: tape.other_products(),
         })
     };
     let (forward, backward) = (kernel(Pass::Forward), kernel(Pass::Backward));
-    let y = tape.activation(names.output, a.rows(), a.head_dim);
+    let y = tape.activation(names.output, a.rows(), a.values(extras));
     let row_sums = tape.tensor(names.statistics, a.rows(), 1, 4);
     let launches = if a.heads == a.kv_heads { 3 } else { 5 };
     tape.record(&Step {
         names,
         forward: &[single(names.op, forward)],
-        reads: &[q, k, v],
-        saves: &[q, k, v, y, row_sums],
-        inputs: &[q, k, v],
+        reads: &inputs,
+        saves: &[&inputs[..], &[y, row_sums]].concat(),
+        inputs: &inputs,
         outputs: &[y],
         backward: &[Operation { launches, ..single(names.grad, backward) }],
-        scratch: total(&[product(&[4, y.values()]), row_sums.bytes()]),
+        scratch: total(&[product(&[4, q.values()]), row_sums.bytes()]),
         gradient: Gradient::New,
         trains: false,
     });

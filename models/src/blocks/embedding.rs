@@ -25,10 +25,28 @@ pub(crate) fn lookup(
     [vocabulary, width]: [u64; 2],
 ) -> Tensor {
     tape.weight(module, "weight", &[vocabulary, width], Split::Tensor);
+    token_rows(tape, ids, [vocabulary, width])
+}
+
+/// The same with the table of another embedding (a decoder's, shared with its encoder).
+pub(crate) fn shared_lookup(tape: &mut Tape<'_>, module: &str, ids: Tensor, sizes: [u64; 2]) -> Tensor {
+    tape.tied_weight(module, &sizes, Split::Tensor);
+    token_rows(tape, ids, sizes)
+}
+
+fn token_rows(tape: &mut Tape<'_>, ids: Tensor, [vocabulary, width]: [u64; 2]) -> Tensor {
     let y = tape.activation("embedding.tokens.output", ids.values(), width);
     let part = tape.shape.tensor.part(vocabulary);
     rows_of_table(tape, names!("embedding.tokens"), &[ids], y, part);
     leave_tensor_parallel(tape, y)
+}
+
+/// Rows of a table of token types, added to `x`. The ids are a constant of the model where the sample has none.
+pub(crate) fn type_lookup(tape: &mut Tape<'_>, module: &str, x: Tensor, table: u64) -> Tensor {
+    tape.weight(module, "weight", &[table, x.width], Split::Whole);
+    let rows = tape.activation("embedding.types.output", x.rows, x.width);
+    rows_of_table(tape, names!("embedding.types"), &[], rows, table);
+    add(tape, names!("embedding.add_types"), x, rows)
 }
 
 /// Learned positions of a sequence, added to each sequence of the batch. The ids are a constant of the model. The
@@ -65,7 +83,7 @@ pub(crate) fn position_lookup(
 }
 
 /// Fills `y` from a table of `vocabulary` rows, by `ids` that are kept.
-fn rows_of_table(tape: &mut Tape<'_>, names: Names, ids: &[Tensor], y: Tensor, vocabulary: u64) {
+pub(super) fn rows_of_table(tape: &mut Tape<'_>, names: Names, ids: &[Tensor], y: Tensor, vocabulary: u64) {
     let (tokens, width, dtype) = (y.rows, y.width, tape.shape.activation);
     let kernel = |pass| Kernel::Embedding { tokens, width, vocabulary, pass, dtype };
     let trains = tape.trains();

@@ -160,3 +160,9 @@ pub(super) fn gemm(tape: &Tape<'_>, name: &'static str, [batch, m, n, k]: [u64; 
     let dtype = if batch == 1 { tape.shape.compute } else { tape.other_products() };
     single(name, Kernel::Gemm { batch, m, n, k, dtype })
 }
+
+/// The product of a linear layer in each of `batch` experts, as one grouped operation: `batch` pairs of `m` x `k` and
+/// `k` x `n` matrices in the format of linear layers.
+pub(super) fn grouped_gemm(tape: &Tape<'_>, name: &'static str, [batch, m, n, k]: [u64; 4]) -> Operation {
+    single(name, Kernel::Gemm { batch, m, n, k, dtype: tape.shape.compute })
+}

@@ -1,7 +1,7 @@
 //! Classification loss.
 
 use super::linear::{Linear, linear};
-use super::pointwise::cast;
+use super::pointwise::{cast, softcap};
 use super::tensor_parallel::enter_tensor_parallel;
 use crate::operation::{Dtype, ExchangeKind, Group, MemoryBoundKind, Operation};
 use crate::tape::{Gradient, Step, Tape, Tensor, exchange, memory, names};
@@ -60,16 +60,11 @@ pub(crate) fn cross_entropy(tape: &mut Tape<'_>, logits: Tensor, divided: bool) 
     loss
 }
 
-/// Output projection of a language model and, in training, its loss. A tensor-parallel group divides the vocabulary.
-pub(crate) fn language_head(
-    tape: &mut Tape<'_>,
-    module: &str,
-    x: Tensor,
-    vocabulary: u64,
-    tied: bool,
-) -> Tensor {
+/// Output projection of a language model and, in training, its loss. A tensor-parallel group divides the vocabulary. With
+/// `capped` the logits are squeezed by `c * tanh(logits / c)`.
+pub(crate) fn language_loss(tape: &mut Tape<'_>, projection: Linear<'_>, capped: bool, x: Tensor) -> Tensor {
     let x = enter_tensor_parallel(tape, x);
-    let projection = Linear::new(module, names!("head.projection"), vocabulary).columns().tied(tied).output();
-    let logits = linear(tape, projection, x);
+    let logits = linear(tape, projection.columns().output(), x);
+    let logits = if capped { softcap(tape, names!("head.softcap"), logits) } else { logits };
     if tape.shape.training { cross_entropy(tape, logits, true) } else { logits }
 }

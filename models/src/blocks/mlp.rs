@@ -1,21 +1,133 @@
-//! Feed-forward halves.
+//! Feed-forward halves: two linear layers around an activation, or three with a gate (GLU variants, Shazeer 2020).
 
 use super::linear::{Linear, linear};
-use super::pointwise::{activation, multiply};
-use crate::tape::{Tape, Tensor, names};
+use super::pointwise::{activation, activation_by_result, dropout, multiply};
+use crate::tape::{Names, Tape, Tensor, names};
 
-/// SwiGLU as Llama's code spells it: two linear layers side by side, SiLU of one times the other, and a third. Its
-/// middle is divided among the tensor group; the result is this rank's summand.
-pub(crate) fn gated_mlp(
+/// The function in the middle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activation {
+    Silu,
+    /// Exact or by its tanh form: one kernel either way.
+    Gelu,
+    Relu,
+    /// The square of ReLU (Primer, So et al. 2021).
+    SquaredRelu,
+}
+
+/// What a feed-forward does between its linear layers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FeedForward {
+    pub(crate) activation: Activation,
+    /// `act(gate(x)) * up(x)` in the middle in place of `act(up(x))`.
+    pub(crate) gated: bool,
+    /// Dropout before the last linear layer (T5).
+    pub(crate) dropout: bool,
+}
+
+/// Names of its operations.
+pub(crate) struct Parts {
+    gate: Names,
+    up: Names,
+    down: Names,
+    fc1: Names,
+    fc2: Names,
+    silu: Names,
+    gelu: Names,
+    relu: Names,
+    square: Names,
+    product: Names,
+    dropout: Names,
+}
+
+macro_rules! parts {
+    ($scope:literal) => {
+        Parts {
+            gate: names!($scope, ".gate"),
+            up: names!($scope, ".up"),
+            down: names!($scope, ".down"),
+            fc1: names!($scope, ".fc1"),
+            fc2: names!($scope, ".fc2"),
+            silu: names!($scope, ".silu"),
+            gelu: names!($scope, ".gelu"),
+            relu: names!($scope, ".relu"),
+            square: names!($scope, ".square"),
+            product: names!($scope, ".product"),
+            dropout: names!($scope, ".hidden_dropout"),
+        }
+    };
+}
+
+pub(crate) const MLP: Parts = parts!("mlp");
+pub(crate) const EXPERTS: Parts = parts!("moe.experts");
+pub(crate) const SHARED_EXPERT: Parts = parts!("moe.shared");
+
+/// Which of its linear layers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Gate,
+    Up,
+    Down,
+}
+
+/// The feed-forward with its linear layers as `project` runs them.
+pub(crate) fn feed_forward(
     tape: &mut Tape<'_>,
-    module: &str,
+    form: FeedForward,
+    parts: &Parts,
     x: Tensor,
-    [feed_forward, hidden]: [u64; 2],
+    mut project: impl FnMut(&mut Tape<'_>, Part, Names, Tensor) -> Tensor,
 ) -> Tensor {
-    let name = |layer| format!("{module}.{layer}");
-    let gate = linear(tape, Linear::new(&name("gate_proj"), names!("mlp.gate"), feed_forward).columns(), x);
-    let gate = activation(tape, names!("mlp.silu"), gate);
-    let up = linear(tape, Linear::new(&name("up_proj"), names!("mlp.up"), feed_forward).columns(), x);
-    let wide = multiply(tape, names!("mlp.product"), gate, up);
-    linear(tape, Linear::new(&name("down_proj"), names!("mlp.down"), hidden).rows(), wide)
+    let wide = if form.gated {
+        let gate = project(tape, Part::Gate, parts.gate, x);
+        let gate = activate(tape, form.activation, parts, gate);
+        let up = project(tape, Part::Up, parts.up, x);
+        multiply(tape, parts.product, gate, up)
+    } else {
+        let wide = project(tape, Part::Up, parts.fc1, x);
+        activate(tape, form.activation, parts, wide)
+    };
+    let wide = dropout(tape, parts.dropout, wide, form.dropout);
+    project(tape, Part::Down, if form.gated { parts.down } else { parts.fc2 }, wide)
+}
+
+fn activate(tape: &mut Tape<'_>, kind: Activation, parts: &Parts, x: Tensor) -> Tensor {
+    match kind {
+        Activation::Silu => activation(tape, parts.silu, x),
+        Activation::Gelu => activation(tape, parts.gelu, x),
+        Activation::Relu => activation_by_result(tape, parts.relu, x),
+        Activation::SquaredRelu => {
+            let positive = activation_by_result(tape, parts.relu, x);
+            activation(tape, parts.square, positive)
+        }
+    }
+}
+
+/// Linear layers of a dense feed-forward: modules of gate, up and down, widths of the middle and of the result. The
+/// middle is divided among the tensor group; the result is this rank's summand.
+#[derive(Clone, Copy)]
+pub(crate) struct Dense<'n> {
+    pub(crate) modules: [&'n str; 3],
+    pub(crate) middle: u64,
+    pub(crate) width: u64,
+    pub(crate) bias: bool,
+}
+
+/// A dense feed-forward.
+pub(crate) fn dense_feed_forward(
+    tape: &mut Tape<'_>,
+    form: FeedForward,
+    parts: &Parts,
+    dense: Dense<'_>,
+    x: Tensor,
+) -> Tensor {
+    let [gate, up, down] = dense.modules;
+    feed_forward(tape, form, parts, x, |tape, part, names, x| {
+        let layer = match part {
+            Part::Gate => Linear::new(gate, names, dense.middle).columns(),
+            Part::Up => Linear::new(up, names, dense.middle).columns(),
+            Part::Down => Linear::new(down, names, dense.width).rows(),
+        };
+        linear(tape, layer.bias(dense.bias), x)
+    })
 }

@@ -8,28 +8,40 @@
 mod attention;
 mod batch_norm;
 mod channel_scale;
+mod columns;
 mod convolution;
 mod embedding;
+mod experts;
 mod feature;
+mod grouped;
 mod grouping;
 pub(crate) mod image;
 mod in_place;
 mod linear;
 mod loss;
+mod maw;
 mod mlp;
 mod norm;
 mod pointwise;
 mod pooling;
+mod relative;
 mod routing;
 mod tensor_parallel;
 
-pub(crate) use attention::{Attention, attention, split_columns, split_in_projection, split_to_copies};
+pub(crate) use attention::{
+    Attention, Bias, Extras, attention, attention_with, split_columns, split_in_projection, split_to_copies,
+};
 pub(crate) use batch_norm::batch_norm;
 pub(crate) use channel_scale::{layer_scale, squeeze_excitation};
+pub(crate) use columns::{expand, join_columns, split};
 pub(crate) use convolution::{
     Convolution, ConvolutionNames, InPlace, Normed, activate, conv_norm, conv2d, convolution_names,
 };
-pub(crate) use embedding::{Patches, class_token, first_token, lookup, patches, position_lookup, positions};
+pub(crate) use embedding::{
+    Patches, class_token, first_token, lookup, patches, position_lookup, positions, shared_lookup,
+    type_lookup,
+};
+pub(crate) use experts::{Moe, MoeModules, Scoring, experts};
 pub(crate) use feature::{Feature, Window};
 pub(crate) use grouping::{
     Grouping, Rotation, accumulate, empty_maps, grouping_attention, query_attention, rotary_spatial,
@@ -37,15 +49,18 @@ pub(crate) use grouping::{
 };
 pub(crate) use in_place::{add_in_place, dropout_in_place, relu_in_place, stochastic_depth};
 pub(crate) use linear::{Linear, linear};
-pub(crate) use loss::{cross_entropy, language_head};
-pub(crate) use mlp::gated_mlp;
+pub(crate) use loss::{cross_entropy, language_loss};
+pub(crate) use maw::{Maw, maw};
+pub(crate) use mlp::{Activation, Dense, FeedForward, MLP, dense_feed_forward};
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use pointwise::{
-    activation, add, cast, concatenate as concatenate_columns, copy, dropout, multiply, rotary,
+    activation, activation_by_result, add, cast, concatenate_rows, copy, dropout, mean_pool, multiply,
+    rotary, scale,
 };
 pub(crate) use pooling::{
     adaptive_average_pool, append, average_pool, concatenate, global_average_pool, max_pool,
 };
+pub(crate) use relative::relative_bias;
 pub(crate) use routing::{Switch, switch_feed_forward};
 pub(crate) use tensor_parallel::{enter_tensor_parallel, leave_tensor_parallel};
 

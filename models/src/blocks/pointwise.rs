@@ -1,7 +1,7 @@
 //! Element-by-element operations and copies.
 
 use crate::operation::{MemoryBoundKind, Operation};
-use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory};
+use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names};
 use crate::units::{product, total};
 
 const ELEMENTWISE: MemoryBoundKind = MemoryBoundKind::Elementwise;
@@ -18,6 +18,47 @@ pub(crate) fn activation(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor
         outputs: &[y],
         backward: &[memory(names.grad, ELEMENTWISE, total(&[y.bytes(), x.bytes()]), x.bytes())],
         scratch: 0,
+        gradient: Gradient::New,
+        trains: false,
+    });
+    y
+}
+
+/// ReLU, tanh or the logistic function: keeps its result.
+pub(crate) fn activation_by_result(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
+    let y = tape.tensor(names.output, x.rows, x.width, x.value_bytes);
+    tape.record(&Step {
+        names,
+        forward: &[memory(names.op, ELEMENTWISE, x.bytes(), y.bytes())],
+        reads: &[x],
+        saves: &[y],
+        inputs: &[x],
+        outputs: &[y],
+        backward: &[memory(names.grad, ELEMENTWISE, total(&[y.bytes(), y.bytes()]), x.bytes())],
+        scratch: 0,
+        gradient: Gradient::New,
+        trains: false,
+    });
+    y
+}
+
+/// `c * tanh(x / c)`: a division, tanh (keeps its result) and a product.
+pub(crate) fn softcap(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
+    let bounded = tape.tensor(names.statistics, x.rows, x.width, x.value_bytes);
+    let y = tape.tensor(names.output, x.rows, x.width, x.value_bytes);
+    let (bytes, three) = (x.bytes(), product(&[3, x.bytes()]));
+    tape.record(&Step {
+        names,
+        forward: &[Operation { launches: 3, ..memory(names.op, ELEMENTWISE, three, three) }],
+        reads: &[x],
+        saves: &[bounded],
+        inputs: &[x],
+        outputs: &[y],
+        backward: &[Operation {
+            launches: 3,
+            ..memory(names.grad, ELEMENTWISE, total(&[three, bytes]), three)
+        }],
+        scratch: bytes,
         gradient: Gradient::New,
         trains: false,
     });
@@ -86,7 +127,7 @@ pub(crate) fn dropout(tape: &mut Tape<'_>, names: Names, x: Tensor, active: bool
 }
 
 /// Multiplication by a constant, out of place or in place. Keeps nothing.
-pub(super) fn scale(tape: &mut Tape<'_>, names: Names, x: Tensor, in_place: bool) -> Tensor {
+pub(crate) fn scale(tape: &mut Tape<'_>, names: Names, x: Tensor, in_place: bool) -> Tensor {
     let y = if in_place {
         tape.view(x, x.rows, x.width)
     } else {
@@ -154,17 +195,55 @@ pub(crate) fn cast(tape: &mut Tape<'_>, names: Names, x: Tensor, value_bytes: u6
 /// product with sin; negation of one half; a zero fill and a copy for each of the two slices, and their sum;
 /// product with cos; sum of the two branches. In units of `x`, forward reads 5.5 and writes 4.5 times, backward
 /// reads and writes 7.5 times. The tables of cos and sin are shared by all layers; nothing is kept.
-pub(crate) fn rotary(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
+///
+/// Only the first `rotated` values of a row (of each head its share) turn; where some are left over, the two slices are
+/// concatenated again: one launch more forward and five backward, each slice's gradient filled into zeros and the two
+/// added.
+pub(crate) fn rotary(tape: &mut Tape<'_>, names: Names, x: Tensor, rotated: u64) -> Tensor {
     let y = tape.activation(names.output, x.rows, x.width);
-    let times = |halves: u64| product(&[halves, x.bytes() / 2]);
+    let part = product(&[x.rows, rotated, x.value_bytes]);
+    let times = |halves: u64| product(&[halves, part / 2]);
+    let (mut forward, mut backward) = ((5, times(11), times(9)), (9, times(15), times(15)));
+    if rotated < x.width {
+        let whole = x.bytes();
+        forward = (6, total(&[forward.1, whole]), total(&[forward.2, whole]));
+        let more = product(&[3, whole]);
+        backward = (14, total(&[backward.1, more]), total(&[backward.2, more, whole]));
+    }
+    let operation =
+        |name, (launches, read, written)| Operation { launches, ..memory(name, ELEMENTWISE, read, written) };
     tape.record(&Step {
         names,
-        forward: &[Operation { launches: 5, ..memory(names.op, ELEMENTWISE, times(11), times(9)) }],
+        forward: &[operation(names.op, forward)],
         reads: &[x],
         saves: &[],
         inputs: &[x],
         outputs: &[y],
-        backward: &[Operation { launches: 9, ..memory(names.grad, ELEMENTWISE, times(15), times(15)) }],
+        backward: &[operation(names.grad, backward)],
+        scratch: 0,
+        gradient: Gradient::New,
+        trains: false,
+    });
+    y
+}
+
+/// Mean over the tokens of each of `batch` sequences, padding left out: the tokens masked, summed, and divided by their
+/// number.
+pub(crate) fn mean_pool(tape: &mut Tape<'_>, x: Tensor, batch: u64) -> Tensor {
+    let masked = mask(tape, names!("head.pool_mask"), x, x.rows);
+    let names = names!("head.mean");
+    let y = tape.activation(names.output, batch, x.width);
+    let (few, bytes) = (y.bytes(), masked.bytes());
+    let sum = memory(names.op, MemoryBoundKind::Reduction, total(&[bytes, few]), product(&[2, few]));
+    let expand = memory(names.grad, ELEMENTWISE, product(&[2, few]), total(&[bytes, few]));
+    tape.record(&Step {
+        names,
+        forward: &[Operation { launches: 2, ..sum }],
+        reads: &[masked],
+        saves: &[],
+        inputs: &[masked],
+        outputs: &[y],
+        backward: &[Operation { launches: 2, ..expand }],
         scratch: 0,
         gradient: Gradient::New,
         trains: false,
@@ -173,7 +252,7 @@ pub(crate) fn rotary(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
 }
 
 /// Rows of several tensors behind one another, in a tensor of their own. Backward hands out slices of its gradient.
-pub(crate) fn concatenate(tape: &mut Tape<'_>, names: Names, parts: &[Tensor]) -> Tensor {
+pub(crate) fn concatenate_rows(tape: &mut Tape<'_>, names: Names, parts: &[Tensor]) -> Tensor {
     let rows = parts.iter().fold(0, |sum, part| total(&[sum, part.rows]));
     let y = tape.activation(names.output, rows, parts.first().map_or(0, |part| part.width));
     tape.record(&Step {

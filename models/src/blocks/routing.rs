@@ -78,7 +78,7 @@ pub(crate) fn switch_feed_forward(tape: &mut Tape<'_>, switch: &Switch, x: Tenso
     if switch.over_capacity() > 0 {
         result = pass_dropped(tape, switch, x, result);
     }
-    scale_by_probability(tape, result, probability)
+    scale_by_probability(tape, names!("switch.scale"), result, probability)
 }
 
 /// Router: a linear layer, softmax over the experts, the largest probability of each token and its expert. Keeps the
@@ -249,8 +249,12 @@ fn pass_dropped(tape: &mut Tape<'_>, switch: &Switch, x: Tensor, result: Tensor)
 
 /// `result * probability` with one probability a token: keeps both. Backward: a product for each, and a sum over
 /// the width for the probability's.
-fn scale_by_probability(tape: &mut Tape<'_>, result: Tensor, probability: Tensor) -> Tensor {
-    let names = names!("switch.scale");
+pub(super) fn scale_by_probability(
+    tape: &mut Tape<'_>,
+    names: Names,
+    result: Tensor,
+    probability: Tensor,
+) -> Tensor {
     let y = tape.activation(names.output, result.rows, result.width);
     let (bytes, few) = (result.bytes(), probability.bytes());
     let products = memory(

@@ -6,6 +6,7 @@ mod convnet;
 mod gpt;
 mod llama;
 mod rat;
+mod transformer;
 mod vit;
 
 use std::fmt;
@@ -50,11 +51,13 @@ pub enum Family {
     Rat,
     /// Layers of blocks that the file itself spells out.
     Blocks,
+    /// Any transformer of text: decoder, encoder or both, dense or with routed experts.
+    Transformer,
 }
 
 impl Family {
     /// All of them, in the order of their names' introduction.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Components,
         Self::Vit,
         Self::SwitchVit,
@@ -69,6 +72,7 @@ impl Family {
         Self::Convnext,
         Self::Rat,
         Self::Blocks,
+        Self::Transformer,
     ];
 
     /// Name as model files write it.
@@ -88,6 +92,7 @@ impl Family {
             Self::Convnext => "convnext",
             Self::Rat => "rat",
             Self::Blocks => "blocks",
+            Self::Transformer => "transformer",
         }
     }
 
@@ -116,8 +121,6 @@ impl Family {
             }
             Self::Vit => Arc::new(vit::Vit::read_dense(fields)?),
             Self::SwitchVit => Arc::new(vit::Vit::read_switch(fields)?),
-            Self::Gpt => Arc::new(gpt::Gpt::read(fields)?),
-            Self::Llama => Arc::new(llama::Llama::read(fields)?),
             Self::Resnet => convnet::resnet(fields)?,
             Self::Vgg => convnet::vgg(fields)?,
             Self::Densenet => convnet::densenet(fields)?,
@@ -127,6 +130,9 @@ impl Family {
             Self::Convnext => convnet::convnext(fields)?,
             Self::Rat => Arc::new(rat::Rat::read(fields)?),
             Self::Blocks => Arc::new(blocks::Blocks::read(file, fields)?),
+            Self::Gpt => Arc::new(gpt::read(fields)?),
+            Self::Llama => Arc::new(llama::read(fields)?),
+            Self::Transformer => Arc::new(transformer::Transformer::read(fields)?),
         })
     }
 }

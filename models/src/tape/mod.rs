@@ -18,6 +18,7 @@
 //! The same run lists the parameters: each primitive that has some names them ([`Tape::weight`]), so that a layer's
 //! parameters and its work cannot disagree.
 
+mod checkpoint;
 mod lives;
 mod parameters;
 mod reverse;
@@ -189,6 +190,8 @@ struct Storage {
     born: usize,
     last_read: usize,
     kept: bool,
+    /// Belongs to another layer, which counts it.
+    outside: bool,
 }
 
 /// Recorder of one layer's forward pass.
@@ -200,6 +203,10 @@ pub(crate) struct Tape<'s> {
     listed: BTreeSet<String>,
     routing: (u64, u64),
     within_experts: bool,
+    /// Set while the parameters named are not the model's own: whether they are trained.
+    added: Option<bool>,
+    /// Tensors of other layers that get a gradient from this one.
+    outside: Vec<Tensor>,
     forward: Vec<Operation>,
     storages: Vec<Storage>,
     nodes: Vec<Node>,
@@ -221,6 +228,8 @@ impl<'s> Tape<'s> {
             listed: BTreeSet::new(),
             routing: (1, 1),
             within_experts: false,
+            added: None,
+            outside: Vec::new(),
             forward: Vec::new(),
             storages: Vec::new(),
             nodes: Vec::new(),
@@ -258,7 +267,26 @@ impl<'s> Tape<'s> {
         let tensor = Tensor { id, storage, kept_as: storage, pieces: 1, rows, width, value_bytes };
         self.needs_gradient.push(false);
         let born = self.forward.len();
-        self.storages.push(Storage { name, bytes: tensor.bytes(), born, last_read: born, kept: false });
+        let bytes = tensor.bytes();
+        self.storages.push(Storage { name, bytes, born, last_read: born, kept: false, outside: false });
+        tensor
+    }
+
+    /// A tensor that an earlier layer of the same stack made and keeps: its memory is counted there, and this layer's
+    /// contribution to its gradient is added to those of later layers.
+    pub(crate) fn outside(
+        &mut self,
+        rows: u64,
+        width: u64,
+        value_bytes: u64,
+        needs_gradient: bool,
+    ) -> Tensor {
+        let tensor = self.tensor("outside", rows, width, value_bytes);
+        self.storages[tensor.storage].outside = true;
+        self.needs_gradient[tensor.id] = needs_gradient;
+        if needs_gradient {
+            self.outside.push(tensor);
+        }
         tensor
     }
 
@@ -362,6 +390,9 @@ impl<'s> Tape<'s> {
             for start in outputs.iter().chain(&self.losses).filter(|start| self.needs_gradient(**start)) {
                 reverse.seed(*start);
             }
+            for &tensor in &self.outside {
+                reverse.arrived(tensor);
+            }
             for node in self.nodes.iter().rev() {
                 reverse.play(node);
             }
@@ -377,8 +408,9 @@ impl<'s> Tape<'s> {
                 .zip(&reverse.freed)
                 .enumerate()
                 // An output that the layer keeps (a ReLU's result) is listed by the next layer.
-                .filter(|(index, (storage, _))| storage.kept && (*index == 0 || Some(*index) != passed_on))
+                .filter(|(index, _)| *index == 0 || Some(*index) != passed_on)
                 .map(|(_, kept)| kept)
+                .filter(|(storage, _)| storage.kept && !storage.outside)
                 .map(|(storage, &freed)| SavedTensor {
                     name: storage.name,
                     bytes: Bytes(storage.bytes),
@@ -396,7 +428,7 @@ impl<'s> Tape<'s> {
     fn forward_lives(&self, handed_on: &[usize]) -> Vec<Life> {
         let inner = self.storages.iter().enumerate().skip(1);
         inner
-            .filter(|(index, storage)| !storage.kept && !handed_on.contains(index))
+            .filter(|(index, storage)| !(storage.kept || storage.outside || handed_on.contains(index)))
             .map(|(_, it)| Life { name: it.name, bytes: it.bytes, born: it.born, last: it.last_read })
             .collect()
     }

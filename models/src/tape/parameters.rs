@@ -27,14 +27,27 @@ impl Tape<'_> {
         self.list(module, leaf, dimensions, &Parameter { trainable, ..Parameter::default() });
     }
 
-    /// Whether the model's own parameters are trained.
-    pub(crate) const fn trains(&self) -> bool {
-        self.trace.trainable.trains_base()
+    /// Whether parameters are listed; names need not be built otherwise.
+    pub(crate) fn lists_parameters(&self) -> bool {
+        self.trace.lists_parameters
+    }
+
+    /// Whether the parameters named now are trained: the model's own, or those of an addition to it.
+    pub(crate) fn trains(&self) -> bool {
+        self.added.unwrap_or(self.trace.trainable.trains_base())
     }
 
     /// The low-rank adapter beside a linear layer, if it has one.
     pub(crate) fn adapter(&self, module: &str, output: bool) -> Option<&Lora> {
-        self.trace.trainable.adapter(module, output)
+        if self.added.is_some() { None } else { self.trace.trainable.adapter(module, output) }
+    }
+
+    /// Records modules added to the model: trained or frozen whatever of the model is, and without adapters.
+    pub(crate) fn as_added<R>(&mut self, trained: bool, record: impl FnOnce(&mut Self) -> R) -> R {
+        let before = self.added.replace(trained);
+        let result = record(self);
+        self.added = before;
+        result
     }
 
     /// Records one of `experts` routed experts, of which a token uses `used`: the parameters named inside are theirs.

@@ -34,6 +34,13 @@ impl Reverse {
         self.lives.push(Life { name: "output.grad", bytes: output.bytes(), born: 0, last: 0 });
     }
 
+    /// A gradient that later layers have begun, alive to the end.
+    pub(super) fn arrived(&mut self, tensor: Tensor) {
+        self.gradients[tensor.id] = Some(self.lives.len());
+        let (bytes, last) = (tensor.bytes(), usize::MAX - 1);
+        self.lives.push(Life { name: "outside.grad", bytes, born: 0, last });
+    }
+
     /// Runs the backward of one step.
     pub(super) fn play(&mut self, node: &Node) {
         let incoming: Vec<usize> = node.outputs.iter().filter_map(|&output| self.gradients[output]).collect();

@@ -6,12 +6,14 @@
 mod blocks;
 mod components;
 mod errors;
+mod korthikanti;
 mod lora;
 mod operations;
 mod parameters;
 mod rat;
 mod saved;
 mod switch;
+mod transformers;
 mod vision;
 mod vision_saved;
 

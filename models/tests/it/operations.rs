@@ -8,7 +8,11 @@ use steptime_models::{
 use crate::{model, shape};
 
 fn gemm_flops(operations: &[Operation]) -> u64 {
-    let gemms = operations.iter().filter(|operation| matches!(operation.kernel, Kernel::Gemm { .. }));
+    // A pooler whose result nothing uses runs forward only.
+    let unused = operations.iter().any(|operation| operation.name == "head.mean");
+    let gemms = operations.iter().filter(|operation| {
+        matches!(operation.kernel, Kernel::Gemm { .. }) && !(unused && operation.name == "head.pooler")
+    });
     gemms.map(|operation| operation.kernel.flops().0).sum()
 }
 

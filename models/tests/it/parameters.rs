@@ -3,6 +3,7 @@
 use steptime_models::{Family, LayerRole, Model, Overrides, catalogue_names};
 
 use crate::model;
+use crate::transformers;
 use crate::vision::PUBLISHED_VISION;
 
 /// Entry, parameters, where the number is from. Where a paper prints a rounded number only, the exact one is worked
@@ -83,7 +84,11 @@ fn every_entry_is_checked() {
         assert_eq!(model.name, name);
         assert!(!model.source.is_empty());
         // The counts of the resolution-aware transformers are in `rat.rs`.
-        let checked = PUBLISHED.iter().chain(&PUBLISHED_VISION).any(|&(published, ..)| published == name);
+        let checked = PUBLISHED
+            .iter()
+            .chain(&PUBLISHED_VISION)
+            .chain(&transformers::PUBLISHED)
+            .any(|&(published, ..)| published == name);
         assert!(
             checked || matches!(model.family, Family::Components | Family::Rat),
             "{name} has no published count"

@@ -6,7 +6,7 @@ use super::{primitives, tokens};
 use crate::blocks::image::Image;
 use crate::blocks::{
     Attention, Linear, Patches, activation, add, attention, cast, class_token, copy, cross_entropy, dropout,
-    enter_tensor_parallel, first_token, language_head, layer_norm, leave_tensor_parallel, linear, lookup,
+    enter_tensor_parallel, first_token, language_loss, layer_norm, leave_tensor_parallel, linear, lookup,
     multiply, patches, position_lookup, positions, rms_norm, rotary, split_columns, split_to_copies,
 };
 use crate::model::LayerRole;
@@ -180,8 +180,8 @@ fn projections(tape: &mut Tape<'_>, a: &Attend, module: &str, x: Tensor) -> [Ten
     let mut k = project("k_proj", names!("attention.key"), key);
     let mut v = project("v_proj", names!("attention.value"), key);
     if a.rotary {
-        q = rotary(tape, names!("attention.rotary_query"), q);
-        k = rotary(tape, names!("attention.rotary_key"), k);
+        q = rotary(tape, names!("attention.rotary_query"), q, q.width);
+        k = rotary(tape, names!("attention.rotary_key"), k, k.width);
     }
     if eager {
         // The batched products want heads beside the batch; grouped keys and values get there when they are repeated.
@@ -241,7 +241,8 @@ fn over_pixels(tape: &mut Tape<'_>, block: &Block, x: Tensor) -> Tensor {
 /// unless it has a bias.
 fn head(tape: &mut Tape<'_>, block: &Block, [tied, bias]: [bool; 2], outputs: u64, x: Tensor) -> Tensor {
     if matches!(block.input, Flow::Tokens { .. }) && !bias {
-        return language_head(tape, &block.module, x, outputs, tied);
+        let projection = Linear::new(&block.module, names!("head.projection"), outputs).tied(tied);
+        return language_loss(tape, projection, false, x);
     }
     let layer = Linear::new(&block.module, names!("head.classifier"), outputs).bias(bias).tied(tied);
     let logits = linear(tape, layer, x);

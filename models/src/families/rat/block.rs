@@ -4,7 +4,7 @@ use super::{NEIGHBOURHOOD, Rat};
 use crate::blocks::image::{Convolution, Image, Window, conv2d};
 use crate::blocks::{
     Attention, Grouping, Linear, Rotation, accumulate, activation, add, attention,
-    concatenate_columns as concatenate, copy, dropout, empty_maps, grouping_attention, layer_norm, linear,
+    concatenate_rows as concatenate, copy, dropout, empty_maps, grouping_attention, layer_norm, linear,
     rotary_spatial, scale_learned, split_to_copies,
 };
 use crate::operation::{MemoryBoundKind, Operation};
