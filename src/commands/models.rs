@@ -99,7 +99,7 @@ fn shape(arguments: &ModelsArguments, model: &Model) -> Result<WorkShape, Failur
 }
 
 fn model_list(models: &[Model]) -> String {
-    let mut list = table(&["model", "family", "parameters", "a token uses"]);
+    let mut list = table(&["model", "family", "parameters", "active"]);
     for model in models {
         let (all, active) = (model.parameters(), model.active_parameters());
         let share = if active == all { String::new() } else { short(active) };

@@ -14,7 +14,7 @@ use steptime_scenarios::import::{Imported, hf};
 use crate::support::{report, root, steptime};
 
 /// Families of model files that are played; the others of [`PARAMETERS`] wait for theirs.
-const PLAYED: [&str; 3] = ["gpt", "llama", "vit"];
+const PLAYED: [&str; 4] = ["gpt", "llama", "vit", "transformer"];
 
 /// Configurations and the parameters of the models: what `model.num_parameters()` of the transformers library or the
 /// model's page shows, and for Grok-1 (shown as 314B) and Minitron the sum over the shapes of its tensors. Those of

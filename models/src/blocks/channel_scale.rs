@@ -3,10 +3,11 @@
 use super::convolution::{Convolution, conv2d};
 use super::feature::{Feature, Window};
 use super::in_place::silu_in_place;
+use super::kept_result::sigmoid;
 use super::pooling::global_average_pool;
 use crate::operation::MemoryBoundKind;
 use crate::parameter::Split;
-use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names};
+use crate::tape::{Gradient, Step, Tape, memory, names};
 use crate::units::{product, total};
 
 const ELEMENTWISE: MemoryBoundKind = MemoryBoundKind::Elementwise;
@@ -42,24 +43,6 @@ pub(crate) fn squeeze_excitation(
             memory(names.grad_weight, MemoryBoundKind::Reduction, bytes, factor.bytes()),
         ],
         scratch: bytes,
-        gradient: Gradient::New,
-        trains: false,
-    });
-    y
-}
-
-/// Sigmoid: keeps its result.
-fn sigmoid(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
-    let y = tape.tensor(names.output, x.rows, x.width, x.value_bytes);
-    tape.record(&Step {
-        names,
-        forward: &[memory(names.op, ELEMENTWISE, x.bytes(), y.bytes())],
-        reads: &[x],
-        saves: &[y],
-        inputs: &[x],
-        outputs: &[y],
-        backward: &[memory(names.grad, ELEMENTWISE, product(&[2, y.bytes()]), x.bytes())],
-        scratch: 0,
         gradient: Gradient::New,
         trains: false,
     });

@@ -16,6 +16,11 @@ pub(crate) struct Feature {
 }
 
 impl Feature {
+    /// A tensor as feature maps of `images` images.
+    pub(crate) fn new(tensor: Tensor, images: u64, [height, width]: [u64; 2]) -> Self {
+        Self { tensor, images, channels: tensor.width, height, width }
+    }
+
     /// A new feature map of activations for the same images.
     pub(crate) fn output(
         self,

@@ -1,6 +1,7 @@
 //! Attention of the groups of a coarse grid over the tokens of a fine one, with the maps in memory: what
 //! `SpatialGroupingAttention` launches (spatial-grouping-attention, tag 2025.9.17.1506).
 
+use super::kept_result::softmax;
 use super::linear::gemm;
 use super::pointwise::{copy, scale};
 use crate::operation::{Dtype, MemoryBoundKind, Operation};
@@ -50,51 +51,56 @@ pub(crate) fn empty_maps(tape: &mut Tape<'_>, g: &Grouping) -> [Tensor; 2] {
     [empty, clone]
 }
 
-/// Products of queries and keys. Neighbourhoods (NATTEN's `na2d_qk`) have nine keys a query: memory, not arithmetic.
+/// Products of queries and keys.
 fn scores(tape: &mut Tape<'_>, g: &Grouping, q: Tensor, k: Tensor) -> Tensor {
     let names = names!("cross_attention.scores");
-    let y = tape.activation(names.output, g.rows(), g.seen);
-    let (b, m, n, d) = (g.products(), g.groups, g.seen, g.head_dim);
-    let both = total(&[q.bytes(), k.bytes()]);
-    let (forward, backward) = if g.sparse() {
-        let kind = MemoryBoundKind::Indexing;
-        let gradients = memory(names.grad, kind, total(&[both, product(&[2, y.bytes()])]), both);
-        (memory(names.op, kind, both, y.bytes()), vec![Operation { launches: 2, ..gradients }])
-    } else {
-        let gradients = vec![
-            gemm(tape, "cross_attention.scores.grad_query", [b, m, d, n]),
-            gemm(tape, "cross_attention.scores.grad_key", [b, n, d, m]),
-        ];
-        (gemm(tape, names.op, [b, m, n, d]), gradients)
-    };
-    tape.record(&Step {
-        forward: &[forward],
-        reads: &[q, k],
-        saves: &[q, k],
-        inputs: &[q, k],
-        outputs: &[y],
-        backward: &backward,
-        ..Step::of(names)
-    });
+    let grads = ["cross_attention.scores.grad_query", "cross_attention.scores.grad_key"];
+    let (m, n, d) = (g.groups, g.seen, g.head_dim);
+    let y = tape.activation(names.output, g.rows(), n);
+    contract(tape, g, names, grads, [[m, n, d], [m, d, n], [n, d, m]], [q, k], y);
     y
 }
 
-/// Each group's softmax over the tokens that it sees; keeps its result.
-fn softmax(tape: &mut Tape<'_>, x: Tensor) -> Tensor {
-    let names = names!("cross_attention.softmax");
-    let kind = MemoryBoundKind::Softmax;
-    let y = tape.activation(names.output, x.rows, x.width);
-    let backward = [memory(names.grad, kind, product(&[2, y.bytes()]), x.bytes())];
+/// Shares times values.
+fn context(tape: &mut Tape<'_>, g: &Grouping, shares: Tensor, v: Tensor) -> Tensor {
+    let names = names!("cross_attention.context");
+    let grads = ["cross_attention.context.grad_share", "cross_attention.context.grad_value"];
+    let (m, n, d) = (g.groups, g.seen, g.head_dim);
+    let y = tape.activation(names.output, g.rows(), d);
+    contract(tape, g, names, grads, [[m, d, n], [m, n, d], [n, d, m]], [shares, v], y);
+    y
+}
+
+/// A batched product of two tensors, both kept, and the two of its backward, each with its sizes `[m, n, k]`.
+/// Neighbourhoods (NATTEN's `na2d_qk` and `na2d_av`) have nine keys a query: memory, not arithmetic.
+fn contract(
+    tape: &mut Tape<'_>,
+    g: &Grouping,
+    names: Names,
+    grads: [&'static str; 2],
+    sizes: [[u64; 3]; 3],
+    factors: [Tensor; 2],
+    y: Tensor,
+) {
+    let [forward, backward] = if g.sparse() {
+        let (kind, both) = (MemoryBoundKind::Indexing, total(&factors.map(|it| it.bytes())));
+        let gradients = memory(names.grad, kind, total(&[both, product(&[2, y.bytes()])]), both);
+        let forward = memory(names.op, kind, both, y.bytes());
+        [vec![forward], vec![Operation { launches: 2, ..gradients }]]
+    } else {
+        let batched = |name, [m, n, k]: [u64; 3]| gemm(tape, name, [g.products(), m, n, k]);
+        let [whole, left, right] = sizes;
+        [vec![batched(names.op, whole)], vec![batched(grads[0], left), batched(grads[1], right)]]
+    };
     tape.record(&Step {
-        forward: &[memory(names.op, kind, x.bytes(), y.bytes())],
-        reads: &[x],
-        saves: &[y],
-        inputs: &[x],
+        forward: &forward,
+        reads: &factors,
+        saves: &factors,
+        inputs: &factors,
         outputs: &[y],
         backward: &backward,
         ..Step::of(names)
     });
-    y
 }
 
 /// Divides the map by its sums over the groups, so that every token is shared out: keeps the map and the sums.
@@ -133,41 +139,12 @@ fn share_out(tape: &mut Tape<'_>, g: &Grouping, map: Tensor) -> Tensor {
     y
 }
 
-/// Shares times values.
-fn context(tape: &mut Tape<'_>, g: &Grouping, shares: Tensor, v: Tensor) -> Tensor {
-    let names = names!("cross_attention.context");
-    let y = tape.activation(names.output, g.rows(), g.head_dim);
-    let (b, m, n, d) = (g.products(), g.groups, g.seen, g.head_dim);
-    let both = total(&[shares.bytes(), v.bytes()]);
-    let (forward, backward) = if g.sparse() {
-        let kind = MemoryBoundKind::Indexing;
-        let gradients = memory(names.grad, kind, total(&[both, product(&[2, y.bytes()])]), both);
-        (memory(names.op, kind, both, y.bytes()), vec![Operation { launches: 2, ..gradients }])
-    } else {
-        let gradients = vec![
-            gemm(tape, "cross_attention.context.grad_share", [b, m, n, d]),
-            gemm(tape, "cross_attention.context.grad_value", [b, n, d, m]),
-        ];
-        (gemm(tape, names.op, [b, m, d, n]), gradients)
-    };
-    tape.record(&Step {
-        forward: &[forward],
-        reads: &[shares, v],
-        saves: &[shares, v],
-        inputs: &[shares, v],
-        outputs: &[y],
-        backward: &backward,
-        ..Step::of(names)
-    });
-    y
-}
-
 /// Attention of learned queries (`groups`) over tokens with the probabilities in memory, as `nn.MultiheadAttention` runs
 /// it when the weights are asked for: the queries scaled, and at the end the mean of the probabilities over the heads.
 pub(crate) fn query_attention(tape: &mut Tape<'_>, g: &Grouping, [q, k, v]: [Tensor; 3]) -> Tensor {
     let q = scale(tape, names!("cross_attention.scale"), q, false);
     let scores = scores(tape, g, q, k);
-    let map = softmax(tape, scores);
+    let map = softmax(tape, names!("cross_attention.softmax"), scores);
     let context = context(tape, g, map, v);
     let mean = map.bytes() / g.heads.max(1);
     tape.run(
@@ -187,7 +164,7 @@ pub(crate) fn grouping_attention(
     before: [Tensor; 2],
 ) -> (Tensor, [Tensor; 2]) {
     let scores = scores(tape, g, q, k);
-    let map = softmax(tape, scores);
+    let map = softmax(tape, names!("cross_attention.softmax"), scores);
     tape.hold(&before);
     let shares = share_out(tape, g, map);
     tape.hold(&before[1..]);

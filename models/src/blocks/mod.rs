@@ -15,8 +15,9 @@ mod experts;
 mod feature;
 mod grouped;
 mod grouping;
-pub(crate) mod image;
 mod in_place;
+mod joining;
+mod kept_result;
 mod linear;
 mod loss;
 mod maw;
@@ -48,17 +49,18 @@ pub(crate) use grouping::{
     scale_learned,
 };
 pub(crate) use in_place::{add_in_place, dropout_in_place, relu_in_place, stochastic_depth};
+pub(crate) use joining::{append, concatenate, concatenate_rows};
+pub(crate) use kept_result::{sigmoid, softmax};
 pub(crate) use linear::{Linear, linear};
 pub(crate) use loss::{cross_entropy, language_loss};
 pub(crate) use maw::{Maw, maw};
 pub(crate) use mlp::{Activation, Dense, FeedForward, MLP, dense_feed_forward};
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use pointwise::{
-    activation, activation_by_result, add, cast, concatenate_rows, copy, dropout, mean_pool, multiply,
-    rotary, scale,
+    activation, activation_by_result, add, cast, copy, dropout, mean_pool, multiply, rotary, scale,
 };
 pub(crate) use pooling::{
-    adaptive_average_pool, append, average_pool, concatenate, global_average_pool, max_pool,
+    adaptive_average_pool, average_pool, global_average_pool, max_pool, resize_bilinear,
 };
 pub(crate) use relative::relative_bias;
 pub(crate) use routing::{Switch, switch_feed_forward};

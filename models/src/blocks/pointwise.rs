@@ -250,18 +250,3 @@ pub(crate) fn mean_pool(tape: &mut Tape<'_>, x: Tensor, batch: u64) -> Tensor {
     });
     y
 }
-
-/// Rows of several tensors behind one another, in a tensor of their own. Backward hands out slices of its gradient.
-pub(crate) fn concatenate_rows(tape: &mut Tape<'_>, names: Names, parts: &[Tensor]) -> Tensor {
-    let rows = parts.iter().fold(0, |sum, part| total(&[sum, part.rows]));
-    let y = tape.activation(names.output, rows, parts.first().map_or(0, |part| part.width));
-    tape.record(&Step {
-        forward: &[memory(names.op, MemoryBoundKind::Fill, y.bytes(), y.bytes())],
-        reads: parts,
-        inputs: parts,
-        outputs: &[y],
-        gradient: Gradient::Passed,
-        ..Step::of(names)
-    });
-    y
-}

@@ -1,9 +1,9 @@
-//! Pooling, and joining feature maps.
+//! Pooling and resizing of feature maps.
 
 use super::feature::{Feature, Window};
-use crate::operation::{Dtype, MemoryBoundKind};
+use crate::operation::{Dtype, MemoryBoundKind, Operation};
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory};
-use crate::units::total;
+use crate::units::{product, total};
 
 /// Pooling is a stencil: element by element as far as traffic goes.
 const STENCIL: MemoryBoundKind = MemoryBoundKind::Elementwise;
@@ -76,43 +76,22 @@ fn pool(tape: &mut Tape<'_>, names: Names, kind: MemoryBoundKind, x: Feature, y:
     });
 }
 
-/// Feature maps of one size joined along the channels: a copy. Keeps nothing; the gradients are views of its own.
-pub(crate) fn concatenate(tape: &mut Tape<'_>, names: Names, first: Feature, others: &[Feature]) -> Feature {
-    let parts = || std::iter::once(&first).chain(others);
-    let tensors: Vec<Tensor> = parts().map(|part| part.tensor).collect();
-    let channels = parts().map(|part| part.channels).sum();
-    let y = first.output(tape, names.output, channels, first.grid());
-    let bytes = y.tensor.bytes();
+/// Bilinear enlargement or reduction to a grid; nothing if the images have it. Keeps nothing. Backward fills the input's
+/// gradient with zeros and adds to it what each pixel gives to those around its place.
+pub(crate) fn resize_bilinear(tape: &mut Tape<'_>, names: Names, grid: [u64; 2], x: Feature) -> Feature {
+    if x.grid() == grid {
+        return x;
+    }
+    let y = x.output(tape, names.output, x.channels, grid);
+    let (input, output) = (x.tensor.bytes(), y.tensor.bytes());
+    let scatter = memory(names.grad, MemoryBoundKind::Indexing, output, product(&[2, input]));
     tape.record(&Step {
-        names,
-        forward: &[memory(names.op, MemoryBoundKind::Fill, bytes, bytes)],
-        reads: &tensors,
-        saves: &[],
-        inputs: &tensors,
+        forward: &[memory(names.op, STENCIL, input, output)],
+        reads: &[x.tensor],
+        inputs: &[x.tensor],
         outputs: &[y.tensor],
-        backward: &[],
-        scratch: 0,
-        gradient: Gradient::Passed,
-        trains: false,
-    });
-    y
-}
-
-/// Puts a feature map behind those of a list: no work and no copy, the list only grows. Its gradient is handed to both.
-pub(crate) fn append(tape: &mut Tape<'_>, names: Names, list: Feature, more: Feature) -> Feature {
-    let y = list.output(tape, names.output, list.channels + more.channels, list.grid());
-    let both = [list.tensor, more.tensor];
-    tape.record(&Step {
-        names,
-        forward: &[],
-        reads: &both,
-        saves: &[],
-        inputs: &both,
-        outputs: &[y.tensor],
-        backward: &[],
-        scratch: 0,
-        gradient: Gradient::Passed,
-        trains: false,
+        backward: &[Operation { launches: 2, ..scatter }],
+        ..Step::of(names)
     });
     y
 }

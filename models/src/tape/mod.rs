@@ -376,7 +376,9 @@ impl<'s> Tape<'s> {
     /// comes back.
     pub(crate) fn finish_with(&mut self, outputs: &[Tensor], beside: &[Tensor]) -> Traced {
         let handed_on: Vec<usize> = outputs.iter().chain(beside).map(|it| it.storage).collect();
-        let passed_on = outputs.first().map(|output| output.storage);
+        // An output that is a small part of a larger tensor does not keep the whole of it.
+        let whole = |output: &&Tensor| output.bytes() == self.storages[output.storage].bytes;
+        let passed_on = outputs.first().filter(whole).map(|output| output.storage);
         let lives = self.forward_lives(&handed_on);
         let mut work = LayerWork {
             input: Bytes(self.storages.first().map_or(0, |storage| storage.bytes)),
@@ -408,7 +410,7 @@ impl<'s> Tape<'s> {
                 .zip(&reverse.freed)
                 .enumerate()
                 // An output that the layer keeps (a ReLU's result) is listed by the next layer.
-                .filter(|(index, _)| *index == 0 || Some(*index) != passed_on)
+                .filter(|(index, _)| Some(*index) != passed_on)
                 .map(|(_, kept)| kept)
                 .filter(|(storage, _)| storage.kept && !storage.outside)
                 .map(|(storage, &freed)| SavedTensor {

@@ -199,6 +199,22 @@ fn accumulated_maps_are_handed_from_block_to_block() {
 }
 
 #[test]
+fn what_is_handed_on_is_kept_by_the_layer_that_receives_it() {
+    // Residual sums end every block and keep nothing of their own; what comes next reads it in its linear layers.
+    for name in ["rat", "rat-multiscale", "rat-optimized", "rat-detection"] {
+        let rat = model(name);
+        for layer in 1..rat.layers.len() {
+            let (before, after) = (rat.work(layer - 1, &fp32(2)), rat.work(layer, &fp32(2)));
+            let inputs = after.saved.iter().filter(|it| it.name == "input").map(|it| it.bytes);
+            // Detection's head copies its input into another layout and keeps the copy.
+            let copies = name == "rat-detection" && layer + 1 == rat.layers.len();
+            let wanted = if copies { vec![] } else { vec![before.output] };
+            assert_eq!(inputs.collect::<Vec<_>>(), wanted, "{name}, layer {layer}");
+        }
+    }
+}
+
+#[test]
 fn backward_computes_twice_as_much_and_needs_room_for_quotients() {
     let work = model("rat").work(1, &fp32(1));
     let gemms = |operations: &[Operation]| -> u64 {

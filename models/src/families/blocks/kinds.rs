@@ -1,6 +1,6 @@
 //! The kinds of blocks and their fields.
 
-use crate::blocks::image::Window;
+use crate::blocks::Window;
 use crate::error::Place;
 
 use super::flow::Flow;

@@ -4,8 +4,8 @@
 mod fields;
 mod flow;
 mod kinds;
+mod moe;
 mod play;
-mod primitives;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -174,27 +174,36 @@ impl Architecture for Blocks {
 
     fn layers(&self) -> Vec<LayerPlan> {
         let mut plans = Vec::new();
-        for (kind, entry) in (0_u32..).zip(&self.layers) {
-            match entry.repeat {
-                None => plans.push(LayerPlan::new(&entry.name, entry.role, kind)),
-                Some(times) => plans.extend(
-                    (0..times).map(|it| LayerPlan::new(format!("{}.{it}", entry.name), entry.role, kind)),
-                ),
+        let mut held = false;
+        for (index, entry) in (0_u32..).zip(&self.layers) {
+            for number in 0..entry.repeat.unwrap_or(1) {
+                let name = match entry.repeat {
+                    None => entry.name.clone(),
+                    Some(_) => format!("{}.{number}", entry.name),
+                };
+                plans.push(LayerPlan::new(name, entry.role, kind(index, held)));
+                held = play::keeps_result(&entry.blocks, held);
             }
         }
         plans
     }
 
     fn trace(&self, kind: u32, trace: Trace<'_>) -> Traced {
-        // Kinds are the layers' own indices; a layer that does not exist would do nothing.
-        let entry = self.layers.get(kind as usize);
+        // A layer that does not exist would do nothing.
+        let (index, held) = (kind / 2, kind % 2 == 1);
+        let entry = self.layers.get(index as usize);
         let (input, role) = entry.map_or((Flow::Predictions, LayerRole::Block), |it| (it.input, it.role));
-        play::layer(input, role, entry.map_or(&[], |it| &it.blocks), trace)
+        play::layer(input, role, entry.map_or(&[], |it| &it.blocks), held, trace)
     }
 
     fn longest_sequence(&self) -> Option<u64> {
         self.longest
     }
+}
+
+/// Kind of the layers of an entry: its index, and whether the layer before keeps what they receive.
+fn kind(index: u32, held: bool) -> u32 {
+    2 * index + u32::from(held)
 }
 
 /// Tokens of a sample under a workload.

@@ -2,12 +2,14 @@
 
 use super::flow::{Flow, Length};
 use super::kinds::{Attend, Block, Component, Kind, Mlp, Norm, Pool};
-use super::{primitives, tokens};
-use crate::blocks::image::Image;
+use super::moe::moe;
+use super::tokens;
 use crate::blocks::{
-    Attention, Linear, Patches, activation, add, attention, cast, class_token, copy, cross_entropy, dropout,
-    enter_tensor_parallel, first_token, language_loss, layer_norm, leave_tensor_parallel, linear, lookup,
-    multiply, patches, position_lookup, positions, rms_norm, rotary, split_columns, split_to_copies,
+    Attention, Convolution, Feature, Linear, Patches, activation, add, attention, average_pool, batch_norm,
+    cast, class_token, conv2d, copy, cross_entropy, dropout, enter_tensor_parallel, first_token,
+    global_average_pool, language_loss, layer_norm, leave_tensor_parallel, linear, lookup, max_pool,
+    multiply, patches, position_lookup, positions, relu_in_place, rms_norm, rotary, split_columns,
+    split_to_copies,
 };
 use crate::model::LayerRole;
 use crate::operation::Kernel;
@@ -33,9 +35,22 @@ fn named<const N: usize>(part: Part, choices: [(Part, Names); N], other: Names) 
     choices.iter().find(|(at, _)| *at == part).map_or(other, |&(_, names)| names)
 }
 
-/// Runs one layer.
-pub(super) fn layer(input: Flow, role: LayerRole, blocks: &[Block], trace: Trace<'_>) -> Traced {
+/// Whether a layer's result is kept for its own backward, or, a view of its input, for that of the layer before, which
+/// keeps it if it is `held`. Such a tensor is listed by the layer that receives it.
+pub(super) fn keeps_result(blocks: &[Block], held: bool) -> bool {
+    blocks.iter().fold(held, |kept, block| match block.kind {
+        Kind::ReluInPlace => true,
+        Kind::Flatten => kept,
+        _ => false,
+    })
+}
+
+/// Runs one layer. `held`: the layer before keeps what this one receives.
+pub(super) fn layer(input: Flow, role: LayerRole, blocks: &[Block], held: bool, trace: Trace<'_>) -> Traced {
     let (mut tape, mut x) = input.start(trace);
+    if held {
+        tape.hold_input();
+    }
     if matches!(input, Flow::Pixels { .. }) {
         let format = tape.activation_bytes();
         x = cast(&mut tape, names!("image.cast"), x, format);
@@ -72,15 +87,24 @@ fn play(tape: &mut Tape<'_>, block: &Block, part: Part, x: Tensor) -> Tensor {
             match norm {
                 Norm::Layer { bias } => layer_norm(tape, module, names, x, *bias),
                 Norm::Rms => rms_norm(tape, module, names, x),
-                Norm::Batch => primitives::batch_norm(tape, module, names, x),
+                Norm::Batch => {
+                    let x = feature(tape, block, x);
+                    batch_norm(tape, module, names, x).tensor
+                }
             }
         }
         Kind::Attention(attend) => self_attention(tape, attend, block, x),
         Kind::Mlp(mlp) => feed_forward(tape, mlp, module, x),
-        Kind::Moe(moe) => primitives::moe(tape, moe, module, x),
-        Kind::Convolution { .. } | Kind::Pool(_) => over_pixels(tape, block, x),
+        Kind::Moe(experts) => moe(tape, experts, module, x),
+        Kind::Convolution { channels, window, groups, bias } => {
+            let layer = Convolution::new(module, names!("conv"), *channels, *window).groups(*groups);
+            let layer = if *bias { layer.biased() } else { layer };
+            let x = feature(tape, block, x);
+            conv2d(tape, &layer, x).tensor
+        }
+        Kind::Pool(kind) => pool(tape, *kind, block, x),
         Kind::Activation => activation(tape, names!("activation"), x),
-        Kind::ReluInPlace => primitives::relu_in_place(tape, names!("relu"), x),
+        Kind::ReluInPlace => relu_in_place(tape, names!("relu"), x),
         Kind::Dropout => {
             let choices = [
                 (Part::Attention, names!("attention.output_dropout")),
@@ -216,25 +240,25 @@ fn feed_forward(tape: &mut Tape<'_>, mlp: &Mlp, module: &str, x: Tensor) -> Tens
     leave_tensor_parallel(tape, narrow)
 }
 
-fn over_pixels(tape: &mut Tape<'_>, block: &Block, x: Tensor) -> Tensor {
-    let image = match block.input {
-        Flow::Image { height, width, .. } => Image { tensor: x, height, width },
-        // Pooling over tokens: an image one pixel wide.
-        Flow::Tokens { length, .. } => {
-            Image { tensor: x, height: tokens(length, tape.shape.sequence_length), width: 1 }
-        }
-        _ => return x,
+/// What a block receives as feature maps; tokens are an image one pixel wide.
+fn feature(tape: &Tape<'_>, block: &Block, x: Tensor) -> Feature {
+    let grid = match block.input {
+        Flow::Image { height, width, .. } => [height, width],
+        Flow::Tokens { length, .. } => [tokens(length, tape.shape.sequence_length), 1],
+        _ => [1, 1],
     };
-    match &block.kind {
-        Kind::Convolution { channels, window, groups, bias } => {
-            let sizes =
-                primitives::Filter { channels: *channels, window: *window, groups: *groups, bias: *bias };
-            primitives::convolution(tape, &block.module, &sizes, image).tensor
-        }
-        Kind::Pool(Pool::First) => first_token(tape, x, tape.shape.micro_batch),
-        Kind::Pool(pool) => primitives::pool(tape, *pool, image),
-        _ => x,
-    }
+    Feature::new(x, tape.shape.micro_batch, grid)
+}
+
+fn pool(tape: &mut Tape<'_>, pool: Pool, block: &Block, x: Tensor) -> Tensor {
+    let image = feature(tape, block, x);
+    let y = match pool {
+        Pool::Max(window) => max_pool(tape, names!("pool.max"), window, image),
+        Pool::Average(window) => average_pool(tape, names!("pool.average"), window, image),
+        Pool::Global => global_average_pool(tape, names!("pool.global"), image),
+        Pool::First => return first_token(tape, x, tape.shape.micro_batch),
+    };
+    y.tensor
 }
 
 /// Output projection, and in training the loss. Over tokens it is a language model's, divided among the tensor group

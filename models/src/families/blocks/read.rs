@@ -3,7 +3,7 @@
 use super::fields::{component, image, simple, transformer};
 use super::flow::{Flow, Length};
 use super::kinds::{Block, Kind};
-use crate::blocks::image::Window;
+use crate::blocks::Window;
 use crate::document::Section;
 use crate::error::ModelError;
 use crate::families::limits;
@@ -104,16 +104,15 @@ impl Entry<'_> {
     ) -> Result<(Window, u64, u64), ModelError> {
         let section = self.section;
         let size = section.count("kernel", limits::PIXELS)?;
-        let window = Window {
-            size,
-            stride: section.range("stride", 1, limits::PIXELS)?.unwrap_or(stride.unwrap_or(size)),
-            padding: section.range("padding", 0, limits::PIXELS)?.unwrap_or(padding.unwrap_or(size / 2)),
-        };
+        let stride = section.range("stride", 1, limits::PIXELS)?.unwrap_or(stride.unwrap_or(size));
+        let padding = section.range("padding", 0, limits::PIXELS)?.unwrap_or(padding.unwrap_or(size / 2));
+        let window = Window::square(size, stride, padding);
         let [_, height, width] = self.image()?;
-        match (window.positions(height), window.positions(width)) {
-            (Some(height), Some(width)) => Ok((window, height, width)),
-            _ => Err(self.needs(format!("an image of at least {size} x {size} with its padding"))),
+        let [rows, columns] = window.over([height, width]);
+        if rows == 0 || columns == 0 {
+            return Err(self.needs(format!("an image of at least {size} x {size} with its padding")));
         }
+        Ok((window, rows, columns))
     }
 }
 

@@ -1,10 +1,9 @@
 //! One block: grouping attention at each scale, then attention over the tokens of all scales.
 
 use super::{NEIGHBOURHOOD, Rat};
-use crate::blocks::image::{Convolution, Image, Window, conv2d};
 use crate::blocks::{
-    Attention, Grouping, Linear, Rotation, accumulate, activation, add, attention,
-    concatenate_rows as concatenate, copy, dropout, empty_maps, grouping_attention, layer_norm, linear,
+    Attention, Convolution, Feature, Grouping, Linear, Rotation, Window, accumulate, activation, add,
+    attention, concatenate_rows, conv2d, copy, dropout, empty_maps, grouping_attention, layer_norm, linear,
     rotary_spatial, scale_learned, split_to_copies,
 };
 use crate::operation::{MemoryBoundKind, Operation};
@@ -51,7 +50,7 @@ impl Scale {
     /// The next block at this scale.
     pub(super) fn next(self, strider: Window, sparse: bool) -> Self {
         let fine = self.coarse;
-        let coarse = if strider.stride == 1 { fine } else { strider.positions(fine).unwrap_or(1) };
+        let coarse = if strider.stride == 1 { fine } else { strider.over([fine; 2])[0] };
         let (origin, links) = match self.links {
             _ if sparse => (NEIGHBOURHOOD.min(product(&[fine, fine])), Links::Sparse),
             Links::One | Links::Many => (self.origin, Links::Many),
@@ -131,7 +130,7 @@ impl Rat {
                 _ => handed_on.extend(maps),
             }
         }
-        let x = concatenate(tape, names!("attention.concatenate"), &grouped);
+        let x = concatenate_rows(tape, names!("attention.concatenate"), &grouped);
         let x = self.mix(tape, pyramid, x);
         tape.finish_with(&[x], &handed_on)
     }
@@ -180,15 +179,9 @@ impl Rat {
         let d = self.dims;
         // The filler of masked pixels; without masks it is held, but nothing is computed with it.
         tape.weight("sga.mask_embedding", "", &[d], Split::Whole);
-        let strider = Convolution {
-            module: "sga.strider",
-            names: names!("grouping.strider"),
-            channels: d,
-            window: self.strider(),
-            groups: 1,
-            bias: true,
-        };
-        let coarse = conv2d(tape, &strider, Image { tensor: x, height: scale.fine, width: scale.fine });
+        let strider = Convolution::new("sga.strider", names!("grouping.strider"), d, self.strider()).biased();
+        let fine = Feature::new(x, tape.shape.micro_batch, [scale.fine; 2]);
+        let coarse = conv2d(tape, &strider, fine);
         let mut groups = layer_norm(tape, "sga.norm1", names!("grouping.norm"), coarse.tensor, true);
         let g = self.grouping(tape.shape, scale, sparse);
         let mut maps = empty_maps(tape, &g);

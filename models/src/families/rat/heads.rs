@@ -2,8 +2,10 @@
 
 use super::block::Pyramid;
 use super::{Rat, limits};
-use crate::blocks::image::{Image, relu_in_place, resize_bilinear};
-use crate::blocks::{Grouping, Linear, add, cast, copy, cross_entropy, linear, query_attention};
+use crate::blocks::{
+    Feature, Grouping, Linear, add, cast, copy, cross_entropy, linear, query_attention, relu_in_place,
+    resize_bilinear, sigmoid,
+};
 use crate::document::Section;
 use crate::error::ModelError;
 use crate::operation::{Dtype, MemoryBoundKind, Operation};
@@ -91,8 +93,8 @@ impl Rat {
                 let x = relu_in_place(tape, names!("head.relu2"), x);
                 let logits = linear(tape, layer("decoder.4", names!("head.classifier"), classes), x);
                 let grid = (tokens.rows / batch.max(1)).isqrt();
-                let logits = Image { tensor: logits, height: grid, width: grid };
-                resize_bilinear(tape, names!("head.resize"), logits, side).tensor
+                let logits = Feature::new(logits, batch, [grid; 2]);
+                resize_bilinear(tape, names!("head.resize"), [side; 2], logits).tensor
             })
             .collect();
         if !tape.shape.training {
@@ -184,22 +186,6 @@ fn repeat_queries(tape: &mut Tape<'_>, module: &str, [queries, width]: [u64; 2])
         outputs: &[y],
         backward: &[memory(names.grad_weight, MemoryBoundKind::Reduction, y.bytes(), table)],
         trains,
-        ..Step::of(names)
-    });
-    y
-}
-
-/// Sigmoid: keeps its result.
-fn sigmoid(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
-    let y = tape.activation(names.output, x.rows, x.width);
-    let kind = MemoryBoundKind::Elementwise;
-    tape.record(&Step {
-        forward: &[memory(names.op, kind, x.bytes(), y.bytes())],
-        reads: &[x],
-        saves: &[y],
-        inputs: &[x],
-        outputs: &[y],
-        backward: &[memory(names.grad, kind, product(&[2, y.bytes()]), x.bytes())],
         ..Step::of(names)
     });
     y

@@ -11,8 +11,7 @@ mod block;
 mod heads;
 
 use super::{Architecture, LayerPlan, limits};
-use crate::blocks::cast;
-use crate::blocks::image::{Convolution, Image, Window, conv2d};
+use crate::blocks::{Convolution, Feature, Window, cast, conv2d};
 use crate::document::Section;
 use crate::error::ModelError;
 use crate::model::{LayerRole, Sample};
@@ -91,7 +90,7 @@ impl Rat {
 
     /// The window that coarsens a grid: stride half a filter, so a filter of 3 does not coarsen.
     fn strider(&self) -> Window {
-        Window { size: self.kernel, stride: (self.kernel / 2).max(1), padding: (self.kernel - 1) / 2 }
+        Window::same(self.kernel, (self.kernel / 2).max(1))
     }
 
     fn pyramids(&self, sparse: &[bool]) -> Vec<Pyramid> {
@@ -113,20 +112,14 @@ impl Rat {
         let (mut tape, images) = Tape::start(trace, product(&[batch, pixels]), CHANNELS, Dtype::Fp32.bytes());
         let tape = &mut tape;
         let images = cast(tape, names!("projection.cast"), images, shape.activation.bytes());
-        let layer = Convolution {
-            module: "init_proj",
-            names: names!("projection"),
-            channels: self.dims,
-            window: Window { size: PROJECTION, stride: 1, padding: PROJECTION / 2 },
-            groups: 1,
-            bias: true,
-        };
+        let window = Window::same(PROJECTION, 1);
+        let layer = Convolution::new("init_proj", names!("projection"), self.dims, window).biased();
         let tokens: Vec<_> = self
             .scales
             .iter()
             .map(|&side| {
                 let image = tape.view(images, product(&[batch, side, side]), CHANNELS);
-                conv2d(tape, &layer, Image { tensor: image, height: side, width: side }).tensor
+                conv2d(tape, &layer, Feature::new(image, batch, [side; 2])).tensor
             })
             .collect();
         tape.finish_with(&tokens, &[])

@@ -1,36 +1,13 @@
-//! The one place where blocks meet the primitives for images and routed experts.
+//! Routed experts.
 
-use super::kinds::{Moe, Pool};
-use crate::blocks::image::{Convolution, Image, Window, average_pool, conv2d, global_average_pool, max_pool};
-use crate::blocks::{Linear, activation, enter_tensor_parallel, leave_tensor_parallel, linear};
+use super::kinds::Moe;
+use crate::blocks::{
+    Linear, activation, enter_tensor_parallel, leave_tensor_parallel, linear, multiply, softmax,
+};
 use crate::operation::{Dtype, Kernel, MemoryBoundKind, Operation};
 use crate::parameter::Split;
 use crate::tape::{Names, Step, Tape, Tensor, memory, names, single};
 use crate::units::{product, total};
-
-pub(super) use crate::blocks::image::{batch_norm, relu_in_place};
-
-/// Sizes of a convolution.
-pub(super) struct Filter {
-    pub(super) channels: u64,
-    pub(super) window: Window,
-    pub(super) groups: u64,
-    pub(super) bias: bool,
-}
-
-pub(super) fn convolution(tape: &mut Tape<'_>, module: &str, filter: &Filter, x: Image) -> Image {
-    let Filter { channels, window, groups, bias } = *filter;
-    conv2d(tape, &Convolution { module, names: names!("conv"), channels, window, groups, bias }, x)
-}
-
-pub(super) fn pool(tape: &mut Tape<'_>, pool: Pool, x: Image) -> Tensor {
-    match pool {
-        Pool::Max(window) => max_pool(tape, names!("pool.max"), x, window).tensor,
-        Pool::Average(window) => average_pool(tape, names!("pool.average"), x, window).tensor,
-        Pool::Global => global_average_pool(tape, names!("pool.global"), x),
-        Pool::First => x.tensor,
-    }
-}
 
 /// Routed experts without dropped tokens, taken as balanced: a linear router, softmax, the `top_k` best experts of each
 /// token; the tokens' rows sorted by expert, one grouped product a matrix over all experts, and the rows added up again
@@ -55,7 +32,7 @@ pub(super) fn moe(tape: &mut Tape<'_>, moe: &Moe, module: &str, x: Tensor) -> Te
             [inner, moe.width, hidden],
         );
         let gate = activation(tape, names!("moe.activation"), gate);
-        crate::blocks::multiply(tape, names!("moe.product"), gate, up)
+        multiply(tape, names!("moe.product"), gate, up)
     } else {
         activation(tape, names!("moe.activation"), up)
     };
@@ -67,18 +44,7 @@ pub(super) fn moe(tape: &mut Tape<'_>, moe: &Moe, module: &str, x: Tensor) -> Te
 
 /// Probabilities and indices of each token's experts. Keeps the softmax's result and the indices.
 fn route(tape: &mut Tape<'_>, moe: &Moe, logits: Tensor) -> [Tensor; 2] {
-    let names = names!("moe.softmax");
-    let kind = MemoryBoundKind::Softmax;
-    let all = tape.activation(names.output, logits.rows, logits.width);
-    tape.record(&Step {
-        forward: &[memory(names.op, kind, logits.bytes(), all.bytes())],
-        reads: &[logits],
-        saves: &[all],
-        inputs: &[logits],
-        outputs: &[all],
-        backward: &[memory(names.grad, kind, product(&[2, all.bytes()]), all.bytes())],
-        ..Step::of(names)
-    });
+    let all = softmax(tape, names!("moe.softmax"), logits);
     let names = names!("moe.top_k");
     let best = tape.activation(names.output, logits.rows, moe.top_k);
     let chosen = tape.tensor("moe.chosen", logits.rows, moe.top_k, Dtype::Int64.bytes());
