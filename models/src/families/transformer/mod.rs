@@ -227,6 +227,10 @@ impl Architecture for Transformer {
         }
     }
 
+    fn tensor_parallel_heads(&self) -> Option<u64> {
+        Some(self.heads)
+    }
+
     fn longest_sequence(&self) -> Option<u64> {
         matches!(self.position, Position::Learned(_)).then_some(self.positions)
     }
