@@ -33,7 +33,7 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ModelSection, Input
         overrides.set("image_size", FieldValue::Integer(size.cast_signed()));
     }
     if let Some(node) = section.node("overrides")? {
-        read_overrides(node, &mut overrides)?;
+        read_overrides(node, "", &mut overrides)?;
     }
     let named = section.key_place(match (&file, &config) {
         (Some(_), _) => "file",
@@ -84,22 +84,28 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ModelSection, Input
     Ok(ModelSection { model, sequence_length, sequence_key, named })
 }
 
-fn read_overrides(node: &Node, overrides: &mut Overrides) -> Result<(), InputError> {
+/// Fields of the architecture; those of its tables as `experts.count` or in a table of their own.
+fn read_overrides(node: &Node, inside: &str, overrides: &mut Overrides) -> Result<(), InputError> {
     let Value::Table(table) = &node.value else {
         return Err(wrong(&node.origin, "model.overrides", &node.value, "a table such as { layers = 12 }"));
     };
     for (key, node) in table {
+        let field = if inside.is_empty() { key.clone() } else { format!("{inside}.{key}") };
         let value = match &node.value {
             Value::Integer(value) => FieldValue::Integer(*value),
             Value::Float(value) => FieldValue::Float(*value),
             Value::Boolean(value) => FieldValue::Bool(*value),
             Value::Text(value) => FieldValue::Text(value.clone()),
+            Value::Table(_) if inside.is_empty() => {
+                read_overrides(node, &field, overrides)?;
+                continue;
+            }
             other => {
                 let allowed = "a number, text, true or false";
-                return Err(wrong(&node.origin, &format!("model.overrides.{key}"), other, allowed));
+                return Err(wrong(&node.origin, &format!("model.overrides.{field}"), other, allowed));
             }
         };
-        overrides.set(key.as_str(), value);
+        overrides.set(field, value);
     }
     Ok(())
 }
