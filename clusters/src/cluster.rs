@@ -1,137 +1,19 @@
-//! Nodes of equal GPUs: the fabric inside a node, the network between nodes, the host.
+//! Nodes of equal GPUs: the host, and how GPUs, fabric, network and host make a cluster.
 
 use steptime_models::{Bytes, Pass};
 use thiserror::Error;
 
-use crate::collective::{CollectiveKind, Placement};
+use crate::catalogue::{
+    CatalogueError, fabric_from_catalogue, gpu_from_catalogue, host_from_catalogue, network_from_catalogue,
+};
+use crate::collective::Placement;
+use crate::fabric::Fabric;
 use crate::fact::Fact;
 use crate::gpu::Gpu;
+use crate::network::Network;
 
-/// How the GPUs of a node are joined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FabricKind {
-    /// Every GPU reaches every other at full rate through switches.
-    NvSwitch,
-    /// Pairs of GPUs joined by NVLink bridges.
-    NvLinkBridge,
-    /// PCI Express slots below the host's root complex.
-    Pcie,
-}
-
-impl FabricKind {
-    pub(crate) const NAMES: [(&'static str, Self); 3] =
-        [("nvswitch", Self::NvSwitch), ("nvlink-bridge", Self::NvLinkBridge), ("pcie", Self::Pcie)];
-}
-
-/// Bus bandwidth that large messages reach inside a node, bytes/s, as nccl-tests defines it
-/// (`PERFORMANCE.md`: bytes per second, scaled so that it equals the rate of each GPU's port).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BusBandwidth {
-    /// All-reduce.
-    pub all_reduce: f64,
-    /// All-gather.
-    pub all_gather: f64,
-    /// Reduce-scatter.
-    pub reduce_scatter: f64,
-    /// Broadcast.
-    pub broadcast: f64,
-    /// All-to-all.
-    pub all_to_all: f64,
-    /// Send and receive between two GPUs.
-    pub point_to_point: f64,
-}
-
-impl BusBandwidth {
-    /// The bandwidth of a kind of collective.
-    pub fn of(&self, kind: CollectiveKind) -> f64 {
-        match kind {
-            CollectiveKind::AllReduce => self.all_reduce,
-            CollectiveKind::AllGather => self.all_gather,
-            CollectiveKind::ReduceScatter => self.reduce_scatter,
-            CollectiveKind::Broadcast => self.broadcast,
-            CollectiveKind::AllToAll => self.all_to_all,
-        }
-    }
-}
-
-/// Links between the GPUs of one node.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Fabric {
-    /// How they are built.
-    pub kind: FabricKind,
-    /// What one GPU's port carries of large messages in each direction, bytes/s: the best that any collective
-    /// reaches. Collectives that reach less count more bytes ([`crate::Transfer::wire_bytes`]).
-    pub bandwidth: f64,
-    /// What each kind of transfer reaches of it.
-    pub bus_bandwidth: BusBandwidth,
-    /// Time of one hop between two GPUs, seconds.
-    pub latency_s: f64,
-    /// Fixed start of a collective, seconds.
-    pub launch_s: f64,
-    /// Capacity of the host bridge that the GPUs of a node share, bytes/s; what every GPU sends counts once.
-    pub shared_bandwidth: Option<f64>,
-    /// Every constant with its source.
-    pub facts: Vec<Fact>,
-}
-
-impl Fabric {
-    /// Capacity of a GPU's egress port and of its ingress port, bytes/s.
-    pub fn port_bandwidth(&self) -> f64 {
-        self.bandwidth
-    }
-}
-
-/// How nodes are joined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum NetworkKind {
-    /// InfiniBand.
-    InfiniBand,
-    /// RDMA over converged Ethernet.
-    RoCe,
-    /// Elastic Fabric Adapter of Amazon EC2.
-    Efa,
-    /// TCP over Ethernet.
-    Ethernet,
-}
-
-impl NetworkKind {
-    pub(crate) const NAMES: [(&'static str, Self); 4] = [
-        ("infiniband", Self::InfiniBand),
-        ("roce", Self::RoCe),
-        ("efa", Self::Efa),
-        ("ethernet", Self::Ethernet),
-    ];
-}
-
-/// Links between nodes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Network {
-    /// How it is built.
-    pub kind: NetworkKind,
-    /// What one node reaches with all its cards in each direction, bytes/s.
-    pub bandwidth: f64,
-    /// What one GPU reaches alone through the cards nearest to it, bytes/s.
-    pub gpu_bandwidth: f64,
-    /// Cards of a node.
-    pub cards: u32,
-    /// Time of one hop between two nodes, seconds.
-    pub latency_s: f64,
-    /// Every constant with its source.
-    pub facts: Vec<Fact>,
-}
-
-impl Network {
-    /// Capacity of a node's egress and of its ingress with all cards, bytes/s.
-    pub fn node_bandwidth(&self) -> f64 {
-        self.bandwidth
-    }
-
-    /// What a group with `members` ranks on a node reaches when no other group uses the cards, bytes/s: each
-    /// rank brings its nearest cards, so a ring over whole nodes spreads over all of them.
-    pub fn group_bandwidth(&self, members: u32) -> f64 {
-        (f64::from(members) * self.gpu_bandwidth).min(self.bandwidth)
-    }
-}
+/// One Gbit/s in bytes/s.
+const GIGABIT: f64 = 1e9 / 8.0;
 
 /// How the host issues operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -188,7 +70,23 @@ impl Host {
     }
 }
 
+/// The nodes that make up one domain of links, such as a rack whose switches join all its GPUs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Domain {
+    /// GPUs of one of its nodes.
+    pub node_gpus: u32,
+    /// Most nodes of a domain.
+    pub nodes: u32,
+    /// Network of one of its nodes, bytes/s.
+    pub node_bandwidth: f64,
+    /// Host memory of one of its nodes.
+    pub node_memory: Bytes,
+}
+
 /// Nodes of equal GPUs.
+///
+/// A *node* here is what the fabric joins. Where it joins several machines ([`Cluster::domain`]), all of them
+/// together are one node: traffic between them takes the fabric and not the network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
     /// Catalogue name, e.g. `dgx-h100`.
@@ -199,6 +97,8 @@ pub struct Cluster {
     pub gpus_per_node: u32,
     /// Nodes.
     pub nodes: u32,
+    /// The machines of a node, where the fabric joins several.
+    pub domain: Option<Domain>,
     /// Links inside a node.
     pub fabric: Fabric,
     /// Links between nodes, where there are any.
@@ -242,8 +142,78 @@ pub enum ClusterError {
     },
 }
 
+/// Parts that do not make a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AssembleError {
+    /// A name is not in the catalogue.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// The parts do not have the size asked for.
+    #[error(transparent)]
+    Size(#[from] ClusterError),
+    /// A rate that no network has.
+    #[error("a network of {gbit_per_node} Gbit/s a node carries nothing; the rate must be above 0")]
+    Rate {
+        /// What was asked for, as text.
+        gbit_per_node: String,
+    },
+}
+
 impl Cluster {
+    /// A cluster from parts of the catalogue: a GPU, a fabric ([`crate::fabric_names`]) with the host that it
+    /// usually has, and between several nodes a network ([`crate::network_names`]) with its rate in Gbit/s of
+    /// a node (a machine: where the fabric joins several, `nodes` and `gpus_per_node` count machines too).
+    ///
+    /// ```
+    /// # use steptime_clusters::Cluster;
+    /// let cluster = Cluster::assemble("a100-80gb-sxm", "nvswitch-3", Some(("infiniband", 800.0)), 8, 8)?;
+    /// assert_eq!(cluster.gpus(), 64);
+    /// # Ok::<(), steptime_clusters::AssembleError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AssembleError`] for unknown names, a rate that is not above 0, and sizes as [`Self::with_size`].
+    pub fn assemble(
+        gpu: &str,
+        fabric: &str,
+        network: Option<(&str, f64)>,
+        nodes: u32,
+        gpus_per_node: u32,
+    ) -> Result<Self, AssembleError> {
+        let gpu = gpu_from_catalogue(gpu)?;
+        let fabric = fabric_from_catalogue(fabric)?;
+        let host = host_from_catalogue(&fabric.host)?;
+        let network = match network {
+            Some((_, rate)) if !(rate > 0.0 && rate.is_finite()) => {
+                return Err(AssembleError::Rate { gbit_per_node: rate.to_string() });
+            }
+            Some((preset, rate)) => {
+                Some(network_from_catalogue(preset)?.network(rate * GIGABIT, gpus_per_node.max(1)))
+            }
+            None => None,
+        };
+        let name = format!("{} over {}", gpu.name, fabric.name);
+        let source = "assembled from parts of the catalogue".to_owned();
+        let parts = Self { name, gpu, gpus_per_node, nodes: 1, domain: None, fabric, network, host, source };
+        Ok(parts.in_domain(gpus_per_node).with_size(nodes, gpus_per_node)?)
+    }
+
+    /// The same with a node of `node_gpus` GPUs taken as one of the machines of a domain, where there are any.
+    pub(crate) fn in_domain(mut self, node_gpus: u32) -> Self {
+        self.domain = (self.fabric.nodes_per_domain > 1).then(|| Domain {
+            node_gpus,
+            nodes: self.fabric.nodes_per_domain,
+            node_bandwidth: self.network.as_ref().map_or(0.0, |network| network.bandwidth),
+            node_memory: self.host.memory,
+        });
+        self
+    }
+
     /// The same hardware with another number of nodes, and with all or some of the GPUs of each node.
+    ///
+    /// Where the fabric joins several machines, up to a machine's GPUs are taken as machines: 32 nodes of 4 GPUs
+    /// become 2 domains of 64 GPUs, the largest equal domains that the fabric can join. More GPUs than a machine
+    /// has are taken as domains.
     ///
     /// # Errors
     /// [`ClusterError`] when the result would hold no GPU, needs more GPUs than a node has, or needs a network
@@ -253,13 +223,39 @@ impl Cluster {
         if nodes == 0 || gpus_per_node == 0 {
             return Err(ClusterError::Empty { cluster, nodes, gpus_per_node });
         }
-        if gpus_per_node > self.gpus_per_node {
-            return Err(ClusterError::TooManyGpus { cluster, gpus_per_node, most: self.gpus_per_node });
+        let most =
+            self.domain.map_or(self.gpus_per_node, |domain| domain.node_gpus.saturating_mul(domain.nodes));
+        if gpus_per_node > most {
+            return Err(ClusterError::TooManyGpus { cluster, gpus_per_node, most });
+        }
+        if let Some(domain) = self.domain {
+            return self.with_domains(domain, nodes, gpus_per_node);
         }
         if nodes > 1 && self.network.is_none() {
             return Err(ClusterError::NoNetwork { cluster, nodes });
         }
         Ok(Self { gpus_per_node, nodes, ..self.clone() })
+    }
+
+    fn with_domains(&self, domain: Domain, nodes: u32, gpus_per_node: u32) -> Result<Self, ClusterError> {
+        let (domains, machines, gpus_per_machine) = if gpus_per_node > domain.node_gpus {
+            (nodes, gpus_per_node.div_ceil(domain.node_gpus), None)
+        } else {
+            let machines = (1..=domain.nodes.min(nodes)).rev().find(|count| nodes.is_multiple_of(*count));
+            let machines = machines.unwrap_or(1);
+            (nodes / machines, machines, Some(gpus_per_node))
+        };
+        if domains > 1 && self.network.is_none() {
+            return Err(ClusterError::NoNetwork { cluster: self.name.clone(), nodes: domains });
+        }
+        let mut sized = self.clone();
+        sized.nodes = domains;
+        sized.gpus_per_node = gpus_per_machine.map_or(gpus_per_node, |gpus| gpus * machines);
+        sized.host.memory = Bytes(domain.node_memory.0.saturating_mul(u64::from(machines)));
+        if let Some(network) = &mut sized.network {
+            network.bandwidth = domain.node_bandwidth * f64::from(machines);
+        }
+        Ok(sized)
     }
 
     /// GPUs of all nodes.
@@ -271,13 +267,21 @@ impl Cluster {
     /// group's share of the host bridge, and, over several nodes, the cards that it may use.
     pub fn group_bandwidth(&self, placement: Placement) -> f64 {
         let members = placement.members_per_node();
-        let mut rate = self.fabric.bandwidth;
-        if let (Some(shared), true) = (self.fabric.shared_bandwidth, members > 1) {
-            rate = rate.min(shared / f64::from(members));
-        }
+        let rate = self.fabric_bandwidth(members);
         match &self.network {
             Some(network) if placement.nodes > 1 => rate.min(network.group_bandwidth(members)),
             _ => rate,
         }
     }
+
+    /// The slowest of a member's port and the group's share of the host bridge, bytes/s.
+    pub(crate) fn fabric_bandwidth(&self, members: u32) -> f64 {
+        match self.fabric.shared_bandwidth {
+            Some(shared) if members > 1 => self.fabric.bandwidth.min(shared / f64::from(members)),
+            _ => self.fabric.bandwidth,
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

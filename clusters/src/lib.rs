@@ -19,29 +19,31 @@
 //! ```
 
 pub mod calibrate;
+pub mod calibrate_fabric;
 mod catalogue;
 mod cluster;
 mod coefficients;
 mod collective;
+mod fabric;
 mod fact;
 mod gpu;
+mod network;
 mod price;
 mod vehicle;
 
 pub use catalogue::{
     CatalogueError, ClusterEntry, cluster_from_catalogue, cluster_from_toml, cluster_names,
-    gpu_from_catalogue, gpu_from_toml, gpu_names,
+    fabric_from_catalogue, fabric_names, gpu_from_catalogue, gpu_from_toml, gpu_names, network_names,
 };
-pub use cluster::{
-    BusBandwidth, Cluster, ClusterError, ExecutionStyle, Fabric, FabricKind, Host, LaunchCost, Network,
-    NetworkKind,
-};
+pub use cluster::{AssembleError, Cluster, ClusterError, Domain, ExecutionStyle, Host, LaunchCost};
 pub use coefficients::{AttentionCoefficients, Coefficient, CoefficientUnit, GemmCoefficients};
-pub use collective::{Algorithm, CollectiveKind, Placement, Transfer, collective, point_to_point};
+pub use collective::{Algorithm, CollectiveKind, Placement, Protocol, Transfer, collective, point_to_point};
+pub use fabric::{Costs, Curve, Fabric, FabricKind, Overlap};
 pub use fact::{Basis, Constant, Fact, FactId};
 pub use gpu::{
     Achievable, Arithmetic, Calibrated, Gpu, GpuArchitecture, Ground, MemoryFractions, MemoryShare,
 };
+pub use network::{Network, NetworkKind, Spread};
 pub use price::{
     FactRef, GemmShape, Price, PriceError, attention, component, convolution, embedding, gemm, host_copy,
     memory_bound, optimizer, price,

@@ -55,7 +55,7 @@ fn every_mistake_has_its_message() {
         ("precision = \"bf16\"", "precison = \"bf16\""),
         ("[workload]", "[worklaod]"),
         ("name = \"llama3-8b\"", "name = \"lama3-8b\""),
-        ("name = \"dgx-h100\"", "name = \"dgx-h200\""),
+        ("name = \"dgx-h100\"", "name = \"dgx-h1000\""),
         ("micro_batch_size = 1", "micro_batch_size = 0"),
         ("micro_batch_size = 1", "micro_batch_size = \"one\""),
         ("micro_batch_size = 1\nglobal_batch_size = 32\n", ""),

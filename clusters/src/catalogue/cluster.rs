@@ -4,112 +4,76 @@ use steptime_models::Dimension;
 
 use super::error::CatalogueError;
 use super::reader::Section;
-use super::{gpu, gpu_from_catalogue};
-use crate::cluster::{BusBandwidth, Cluster, Fabric, FabricKind, Host, LaunchCost, Network, NetworkKind};
+use super::{fabric, fabric_from_catalogue, gpu, gpu_from_catalogue, host_from_catalogue, network};
+use crate::cluster::{Cluster, Host, LaunchCost};
+use crate::fabric::Fabric;
 
 /// Keys of a cluster file.
 pub(super) const KEYS: [&str; 7] = ["name", "gpu", "gpus_per_node", "nodes", "fabric", "network", "host"];
+/// Keys of a host.
+pub(super) const HOST_KEYS: [&str; 10] = [
+    "name",
+    "eager_forward_launch",
+    "eager_backward_launch",
+    "compiled_launch",
+    "cuda_graphs_launch",
+    "sync_latency",
+    "launch_queue",
+    "pinned_bandwidth",
+    "pageable_bandwidth",
+    "memory",
+];
 
 pub(super) fn read(root: &Section<'_>) -> Result<Cluster, CatalogueError> {
+    let source = root.own_source()?.to_owned();
     let mut counts = Vec::new();
+    let gpu = if root.has_table("gpu") {
+        gpu::read(&root.section("gpu", &gpu::KEYS)?)?
+    } else {
+        let name = root.name("gpu")?;
+        gpu_from_catalogue(name).map_err(|error| root.error_at("gpu", format!("`gpu`: {error}")))?
+    };
+    let gpus_per_node = root.count("gpus_per_node", &mut counts)?;
+    let nodes = root.count("nodes", &mut counts)?;
+    let fabric = fabric(root)?;
     let cluster = Cluster {
         name: root.name("name")?.to_owned(),
-        source: root.own_source()?.to_owned(),
-        gpu: if root.has_table("gpu") {
-            gpu::read(&root.section("gpu", &gpu::KEYS)?)?
-        } else {
-            let name = root.name("gpu")?;
-            gpu_from_catalogue(name).map_err(|error| root.error_at("gpu", format!("`gpu`: {error}")))?
-        },
-        gpus_per_node: root.count("gpus_per_node", &mut counts)?,
-        nodes: root.count("nodes", &mut counts)?,
-        fabric: fabric(root)?,
-        network: network(root)?,
-        host: host(root)?,
+        source,
+        gpu,
+        gpus_per_node,
+        nodes: 1,
+        domain: None,
+        network: network::read(root, gpus_per_node)?,
+        host: host(root, &fabric)?,
+        fabric,
     };
-    if cluster.nodes > 1 && cluster.network.is_none() {
-        let problem = format!("`nodes` is {}, but the file has no [network] between nodes", cluster.nodes);
-        return Err(root.error_at("nodes", problem));
-    }
-    Ok(cluster)
-}
-
-fn fabric(root: &Section<'_>) -> Result<Fabric, CatalogueError> {
-    let mut facts = Vec::new();
-    let keys = ["kind", "bandwidth", "latency", "launch", "shared_bandwidth", "bus_bandwidth"];
-    let section = root.section("fabric", &keys)?;
-    let bandwidth = section.quantity("bandwidth", Dimension::BytesPerSecond, &mut facts)?.value;
-    let names = ["all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all", "point_to_point"];
-    let bus = section.section("bus_bandwidth", &names)?;
-    let mut reached = |key: &str| {
-        let value = bus.quantity(key, Dimension::BytesPerSecond, &mut facts)?.value;
-        if value <= bandwidth {
-            return Ok(value);
-        }
-        let path = bus.key(key);
-        let problem = format!("`{path}` is more than `fabric.bandwidth`, which must be the best of them");
-        Err(bus.error_at(key, problem))
-    };
-    let bus_bandwidth = BusBandwidth {
-        all_reduce: reached("all_reduce")?,
-        all_gather: reached("all_gather")?,
-        reduce_scatter: reached("reduce_scatter")?,
-        broadcast: reached("broadcast")?,
-        all_to_all: reached("all_to_all")?,
-        point_to_point: reached("point_to_point")?,
-    };
-    let shared_bandwidth = if section.has("shared_bandwidth") {
-        Some(section.quantity("shared_bandwidth", Dimension::BytesPerSecond, &mut facts)?.value)
-    } else {
-        None
-    };
-    Ok(Fabric {
-        kind: section.choice("kind", &FabricKind::NAMES)?,
-        bandwidth,
-        bus_bandwidth,
-        latency_s: section.quantity("latency", Dimension::Seconds, &mut facts)?.value,
-        launch_s: section.quantity("launch", Dimension::Seconds, &mut facts)?.value,
-        shared_bandwidth,
-        facts,
+    let sized = cluster.in_domain(gpus_per_node).with_size(nodes, gpus_per_node);
+    sized.map_err(|_| {
+        let problem = format!("`nodes` is {nodes}, but the file has no [network] between nodes");
+        root.error_at("nodes", problem)
     })
 }
 
-fn network(root: &Section<'_>) -> Result<Option<Network>, CatalogueError> {
-    let keys = ["kind", "bandwidth", "gpu_bandwidth", "cards", "latency"];
-    let Some(section) = root.optional_section("network", &keys)? else {
-        return Ok(None);
-    };
-    let mut facts = Vec::new();
-    let bandwidth = section.quantity("bandwidth", Dimension::BytesPerSecond, &mut facts)?.value;
-    let gpu_bandwidth = section.quantity("gpu_bandwidth", Dimension::BytesPerSecond, &mut facts)?.value;
-    if gpu_bandwidth > bandwidth {
-        let problem = "`network.gpu_bandwidth` is more than `network.bandwidth`, the whole node's".to_owned();
-        return Err(section.error_at("gpu_bandwidth", problem));
+fn fabric(root: &Section<'_>) -> Result<Fabric, CatalogueError> {
+    if root.has_table("fabric") {
+        return fabric::read(&root.section("fabric", &fabric::KEYS)?, root.name("name")?);
     }
-    Ok(Some(Network {
-        kind: section.choice("kind", &NetworkKind::NAMES)?,
-        bandwidth,
-        gpu_bandwidth,
-        cards: section.count("cards", &mut facts)?,
-        latency_s: section.quantity("latency", Dimension::Seconds, &mut facts)?.value,
-        facts,
-    }))
+    let name = root.name("fabric")?;
+    fabric_from_catalogue(name).map_err(|error| root.error_at("fabric", format!("`fabric`: {error}")))
 }
 
-fn host(root: &Section<'_>) -> Result<Host, CatalogueError> {
+/// The `[host]` table, the preset that `host` names, or the one that machines with such a fabric usually have.
+fn host(root: &Section<'_>, fabric: &Fabric) -> Result<Host, CatalogueError> {
+    if root.has_table("host") || (!root.has("host") && fabric.host.is_empty()) {
+        return read_host(&root.section("host", &HOST_KEYS)?);
+    }
+    let name = if root.has("host") { root.name("host")? } else { &fabric.host };
+    host_from_catalogue(name).map_err(|error| root.error_at("host", format!("`host`: {error}")))
+}
+
+/// Reads a host: a preset of `hosts/`, or the `[host]` table of a cluster.
+pub(super) fn read_host(section: &Section<'_>) -> Result<Host, CatalogueError> {
     let mut facts = Vec::new();
-    let keys = [
-        "eager_forward_launch",
-        "eager_backward_launch",
-        "compiled_launch",
-        "cuda_graphs_launch",
-        "sync_latency",
-        "launch_queue",
-        "pinned_bandwidth",
-        "pageable_bandwidth",
-        "memory",
-    ];
-    let section = root.section("host", &keys)?;
     let mut seconds = |key: &str| Ok(section.quantity(key, Dimension::Seconds, &mut facts)?.value);
     let launch = LaunchCost {
         eager_forward_s: seconds("eager_forward_launch")?,

@@ -53,14 +53,33 @@ pub(crate) const GPU_ALIASES: [(&str, &str); 17] = [
     ("b300-sxm", "b300"),
 ];
 
-pub(super) const CLUSTERS: [(&str, &str); 7] = entries!("clusters":
+pub(super) const CLUSTERS: [(&str, &str); 26] = entries!("clusters":
     "rtx8000-pcie-4",
+    "rtx8000-pcie-8",
+    "rtx8000-nvlink-8",
     "a5000-pcie-2",
+    "a5000-pcie-4",
+    "a6000-pcie-8",
     "a40-pcie-4",
+    "rtx3090-pcie-8",
+    "rtx4090-pcie-8",
+    "dgx-v100-16gb",
+    "dgx-v100-32gb",
+    "a100-40gb-pcie-8",
+    "a100-80gb-pcie-8",
     "dgx-a100-40gb",
     "dgx-a100-80gb",
+    "a100-40gb-roce",
+    "a100-80gb-roce",
+    "a100-80gb-ib-800",
+    "h100-80gb-pcie-8",
     "dgx-h100",
     "h100-efa",
+    "dgx-h200",
+    "dgx-b200",
+    "dgx-b300",
+    "gb200-nvl72",
+    "gb300-nvl72",
 );
 
 pub(super) const VEHICLES: [(&str, &str); 4] =

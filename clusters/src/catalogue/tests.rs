@@ -59,7 +59,7 @@ fn fp32_peaks_agree_with_multiprocessors_and_clock() {
 
 #[test]
 fn every_cluster_loads_with_a_source_for_every_constant() {
-    assert_eq!(cluster_names().len(), 11);
+    assert_eq!(cluster_names().len(), 30);
     for name in cluster_names() {
         let entry = cluster_from_catalogue(name).unwrap();
         assert_eq!(entry.name(), name);
@@ -67,13 +67,8 @@ fn every_cluster_loads_with_a_source_for_every_constant() {
             assert!(!cluster.source.is_empty());
             sourced(name, &cluster.fabric.facts);
             sourced(name, &cluster.host.facts);
-            assert_eq!(
-                (cluster.fabric.facts.len(), cluster.host.facts.len()),
-                match cluster.network {
-                    Some(_) => (9, 9),
-                    None => (10, 9),
-                }
-            );
+            assert_eq!(cluster.host.facts.len(), 9, "{name}");
+            assert!(cluster.fabric.facts.iter().any(|fact| fact.what == "all_reduce.wire"), "{name}");
             if let Some(network) = &cluster.network {
                 sourced(name, &network.facts);
             }
@@ -88,7 +83,8 @@ fn constants_arrive_in_si_units_with_their_provenance() {
     assert_eq!(cluster.gpu.peak(Dtype::Bf16), Some(989.4e12));
     assert_eq!(cluster.gpu.l2, Bytes(50 << 20));
     assert_eq!((cluster.gpus_per_node, cluster.nodes, cluster.gpus()), (8, 1, 8));
-    assert!((cluster.fabric.latency_s - 0.8e-6).abs() < 1e-18);
+    assert_eq!(cluster.fabric.name, "nvswitch-4");
+    assert!((cluster.fabric.port_bandwidth() - 450e9).abs() < 1.0);
     assert!((cluster.network.as_ref().unwrap().node_bandwidth() - 376e9).abs() < 1.0);
     assert_eq!(cluster.host.launch_queue, 1024);
     let peak = cluster.gpu.facts.iter().find(|fact| fact.what == "peak.bf16").unwrap();
@@ -182,10 +178,9 @@ fn attribute<'a>(element: &'a str, name: &str) -> &'a str {
 #[test]
 fn unknown_names_are_answered_with_the_nearest() {
     let message = |name| cluster_from_catalogue(name).unwrap_err().to_string();
-    assert_eq!(
-        message("dgxh100"),
-        "unknown cluster `dgxh100`; did you mean `dgx-h100`?; known: rtx8000-pcie-4, a5000-pcie-2, a40-pcie-4, \
-         dgx-a100-40gb, dgx-a100-80gb, dgx-h100, h100-efa, vehicles-3, vehicles-5, vehicles-7, vehicles-9"
+    assert!(
+        message("dgxh100")
+            .starts_with("unknown cluster `dgxh100`; did you mean `dgx-h100`?; known: rtx8000-pcie-4, ")
     );
     assert!(gpu_from_catalogue("h100").unwrap_err().to_string().contains("did you mean `h100-80gb-sxm`?"));
     assert!(!message("###").contains("did you mean"));
@@ -217,23 +212,30 @@ fn the_fixtures_are_right_before_they_are_changed() {
 #[test]
 fn malformed_clusters_are_explained() {
     assert_eq!(
-        cluster_error("latency = \"0.8 us\"", "latenzy = \"0.8 us\""),
-        "line 10, column 1: unknown key `latenzy` in [fabric]; did you mean `latency`?; allowed: kind, \
-         bandwidth, latency, launch, shared_bandwidth, bus_bandwidth, source, basis"
+        cluster_error("start = \"5 us\"", "stort = \"5 us\""),
+        "line 15, column 1: unknown key `stort` in [fabric.all_reduce]; did you mean `start`?; allowed: start, hop, \
+         fill, wire, touch, source, basis"
     );
     assert_eq!(
-        cluster_error("latency = \"0.8 us\"", "latency = 0.8"),
-        "line 10, column 11: `fabric.latency`: found the number 0.8, expected an amount and its unit in quotes, \
-         e.g. \"2.5 us\""
+        cluster_error("start = \"5 us\"", "start = 5"),
+        "line 15, column 9: `fabric.all_reduce.start`: found the number 5, expected an amount and its unit in \
+         quotes, e.g. \"2.5 us\""
     );
     assert_eq!(
-        cluster_error("latency = \"0.8 us\"", "latency = \"0.8 GB\""),
-        "line 10, column 11: `fabric.latency`: `GB` in `0.8 GB` is not a unit of time; allowed are s, ms, us, \
+        cluster_error("start = \"5 us\"", "start = \"5 GB\""),
+        "line 15, column 9: `fabric.all_reduce.start`: `GB` in `5 GB` is not a unit of time; allowed are s, ms, us, \
          ns, ps, like \"2.5 us\""
     );
     assert_eq!(
-        cluster_error("latency = \"0.8 us\"\n", ""),
-        "line 7, column 1: `latency` is missing in [fabric]"
+        cluster_error("bandwidth = \"400 GB/s\"\n", ""),
+        "line 7, column 1: `bandwidth` is missing in [fabric]"
+    );
+    assert!(cluster_error("like = \"nvswitch-4\"", "like = \"nvswitch-44\"").starts_with(
+        "line 11, column 8: `fabric.like`: unknown fabric `nvswitch-44`; did you mean `nvswitch-4`?; known: "
+    ));
+    assert_eq!(
+        cluster_error("like = \"nvswitch-4\"\n", ""),
+        "line 7, column 1: the table [fabric.overlap] is missing"
     );
     assert_eq!(
         cluster_error("gpu = \"h100-80gb-sxm\"", "gpu = \"h100-sxm\""),
@@ -253,12 +255,7 @@ fn malformed_clusters_are_explained() {
     assert_eq!(
         cluster_error("kind = \"nvswitch\"", "kind = \"nv-switch\""),
         "line 9, column 8: `fabric.kind`: unknown `nv-switch`; did you mean `nvswitch`?; allowed: nvswitch, \
-         nvlink-bridge, pcie"
-    );
-    assert_eq!(
-        cluster_error("all_reduce = \"400 GB/s\"", "all_reduce = \"401 GB/s\""),
-        "line 16, column 14: `fabric.bus_bandwidth.all_reduce` is more than `fabric.bandwidth`, which must be \
-         the best of them"
+         nvlink-mesh, nvlink-bridge, pcie"
     );
     assert_eq!(
         cluster_error("gpus_per_node = 8", "gpus_per_node 8"),

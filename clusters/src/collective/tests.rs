@@ -1,6 +1,6 @@
 use super::*;
 use crate::catalogue::{ClusterEntry, cluster_from_catalogue};
-use crate::cluster::BusBandwidth;
+use crate::fabric::{Fabric, FabricKind};
 
 fn named(name: &str) -> Cluster {
     match cluster_from_catalogue(name).unwrap() {
@@ -12,22 +12,22 @@ fn named(name: &str) -> Cluster {
 /// Hops of 1 us, start of 5 us, network hops of 10 us, ports of 100 GB/s, 8 cards of 10 GB/s.
 fn round_numbers() -> Cluster {
     let mut cluster = named("dgx-h100");
-    let bandwidth = 100e9;
-    cluster.fabric.bandwidth = bandwidth;
-    cluster.fabric.bus_bandwidth = BusBandwidth {
-        all_reduce: bandwidth,
-        all_gather: bandwidth,
-        reduce_scatter: bandwidth,
-        broadcast: bandwidth,
-        all_to_all: bandwidth,
-        point_to_point: bandwidth,
-    };
-    cluster.fabric.latency_s = 1e-6;
-    cluster.fabric.launch_s = 5e-6;
+    cluster.fabric = Fabric::flat(FabricKind::NvSwitch, 100e9);
+    let costs = &mut cluster.fabric.costs;
+    for curve in [
+        &mut costs.ll,
+        &mut costs.all_reduce,
+        &mut costs.all_gather,
+        &mut costs.reduce_scatter,
+        &mut costs.small_all_to_all,
+        &mut costs.all_to_all,
+        &mut costs.point_to_point,
+    ] {
+        (curve.start_s, curve.hop_s) = (5e-6, 1e-6);
+    }
     let network = cluster.network.as_mut().unwrap();
-    network.bandwidth = 80e9;
-    network.gpu_bandwidth = 10e9;
-    network.latency_s = 10e-6;
+    (network.bandwidth, network.gpu_bandwidth, network.point_to_point) = (80e9, 10e9, 1.0);
+    (network.latency_s, network.bulk_latency_s) = (10e-6, 10e-6);
     cluster
 }
 
@@ -116,25 +116,30 @@ fn a_group_with_one_rank_a_node_has_only_its_own_cards() {
     close(send.alone_s(&cluster, at(2, 2)), 15e-6 + 8e6 / 10e9);
 }
 
+/// What sends of bridged pairs, rings and switches reach of 512 MiB, from the public measurements of aiconfigurator
+/// (NCCL 2.27 and 2.29), GB/s of bus bandwidth as nccl-tests counts it (`PERFORMANCE.md`).
 #[test]
-fn bus_bandwidth_of_large_messages_is_the_catalogue_s() {
-    for name in ["dgx-h100", "dgx-a100-40gb", "dgx-a100-80gb", "h100-efa"] {
+fn large_messages_reach_the_measured_bus_bandwidth() {
+    use CollectiveKind::{AllGather, AllReduce, ReduceScatter};
+    let bytes = 512_u64 << 20;
+    for (name, kind, ranks, measured) in [
+        ("dgx-h100", AllReduce, 8, 444.9e9),
+        ("dgx-h100", AllReduce, 4, 349.2e9),
+        ("dgx-h100", AllReduce, 2, 320.5e9),
+        ("dgx-h100", AllGather, 8, 335.8e9),
+        ("dgx-h100", AllGather, 2, 258.1e9),
+        ("dgx-h100", ReduceScatter, 8, 335.5e9),
+        ("dgx-a100-80gb", AllReduce, 8, 222.3e9),
+        ("dgx-a100-80gb", AllReduce, 2, 193.0e9),
+        ("dgx-a100-80gb", AllGather, 8, 205.3e9),
+        ("dgx-a100-80gb", ReduceScatter, 8, 212.8e9),
+    ] {
         let cluster = named(name);
-        let bytes = 1_u64 << 40;
-        for kind in CollectiveKind::ALL {
-            let time = collective(&cluster, kind, at(8, 1), bytes).alone_s(&cluster, at(8, 1));
-            // nccl-tests, PERFORMANCE.md: factors from algorithm to bus bandwidth.
-            let factor = match kind {
-                CollectiveKind::AllReduce => 2.0 * 7.0 / 8.0,
-                CollectiveKind::Broadcast => 1.0,
-                _ => 7.0 / 8.0,
-            };
-            let bus = factor * bytes as f64 / time;
-            let expected = cluster.fabric.bus_bandwidth.of(kind);
-            assert!((bus / expected - 1.0).abs() < 1e-4, "{name} {kind:?}: {bus} is not {expected}");
-        }
+        let time = collective(&cluster, kind, at(ranks, 1), bytes).alone_s(&cluster, at(ranks, 1));
+        let rounds = if kind == AllReduce { 2.0 } else { 1.0 };
+        let bus = rounds * f64::from(ranks - 1) / f64::from(ranks) * bytes as f64 / time;
+        assert!((bus / measured - 1.0).abs() < 0.06, "{name} {kind:?} {ranks}: {bus} is not {measured}");
     }
-    assert!((named("dgx-h100").fabric.bus_bandwidth.all_reduce - 445e9).abs() < 1.0);
 }
 
 /// Latencies of 512-byte messages on 8 H100 as published by aiconfigurator (NCCL 2.29): all-reduce 15.51 us
@@ -148,9 +153,51 @@ fn small_messages_on_h100_are_near_the_measured_latency() {
         (CollectiveKind::AllGather, 8, 10.37e-6),
         (CollectiveKind::AllGather, 2, 5.44e-6),
     ] {
-        let time = collective(&cluster, kind, at(ranks, 1), 512).alone_s(&cluster, at(ranks, 1));
-        assert!((time / measured - 1.0).abs() < 0.05, "{kind:?} over {ranks}: {time} against {measured}");
+        let transfer = collective(&cluster, kind, at(ranks, 1), 512);
+        assert_eq!((transfer.algorithm, transfer.protocol), (Algorithm::Ring, Protocol::LowLatency));
+        let time = transfer.alone_s(&cluster, at(ranks, 1));
+        assert!((time / measured - 1.0).abs() < 0.08, "{kind:?} over {ranks}: {time} against {measured}");
     }
+}
+
+/// All-reduces over 72 GB200 in one domain (coreweave/nccl-tests pull request 43): 1806.7 us for 512 MiB, 20.3 ms
+/// for 8 GiB.
+#[test]
+fn a_rack_of_switches_reduces_as_one_node() {
+    let rack = named("gb200-nvl72");
+    assert_eq!((rack.nodes, rack.gpus_per_node), (1, 72));
+    for (bytes, measured) in [(512_u64 << 20, 1806.7e-6), (8 << 30, 20.299e-3)] {
+        let transfer = collective(&rack, CollectiveKind::AllReduce, at(72, 1), bytes);
+        assert_eq!((transfer.algorithm, transfer.crosses_nodes), (Algorithm::Nvls, false));
+        let time = transfer.alone_s(&rack, at(72, 1));
+        assert!((time / measured - 1.0).abs() < 0.06, "{bytes}: {time} against {measured}");
+    }
+}
+
+#[test]
+fn two_neighbours_use_their_bridge_and_larger_groups_do_not() {
+    let cluster = named("rtx8000-nvlink-8");
+    let per_byte = |ranks| {
+        let gather = collective(&cluster, CollectiveKind::AllGather, at(ranks, 1), 1 << 30);
+        gather.alone_s(&cluster, at(ranks, 1)) / f64::from(ranks - 1) * f64::from(ranks)
+    };
+    assert!(per_byte(2) < 0.5 * per_byte(4), "{} {}", per_byte(2), per_byte(4));
+    let without = named("rtx8000-pcie-8");
+    let pcie = collective(&without, CollectiveKind::AllGather, at(4, 1), 1 << 30);
+    let bridged = collective(&cluster, CollectiveKind::AllGather, at(4, 1), 1 << 30);
+    let ratio = bridged.alone_s(&cluster, at(4, 1)) / pcie.alone_s(&without, at(4, 1));
+    assert!((ratio - 1.0).abs() < 1e-6, "over PCI Express both are the same: {ratio}");
+}
+
+#[test]
+fn ranks_on_other_nodes_may_be_late() {
+    let mut cluster = round_numbers().with_size(4, 8).unwrap();
+    let before = collective(&cluster, CollectiveKind::AllGather, at(32, 4), S);
+    cluster.network.as_mut().unwrap().remote_rank_s = 1e-6;
+    let after = collective(&cluster, CollectiveKind::AllGather, at(32, 4), S);
+    // 24 of 32 ranks are on other nodes.
+    close(after.fixed_s - before.fixed_s, 24e-6);
+    assert_eq!(after.wire_bytes, before.wire_bytes);
 }
 
 #[test]
@@ -164,34 +211,46 @@ fn the_host_bridge_limits_what_its_gpus_send_together() {
     assert!(transfer.alone_s(&cluster, at(4, 1)) > 1.5 * S as f64 / 2e9);
 }
 
+/// The same cluster with links that are twice as fast.
+fn twice_as_fast(cluster: &Cluster) -> Cluster {
+    let mut fast = cluster.clone();
+    fast.fabric.bandwidth *= 2.0;
+    for costs in [Some(&mut fast.fabric.costs), fast.fabric.pair.as_mut()].into_iter().flatten() {
+        for curve in [
+            Some(&mut costs.ll),
+            costs.ll128.as_mut(),
+            Some(&mut costs.all_reduce),
+            Some(&mut costs.all_gather),
+            Some(&mut costs.reduce_scatter),
+            Some(&mut costs.small_all_to_all),
+            Some(&mut costs.all_to_all),
+            costs.nvls.as_mut(),
+        ] {
+            let Some(curve) = curve else { continue };
+            *curve = curve.scaled(2.0);
+        }
+    }
+    fast
+}
+
 #[test]
 fn more_bytes_are_never_faster_and_more_bandwidth_is_never_slower() {
-    for name in ["dgx-h100", "dgx-a100-80gb", "h100-efa", "rtx8000-pcie-4", "a5000-pcie-2"] {
+    for name in ["dgx-h100", "dgx-a100-80gb", "h100-efa", "rtx8000-pcie-4", "rtx8000-nvlink-8"] {
         let slow = named(name);
-        let mut fast = slow.clone();
-        fast.fabric.bandwidth *= 2.0;
-        let bus = &mut fast.fabric.bus_bandwidth;
-        for rate in [
-            &mut bus.all_reduce,
-            &mut bus.all_gather,
-            &mut bus.reduce_scatter,
-            &mut bus.broadcast,
-            &mut bus.all_to_all,
-        ] {
-            *rate *= 2.0;
-        }
+        let fast = twice_as_fast(&slow);
         let nodes: &[u32] = if slow.network.is_some() { &[1, 2, 3, 8] } else { &[1] };
         for kind in CollectiveKind::ALL {
             for &nodes in nodes {
                 for members in 1..=slow.gpus_per_node {
                     let placement = at(members * nodes, nodes);
                     let mut before = 0.0;
-                    for bytes in (0..36).map(|power| 3_u64 << power) {
+                    for bytes in (0..72).map(|step| (3_u64 << (step / 2)) + (step % 2) * (1 << (step / 2))) {
                         let time = collective(&slow, kind, placement, bytes).alone_s(&slow, placement);
-                        assert!(time >= before, "{name} {kind:?} {placement:?} {bytes}: {time} < {before}");
+                        let enough = time >= before * (1.0 - 1e-9);
+                        assert!(enough, "{name} {kind:?} {placement:?} {bytes}: {time} < {before}");
                         before = time;
                         let faster = collective(&fast, kind, placement, bytes).alone_s(&fast, placement);
-                        assert!(faster <= time * (1.0 + 1e-12), "{name} {kind:?} {placement:?} {bytes}");
+                        assert!(faster <= time * (1.0 + 1e-9), "{name} {kind:?} {placement:?} {bytes}");
                     }
                 }
             }

@@ -3,6 +3,7 @@
 //! Huang et al. 2019, GPipe, section 2.3; Narayanan et al. 2021, section 2.2.1 (there relative to the ideal
 //! time: `(p - 1) / m`). 1F1B moves work, not idle time.
 
+use steptime_clusters::{Fabric, FabricKind};
 use steptime_core::SimTime;
 
 use super::fixtures::{equal_partitions, free_links, plan, play, workload};
@@ -121,8 +122,7 @@ fn a_slow_link_lengthens_the_step_by_its_latency_on_the_critical_path() {
     // One micro-batch over two stages: one transfer down, one up. Each takes latency plus 1 GB at 100 GB/s.
     let model = equal_partitions(2, "1 GB");
     let mut cluster = free_links(1, 2);
-    cluster.fabric.bandwidth = 100e9;
-    cluster.fabric.bus_bandwidth.point_to_point = 100e9;
+    cluster.fabric = Fabric::flat(FabricKind::NvSwitch, 100e9);
     let p = plan(1, 2, ScheduleKind::GPipe, ZeroStage::Zero);
     let (_, slow) = play(&model, &cluster, &p, &workload(1));
     let (_, free) = play(&equal_partitions(2, "0 B"), &cluster, &p, &workload(1));

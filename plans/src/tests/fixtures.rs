@@ -1,6 +1,6 @@
 //! Models and clusters small enough to reckon by hand.
 
-use steptime_clusters::{Cluster, ClusterEntry, cluster_from_catalogue};
+use steptime_clusters::{Cluster, ClusterEntry, Fabric, FabricKind, cluster_from_catalogue};
 use steptime_core::{NoObserver, Outcome, simulate};
 use steptime_models::{AttentionKind, Model, Overrides};
 
@@ -38,10 +38,10 @@ pub(super) fn cluster(name: &str) -> Cluster {
 /// GPUs whose links and hosts cost nothing: what is left is arithmetic and order.
 pub(super) fn free_links(nodes: u32, gpus_per_node: u32) -> Cluster {
     let mut cluster = cluster("dgx-h100").with_size(nodes, gpus_per_node).expect("a possible size");
-    cluster.fabric.latency_s = 0.0;
-    cluster.fabric.launch_s = 0.0;
+    cluster.fabric = Fabric::flat(FabricKind::NvSwitch, cluster.fabric.bandwidth);
     if let Some(network) = &mut cluster.network {
         network.latency_s = 0.0;
+        network.bulk_latency_s = 0.0;
     }
     cluster.host.launch.eager_forward_s = 0.0;
     cluster.host.launch.eager_backward_s = 0.0;

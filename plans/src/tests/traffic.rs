@@ -1,5 +1,6 @@
 //! Bytes and FLOPs of a plan are those of the model.
 
+use steptime_clusters::{Fabric, FabricKind};
 use steptime_core::{Recorder, simulate};
 
 use super::fixtures::{cluster, model, plan, workload};
@@ -57,11 +58,7 @@ fn gradients_cross_the_wire_as_the_closed_forms_say() {
     let llama = model("llama3-8b", 4);
     let parameters = llama.parameters();
     let mut dgx = cluster("dgx-h100");
-    let port = dgx.fabric.bandwidth;
-    let bus = &mut dgx.fabric.bus_bandwidth;
-    bus.all_reduce = port;
-    bus.all_gather = port;
-    bus.reduce_scatter = port;
+    dgx.fabric = Fabric::flat(FabricKind::NvSwitch, dgx.fabric.bandwidth);
     let micro_batches = 3;
     let sent = |zero| {
         let p = plan(8, 1, ScheduleKind::GPipe, zero);

@@ -1,0 +1,167 @@
+use std::fs::File;
+use std::path::PathBuf;
+
+use super::*;
+use crate::collective::Placement;
+
+/// The folder of measured kernels, which is no part of the project.
+fn measurements() -> Option<PathBuf> {
+    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/kernels");
+    let folder = std::env::var_os("STEPTIME_KERNELS").map_or(beside, PathBuf::from);
+    let there = folder.join("collectives.csv").exists();
+    if !there {
+        eprintln!(
+            "SKIPPED: no measured collectives; set STEPTIME_KERNELS to their folder to check the catalogue"
+        );
+    }
+    there.then_some(folder)
+}
+
+fn cluster(fabric: &str) -> Cluster {
+    Cluster::assemble("h100-80gb-sxm", fabric, None, 1, 8).unwrap()
+}
+
+fn written_by_fit(folder: &str, name: &str) -> String {
+    let file =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("catalog").join(folder).join(format!("{name}.toml"));
+    let text = std::fs::read_to_string(file).unwrap();
+    text.split_once(MARKER).unwrap().1.to_owned()
+}
+
+/// The catalogue holds what the fit says of the measurements, to the letter. Bounds by fabric on rows that the fit has
+/// not seen: pooled errors would be those of the fabric with the most rows.
+#[test]
+fn the_catalogue_is_the_outcome_of_the_fit() {
+    let Some(folder) = measurements() else { return };
+    let rows = read_collectives(File::open(folder.join("collectives.csv")).unwrap()).unwrap();
+    for (name, most_from_mebibyte, most_median) in [
+        ("nvswitch-3", 0.07, 0.05),
+        ("nvswitch-4", 0.06, 0.05),
+        ("pcie4", 0.04, 0.05),
+        ("nvlink-bridge-a100", 0.02, 0.02),
+        ("nvlink-bridge-h100", 0.02, 0.02),
+    ] {
+        let fit = fit(&cluster(name), &rows_of_preset(name, &rows));
+        assert_eq!(written_by_fit("fabrics", name), fit.to_toml(), "run the example calibrate_fabric");
+        let errors = |band: &str| {
+            fit.errors.iter().find(|found| found.operation.is_none() && found.band == band).unwrap().after
+        };
+        let (large, all) = (errors("from 1 MiB"), errors("all"));
+        assert!(large.mean <= most_from_mebibyte, "{name}: {large:?}");
+        assert!(all.median <= most_median, "{name}: {all:?}");
+    }
+}
+
+#[test]
+fn the_shipped_network_is_the_outcome_of_the_fit() {
+    let Some(folder) = measurements() else { return };
+    let table = File::open(folder.join("collectives_multinode.csv")).unwrap();
+    let rows = read_spread(table, MULTINODE_BYTES, MULTINODE_SOURCE).unwrap();
+    let cluster = Cluster::assemble("h100-80gb-sxm", "nvswitch-4", Some(("efa", 3200.0)), 2, 8).unwrap();
+    let fit = fit_network(&cluster, &rows).unwrap();
+    assert_eq!(written_by_fit("networks", "efa"), fit.to_toml(), "run the example calibrate_fabric");
+    assert!(fit.after.mean < 0.08 && fit.before.mean > 0.5, "{:?} {:?}", fit.before, fit.after);
+}
+
+/// Times made by a known fabric are found again on sizes that the fit has not seen.
+#[test]
+fn a_known_fabric_is_found_again() {
+    let truth = cluster("nvswitch-3");
+    let mut rows = Vec::new();
+    for kind in [RINGS.as_slice(), &[CollectiveKind::AllToAll]].concat() {
+        for ranks in [2, 4, 8] {
+            for step in 0..44_u32 {
+                let mut row = CollectiveRow {
+                    gpu: "test".to_owned(),
+                    topology: "test".to_owned(),
+                    operation: Operation::Collective(kind),
+                    placement: Placement { ranks, nodes: 1 },
+                    bytes: (2 + u64::from(step % 2)) << (8 + step / 2),
+                    seconds: 0.0,
+                    source: "test".to_owned(),
+                };
+                row.seconds = row.predicted_s(&truth);
+                rows.push(row);
+            }
+        }
+    }
+    let mut start = truth.clone();
+    start.fabric.costs.ll.start_s *= 2.0;
+    start.fabric.costs.all_reduce.wire /= 2.0;
+    start.fabric.costs.all_gather.touch /= 3.0;
+    let fit = fit(&start, &rows);
+    let all = fit.errors.first().unwrap();
+    assert!(all.before.mean > 0.2 && all.after.mean < 0.01, "{:?} {:?}", all.before, all.after);
+    assert_eq!(fit.fitted.len(), 7, "{:?}", fit.fitted);
+}
+
+#[test]
+fn rows_are_held_out_by_their_case_alone() {
+    let table = "gpu,topology,op,gpus,nodes,bytes,time_us,source\n\
+                 a,x,all_reduce,8,1,1024,10,s\nb,y,all_reduce,8,1,1024,99,t\n";
+    let rows = read_collectives(table.as_bytes()).unwrap();
+    assert_eq!(rows[0].held_out(), rows[1].held_out());
+    assert!((rows[1].seconds - 99e-6).abs() < 1e-18);
+    let count =
+        (0..3000_u64).filter(|size| CollectiveRow { bytes: *size, ..rows[0].clone() }.held_out()).count();
+    assert!((900..1100).contains(&count), "{count} of 3000");
+}
+
+/// Header and rows in the form of nccl-tests 2.13 (`src/common.cu`), numbers made up.
+const OUTPUT: &str = "\
+# nThread 1 nGpus 1 minBytes 0 maxBytes 2097152 step: 2(factor) warmup iters: 5 iters: 20 agg iters: 1 validation: 1 graph: 0
+#
+# Collective test starting: all_gather_perf
+# Using devices
+#  Rank  0 Group  0 Pid   6151 on   first device  0 [0x01] NVIDIA H100 80GB HBM3
+#  Rank  1 Group  0 Pid   6152 on  second device  0 [0x01] NVIDIA H100 80GB HBM3
+#
+#                                                              out-of-place                       in-place
+#       size         count      type   redop    root     time   algbw   busbw #wrong     time   algbw   busbw #wrong
+#        (B)    (elements)                               (us)  (GB/s)  (GB/s)            (us)  (GB/s)  (GB/s)
+           0             0     float    none      -1     4.30    0.00    0.00      0     4.99    0.00    0.00      0
+     1048576        131072     float    none      -1    47.38   22.13   11.06      0    46.84   22.39   11.19    N/A
+     2097152        262144     float    none      -1    70.44   29.77   14.89      0    69.77   30.06   15.03      0
+# Out of bounds values : 0 OK
+# Avg bus bandwidth    : 6.6
+";
+
+#[test]
+fn output_of_nccl_tests_is_read() {
+    let rows = read_nccl_tests(OUTPUT, None, "mine").unwrap();
+    assert_eq!(rows.len(), 2);
+    let first = &rows[0];
+    assert_eq!(first.operation, Operation::Collective(CollectiveKind::AllGather));
+    assert_eq!(first.placement, Placement { ranks: 2, nodes: 2 });
+    assert_eq!((first.bytes, first.gpu.as_str()), (1 << 20, "NVIDIA H100 80GB HBM3"));
+    assert!((first.seconds - 47.38e-6).abs() < 1e-15);
+    let unnamed = OUTPUT.replace("# Collective test starting: all_gather_perf\n", "");
+    assert!(matches!(read_nccl_tests(&unnamed, None, ""), Err(CollectiveRowsError::NoOperation)));
+    let given = read_nccl_tests(&unnamed, Some(Operation::Send), "").unwrap();
+    assert_eq!(given[1].operation, Operation::Send);
+    assert!(matches!(read_nccl_tests("# nothing\n", None, ""), Err(CollectiveRowsError::NoRows)));
+    let broken = OUTPUT.replace("70.44", "fast");
+    let message = read_nccl_tests(&broken, None, "").unwrap_err().to_string();
+    assert_eq!(message, "line 13: `time` is \"fast\", expected microseconds above 0");
+}
+
+#[test]
+fn wrong_tables_name_line_and_column() {
+    let error = |row: &str| {
+        let table = format!("gpu,topology,op,gpus,nodes,bytes,time_us,source\n{row}\n");
+        read_collectives(table.as_bytes()).unwrap_err().to_string()
+    };
+    assert_eq!(
+        error("a,x,all_redoce,8,1,1024,10,s"),
+        "line 2: `op` is \"all_redoce\", expected an operation, e.g. all_reduce"
+    );
+    assert_eq!(
+        error("a,x,all_reduce,8,1,1024,-1,s"),
+        "line 2: `time_us` is \"-1\", expected microseconds above 0"
+    );
+    assert_eq!(error("a,x,all_reduce,8,1,1e3,1,s"), "line 2: `bytes` is \"1e3\", expected a whole number");
+    let table =
+        "gpu,interconnect,nodes,gpus,op,jobs,p10_gbps,median_gbps,p90_gbps\na,x,2,16,AllReduce,1,0,2,3\n";
+    let message = read_spread(table.as_bytes(), 1, "s").unwrap_err().to_string();
+    assert_eq!(message, "line 2: `p10_gbps` is \"0\", expected a number above 0");
+}

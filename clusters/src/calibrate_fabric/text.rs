@@ -1,0 +1,135 @@
+//! The catalogue's text of a fit.
+
+use steptime_models::{Dimension, parse_quantity};
+
+use super::{FabricFit, NetworkFit};
+use crate::catalogue::CURVES;
+use crate::fabric::{Costs, Curve};
+
+/// First line of what a fit writes into a preset's file; everything after it is replaced by the next fit.
+pub const MARKER: &str =
+    "# Written by the fit of fabrics; what the keys mean is in the documentation of `Curve`.\n";
+
+/// Seconds as the catalogue writes them, to the nanosecond.
+pub(super) fn seconds(value: f64) -> String {
+    format!("{:.3} us", value * 1e6)
+}
+
+/// A rate as the catalogue writes it, to a tenth of a GB/s, small ones to a hundredth.
+pub(super) fn rate(value: f64) -> String {
+    let value = value / 1e9;
+    if value < 100.0 { format!("{value:.2} GB/s") } else { format!("{value:.1} GB/s") }
+}
+
+/// What a reader makes of a written value; the value itself where it is not one.
+fn read(written: &str, dimension: Dimension, value: f64) -> f64 {
+    parse_quantity(written, dimension).unwrap_or(value)
+}
+
+pub(super) fn rounded_rate(value: f64) -> f64 {
+    if value.is_finite() { read(&rate(value), Dimension::BytesPerSecond, value) } else { value }
+}
+
+pub(super) fn rounded_seconds(value: f64) -> f64 {
+    read(&seconds(value), Dimension::Seconds, value)
+}
+
+/// A curve as the catalogue writes it, so that the shipped coefficients are exactly those whose errors are stated.
+pub(super) fn rounded(curve: &Curve) -> Curve {
+    Curve {
+        start_s: rounded_seconds(curve.start_s),
+        hop_s: rounded_seconds(curve.hop_s),
+        fill_s: rounded_seconds(curve.fill_s),
+        wire: rounded_rate(curve.wire),
+        touch: rounded_rate(curve.touch),
+    }
+}
+
+/// Names of sources without their versions, each once, in order.
+pub(super) fn sources<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut list: Vec<&str> = Vec::new();
+    for name in names {
+        let name = name.split(':').next().unwrap_or(name);
+        let name = if name == "vidur" { "Vidur" } else { name };
+        if !list.contains(&name) {
+            list.push(name);
+        }
+    }
+    list.join(" and ")
+}
+
+impl FabricFit {
+    /// The tables for the preset's file: the assumed bandwidths, and each fitted curve with its source.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        self.side(&mut text, "", &self.fabric.costs, &self.fitted);
+        if let Some(pair) = &self.fabric.pair {
+            self.side(&mut text, "pair.", pair, &self.fitted_pair);
+        }
+        text
+    }
+
+    fn side(&self, text: &mut String, path: &str, costs: &Costs, fitted: &[&'static str]) {
+        if fitted.is_empty() {
+            return;
+        }
+        text.push_str(&format!(
+            "\n[{path}assumed]\nsource = \"Searched with the curves below; the limit of LL is that of the NCCL tuning model (src/graph/tuning.cc)\"\nbasis = \"fitted\"\nbandwidth = \"{}\"\nll_bandwidth = \"{}\"\n",
+            rate(costs.assumed_bandwidth),
+            rate(costs.assumed_ll_bandwidth),
+        ));
+        for (name, curve) in CURVES.into_iter().zip(curves(costs)) {
+            let Some(curve) = curve.filter(|_| fitted.contains(&name)) else { continue };
+            text.push_str(&format!(
+                "\n[{path}{name}]\nsource = \"Fitted to public measurements of {}\"\nbasis = \"fitted\"\n",
+                self.source
+            ));
+            for (key, value) in [("start", curve.start_s), ("hop", curve.hop_s), ("fill", curve.fill_s)] {
+                if value > 0.0 {
+                    text.push_str(&format!("{key} = \"{}\"\n", seconds(value)));
+                }
+            }
+            for (key, value) in [("wire", curve.wire), ("touch", curve.touch)] {
+                if value.is_finite() {
+                    text.push_str(&format!("{key} = \"{}\"\n", rate(value)));
+                }
+            }
+        }
+    }
+}
+
+/// Curves in the order of their names.
+fn curves(costs: &Costs) -> [Option<Curve>; 9] {
+    [
+        Some(costs.ll),
+        costs.ll128,
+        Some(costs.all_reduce),
+        Some(costs.all_gather),
+        Some(costs.reduce_scatter),
+        Some(costs.small_all_to_all),
+        Some(costs.all_to_all),
+        Some(costs.point_to_point),
+        costs.nvls,
+    ]
+}
+
+impl NetworkFit {
+    /// The keys for the preset's file: what a rank on another node adds, and the spread by nodes.
+    pub fn to_toml(&self) -> String {
+        let mut text = format!(
+            "\n[remote_rank]\nsource = \"Median over jobs of collectives of {}\"\nbasis = \"fitted\"\nvalue = \"{}\"\n",
+            self.source,
+            seconds(self.remote_rank_s),
+        );
+        for spread in &self.spread {
+            text.push_str(&format!(
+                "\n[[spread]] # in thousandths of the median duration\nsource = \"10th and 90th percentile over jobs of {}\"\nbasis = \"measured\"\nnodes = {}\nfastest = {:.0}\nslowest = {:.0}\n",
+                self.source,
+                spread.nodes,
+                1000.0 * spread.fastest,
+                1000.0 * spread.slowest,
+            ));
+        }
+        text
+    }
+}

@@ -1,0 +1,91 @@
+//! Links between nodes.
+
+use crate::fact::Fact;
+
+/// How nodes are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NetworkKind {
+    /// InfiniBand.
+    InfiniBand,
+    /// RDMA over converged Ethernet.
+    RoCe,
+    /// Elastic Fabric Adapter of Amazon EC2.
+    Efa,
+    /// TCP over Ethernet.
+    Ethernet,
+}
+
+impl NetworkKind {
+    pub(crate) const NAMES: [(&'static str, Self); 4] = [
+        ("infiniband", Self::InfiniBand),
+        ("roce", Self::RoCe),
+        ("efa", Self::Efa),
+        ("ethernet", Self::Ethernet),
+    ];
+}
+
+/// How far collectives over so many nodes lie from their median, of its duration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// Nodes.
+    pub nodes: u32,
+    /// 10 % of the jobs take less than this share of the median, e.g. 0.9.
+    pub fastest: f64,
+    /// 10 % of the jobs take more than this, e.g. 1.2.
+    pub slowest: f64,
+}
+
+/// Links between nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    /// How it is built.
+    pub kind: NetworkKind,
+    /// What one node reaches with all its cards in each direction, bytes/s.
+    pub bandwidth: f64,
+    /// What one GPU reaches alone through the cards nearest to it, bytes/s.
+    pub gpu_bandwidth: f64,
+    /// Share of [`Self::gpu_bandwidth`] that a single send reaches.
+    pub point_to_point: f64,
+    /// Cards of a node.
+    pub cards: u32,
+    /// Time of one hop between two nodes in the low-latency protocol, seconds.
+    pub latency_s: f64,
+    /// Time of one hop in the Simple protocol, which posts, polls and flushes, seconds.
+    pub bulk_latency_s: f64,
+    /// What every rank on other nodes adds to a collective, whatever its size, seconds: waiting for ranks that
+    /// are late. Zero for a network without such measurements.
+    pub remote_rank_s: f64,
+    /// Spread from job to job, by ascending nodes; empty where it was not measured.
+    pub spread: Vec<Spread>,
+    /// Every constant with its source.
+    pub facts: Vec<Fact>,
+}
+
+impl Network {
+    /// Capacity of a node's egress and of its ingress with all cards, bytes/s.
+    pub fn node_bandwidth(&self) -> f64 {
+        self.bandwidth
+    }
+
+    /// What a group with `members` ranks on a node reaches when no other group uses the cards, bytes/s: each
+    /// rank brings its nearest cards, so a ring over whole nodes spreads over all of them.
+    pub fn group_bandwidth(&self, members: u32) -> f64 {
+        (f64::from(members) * self.gpu_bandwidth).min(self.bandwidth)
+    }
+
+    /// Relative interval of the duration of a collective over so many nodes, which holds 80 % of the jobs: the
+    /// line between the measured numbers of nodes, the nearest one outside of them. `None` within a node and where
+    /// nothing was measured.
+    pub fn interval(&self, nodes: u32) -> Option<(f64, f64)> {
+        if nodes <= 1 {
+            return None;
+        }
+        let above = self.spread.iter().find(|spread| spread.nodes >= nodes);
+        let below = self.spread.iter().rev().find(|spread| spread.nodes <= nodes);
+        let (low, high) = (below.or(above)?, above.or(below)?);
+        let width = f64::from(high.nodes - low.nodes);
+        let at = if width > 0.0 { f64::from(nodes - low.nodes) / width } else { 0.0 };
+        let between = |from: f64, to: f64| from + at * (to - from);
+        Some((between(low.fastest, high.fastest), between(low.slowest, high.slowest)))
+    }
+}
