@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Models(ModelsArguments),
     /// List the clusters and GPUs of the catalogue, or show one
     Clusters(ClustersArguments),
+    /// Score predictions against measured training steps
+    Validate(ValidateArguments),
     /// Draw figures from saved results
     Plot(PlotArguments),
     /// Turn descriptions of other tools into model, cluster and scenario files
@@ -114,6 +116,22 @@ pub(crate) struct ClustersArguments {
     /// Print one JSON document on standard output and nothing else
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ValidateArguments {
+    /// Tables of measured runs (CSV), one row a run; repeatable
+    #[arg(long, required = true, value_name = "FILE")]
+    pub(crate) data: Vec<PathBuf>,
+    /// Print one JSON document on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How many of the worst rows to show, with where their predicted steps go
+    #[arg(long, value_name = "ROWS", default_value_t = 20)]
+    pub(crate) worst: usize,
+    /// Print the scenario of one row instead
+    #[arg(long, value_name = "RUN_ID")]
+    pub(crate) scenario: Option<String>,
 }
 
 #[derive(Debug, Args)]

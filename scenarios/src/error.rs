@@ -84,6 +84,23 @@ pub enum InputError {
     },
 }
 
+impl InputError {
+    /// The message without its place, for scenarios that nobody has written to a file.
+    pub(crate) fn reason(&self) -> String {
+        let place = match self {
+            Self::Syntax { origin, .. }
+            | Self::Value { origin, .. }
+            | Self::UnknownKey { origin, .. }
+            | Self::Missing { origin, .. }
+            | Self::Conflict { origin, .. }
+            | Self::Plan { origin, .. } => format!("{origin}: "),
+            Self::Unreadable { .. } => String::new(),
+        };
+        let message = self.to_string();
+        message.strip_prefix(&place).map_or(message.clone(), str::to_owned)
+    }
+}
+
 fn suggestion(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!(" (did you mean \"{name}\"?)"))
 }

@@ -5,8 +5,8 @@
 
 mod batch;
 mod cluster;
-mod csv;
 mod error;
+mod estimate;
 mod files;
 mod idle;
 pub mod import;
@@ -15,18 +15,20 @@ mod origin;
 mod parallelism;
 mod refusal;
 mod report;
+mod report_csv;
 mod run;
 mod scenario;
 mod section;
 mod timeline;
 mod trainable;
 mod tree;
+mod validate;
 mod vehicles;
 mod workload;
 
 pub use batch::Batch;
-pub use csv::report_csv;
 pub use error::InputError;
+pub use estimate::estimate;
 pub use files::Files;
 pub use origin::Origin;
 pub use parallelism::Placement;
@@ -34,6 +36,11 @@ pub use report::{
     Infeasible, MemoryPoint, OutOfMemory, Parameters, PeakMemory, Provenance, REPORT_SCHEMA, Report, Stage,
     TIMELINE_SCHEMA, TimeBreakdown, Timeline, TimelineRank, TimelineSpan, VehiclePath, Verdict,
 };
+pub use report_csv::report_csv;
 pub use run::{RunResult, run};
 pub use scenario::{Job, Replay, Scenario};
 pub use tree::{Node, Value};
+pub use validate::{
+    ErrorScore, OutcomeScore, RowScenario, SuiteScore, VALIDATION_SCHEMA, ValidatedRow, Validation,
+    scenarios_of, validate,
+};

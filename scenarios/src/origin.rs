@@ -21,6 +21,13 @@ pub enum Origin {
     },
 }
 
+impl Origin {
+    /// A place in a file.
+    pub(crate) fn at(file: &str, line: usize, column: usize) -> Self {
+        Self::File { file: file.to_owned(), line, column }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

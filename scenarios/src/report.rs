@@ -91,6 +91,20 @@ pub struct TimeBreakdown {
 }
 
 impl TimeBreakdown {
+    /// Part by part with another.
+    pub(crate) fn with(&self, other: &Self, combine: impl Fn(f64, f64) -> f64) -> Self {
+        Self {
+            compute: combine(self.compute, other.compute),
+            exposed_communication: combine(self.exposed_communication, other.exposed_communication),
+            pipeline_bubble: combine(self.pipeline_bubble, other.pipeline_bubble),
+            host: combine(self.host, other.host),
+            data_loading: combine(self.data_loading, other.data_loading),
+            optimizer: combine(self.optimizer, other.optimizer),
+            offload: combine(self.offload, other.offload),
+            other: combine(self.other, other.other),
+        }
+    }
+
     /// Names and values in the order of the document.
     pub fn entries(&self) -> [(&'static str, f64); 8] {
         [
@@ -117,6 +131,8 @@ pub struct PeakMemory {
     pub device_bytes: u64,
     /// Bytes that the device has for the job.
     pub capacity_bytes: u64,
+    /// Bytes in live tensors after the step.
+    pub after_step_bytes: u64,
     /// Rank that this is about.
     pub rank: u64,
     /// Seconds into the step.

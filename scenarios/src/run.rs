@@ -118,6 +118,7 @@ impl GpuRun<'_> {
         let memory = &outcome.ranks[fullest].memory;
         let context = memory.peak_by_category[classes::CONTEXT.0 as usize];
         let allocated = memory.peak - context;
+        let after_step: u64 = memory.end_by_category.iter().sum();
         let reserved = allocated.next_multiple_of(SEGMENT);
         let mut breakdown: IndexMap<String, u64> = classes::CATEGORY_NAMES
             .iter()
@@ -130,6 +131,7 @@ impl GpuRun<'_> {
             reserved_bytes: reserved,
             device_bytes: reserved + context,
             capacity_bytes: self.cluster.gpu.memory.0,
+            after_step_bytes: after_step - context,
             rank: lowered.ranks[fullest].rank,
             at_s: memory.peak_at.seconds(),
             breakdown_bytes: breakdown,

@@ -16,7 +16,7 @@ use crate::workload::{self, GpuDefaults};
 use crate::{cluster, model, trainable};
 
 /// A checked scenario.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Scenario {
     /// Its name.
     pub name: String,
@@ -31,7 +31,7 @@ pub struct Scenario {
 }
 
 /// Keys of a scenario that decide how large a job is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Places {
     pub(crate) cluster: KeyPlace,
     pub(crate) parallelism: KeyPlace,
@@ -41,7 +41,7 @@ pub(crate) struct Places {
 }
 
 /// Where and how a model runs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Job {
     /// On GPUs.
     Gpus {
@@ -75,6 +75,17 @@ pub struct Replay {
 }
 
 impl Scenario {
+    /// The same job with another number of micro-batches.
+    pub(crate) fn with_micro_batches(&self, count: u64) -> Self {
+        let mut other = self.clone();
+        other.batch.accumulation = count;
+        other.batch.global = other.batch.micro * count * other.batch.data;
+        if let Job::Gpus { workload, .. } = &mut other.job {
+            workload.accumulation = count;
+        }
+        other
+    }
+
     /// Reads a scenario. `file` is how errors name it; `options` are `--set` options in order.
     ///
     /// # Errors

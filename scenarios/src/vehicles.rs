@@ -185,6 +185,7 @@ impl VehicleRun<'_> {
         peak.reserved_bytes = bytes;
         peak.device_bytes = bytes;
         peak.capacity_bytes = capacity(fullest) as u64;
+        peak.after_step_bytes = rank.memory.end_by_category.iter().sum();
         peak.rank = fullest as u64;
         peak.at_s = rank.memory.peak_at.seconds();
         peak.breakdown_bytes.insert("parameters".to_owned(), bytes);
@@ -273,6 +274,7 @@ fn no_memory() -> PeakMemory {
         reserved_bytes: 0,
         device_bytes: 0,
         capacity_bytes: 0,
+        after_step_bytes: 0,
         rank: 0,
         at_s: 0.0,
         breakdown_bytes: names.map(|name| (name.to_owned(), 0)).collect(),

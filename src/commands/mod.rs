@@ -6,3 +6,4 @@ pub(crate) mod import;
 pub(crate) mod models;
 pub(crate) mod plot;
 pub(crate) mod run;
+pub(crate) mod validate;

@@ -17,4 +17,5 @@ mod invariants;
 mod scenarios;
 mod support;
 mod switch_vit;
+mod validate;
 mod verdicts;

@@ -208,6 +208,7 @@ pub(crate) fn report(name: &str, step: f64, device_gib: f64, capacity_gib: f64) 
             reserved_bytes: gib(device_gib * 0.97),
             device_bytes: gib(device_gib),
             capacity_bytes: gib(capacity_gib),
+            after_step_bytes: 0,
             rank: 0,
             at_s: step * 0.3,
             breakdown_bytes: IndexMap::new(),

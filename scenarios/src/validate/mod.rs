@@ -1,0 +1,143 @@
+//! Predictions against measured training steps: rows of published runs become scenarios, are played, and scored suite
+//! by suite.
+//!
+//! No row is special: what a row says is all that its scenario is made of, and a row that cannot be played is skipped
+//! with its reason and counted.
+
+mod measurement;
+mod score;
+mod translate;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::error::InputError;
+use crate::estimate::estimate;
+use crate::report::TimeBreakdown;
+use crate::scenario::Scenario;
+
+use self::measurement::Measurement;
+pub use self::score::{ErrorScore, OutcomeScore, SuiteScore};
+
+/// Schema of a validation's JSON document.
+pub const VALIDATION_SCHEMA: &str = "steptime.validation/1";
+
+/// A row's name with its scenario, or why it has none.
+pub type RowScenario = (String, Result<String, String>);
+
+const GIB: f64 = 1_073_741_824.0;
+
+/// Scores of all suites and what was predicted for every row.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Validation {
+    /// [`VALIDATION_SCHEMA`].
+    pub schema: String,
+    /// Scores, suite by suite in the order of first appearance.
+    pub suites: Vec<SuiteScore>,
+    /// Rows in the order of the files.
+    pub rows: Vec<ValidatedRow>,
+    /// Version of the program.
+    pub version: String,
+}
+
+/// A row with what was measured and what is predicted. Absent numbers were not measured or not predicted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ValidatedRow {
+    /// The row's name.
+    pub run_id: String,
+    /// The suite it is scored in.
+    pub suite: String,
+    /// Seconds a step, predicted.
+    pub predicted_step_time_s: Option<f64>,
+    /// The 80 % interval of the prediction.
+    pub predicted_step_time_interval_s: Option<[f64; 2]>,
+    /// Seconds a step, measured.
+    pub measured_step_time_s: Option<f64>,
+    /// Most memory in tensors, GiB, predicted.
+    pub predicted_peak_allocated_gib: Option<f64>,
+    /// Most memory in tensors, GiB, measured.
+    pub measured_peak_allocated_gib: Option<f64>,
+    /// Most memory held by the allocator, GiB, predicted.
+    pub predicted_peak_reserved_gib: Option<f64>,
+    /// Most memory held by the allocator, GiB, measured.
+    pub measured_peak_reserved_gib: Option<f64>,
+    /// Memory in tensors after the step, GiB, predicted.
+    pub predicted_static_allocated_gib: Option<f64>,
+    /// Memory in tensors after the step, GiB, measured.
+    pub measured_static_allocated_gib: Option<f64>,
+    /// `ok` or `out_of_memory`, predicted.
+    pub predicted_outcome: Option<String>,
+    /// `ok` or `out_of_memory`, measured.
+    pub measured_outcome: Option<String>,
+    /// Where the predicted step goes.
+    pub predicted_time_breakdown_s: Option<TimeBreakdown>,
+    /// Why the row is not predicted.
+    pub skipped: Option<String>,
+}
+
+/// Predicts every row of some tables, each with the name that errors give it, and scores them.
+///
+/// # Errors
+/// A table that does not follow the schema: the file, the line, the column, what was found and what is allowed.
+pub fn validate(tables: &[(String, String)]) -> Result<Validation, InputError> {
+    let mut measurements = Vec::new();
+    for (name, text) in tables {
+        measurements.extend(measurement::read(name, text)?);
+    }
+    // Rows are independent, and collected in their order: the result does not depend on the number of threads.
+    let rows: Vec<ValidatedRow> = measurements.par_iter().map(predict).collect();
+    Ok(Validation {
+        schema: VALIDATION_SCHEMA.to_owned(),
+        suites: score::suites(&rows),
+        rows,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+/// The scenarios of a table as a user would write them, or why a row has none, each with its name.
+///
+/// # Errors
+/// A table that does not follow the schema.
+pub fn scenarios_of(name: &str, text: &str) -> Result<Vec<RowScenario>, InputError> {
+    let all = measurement::read(name, text)?;
+    let shown = |row: &Measurement| (row.run_id.clone(), translate::scenario(row).map(|it| it.shown()));
+    Ok(all.iter().map(shown).collect())
+}
+
+fn predict(row: &Measurement) -> ValidatedRow {
+    let measured = ValidatedRow {
+        run_id: row.run_id.clone(),
+        suite: row.suite.clone(),
+        measured_step_time_s: row.step_time_s,
+        measured_peak_allocated_gib: row.peak_allocated_gib,
+        measured_peak_reserved_gib: row.peak_reserved_gib,
+        measured_static_allocated_gib: row.static_allocated_gib,
+        measured_outcome: row.outcome.clone(),
+        ..ValidatedRow::default()
+    };
+    let skip = |reason: String| ValidatedRow { skipped: Some(reason), ..measured.clone() };
+    let translated = match translate::scenario(row) {
+        Ok(translated) => translated,
+        Err(reason) => return skip(reason),
+    };
+    let played = Scenario::read(&row.run_id, &translated.scenario, &[], &translated)
+        .and_then(|scenario| estimate(&scenario));
+    let report = match played {
+        Ok(report) => report,
+        Err(error) => return skip(error.reason()),
+    };
+    let memory = &report.peak_memory;
+    let gib = |bytes: u64| Some(bytes as f64 / GIB);
+    ValidatedRow {
+        predicted_step_time_s: report.step_time_s,
+        predicted_step_time_interval_s: report.step_time_interval_s,
+        predicted_peak_allocated_gib: gib(memory.allocated_bytes),
+        predicted_peak_reserved_gib: gib(memory.reserved_bytes),
+        predicted_static_allocated_gib: gib(memory.after_step_bytes),
+        predicted_outcome: Some(
+            if report.out_of_memory.is_some() { "out_of_memory" } else { "ok" }.to_owned(),
+        ),
+        predicted_time_breakdown_s: Some(report.time_breakdown_s),
+        ..measured
+    }
+}

@@ -1,0 +1,249 @@
+//! From a row to the scenario that a user would write for it.
+
+use std::fmt::Write;
+
+use steptime_models::{Model, Overrides};
+
+use super::measurement::Measurement;
+use crate::files::Files;
+
+/// A scenario and the model file that it refers to.
+pub(super) struct Translated {
+    pub(super) scenario: String,
+    model: Option<String>,
+}
+
+const MODEL_FILE: &str = "model.toml";
+
+impl Files for Translated {
+    fn read(&self, name: &str) -> Result<String, String> {
+        match &self.model {
+            Some(text) if name == MODEL_FILE => Ok(text.clone()),
+            _ => Err(format!("{name} is not part of the row")),
+        }
+    }
+}
+
+impl Translated {
+    /// Both files in one text, for looking at.
+    pub(super) fn shown(&self) -> String {
+        match &self.model {
+            Some(model) => format!("{}\n# {MODEL_FILE}\n{model}", self.scenario),
+            None => self.scenario.clone(),
+        }
+    }
+}
+
+/// The scenario of a row, or why there is none.
+pub(super) fn scenario(row: &Measurement) -> Result<Translated, String> {
+    let (name, model) = match catalogued(&row.model) {
+        Some(name) => (format!("name = \"{name}\"\n"), None),
+        None => (format!("file = \"{MODEL_FILE}\"\n"), Some(model_file(row)?)),
+    };
+    let mut text = format!("[model]\n{name}");
+    if let Some(length) = row.seq_len {
+        let _ = writeln!(text, "sequence_length = {length}");
+    }
+    if let Some(size) = image_size(&row.notes) {
+        let _ = writeln!(text, "image_size = {size}");
+    }
+    text += &cluster(row)?;
+    text += &workload(row)?;
+    text += &parallelism(row)?;
+    Ok(Translated { scenario: text, model })
+}
+
+/// Published models by the names that tables give them.
+const CATALOGUED: [(&str, &str); 15] = [
+    ("LLAMA2-7B", "llama2-7b"),
+    ("LLAMA2-13B", "llama2-13b"),
+    ("LLAMA2-70B", "llama2-70b"),
+    ("LLAMA3_8B", "llama3-8b"),
+    ("LLAMA3-8B", "llama3-8b"),
+    ("LLAMA3_70B", "llama3-70b"),
+    ("LLAMA3.1_405B", "llama3.1-405b"),
+    ("GPT3-175B", "gpt3-175b"),
+    ("Qwen3_30B_a3B", "qwen3-30b-a3b"),
+    ("Qwen3_235B_a22B", "qwen3-235b-a22b"),
+    ("DeepSeekV3", "deepseek-v3"),
+    ("DeepSeekV3 (w/o MTP)", "deepseek-v3"),
+    ("Nemotron-340B", "nemotron-4-340b"),
+    ("bert-base-squad", "bert-base"),
+    ("bert-large-squad", "bert-large"),
+];
+
+fn catalogued(model: &str) -> Option<String> {
+    let listed = CATALOGUED.iter().find(|(name, _)| *name == model).map(|&(_, name)| name.to_owned());
+    let entry = || Model::from_catalogue(model, &Overrides::none()).is_ok().then(|| model.to_owned());
+    listed.or_else(entry)
+}
+
+/// `image size 224; ...`.
+fn image_size(notes: &str) -> Option<u64> {
+    let (_, rest) = notes.split_once("image size ")?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// An architecture file from the row's sizes: gated decoders are Llama's kind, those of the MPT trainer have neither
+/// biases nor gates, the others are GPT's kind; any of them may have routed experts.
+fn model_file(row: &Measurement) -> Result<String, String> {
+    let needed = |value: Option<u64>, column: &str| {
+        value.ok_or_else(|| {
+            format!("the model {} is not in the catalogue, and {column} is not stated", row.model)
+        })
+    };
+    let (layers, hidden) = (needed(row.layers, "layers")?, needed(row.hidden, "hidden")?);
+    let (heads, ffn) = (needed(row.heads, "heads")?, needed(row.ffn, "ffn")?);
+    let (vocab, length) = (needed(row.vocab, "vocab")?, needed(row.seq_len, "seq_len")?);
+    let kv_heads = row.kv_heads.unwrap_or(heads);
+    let gated = row.gated_mlp.unwrap_or(false);
+    let tied = row.tied_embeddings.unwrap_or(!gated);
+    let bare = row.model == "mpt";
+    let position = if gated { "rotary" } else { "learned" };
+    let norm = if gated { "norm = \"rms\"" } else { "norm = \"layer\"" };
+    let activation = if gated { "silu" } else { "gelu" };
+    let biases = !gated && !bare;
+    let mut text = format!(
+        "name = \"{}\"\nsource = \"the row itself\"\nfamily = \"transformer\"\n\n[architecture]\n\
+         layers = {layers}\nhidden = {hidden}\nheads = {heads}\nkv_heads = {kv_heads}\nfeed_forward = {ffn}\n\
+         vocabulary = {vocab}\npositions = {length}\ntied = {tied}\nposition = \"{position}\"\n{norm}\n\
+         activation = \"{activation}\"\ngated = {gated}\n",
+        row.model
+    );
+    if biases {
+        text += "qkv_bias = true\nprojection_bias = true\n";
+        if row.experts.is_none() {
+            text += "mlp_bias = true\n";
+        }
+    }
+    if bare {
+        text += "norm_bias = false\n";
+    }
+    // Trainers of the GPT kind drop out unless they are told not to.
+    let _ = writeln!(text, "dropout = {biases}");
+    if let Some(count) = row.experts {
+        let used = needed(row.top_k, "top_k")?;
+        let width = row.moe_ffn.unwrap_or(ffn);
+        let _ = write!(
+            text,
+            "\n[architecture.experts]\ncount = {count}\ntop_k = {used}\nfeed_forward = {width}\n"
+        );
+    }
+    Ok(text)
+}
+
+/// Clusters by GPU and interconnect; the first that fits, an empty interconnect standing for any.
+const CLUSTERS: [(&str, &str, &str); 27] = [
+    ("h100-sxm5-80gb", "efa-3200gbps-per-node", "h100-efa"),
+    ("h100-sxm5-80gb", "", "dgx-h100"),
+    ("h100-pcie-80gb", "", "h100-80gb-pcie-8"),
+    ("h200", "", "dgx-h200"),
+    ("b200-sxm", "", "dgx-b200"),
+    ("b300-sxm", "", "dgx-b300"),
+    ("gb200", "", "gb200-nvl72"),
+    ("gb300", "", "gb300-nvl72"),
+    ("a100-sxm4-80gb", "ib-800gbps-per-node", "a100-80gb-ib-800"),
+    ("a100-sxm4-80gb", "roce-1600gbps-per-node", "a100-80gb-roce"),
+    ("a100-sxm4-80gb", "roce-per-node-unstated", "a100-80gb-roce"),
+    ("a100-sxm4-80gb", "", "dgx-a100-80gb"),
+    ("a100-sxm4-40gb", "roce-1600gbps-per-node", "a100-40gb-roce"),
+    ("a100-sxm4-40gb", "", "dgx-a100-40gb"),
+    ("a100-pcie-80gb", "", "a100-80gb-pcie-8"),
+    ("a100-pcie-40gb", "", "a100-40gb-pcie-8"),
+    ("a6000", "", "a6000-pcie-8"),
+    ("a5000", "", "a5000-pcie-4"),
+    ("a40", "", "a40-pcie-4"),
+    ("rtx3090", "", "rtx3090-pcie-8"),
+    ("rtx4090", "", "rtx4090-pcie-8"),
+    ("rtx8000", "PCIe3 + NVLink bridges (pairs)", "rtx8000-nvlink-8"),
+    ("rtx8000", "", "rtx8000-pcie-8"),
+    ("v100-sxm2-16gb", "", "dgx-v100-16gb"),
+    ("v100-sxm2-32gb", "", "dgx-v100-32gb"),
+    ("rtx-a5000", "", "a5000-pcie-4"),
+    ("quadro-rtx-8000", "", "rtx8000-pcie-8"),
+];
+
+fn cluster(row: &Measurement) -> Result<String, String> {
+    let known = CLUSTERS.iter().find(|(gpu, interconnect, _)| {
+        *gpu == row.gpu && (interconnect.is_empty() || *interconnect == row.interconnect)
+    });
+    let Some((_, _, name)) = known else {
+        return Err(format!("no cluster of {} GPUs with interconnect {}", row.gpu, row.interconnect));
+    };
+    Ok(format!(
+        "\n[cluster]\nname = \"{name}\"\nnodes = {}\ngpus_per_node = {}\n",
+        row.nodes, row.gpus_per_node
+    ))
+}
+
+fn workload(row: &Measurement) -> Result<String, String> {
+    let inference = row.task == "inference";
+    let task = if inference { "inference" } else { "training" };
+    let micro = row.micro_batch.ok_or("the micro-batch is not stated")?;
+    let mut text = format!("\n[workload]\ntask = \"{task}\"\nmicro_batch_size = {micro}\n");
+    if let Some(global) = row.global_batch {
+        let _ = writeln!(text, "global_batch_size = {global}");
+    }
+    let precision = match row.precision.as_str() {
+        "fp32 (tf32 possible)" => tf32_or_fp32(&row.gpu),
+        "bf16" | "fp16" | "fp32" | "tf32" | "fp8" => &row.precision,
+        other => return Err(format!("precision {other}")),
+    };
+    let _ = writeln!(text, "precision = \"{precision}\"");
+    if !inference {
+        let optimizer = match row.optimizer.as_str() {
+            "adam" | "adamw" | "sgd" | "sgd-momentum" => &row.optimizer,
+            other => return Err(format!("optimizer {other}")),
+        };
+        let _ = writeln!(text, "optimizer = \"{optimizer}\"");
+        match row.activation_checkpointing.as_str() {
+            "" | "none" | "unstated" => {}
+            kind @ ("full" | "selective") => {
+                let _ = writeln!(text, "activation_checkpointing = \"{kind}\"");
+            }
+            other => return Err(format!("activation checkpointing {other}")),
+        }
+    }
+    // Without 16-bit formats, or before Ampere, attention is unfused anyway.
+    if row.attention == "unfused" && row.seq_len.is_some() {
+        text += "attention = \"eager\"\n";
+    }
+    Ok(text)
+}
+
+/// Frameworks' containers let matrix products of 32-bit floats use TF32 where the GPU has it.
+fn tf32_or_fp32(gpu: &str) -> &'static str {
+    let without = ["v100", "rtx8000", "quadro-rtx-8000", "t4"];
+    if without.iter().any(|name| gpu.starts_with(name)) { "fp32" } else { "tf32" }
+}
+
+fn parallelism(row: &Measurement) -> Result<String, String> {
+    if row.cp > 1 {
+        return Err(format!("context parallelism {}", row.cp));
+    }
+    if row.ep > 1 {
+        return Err(format!("expert parallelism {}", row.ep));
+    }
+    let mut text = "\n[parallelism]\n".to_owned();
+    for (key, size) in [("tensor", row.tp), ("pipeline", row.pp), ("virtual_pipeline", row.vpp)] {
+        if size > 1 {
+            let _ = writeln!(text, "{key} = {size}");
+        }
+    }
+    if let Some(data) = row.dp {
+        let _ = writeln!(text, "data = {data}");
+    }
+    if row.sequence_parallel && row.tp > 1 {
+        text += "sequence_parallel = true\n";
+    }
+    if row.zero_stage > 0 && row.task != "inference" {
+        let _ = writeln!(text, "zero_stage = {}", row.zero_stage);
+    }
+    match row.schedule.as_str() {
+        "" | "1f1b" | "interleaved-1f1b" => {}
+        "gpipe" => text += "schedule = \"gpipe\"\n",
+        other => return Err(format!("schedule {other}")),
+    }
+    Ok(text)
+}
