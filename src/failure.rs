@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use steptime_clusters::CatalogueError;
+use steptime_models::ModelError;
 use steptime_plots::PlotError;
 use steptime_scenarios::InputError;
 
@@ -31,6 +33,33 @@ pub(crate) enum Failure {
     Plot(PlotError),
     File { path: PathBuf, message: String },
     Message(String),
+}
+
+impl Failure {
+    /// A model that cannot be had. The catalogue is too long to stand in a message.
+    pub(crate) fn model(error: &ModelError) -> Self {
+        match error {
+            ModelError::UnknownModel { name, nearest, .. } => {
+                Self::unknown("model", name, nearest.as_deref())
+            }
+            other => Self::Message(other.to_string()),
+        }
+    }
+
+    /// A cluster that cannot be had.
+    pub(crate) fn cluster(error: &CatalogueError) -> Self {
+        match error {
+            CatalogueError::UnknownName { name, nearest, .. } => {
+                Self::unknown("cluster", name, nearest.as_deref())
+            }
+            CatalogueError::Invalid { .. } => Self::Message(error.to_string()),
+        }
+    }
+
+    fn unknown(kind: &str, name: &str, nearest: Option<&str>) -> Self {
+        let hint = nearest.map_or_else(String::new, |near| format!(" (did you mean `{near}`?)"));
+        Self::Message(format!("the catalogue has no {kind} `{name}`{hint}; `steptime {kind}s` lists them"))
+    }
 }
 
 impl std::fmt::Display for Failure {

@@ -1,7 +1,7 @@
-//! Files: outputs appear whole or not at all.
+//! What a command writes: text on the standard streams, and files, which appear whole or not at all.
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
@@ -51,6 +51,24 @@ fn stage(Output { path, bytes }: &Output) -> Result<tempfile::NamedTempFile, Fai
     file.write_all(bytes).map_err(|error| failure(path, &error))?;
     file.as_file().sync_all().map_err(|error| failure(path, &error))?;
     Ok(file)
+}
+
+/// Prints on standard output. A reader that has seen enough (`| head`) closes the pipe: that is no failure.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    tolerate(out.write_all(text.as_bytes()).and_then(|()| out.flush()), "standard output")
+}
+
+/// Prints on standard error, as [`print`] does.
+pub(crate) fn remark(text: &str) -> Result<(), Failure> {
+    tolerate(std::io::stderr().lock().write_all(text.as_bytes()), "standard error")
+}
+
+fn tolerate(written: std::io::Result<()>, stream: &str) -> Result<(), Failure> {
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(failure(Path::new(stream), &error)),
+        _ => Ok(()),
+    }
 }
 
 /// A value as JSON, indented, with a line break at the end.

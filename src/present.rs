@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 use steptime_scenarios::{Report, Verdict};
 
 /// Columns of a terminal that every table fits.
@@ -30,6 +30,13 @@ pub(crate) fn table(header: &[&str]) -> Table {
     table.load_style(presets::NOTHING).set_header(header.to_vec());
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS);
     table
+}
+
+/// Keeps the names in the first column whole: other columns are wrapped in their place.
+pub(crate) fn whole_names(table: &mut Table) {
+    if let Some(names) = table.column_mut(0) {
+        names.set_constraint(ColumnConstraint::ContentWidth);
+    }
 }
 
 /// Sets the columns from `first` on flush right, as numbers are read.

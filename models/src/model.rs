@@ -299,6 +299,20 @@ impl Model {
         self.architecture.tensor_parallel_heads()
     }
 
+    /// Why `ranks` tensor-parallel ranks cannot share the layers, in words; None where they can.
+    pub fn tensor_parallel_fault(&self, ranks: u64) -> Option<String> {
+        let name = &self.name;
+        match self.tensor_parallel_heads() {
+            _ if ranks == 1 => None,
+            Some(heads) if heads.is_multiple_of(ranks) => None,
+            Some(heads) => Some(format!("{name} has {heads} heads, which do not divide among {ranks} ranks")),
+            None => Some(format!(
+                "the layers of {name} (family {}) do not divide among tensor-parallel ranks, allowed: 1",
+                self.family
+            )),
+        }
+    }
+
     /// Longest sequence that the architecture can take: the table of learned positions. None where nothing limits
     /// it (rotary positions, images, components).
     pub fn longest_sequence(&self) -> Option<u64> {

@@ -129,7 +129,8 @@ impl Place {
             other => {
                 let text = other.to_string();
                 let origin = if text.contains("image_size") { &self.image_size } else { &self.overrides };
-                let origin = if key == "name" { origin } else { &self.named };
+                // An imported configuration is written by the importer: what is wrong comes from overrides.
+                let origin = if key == "file" { &self.named } else { origin };
                 InputError::Conflict { origin: origin.clone(), key: "model".to_owned(), message: text }
             }
         }

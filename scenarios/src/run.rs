@@ -244,7 +244,8 @@ impl GpuRun<'_> {
 
 fn tokens_per_sample(model: &Model, workload: &Workload) -> Option<u64> {
     match model.sample {
-        Sample::Opaque => None,
+        // An image without tokens counts as one inside the model, which is no rate of tokens.
+        Sample::Opaque | Sample::Image { tokens: 0 | 1, .. } => None,
         Sample::Image { .. } | Sample::Tokens { .. } => Some(model.tokens_per_sample(&workload.shape())),
     }
 }

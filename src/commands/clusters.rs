@@ -34,7 +34,7 @@ pub(crate) fn clusters(arguments: &ClustersArguments) -> Result<Answer, Failure>
             cluster_list(&entries, &gpus)
         }
     };
-    print!("{}", trimmed(&text));
+    output::print(&trimmed(&text))?;
     Ok(Answer::Yes)
 }
 

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use steptime_clusters::cluster_from_catalogue;
+use steptime_models::{Model, Overrides};
 use steptime_scenarios::import::{
     self, Frame, HEADER_LIMIT, Imported, ImportedFile, SafetensorsFile, TensorTable,
 };
@@ -29,6 +31,13 @@ pub(crate) fn import(arguments: &ImportArguments) -> Result<Answer, Failure> {
     only(&launchers, arguments.model.is_some(), "--model")?;
     only(&launchers, arguments.cluster.is_some(), "--cluster")?;
     only(&[ImportKind::Swift], arguments.files.len() > 1, "a second file")?;
+    // What the options name must exist, or the scenario could not run.
+    if let Some(name) = &arguments.model {
+        Model::from_catalogue(name, &Overrides::none()).map_err(|error| Failure::model(&error))?;
+    }
+    if let Some(name) = &arguments.cluster {
+        cluster_from_catalogue(name).map_err(|error| Failure::cluster(&error))?;
+    }
     let frame = Frame { model: arguments.model.clone(), cluster: arguments.cluster.clone() };
     let mut tensors = None;
     let imported = match (arguments.kind, &arguments.files[..]) {
@@ -40,16 +49,16 @@ pub(crate) fn import(arguments: &ImportArguments) -> Result<Answer, Failure> {
         output::write_all(&outputs(out, &imported.files))?;
     }
     if arguments.json {
-        print!("{}", output::json(&document(&imported, tensors.as_ref()))?);
+        output::print(&output::json(&document(&imported, tensors.as_ref()))?)?;
         return Ok(Answer::Yes);
     }
     if let Some(tensors) = &tensors {
-        eprintln!("{}\n", trimmed(&totals(tensors)).trim_end());
+        output::remark(&format!("{}\n\n", trimmed(&totals(tensors)).trim_end()))?;
     }
     if arguments.out.is_none() {
-        print!("{}", text(&imported.files));
+        output::print(&text(&imported.files))?;
     }
-    eprint!("{}", remarks(&imported));
+    output::remark(&remarks(&imported))?;
     Ok(Answer::Yes)
 }
 
@@ -109,16 +118,16 @@ fn pair(first: &Path, second: &Path) -> Result<Imported, Failure> {
 /// A text file or standard input, with the name that errors give it. What is longer than any input may be is cut, and
 /// refused by its length.
 fn read(path: &Path) -> Result<(String, String), Failure> {
-    let failure = |error: std::io::Error| Failure::File { path: path.to_owned(), message: error.to_string() };
+    let standard_input = path == Path::new("-");
+    let name = if standard_input { "<standard input>".to_owned() } else { path.display().to_string() };
+    let failure = |error: std::io::Error| Failure::Message(format!("{name}: {error}"));
     let mut text = String::new();
-    let name = if path == Path::new("-") {
+    if standard_input {
         std::io::stdin().take(HEADER_LIMIT + 1).read_to_string(&mut text).map_err(failure)?;
-        "<standard input>".to_owned()
     } else {
         let file = File::open(path).map_err(failure)?;
         file.take(HEADER_LIMIT + 1).read_to_string(&mut text).map_err(failure)?;
-        path.display().to_string()
-    };
+    }
     Ok((name, text))
 }
 

@@ -4,20 +4,22 @@ use std::path::Path;
 
 use serde_json::json;
 use steptime_models::{
-    AttentionKind, Dtype, FieldValue, Layer, LayerWork, Model, ModelError, Operation, Overrides, Sample,
-    SavedTensor, TensorParallel, WorkShape, catalogue_names,
+    AttentionKind, Dtype, FieldValue, Layer, LayerWork, Model, Operation, Overrides, Sample, SavedTensor,
+    TensorParallel, WorkShape, catalogue_names,
 };
 
 use crate::cli::{Attention, ModelsArguments, Precision};
 use crate::failure::{Answer, Failure};
 use crate::output;
-use crate::present::{bytes, right_align, significant, table, thousands, trimmed};
+use crate::present::{bytes, right_align, significant, table, thousands, trimmed, whole_names};
 
 /// `steptime models [NAME]`.
 pub(crate) fn models(arguments: &ModelsArguments) -> Result<Answer, Failure> {
     let text = match &arguments.name {
         None => {
-            let load = |name| Model::from_catalogue(name, &Overrides::none()).map_err(|error| refuse(&error));
+            let load = |name| {
+                Model::from_catalogue(name, &Overrides::none()).map_err(|error| Failure::model(&error))
+            };
             let all = catalogue_names().into_iter().map(load).collect::<Result<Vec<_>, _>>()?;
             if arguments.json {
                 output::json(&all.iter().map(summary_json).collect::<Vec<_>>())?
@@ -35,7 +37,7 @@ pub(crate) fn models(arguments: &ModelsArguments) -> Result<Answer, Failure> {
             }
         }
     };
-    print!("{}", trimmed(&text));
+    output::print(&trimmed(&text))?;
     Ok(Answer::Yes)
 }
 
@@ -43,15 +45,11 @@ pub(crate) fn models(arguments: &ModelsArguments) -> Result<Answer, Failure> {
 fn load(name: &str, overrides: &Overrides) -> Result<Model, Failure> {
     let path = Path::new(name);
     if path.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("toml")) {
-        return Model::from_catalogue(name, overrides).map_err(|error| refuse(&error));
+        return Model::from_catalogue(name, overrides).map_err(|error| Failure::model(&error));
     }
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::Message(format!("cannot read {name}: {error}")))?;
     Model::from_toml(&text, overrides).map_err(|error| Failure::Message(format!("{name}: {error}")))
-}
-
-fn refuse(error: &ModelError) -> Failure {
-    Failure::Message(error.to_string())
 }
 
 /// `field=value` options; a value is a number, true, false or a word.
@@ -84,6 +82,13 @@ fn shape(arguments: &ModelsArguments, model: &Model) -> Result<WorkShape, Failur
         Precision::Fp16 => Dtype::Fp16,
         Precision::Bf16 => Dtype::Bf16,
     };
+    if let Some(longest) = model.longest_sequence().filter(|&longest| sequence_length > longest) {
+        return Err(Failure::Message(format!(
+            "--sequence-length: found {sequence_length}, but {} has learned positions for {longest} tokens, \
+             allowed: at most {longest}, or --set positions={sequence_length}",
+            model.name
+        )));
+    }
     Ok(WorkShape {
         micro_batch: u64::from(arguments.micro_batch_size),
         sequence_length,
@@ -94,8 +99,20 @@ fn shape(arguments: &ModelsArguments, model: &Model) -> Result<WorkShape, Failur
             Attention::Eager => AttentionKind::Eager,
         },
         training: true,
-        tensor: TensorParallel { size: u64::from(arguments.tensor), sequence: arguments.sequence_parallel },
+        tensor: tensor_parallel(arguments, model)?,
     })
+}
+
+/// The ranks that share each layer, where the model's layers can be shared so.
+fn tensor_parallel(arguments: &ModelsArguments, model: &Model) -> Result<TensorParallel, Failure> {
+    let tensor = TensorParallel { size: u64::from(arguments.tensor), sequence: arguments.sequence_parallel };
+    if tensor.size == 1 && tensor.sequence {
+        return Err(Failure::Message("--sequence-parallel: needs --tensor above 1".to_owned()));
+    }
+    match model.tensor_parallel_fault(tensor.size) {
+        Some(fault) => Err(Failure::Message(format!("--tensor: {fault}"))),
+        None => Ok(tensor),
+    }
 }
 
 fn model_list(models: &[Model]) -> String {
@@ -106,6 +123,10 @@ fn model_list(models: &[Model]) -> String {
         list.add_row([model.name.clone(), model.family.to_string(), count(all), share]);
     }
     right_align(&mut list, 2);
+    // The longest name and the largest count fill a line; the space after the last column is cut off anyway.
+    if let Some(last) = list.column_mut(3) {
+        last.set_padding((1, 0));
+    }
     format!("{list}\n")
 }
 
@@ -341,6 +362,7 @@ fn operation_list(pass: &str, operations: &[Operation]) -> String {
             format!("{}{waits}", operation.launches),
         ]);
     }
+    whole_names(&mut list);
     right_align(&mut list, 2);
     format!("\n{list}\n")
 }

@@ -29,13 +29,13 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Answer, Failure> {
     }
     let reports: Vec<&Report> = results.iter().map(|result| &result.report).collect();
     if arguments.json {
-        print!("{}", document(&reports)?);
+        output::print(&document(&reports)?)?;
     } else if arguments.quiet {
         for report in &reports {
-            println!("{}", present::verdict_line(report));
+            output::print(&format!("{}\n", present::verdict_line(report)))?;
         }
     } else {
-        print!("{}", present::reports(&reports));
+        output::print(&present::reports(&reports))?;
     }
     // Timings differ from run to run: they are for a person at a terminal.
     if !arguments.quiet && std::io::stderr().is_terminal() {

@@ -137,6 +137,12 @@ fn options_and_files_are_checked_too() {
         &["run", file, "--set", "name.first=1"],
         &["run", file, "--set", "=1"],
         &["models", "gtp2"],
+        &["models", "gpt2", "--sequence-length", "1025"],
+        &["models", "gpt2", "--sequence-parallel"],
+        &["models", "gpt2", "--tensor", "8"],
+        &["models", "resnet50", "--tensor", "2"],
+        &["import", "deepspeed", "tests/it/import/deepspeed/zero2.json", "--model", "gtp2"],
+        &["import", "deepspeed", "tests/it/import/deepspeed/zero2.json", "--cluster", "dgx-h1000"],
         &["clusters", "rtx-a500"],
         &["plot", "scenarios"],
     ] {

@@ -165,9 +165,14 @@ fn a_scenario_says_where_its_configuration_is_wrong() {
     let wrong = fixture("hf/gpt2.json").replace("\"n_head\": 12", "\"n_head\": 0");
     std::fs::write(folder.path().join("config.json"), wrong).unwrap();
     let mut all = String::new();
-    for model in
-        ["hf = \"config.json\"", "hf = \"none.json\"", "hf = 1", "hf = \"config.json\"\nname = \"gpt2\""]
-    {
+    std::fs::write(folder.path().join("right.json"), fixture("hf/gpt2.json")).unwrap();
+    for model in [
+        "hf = \"config.json\"",
+        "hf = \"none.json\"",
+        "hf = 1",
+        "hf = \"config.json\"\nname = \"gpt2\"",
+        "hf = \"right.json\"\noverrides = { layer = 4 }",
+    ] {
         std::fs::write(&path, format!("[model]\n{model}\n[cluster]\nname = \"dgx-h100\"\n")).unwrap();
         let output = steptime(&["run", path.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(2));

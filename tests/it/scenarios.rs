@@ -74,6 +74,20 @@ fn several_scenarios_are_compared() {
     assert_eq!(document["reports"][0], report(&files[..1]));
 }
 
+/// Tokens a second are for models with tokens: text, and images cut into patches.
+#[test]
+fn only_models_with_tokens_have_a_rate_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("case.toml");
+    for (model, has_tokens) in [("resnet50", false), ("vit_b_16", true)] {
+        let workload = "[workload]\nmicro_batch_size = 1\nprecision = \"bf16\"\n";
+        let text = format!("[model]\nname = \"{model}\"\n[cluster]\nname = \"dgx-h100\"\n{workload}");
+        std::fs::write(&path, text).unwrap();
+        let report = report(&[path.to_str().unwrap()]);
+        assert_eq!(report["tokens_per_s"].is_f64(), has_tokens, "{model}");
+    }
+}
+
 #[test]
 fn a_scenario_is_read_from_standard_input() {
     use std::io::Write;

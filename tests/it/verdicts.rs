@@ -1,5 +1,7 @@
 //! Verdicts and exit codes.
 
+use std::process::Command;
+
 use crate::support::{number, report, steptime};
 
 #[test]
@@ -102,5 +104,37 @@ fn the_catalogue_lists_what_errors_point_to() {
             assert_eq!(document["name"], *name);
         }
         assert!(list.lines().all(|line| line.chars().count() <= 80), "{list}");
+    }
+}
+
+#[test]
+fn every_model_has_a_line_of_its_own() {
+    let list = String::from_utf8(steptime(&["models"]).stdout).unwrap();
+    let listed: Vec<_> = list.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(listed, steptime_models::catalogue_names());
+}
+
+#[test]
+fn names_of_operations_are_whole() {
+    for (model, layer, name) in [
+        ("t5-base", "decoder.1", "cross_attention.output_dropout.grad"),
+        ("mixtral-8x7b", "block.0", "attention.projection.grad_weight"),
+    ] {
+        let shown = String::from_utf8(steptime(&["models", model, "--layer", layer]).stdout).unwrap();
+        assert!(shown.contains(&format!(" {name} ")), "{shown}");
+        assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    }
+}
+
+/// `steptime ... | head` closes the pipe early: what was asked for was shown, and nothing is wrong.
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    for arguments in [&["models"][..], &["clusters"], &["models", "llama3-8b", "--json"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_steptime")).args(arguments).stdout(writer).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*error), (Some(0), ""), "{arguments:?}");
     }
 }

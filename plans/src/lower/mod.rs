@@ -147,22 +147,9 @@ fn check_sizes(plan: &Plan, workload: &Workload) -> Result<(), PlanError> {
 
 /// Whether the model's layers divide among the tensor-parallel ranks.
 fn check_tensor(model: &Model, plan: &Plan) -> Result<(), PlanError> {
-    if plan.tensor == 1 {
-        return Ok(());
-    }
-    let (tensor, name) = (plan.tensor, &model.name);
-    match model.tensor_parallel_heads() {
-        Some(heads) if heads.is_multiple_of(tensor) => Ok(()),
-        Some(heads) => Err(PlanError::Tensor {
-            message: format!("{name} has {heads} heads, which do not divide among {tensor} ranks"),
-        }),
-        None => {
-            let message = format!(
-                "the layers of {name} (family {}) do not divide among tensor-parallel ranks, allowed: 1",
-                model.family
-            );
-            Err(PlanError::Tensor { message })
-        }
+    match model.tensor_parallel_fault(plan.tensor) {
+        Some(message) => Err(PlanError::Tensor { message }),
+        None => Ok(()),
     }
 }
 

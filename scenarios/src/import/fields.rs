@@ -17,6 +17,7 @@ pub(super) mod reason {
     pub(in crate::import) const NO_EFFECT: &str = "does not change time or memory";
     pub(in crate::import) const NOT_MODELLED: &str = "not modelled";
     pub(in crate::import) const STEADY: &str = "happens outside the steps that are predicted";
+    pub(in crate::import) const UNTIMED: &str = "its time is not modelled, and it keeps nothing";
     pub(in crate::import) const LABEL: &str = "a name or a record of where the file comes from";
 }
 

@@ -169,9 +169,10 @@ fn training(
     }
     section.ignore_all(&["dataset", "dataset_path", "steps", "gc_freq", "gc_debug"], reason::STEADY);
     section.ignore_all(
-        &["seed", "deterministic", "warmup_steps", "max_norm", "debug_moe_force_load_balance"],
+        &["seed", "deterministic", "warmup_steps", "debug_moe_force_load_balance"],
         reason::NO_EFFECT,
     );
+    section.ignore("max_norm", reason::UNTIMED);
     section.ignore_all(&["mixed_precision_reduce", "dtype"], reason::NOT_MODELLED);
     section.finish()
 }

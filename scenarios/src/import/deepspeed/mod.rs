@@ -97,7 +97,7 @@ pub fn deepspeed(file: &str, text: &str, frame: &Frame) -> Result<Imported, Inpu
             "zero_allow_untested_optimizer",
             "zero_force_ds_cpu_optimizer",
         ],
-        "its time is not modelled, and it keeps nothing",
+        reason::UNTIMED,
     );
     fields.ignore_all(&STEADY, reason::STEADY);
     fields.ignore_all(&NOT_MODELLED, reason::NOT_MODELLED);

@@ -12,7 +12,7 @@ const BEGINNINGS: [(&str, &str); 70] = [
     ("batch-p2p", reason::NOT_MODELLED),
     ("bert-", reason::NO_EFFECT),
     ("ckpt-", reason::STEADY),
-    ("clip-grad", "its time is not modelled, and it keeps nothing"),
+    ("clip-grad", reason::UNTIMED),
     ("config-logger", reason::STEADY),
     ("cross-entropy-", reason::NOT_MODELLED),
     ("data-", reason::STEADY),
