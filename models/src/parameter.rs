@@ -8,6 +8,9 @@ pub enum Split {
     Whole,
     /// Each rank holds an equal part.
     Tensor,
+    /// Each rank holds as many of this number of equal pieces (heads of keys and values), whole ones: where there are
+    /// fewer than ranks, several ranks hold the same.
+    Pieces(u64),
 }
 
 /// One parameter tensor.
@@ -36,6 +39,10 @@ impl Parameter {
         match self.split {
             Split::Whole => self.count,
             Split::Tensor => self.count.div_ceil(ranks.max(1)),
+            Split::Pieces(pieces) => {
+                let pieces = pieces.max(1);
+                (self.count / pieces).saturating_mul(pieces.div_ceil(ranks.max(1)))
+            }
         }
     }
 }

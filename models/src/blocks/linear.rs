@@ -27,6 +27,8 @@ pub(crate) struct Linear<'n> {
     tied: bool,
     listed: bool,
     output: bool,
+    /// Heads that its outputs are made of, where they are divided by whole ones.
+    pieces: Option<u64>,
 }
 
 impl<'n> Linear<'n> {
@@ -41,6 +43,7 @@ impl<'n> Linear<'n> {
             tied: false,
             listed: true,
             output: false,
+            pieces: None,
         }
     }
 
@@ -52,6 +55,19 @@ impl<'n> Linear<'n> {
     /// Its outputs divided among the tensor group: the result has this rank's part of `width`.
     pub(crate) const fn columns(self) -> Self {
         Self { divided: Divided::Columns, ..self }
+    }
+
+    /// Like [`Linear::columns`], in whole heads: a rank has at least one of `heads`.
+    pub(crate) const fn heads(self, heads: u64) -> Self {
+        Self { divided: Divided::Columns, pieces: Some(heads), ..self }
+    }
+
+    /// How a parameter whose outputs are divided is held.
+    const fn columns_split(&self) -> Split {
+        match self.pieces {
+            Some(pieces) => Split::Pieces(pieces),
+            None => Split::Tensor,
+        }
     }
 
     /// Its inputs divided among the tensor group: the input is this rank's part.
@@ -80,14 +96,18 @@ impl<'n> Linear<'n> {
             return tape.trains();
         }
         let whole = if self.divided == Divided::Rows { inputs * tape.shape.tensor.ways() } else { inputs };
-        let split = if self.divided == Divided::No { Split::Whole } else { Split::Tensor };
+        let split = match self.divided {
+            Divided::No => Split::Whole,
+            Divided::Columns => self.columns_split(),
+            Divided::Rows => Split::Tensor,
+        };
         let trained = if self.tied {
             tape.tied_weight(self.module, &[self.width, whole], split)
         } else {
             tape.weight(self.module, "weight", &[self.width, whole], split)
         };
         if self.bias {
-            let split = if self.divided == Divided::Columns { Split::Tensor } else { Split::Whole };
+            let split = if self.divided == Divided::Columns { self.columns_split() } else { Split::Whole };
             tape.weight(self.module, "bias", &[self.width], split);
         }
         trained
@@ -111,7 +131,10 @@ pub(crate) fn linear(tape: &mut Tape<'_>, layer: Linear<'_>, x: Tensor) -> Tenso
 fn plain(tape: &mut Tape<'_>, layer: &Linear<'_>, x: Tensor, trains: bool) -> Tensor {
     let names = layer.names;
     let width = match layer.divided {
-        Divided::Columns => tape.shape.tensor.part(layer.width),
+        Divided::Columns => {
+            let pieces = layer.pieces.unwrap_or(layer.width).max(1);
+            product(&[layer.width / pieces, tape.shape.tensor.part(pieces)])
+        }
         Divided::No | Divided::Rows => layer.width,
     };
     let y = tape.activation(names.output, x.rows, width);

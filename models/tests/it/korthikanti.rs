@@ -2,9 +2,11 @@
 //! Recomputation in Large Transformer Models, sections 4 and 5 and table 2: bytes of a layer in 16 bits on one rank, for
 //! a tensor-parallel group of t.
 
-use steptime_models::{AttentionKind, Dtype, LayerWork, Model, Overrides, SavedTensor, TensorParallel};
+use steptime_models::{
+    AttentionKind, Dtype, Kernel, LayerWork, Model, Overrides, SavedTensor, TensorParallel, WorkShape,
+};
 
-use crate::shape;
+use crate::{model, shape};
 
 /// Sequence, batch, hidden width, heads and ranks of the tensor group; the models of the paper's table 3 among them.
 const CASES: [[u64; 5]; 5] = [
@@ -89,4 +91,20 @@ fn one_rank_is_equation_1() {
         let work = block([s, b, h, a, 1], AttentionKind::Eager, true);
         assert_eq!(bytes(&work, |_| true), 34 * s * b * h + 5 * a * s * s * b);
     }
+}
+
+#[test]
+fn ranks_beyond_the_heads_of_keys_hold_the_same_ones() {
+    // Qwen2.5 3B has 2 heads of keys and values, 128 wide: each of 8 ranks has one of them, whole.
+    let qwen = model("qwen2.5-3b");
+    let shape = WorkShape {
+        tensor: TensorParallel { size: 8, sequence: false },
+        ..shape(1, 2048, Dtype::Bf16, AttentionKind::Flash)
+    };
+    let work = qwen.work(1, &shape);
+    let key = work.forward.iter().find(|operation| operation.name == "attention.key").unwrap();
+    assert_eq!(key.kernel, Kernel::Gemm { batch: 1, m: 2048, n: 128, k: 2048, dtype: Dtype::Bf16 });
+    let weight = qwen.layers[1].parameters.iter().find(|it| it.name.ends_with("k_proj.weight")).unwrap();
+    assert_eq!((weight.count, weight.held_by_rank(8)), (256 * 2048, 128 * 2048));
+    assert_eq!((weight.held_by_rank(1), weight.held_by_rank(2)), (256 * 2048, 128 * 2048));
 }

@@ -191,18 +191,20 @@ fn self_attention(tape: &mut Tape<'_>, a: &Attend, block: &Block, x: Tensor) -> 
 
 fn projections(tape: &mut Tape<'_>, a: &Attend, module: &str, x: Tensor) -> [Tensor; 3] {
     let eager = tape.shape.attention == AttentionKind::Eager;
-    let (query, key) = (product(&[a.heads, a.head_dim]), product(&[a.kv_heads, a.head_dim]));
-    let mut project = |leaf: &str, names, width| {
-        let module = format!("{module}.{leaf}");
-        linear(tape, Linear::new(&module, names, width).bias(a.bias).columns(), x)
-    };
     if a.packed {
-        let qkv = project("qkv_proj", names!("attention.qkv"), product(&[3, query]));
+        let module = format!("{module}.qkv_proj");
+        let packed = Linear::new(&module, names!("attention.qkv"), product(&[3, a.heads, a.head_dim]));
+        let qkv = linear(tape, packed.bias(a.bias).columns(), x);
         return if eager { split_to_copies(tape, qkv) } else { split_columns(tape, qkv) };
     }
-    let mut q = project("q_proj", names!("attention.query"), query);
-    let mut k = project("k_proj", names!("attention.key"), key);
-    let mut v = project("v_proj", names!("attention.value"), key);
+    let mut project = |leaf: &str, names, heads| {
+        let module = format!("{module}.{leaf}");
+        let width = product(&[heads, a.head_dim]);
+        linear(tape, Linear::new(&module, names, width).bias(a.bias).heads(heads), x)
+    };
+    let mut q = project("q_proj", names!("attention.query"), a.heads);
+    let mut k = project("k_proj", names!("attention.key"), a.kv_heads);
+    let mut v = project("v_proj", names!("attention.value"), a.kv_heads);
     if a.rotary {
         q = rotary(tape, names!("attention.rotary_query"), q, q.width);
         k = rotary(tape, names!("attention.rotary_key"), k, k.width);

@@ -170,7 +170,7 @@ fn classify(tape: &mut Tape<'_>, module: &str, classes: u64, features: Tensor) -
     let logits = if classes == 0 {
         features
     } else {
-        linear(tape, Linear::new(module, names!("head.classifier"), classes).bias(true), features)
+        linear(tape, Linear::new(module, names!("head.classifier"), classes).bias(true).output(), features)
     };
     if tape.shape.training { cross_entropy(tape, logits, false) } else { logits }
 }

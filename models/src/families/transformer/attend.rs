@@ -42,8 +42,8 @@ impl Transformer {
         let k = Linear::new(key, names!("cross_attention.key"), narrow);
         let v = Linear::new(value, names!("cross_attention.value"), narrow);
         let q = linear(tape, q.bias(self.qkv_bias).columns(), x);
-        let k = linear(tape, k.bias(self.qkv_bias).columns(), encoded);
-        let v = linear(tape, v.bias(self.qkv_bias).columns(), encoded);
+        let k = linear(tape, k.bias(self.qkv_bias).heads(self.kv_heads), encoded);
+        let v = linear(tape, v.bias(self.qkv_bias).heads(self.kv_heads), encoded);
         let qkv = self.beside_batch(tape, [q, k, v]);
         let extras = Extras { unscaled: true, padding: true, ..Extras::default() };
         let context = attention_with(tape, &self.scores(tape, false), &extras, qkv);
@@ -83,10 +83,10 @@ impl Transformer {
             let qkv = self.normalize_and_rotate(tape, around, qkv);
             return self.beside_batch(tape, qkv);
         }
-        let q = Linear::new(naming.query, names!("attention.query"), query);
-        let k = Linear::new(naming.key, names!("attention.key"), key);
-        let v = Linear::new(naming.value, names!("attention.value"), key);
-        let qkv = [q, k, v].map(|layer| linear(tape, layer.bias(self.qkv_bias).columns(), x));
+        let q = Linear::new(naming.query, names!("attention.query"), query).heads(self.heads);
+        let k = Linear::new(naming.key, names!("attention.key"), key).heads(self.kv_heads);
+        let v = Linear::new(naming.value, names!("attention.value"), key).heads(self.kv_heads);
+        let qkv = [q, k, v].map(|layer| linear(tape, layer.bias(self.qkv_bias), x));
         let qkv = self.normalize_and_rotate(tape, around, qkv);
         self.beside_batch(tape, qkv)
     }
