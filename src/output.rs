@@ -59,7 +59,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     tolerate(out.write_all(text.as_bytes()).and_then(|()| out.flush()), "standard output")
 }
 
-/// Prints on standard error, as [`print`] does.
+/// Prints on standard error, as [`print()`] does.
 pub(crate) fn remark(text: &str) -> Result<(), Failure> {
     tolerate(std::io::stderr().lock().write_all(text.as_bytes()), "standard error")
 }

@@ -101,7 +101,7 @@ pub(crate) const GEMM: [Coefficient; 18] = [
 /// Matrix products in one number format on one GPU: tiles, waves, pipeline fill, memory, power.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GemmCoefficients {
-    /// Share of a multiprocessor's peak by class of tile ([`TILES`]).
+    /// Share of a multiprocessor's peak by class of tile, the largest first.
     pub tiles: [f64; 6],
     /// Steps of k that filling and draining the pipeline of a tile cost.
     pub fill: f64,

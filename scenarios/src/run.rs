@@ -196,17 +196,14 @@ impl GpuRun<'_> {
             entry(
                 "kernel prices",
                 kernels,
-                format!(
-                    "roofline of {} with achievable fractions of its catalogue entry",
-                    self.cluster.gpu.name
-                ),
-                "not calibrated: see docs/limits.md",
+                format!("coefficients of {} in its catalogue entry", self.cluster.gpu.name),
+                "by kind and format in the catalogue entry",
             ),
             entry(
                 "links and collectives",
                 "formula",
-                format!("ring and tree over {}: {}", self.cluster.name, self.cluster.source),
-                "not calibrated: see docs/limits.md",
+                format!("algorithms and protocols over {}: {}", self.cluster.name, self.cluster.source),
+                "by fabric in the catalogue; see docs/limits.md",
             ),
             entry(
                 "host",
