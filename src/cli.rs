@@ -72,6 +72,9 @@ pub(crate) struct ModelsArguments {
     /// How attention is computed
     #[arg(long, value_enum, default_value_t = Attention::Flash)]
     pub(crate) attention: Attention,
+    /// Which chains of memory-bound operations are one kernel
+    #[arg(long, value_enum, default_value_t = FusedKernels::None)]
+    pub(crate) fused_kernels: FusedKernels,
     /// Ranks that share each layer
     #[arg(long, value_name = "RANKS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) tensor: u32,
@@ -98,6 +101,17 @@ pub(crate) enum Precision {
     Fp16,
     /// bfloat16
     Bf16,
+}
+
+/// Chains of memory-bound operations that are one kernel.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FusedKernels {
+    /// None: eager execution
+    None,
+    /// Every chain, as `torch.compile` makes them
+    Compiled,
+    /// Those of Transformer Engine and Megatron-LM
+    TransformerEngine,
 }
 
 /// Ways to compute attention.

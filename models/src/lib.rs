@@ -10,7 +10,7 @@
 //! catalogue is part of the binary.
 //!
 //! ```
-//! use steptime_models::{AttentionKind, Dtype, Model, Overrides, TensorParallel, WorkShape};
+//! use steptime_models::{AttentionKind, Dtype, Fusion, Model, Overrides, TensorParallel, WorkShape};
 //!
 //! let model = Model::from_catalogue("gpt2", &Overrides::none())?;
 //! assert_eq!(model.parameters(), 124_439_808);
@@ -22,6 +22,7 @@
 //!     attention: AttentionKind::Flash,
 //!     training: true,
 //!     tensor: TensorParallel::NONE,
+//!     fusion: Fusion::None,
 //! };
 //! let block = model.work(1, &shape);
 //! assert!(block.backward_flops() > block.forward_flops());
@@ -59,4 +60,4 @@ pub use quantity::{Dimension, UnitError, parse_quantity};
 pub use shape::{AttentionShape, ConvolutionPass, ConvolutionShape};
 pub use trainable::{Lora, Trainable};
 pub use units::{Bytes, Flops};
-pub use work_shape::{AttentionKind, TensorParallel, WorkShape};
+pub use work_shape::{AttentionKind, Fusion, TensorParallel, WorkShape};

@@ -29,6 +29,21 @@ pub struct WorkShape {
     pub training: bool,
     /// How a tensor-parallel group divides the layers.
     pub tensor: TensorParallel,
+    /// Which memory-bound operations are one kernel.
+    pub fusion: Fusion,
+}
+
+/// Which chains of memory-bound operations run as one kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Fusion {
+    /// Each operation is a kernel of its own: PyTorch's eager mode.
+    #[default]
+    None,
+    /// Every chain between two computing operations: `torch.compile`.
+    Compiled,
+    /// Those that Transformer Engine and Megatron-LM have kernels for: scale, mask and softmax; SwiGLU; dropout with the
+    /// residual; rotation.
+    TransformerEngine,
 }
 
 impl WorkShape {
@@ -42,6 +57,7 @@ impl WorkShape {
             attention: AttentionKind::Eager,
             training: true,
             tensor: TensorParallel::NONE,
+            fusion: Fusion::None,
         }
     }
 

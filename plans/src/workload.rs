@@ -1,6 +1,6 @@
 //! What is trained and how: batch, precision, optimizer, execution.
 
-use steptime_models::{AttentionKind, Dtype, TensorParallel, WorkShape};
+use steptime_models::{AttentionKind, Dtype, Fusion, TensorParallel, WorkShape};
 
 /// Training or inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +132,8 @@ pub struct Workload {
     pub attention: AttentionKind,
     /// How operations are issued.
     pub execution: Execution,
+    /// Which memory-bound operations are one kernel, where the execution does not decide it.
+    pub fusion: Fusion,
     /// What is recomputed.
     pub checkpointing: Checkpointing,
 }
@@ -147,6 +149,7 @@ impl Workload {
             attention: self.attention,
             training: self.task == Task::Training,
             tensor: TensorParallel::NONE,
+            fusion: if self.execution == Execution::Compiled { Fusion::Compiled } else { self.fusion },
         }
     }
 

@@ -1,7 +1,7 @@
 //! The `[workload]` section.
 
 use steptime_clusters::{Cluster, GpuArchitecture};
-use steptime_models::{AttentionKind, Model, Sample};
+use steptime_models::{AttentionKind, Fusion, Model, Sample};
 use steptime_plans::{
     Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Task, Workload,
 };
@@ -66,6 +66,12 @@ pub(crate) fn read(
         ("cuda-graphs", Execution::CudaGraphs),
     ];
     let execution = section.choice("execution", &executions)?.unwrap_or(Execution::Eager);
+    let fusions = [("none", Fusion::None), ("transformer-engine", Fusion::TransformerEngine)];
+    let fusion = section.choice("fused_kernels", &fusions)?.unwrap_or(Fusion::None);
+    if fusion != Fusion::None && execution == Execution::Compiled {
+        let message = "contradicts execution = \"compiled\", which fuses by itself, allowed: \"none\"";
+        return Err(section.conflict("fused_kernels", message));
+    }
     let checkpointings = [
         ("none", Checkpointing::None),
         ("selective", Checkpointing::Selective),
@@ -90,6 +96,7 @@ pub(crate) fn read(
         implementation,
         attention,
         execution,
+        fusion,
         checkpointing,
     };
     check_capture(section, &defaults.section.model, &workload)?;

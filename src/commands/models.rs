@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde_json::json;
 use steptime_models::{
-    AttentionKind, Dtype, FieldValue, Layer, LayerWork, Model, Operation, Overrides, Sample, SavedTensor,
-    TensorParallel, WorkShape, catalogue_names,
+    AttentionKind, Dtype, FieldValue, Fusion, Layer, LayerWork, Model, Operation, Overrides, Sample,
+    SavedTensor, TensorParallel, WorkShape, catalogue_names,
 };
 
-use crate::cli::{Attention, ModelsArguments, Precision};
+use crate::cli::{Attention, FusedKernels, ModelsArguments, Precision};
 use crate::failure::{Answer, Failure};
 use crate::output;
 use crate::present::{bytes, right_align, significant, table, thousands, trimmed, whole_names};
@@ -100,6 +100,11 @@ fn shape(arguments: &ModelsArguments, model: &Model) -> Result<WorkShape, Failur
         },
         training: true,
         tensor: tensor_parallel(arguments, model)?,
+        fusion: match arguments.fused_kernels {
+            FusedKernels::None => Fusion::None,
+            FusedKernels::Compiled => Fusion::Compiled,
+            FusedKernels::TransformerEngine => Fusion::TransformerEngine,
+        },
     })
 }
 

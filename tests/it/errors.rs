@@ -99,6 +99,8 @@ fn every_mistake_has_its_message() {
             "global_batch_size = 36\n\n[parallelism]\nvirtual_pipeline = 2",
         ),
         ("pipeline = 2", "pipeline = 2\nvirtual_pipeline = 32"),
+        ("optimizer = \"adamw\"", "execution = \"compiled\"\nfused_kernels = \"transformer-engine\""),
+        ("optimizer = \"adamw\"", "fused_kernels = \"some\""),
         ("optimizer = \"adamw\"", "lora = { targets = [\"q_proj\"] }"),
         ("optimizer = \"adamw\"", "lora = { rank = 16, targets = [\"q_projj\"] }"),
         ("optimizer = \"adamw\"", "lora = { rank = 16, targets = [] }"),

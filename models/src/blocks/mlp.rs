@@ -3,6 +3,7 @@
 use super::linear::{Linear, linear};
 use super::pointwise::{activation, activation_by_result, dropout, multiply};
 use crate::tape::{Names, Tape, Tensor, names};
+use crate::work_shape::Fusion;
 
 /// The function in the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,9 +81,16 @@ pub(crate) fn feed_forward(
 ) -> Tensor {
     let wide = if form.gated {
         let gate = project(tape, Part::Gate, parts.gate, x);
-        let gate = activate(tape, form.activation, parts, gate);
-        let up = project(tape, Part::Up, parts.up, x);
-        multiply(tape, parts.product, gate, up)
+        if tape.shape.fusion == Fusion::None {
+            let gate = activate(tape, form.activation, parts, gate);
+            let up = project(tape, Part::Up, parts.up, x);
+            multiply(tape, parts.product, gate, up)
+        } else {
+            // A fused activation and product wait for both projections.
+            let up = project(tape, Part::Up, parts.up, x);
+            let gate = activate(tape, form.activation, parts, gate);
+            multiply(tape, parts.product, gate, up)
+        }
     } else {
         let wide = project(tape, Part::Up, parts.fc1, x);
         activate(tape, form.activation, parts, wide)

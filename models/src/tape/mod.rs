@@ -19,6 +19,7 @@
 //! parameters and its work cannot disagree.
 
 mod checkpoint;
+mod fusion;
 mod lives;
 mod parameters;
 mod reverse;
@@ -174,6 +175,10 @@ impl Step<'_> {
 
 struct Node {
     names: Names,
+    /// The step's last forward operation, if it has any.
+    at: Option<usize>,
+    /// The fused kernel that it is part of.
+    run: Option<usize>,
     saves: Vec<usize>,
     /// Those saved tensors of which only this rank's part is kept.
     gathered: Vec<Tensor>,
@@ -208,6 +213,8 @@ pub(crate) struct Tape<'s> {
     /// Tensors of other layers that get a gradient from this one.
     outside: Vec<Tensor>,
     forward: Vec<Operation>,
+    /// Which operation reads which storage.
+    reads: Vec<(usize, usize)>,
     storages: Vec<Storage>,
     nodes: Vec<Node>,
     /// By tensor: whether something before it is trained.
@@ -231,6 +238,7 @@ impl<'s> Tape<'s> {
             added: None,
             outside: Vec::new(),
             forward: Vec::new(),
+            reads: Vec::new(),
             storages: Vec::new(),
             nodes: Vec::new(),
             needs_gradient: Vec::new(),
@@ -320,6 +328,8 @@ impl<'s> Tape<'s> {
         }
         let node = Node {
             names: step.names,
+            at: self.forward.len().checked_sub(1).filter(|_| !step.forward.is_empty()),
+            run: None,
             saves: step.saves.iter().map(|tensor| tensor.kept_as).collect(),
             gathered: step.saves.iter().filter(|it| it.kept_as != it.storage).copied().collect(),
             inputs: inputs().collect(),
@@ -342,6 +352,7 @@ impl<'s> Tape<'s> {
         self.forward.extend_from_slice(operations);
         if let Some(last) = self.forward.len().checked_sub(1).filter(|_| !operations.is_empty()) {
             for tensor in reads {
+                self.reads.push((last, tensor.storage));
                 self.storages[tensor.storage].last_read = last;
             }
         }
@@ -375,6 +386,7 @@ impl<'s> Tape<'s> {
     /// Ends the layer with several outputs, and with tensors that it hands on beside them and through which no gradient
     /// comes back.
     pub(crate) fn finish_with(&mut self, outputs: &[Tensor], beside: &[Tensor]) -> Traced {
+        self.fuse();
         let handed_on: Vec<usize> = outputs.iter().chain(beside).map(|it| it.storage).collect();
         // An output that is a small part of a larger tensor does not keep the whole of it.
         let whole = |output: &&Tensor| output.bytes() == self.storages[output.storage].bytes;
@@ -396,8 +408,9 @@ impl<'s> Tape<'s> {
                 reverse.arrived(tensor);
             }
             for node in self.nodes.iter().rev() {
-                reverse.play(node);
+                reverse.play(node, &self.storages);
             }
+            reverse.fuse();
             work.backward_temporary = Bytes(peak(&reverse.lives, reverse.operations.len()));
             if self.input_held {
                 self.storages[0].kept = true;

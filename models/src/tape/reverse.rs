@@ -1,7 +1,10 @@
 //! Backward, derived from the recorded steps in reverse.
 
+use std::ops::Range;
+
+use super::fusion::{Group as FusedGroup, regroup};
 use super::lives::Life;
-use super::{Gradient, Names, Node, Tensor, exchange, memory};
+use super::{Gradient, Names, Node, Storage, Tensor, exchange, memory};
 use crate::operation::{ExchangeKind, Group, MemoryBoundKind, Operation};
 use crate::units::total;
 
@@ -15,6 +18,9 @@ pub(super) struct Reverse {
     pub(super) freed: Vec<usize>,
     /// Gathered tensors that were dropped after forward and are here again, with their index into `lives`.
     gathered: Vec<(usize, usize)>,
+    /// The fused kernel whose steps are being played, and those that are done: their operations, bytes read and written.
+    group: Option<FusedGroup>,
+    groups: Vec<(Range<usize>, u64, u64)>,
 }
 
 impl Reverse {
@@ -25,6 +31,8 @@ impl Reverse {
             lives: Vec::new(),
             freed: vec![0; storages],
             gathered: Vec::new(),
+            group: None,
+            groups: Vec::new(),
         }
     }
 
@@ -42,13 +50,14 @@ impl Reverse {
     }
 
     /// Runs the backward of one step.
-    pub(super) fn play(&mut self, node: &Node) {
+    pub(super) fn play(&mut self, node: &Node, storages: &[Storage]) {
         let incoming: Vec<usize> = node.outputs.iter().filter_map(|&output| self.gradients[output]).collect();
         if incoming.is_empty() {
             return;
         }
         self.gather_again(node);
         let start = self.operations.len();
+        self.enter_group(node, &incoming, storages);
         self.operations.extend_from_slice(&node.backward);
         if !node.backward.is_empty() {
             let end = self.operations.len() - 1;
@@ -64,10 +73,68 @@ impl Reverse {
         for input in &node.inputs {
             let contribution = match node.gradient {
                 Gradient::Passed => incoming[0],
-                Gradient::New => self.alive(node.names.grad_input, input.bytes(), start),
+                Gradient::New => {
+                    let made = self.alive(node.names.grad_input, input.bytes(), start);
+                    self.group.iter_mut().for_each(|group| group.made.push(made));
+                    made
+                }
             };
             self.receive(*input, contribution, node.names);
         }
+        let end = self.operations.len();
+        self.group.iter_mut().for_each(|group| group.operations.end = end);
+    }
+
+    /// Goes on with the node's fused kernel, or begins it.
+    fn enter_group(&mut self, node: &Node, incoming: &[usize], storages: &[Storage]) {
+        if self.group.as_ref().map(|group| group.run) != node.run {
+            self.leave_group();
+            let start = self.operations.len();
+            self.group = node.run.map(|run| FusedGroup {
+                run,
+                operations: start..start,
+                made: Vec::new(),
+                shared: Vec::new(),
+                read: 0,
+            });
+        }
+        let Some(group) = &mut self.group else { return };
+        if node.gradient == Gradient::New {
+            for &gradient in incoming {
+                if group.takes(gradient, self.lives[gradient].bytes) {
+                    self.lives[gradient].bytes = 0;
+                }
+            }
+        } else if node.inputs.len() > 1 {
+            // Addition hands its gradient on without touching it.
+            group.shared.extend(incoming);
+        }
+        for &storage in node.saves.iter().filter(|&&storage| storages[storage].kept) {
+            group.read = total(&[group.read, storages[storage].bytes]);
+        }
+    }
+
+    fn leave_group(&mut self) {
+        if let Some(group) = self.group.take().filter(|group| !group.operations.is_empty()) {
+            let written = group.made.iter().fold(0, |sum, &made| total(&[sum, self.lives[made].bytes]));
+            self.groups.push((group.operations, group.read, written));
+        }
+    }
+
+    /// Makes each fused kernel's operations one.
+    pub(super) fn fuse(&mut self) {
+        self.leave_group();
+        if self.groups.is_empty() {
+            return;
+        }
+        let (operations, places) = regroup(&self.operations, &self.groups);
+        let place = |index: &mut usize| *index = places.get(*index).copied().unwrap_or(*index);
+        self.freed.iter_mut().for_each(place);
+        for life in &mut self.lives {
+            place(&mut life.born);
+            place(&mut life.last);
+        }
+        self.operations = operations;
     }
 
     /// A tensor gathered from all ranks of the tensor group is kept as this rank's part: before the first step that
@@ -99,8 +166,13 @@ impl Reverse {
         self.operations.push(Operation { launches: tensor.pieces, ..sum });
         for gradient in [present, contribution] {
             self.lives[gradient].last = self.lives[gradient].last.max(at);
+            if self.group.as_mut().is_some_and(|group| group.takes(gradient, bytes)) {
+                self.lives[gradient].bytes = 0;
+            }
         }
-        self.gradients[tensor.id] = Some(self.alive(names.grad_sum, bytes, at));
+        let sum = self.alive(names.grad_sum, bytes, at);
+        self.group.iter_mut().for_each(|group| group.made.push(sum));
+        self.gradients[tensor.id] = Some(sum);
     }
 
     fn alive(&mut self, name: &'static str, bytes: u64, born: usize) -> usize {

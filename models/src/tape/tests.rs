@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::operation::Dtype;
-use crate::work_shape::{AttentionKind, TensorParallel};
+use crate::work_shape::{AttentionKind, Fusion, TensorParallel};
 
 const SHAPE: WorkShape = WorkShape {
     micro_batch: 1,
@@ -12,6 +12,7 @@ const SHAPE: WorkShape = WorkShape {
     attention: AttentionKind::Eager,
     training: true,
     tensor: TensorParallel::NONE,
+    fusion: Fusion::None,
 };
 
 /// Everything before and in the layer is trained.

@@ -6,6 +6,7 @@
 mod blocks;
 mod components;
 mod errors;
+mod fusion;
 mod korthikanti;
 mod lora;
 mod operations;
@@ -17,7 +18,7 @@ mod transformers;
 mod vision;
 mod vision_saved;
 
-use steptime_models::{AttentionKind, Dtype, Model, Overrides, TensorParallel, WorkShape};
+use steptime_models::{AttentionKind, Dtype, Fusion, Model, Overrides, TensorParallel, WorkShape};
 
 /// An entry as it is.
 fn model(name: &str) -> Model {
@@ -34,5 +35,6 @@ fn shape(micro_batch: u64, sequence_length: u64, dtype: Dtype, attention: Attent
         attention,
         training: true,
         tensor: TensorParallel::NONE,
+        fusion: Fusion::None,
     }
 }

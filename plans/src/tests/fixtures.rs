@@ -60,6 +60,7 @@ pub(super) fn workload(micro_batches: u64) -> Workload {
         implementation: OptimizerImplementation::Fused,
         attention: AttentionKind::Flash,
         execution: Execution::Eager,
+        fusion: steptime_models::Fusion::None,
         checkpointing: Checkpointing::None,
     }
 }
