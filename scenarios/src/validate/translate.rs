@@ -205,6 +205,10 @@ fn workload(row: &Measurement) -> Result<String, String> {
             other => return Err(format!("activation checkpointing {other}")),
         }
     }
+    // Megatron-LM and what builds on it come with fused softmax, SwiGLU, dropout and rotation.
+    if row.framework.starts_with("megatron") || row.framework.starts_with("NeMo") {
+        text += "fused_kernels = \"transformer-engine\"\n";
+    }
     // Without 16-bit formats, or before Ampere, attention is unfused anyway.
     if row.attention == "unfused" && row.seq_len.is_some() {
         text += "attention = \"eager\"\n";
