@@ -223,6 +223,11 @@ pub fn catalogue_names() -> Vec<&'static str> {
     ENTRIES.iter().map(|&(name, _)| name).collect()
 }
 
+/// Whether a name or alias is an entry's.
+pub fn is_in_catalogue(name: &str) -> bool {
+    text_of(name).is_ok()
+}
+
 /// The file of an entry.
 pub(crate) fn text_of(name: &str) -> Result<&'static str, ModelError> {
     let canonical =

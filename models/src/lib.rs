@@ -46,13 +46,13 @@ mod trainable;
 mod units;
 mod work_shape;
 
-pub use catalogue::catalogue_names;
+pub use catalogue::{catalogue_names, is_in_catalogue};
 pub use component::{Component, ComponentGraph, Partition};
 pub use error::{ModelError, Place};
 pub use families::Family;
 pub use model::{Layer, LayerRole, Model, Sample};
 pub use operation::{
-    Dtype, ExchangeKind, Group, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor, Temporary,
+    Dtype, ExchangeKind, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor, Temporary,
 };
 pub use overrides::{FieldValue, Overrides};
 pub use parameter::{Parameter, Split};

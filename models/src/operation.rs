@@ -44,16 +44,6 @@ impl fmt::Display for ExchangeKind {
             Self::AllReduce => "all-reduce",
             Self::AllGather => "all-gather",
             Self::ReduceScatter => "reduce-scatter",
-            Self::AllToAll => "all-to-all",
-        })
-    }
-}
-
-impl fmt::Display for Group {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tensor => "tensor",
-            Self::Expert => "expert",
         })
     }
 }
@@ -105,17 +95,6 @@ pub enum ExchangeKind {
     AllGather,
     /// Every rank gets its part of the sum.
     ReduceScatter,
-    /// Every rank sends a part to every other.
-    AllToAll,
-}
-
-/// The ranks that take part in a collective within a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Group {
-    /// Those that share each layer's matrices.
-    Tensor,
-    /// Those that share the experts.
-    Expert,
 }
 
 /// One operation, by shape. Prices belong to the clusters' floor.
@@ -174,12 +153,10 @@ pub enum Kernel {
         /// Whether the host side is page-locked.
         pinned: bool,
     },
-    /// Collective among the ranks that share the layer.
+    /// Collective among the ranks of the tensor group, which share the layer.
     Exchange {
         /// What it does.
         kind: ExchangeKind,
-        /// Which ranks take part.
-        group: Group,
         /// Size of the whole array: what each rank has after an all-gather or had before a reduce-scatter.
         bytes: Bytes,
     },
@@ -262,9 +239,7 @@ impl fmt::Display for Kernel {
             }
             Self::Optimizer { parameters, .. } => write!(f, "update of {parameters} values"),
             Self::HostCopy { bytes, .. } => write!(f, "copy of {} between host and device", Size(bytes)),
-            Self::Exchange { kind, group, bytes } => {
-                write!(f, "{kind} of {} in the {group} group", Size(bytes))
-            }
+            Self::Exchange { kind, bytes } => write!(f, "{kind} of {} in the tensor group", Size(bytes)),
             Self::Component { flops, .. } => write!(f, "{} FLOP", flops.0),
         }
     }

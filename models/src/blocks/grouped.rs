@@ -1,9 +1,9 @@
 //! Linear layers of routed experts, run as one grouped product.
 
-use super::linear::grouped_gemm;
+use super::linear::{grouped_gemm, record_products};
 use super::pointwise::{add, dropout, scale};
 use crate::parameter::Split;
-use crate::tape::{Gradient, Names, Step, Tape, Tensor, names};
+use crate::tape::{Names, Tape, Tensor, names};
 use crate::units::product;
 
 /// Experts whose rows lie one after the other in a tensor, each with the same number of them.
@@ -90,24 +90,11 @@ fn adapter(
 fn plain(tape: &mut Tape<'_>, group: Group<'_>, names: Names, width: u64, x: Tensor, trains: bool) -> Tensor {
     let (count, rows) = (group.count, group.rows);
     let y = tape.activation(names.output, x.rows, width);
-    let mut backward = Vec::new();
-    if tape.needs_gradient(x) {
-        backward.push(grouped_gemm(tape, names.grad_input, [count, rows, x.width, width]));
-    }
-    if trains {
-        backward.push(grouped_gemm(tape, names.grad_weight, [count, width, x.width, rows]));
-    }
-    tape.record(&Step {
-        names,
-        forward: &[grouped_gemm(tape, names.op, [count, rows, width, x.width])],
-        reads: &[x],
-        saves: if trains { std::slice::from_ref(&x) } else { &[] },
-        inputs: &[x],
-        outputs: &[y],
-        backward: &backward,
-        scratch: 0,
-        gradient: Gradient::New,
-        trains,
-    });
+    let products = [
+        grouped_gemm(tape, names.op, [count, rows, width, x.width]),
+        grouped_gemm(tape, names.grad_input, [count, rows, x.width, width]),
+        grouped_gemm(tape, names.grad_weight, [count, width, x.width, rows]),
+    ];
+    record_products(tape, names, [x, y], products, None, trains);
     y
 }

@@ -3,7 +3,7 @@
 use super::pointwise::{add, dropout, scale};
 use crate::operation::{Kernel, MemoryBoundKind, Operation};
 use crate::parameter::Split;
-use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names, single};
+use crate::tape::{Names, Step, Tape, Tensor, memory, names, single};
 use crate::units::product;
 
 /// How a tensor-parallel group divides a linear layer (Shoeybi et al. 2019, section 3).
@@ -138,30 +138,45 @@ fn plain(tape: &mut Tape<'_>, layer: &Linear<'_>, x: Tensor, trains: bool) -> Te
         Divided::No | Divided::Rows => layer.width,
     };
     let y = tape.activation(names.output, x.rows, width);
+    let products = [
+        gemm(tape, names.op, [1, x.rows, width, x.width]),
+        gemm(tape, names.grad_input, [1, x.rows, x.width, width]),
+        gemm(tape, names.grad_weight, [1, width, x.width, x.rows]),
+    ];
+    let gradient = product(&[width, tape.activation_bytes()]);
+    let bias = memory(names.grad_bias, MemoryBoundKind::Reduction, y.bytes(), gradient);
+    record_products(tape, names, [x, y], products, layer.bias.then_some(bias), trains);
+    y
+}
+
+/// Records `y` from `x` and a weight: the product forward, that for the gradient of `x` if something before it is
+/// trained, and if the weight is, that for its gradient and the sum for the bias's.
+pub(super) fn record_products(
+    tape: &mut Tape<'_>,
+    names: Names,
+    [x, y]: [Tensor; 2],
+    [forward, grad_input, grad_weight]: [Operation; 3],
+    grad_bias: Option<Operation>,
+    trains: bool,
+) {
     let mut backward = Vec::new();
     if tape.needs_gradient(x) {
-        backward.push(gemm(tape, names.grad_input, [1, x.rows, x.width, width]));
+        backward.push(grad_input);
     }
     if trains {
-        backward.push(gemm(tape, names.grad_weight, [1, width, x.width, x.rows]));
-        if layer.bias {
-            let gradient = product(&[width, tape.activation_bytes()]);
-            backward.push(memory(names.grad_bias, MemoryBoundKind::Reduction, y.bytes(), gradient));
-        }
+        backward.push(grad_weight);
+        backward.extend(grad_bias);
     }
     tape.record(&Step {
-        names,
-        forward: &[gemm(tape, names.op, [1, x.rows, width, x.width])],
+        forward: &[forward],
         reads: &[x],
         saves: if trains { std::slice::from_ref(&x) } else { &[] },
         inputs: &[x],
         outputs: &[y],
         backward: &backward,
-        scratch: 0,
-        gradient: Gradient::New,
         trains,
+        ..Step::of(names)
     });
-    y
 }
 
 /// `y + B A dropout(x) * alpha / rank`, as PEFT's linear layer runs it. `A` and `B` are trained and whole on every rank.

@@ -3,7 +3,7 @@
 use super::linear::{Linear, linear};
 use super::pointwise::{cast, softcap};
 use super::tensor_parallel::enter_tensor_parallel;
-use crate::operation::{Dtype, ExchangeKind, Group, MemoryBoundKind, Operation};
+use crate::operation::{Dtype, ExchangeKind, MemoryBoundKind, Operation};
 use crate::tape::{Gradient, Step, Tape, Tensor, exchange, memory, names};
 use crate::units::{product, total};
 
@@ -35,7 +35,6 @@ pub(crate) fn cross_entropy(tape: &mut Tape<'_>, logits: Tensor, divided: bool) 
         let sums = exchange(
             "loss.vocabulary_parallel",
             ExchangeKind::AllReduce,
-            Group::Tensor,
             product(&[log.rows, Dtype::Fp32.bytes()]),
         );
         tape.run(&[sums, sums, sums], &[log]);

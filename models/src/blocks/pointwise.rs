@@ -68,17 +68,18 @@ pub(crate) fn softcap(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
 /// Residual addition. Keeps nothing, and hands its gradient to both sides as it is.
 pub(crate) fn add(tape: &mut Tape<'_>, names: Names, a: Tensor, b: Tensor) -> Tensor {
     let y = tape.activation(names.output, a.rows, a.width);
+    add_into(tape, names, [a, b], y)
+}
+
+/// The sum of two tensors in `y`, a tensor of its own or a view of the first.
+pub(super) fn add_into(tape: &mut Tape<'_>, names: Names, [a, b]: [Tensor; 2], y: Tensor) -> Tensor {
     tape.record(&Step {
-        names,
         forward: &[memory(names.op, ELEMENTWISE, total(&[a.bytes(), b.bytes()]), y.bytes())],
         reads: &[a, b],
-        saves: &[],
         inputs: &[a, b],
         outputs: &[y],
-        backward: &[],
-        scratch: 0,
         gradient: Gradient::Passed,
-        trains: false,
+        ..Step::of(names)
     });
     y
 }

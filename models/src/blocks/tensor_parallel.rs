@@ -1,21 +1,21 @@
 //! Where a region that a tensor-parallel group divides begins and ends: `f` and `g` of Shoeybi et al. 2019, section 3,
 //! and their forms under sequence parallelism (Korthikanti et al. 2022, section 4.2.2).
 
-use crate::operation::{ExchangeKind, Group};
+use crate::operation::ExchangeKind;
 use crate::tape::{Gradient, Step, Tape, Tensor, exchange, names};
 
 /// Before linear layers divided by columns. Forward nothing, backward an all-reduce of the gradient; under sequence
 /// parallelism an all-gather of the tokens, and a reduce-scatter. What is kept of the gathered tokens is this rank's
 /// part.
 pub(crate) fn enter_tensor_parallel(tape: &mut Tape<'_>, x: Tensor) -> Tensor {
-    let (parallel, group) = (tape.shape.tensor, Group::Tensor);
+    let parallel = tape.shape.tensor;
     if parallel.ways() == 1 {
         return x;
     }
     let names = names!("tensor_parallel.enter");
     if !parallel.sequence {
         let y = tape.view(x, x.rows, x.width);
-        let sum = exchange(names.grad, ExchangeKind::AllReduce, group, x.bytes());
+        let sum = exchange(names.grad, ExchangeKind::AllReduce, x.bytes());
         tape.record(&Step {
             names,
             forward: &[],
@@ -33,12 +33,12 @@ pub(crate) fn enter_tensor_parallel(tape: &mut Tape<'_>, x: Tensor) -> Tensor {
     let y = tape.gathered(names.output, x, parallel.ways());
     tape.record(&Step {
         names,
-        forward: &[exchange(names.op, ExchangeKind::AllGather, group, y.bytes())],
+        forward: &[exchange(names.op, ExchangeKind::AllGather, y.bytes())],
         reads: &[x],
         saves: &[],
         inputs: &[x],
         outputs: &[y],
-        backward: &[exchange(names.grad, ExchangeKind::ReduceScatter, group, y.bytes())],
+        backward: &[exchange(names.grad, ExchangeKind::ReduceScatter, y.bytes())],
         scratch: 0,
         gradient: Gradient::New,
         trains: false,
@@ -49,17 +49,17 @@ pub(crate) fn enter_tensor_parallel(tape: &mut Tape<'_>, x: Tensor) -> Tensor {
 /// After a linear layer divided by rows. Forward an all-reduce in place, backward nothing; under sequence parallelism a
 /// reduce-scatter along the tokens, and an all-gather.
 pub(crate) fn leave_tensor_parallel(tape: &mut Tape<'_>, x: Tensor) -> Tensor {
-    let (parallel, group) = (tape.shape.tensor, Group::Tensor);
+    let parallel = tape.shape.tensor;
     if parallel.ways() == 1 {
         return x;
     }
     let names = names!("tensor_parallel.leave");
     let (y, forward, backward) = if parallel.sequence {
         let y = tape.tensor(names.output, parallel.rows(x.rows), x.width, x.value_bytes);
-        let scatter = exchange(names.op, ExchangeKind::ReduceScatter, group, x.bytes());
-        (y, scatter, Some(exchange(names.grad, ExchangeKind::AllGather, group, x.bytes())))
+        let scatter = exchange(names.op, ExchangeKind::ReduceScatter, x.bytes());
+        (y, scatter, Some(exchange(names.grad, ExchangeKind::AllGather, x.bytes())))
     } else {
-        (tape.view(x, x.rows, x.width), exchange(names.op, ExchangeKind::AllReduce, group, x.bytes()), None)
+        (tape.view(x, x.rows, x.width), exchange(names.op, ExchangeKind::AllReduce, x.bytes()), None)
     };
     tape.record(&Step {
         names,

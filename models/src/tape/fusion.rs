@@ -216,7 +216,7 @@ impl Tape<'_> {
 }
 
 /// The backward of one run while it is derived.
-pub(super) struct Group {
+pub(super) struct FusedGroup {
     pub(super) run: usize,
     pub(super) operations: Range<usize>,
     /// Gradients made inside and not yet consumed inside.
@@ -227,7 +227,7 @@ pub(super) struct Group {
     pub(super) read: u64,
 }
 
-impl Group {
+impl FusedGroup {
     /// A gradient that an operation of the group reads. Returns whether it never leaves the registers: the group made
     /// it, and nobody else wants it.
     pub(super) fn takes(&mut self, gradient: usize, bytes: u64) -> bool {

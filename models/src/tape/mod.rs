@@ -29,7 +29,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use crate::operation::{
-    Dtype, ExchangeKind, Group, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor,
+    Dtype, ExchangeKind, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor,
 };
 use crate::parameter::Parameter;
 use crate::trainable::Trainable;
@@ -454,9 +454,9 @@ pub(crate) fn memory(name: &'static str, kind: MemoryBoundKind, read: u64, writt
     single(name, Kernel::MemoryBound { kind, read: Bytes(read), written: Bytes(written) })
 }
 
-/// A collective among the ranks of a group over an array of `bytes` in all.
-pub(crate) fn exchange(name: &'static str, kind: ExchangeKind, group: Group, bytes: u64) -> Operation {
-    single(name, Kernel::Exchange { kind, group, bytes: Bytes(bytes) })
+/// A collective among the ranks of the tensor group over an array of `bytes` in all.
+pub(crate) fn exchange(name: &'static str, kind: ExchangeKind, bytes: u64) -> Operation {
+    single(name, Kernel::Exchange { kind, bytes: Bytes(bytes) })
 }
 
 /// An operation of one launch.

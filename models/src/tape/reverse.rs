@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::fusion::{Group as FusedGroup, regroup};
+use super::fusion::{FusedGroup, regroup};
 use super::lives::Life;
 use super::{Gradient, Names, Node, Storage, Tensor, exchange, memory};
-use crate::operation::{ExchangeKind, Group, MemoryBoundKind, Operation};
+use crate::operation::{ExchangeKind, MemoryBoundKind, Operation};
 use crate::units::total;
 
 /// The backward pass while it is derived.
@@ -149,8 +149,7 @@ impl Reverse {
             self.gathered.push((whole.id, self.lives.len()));
             let name = "tensor_parallel.gather_again";
             self.lives.push(Life { name, bytes: whole.bytes(), born: self.operations.len(), last: end });
-            let (kind, group) = (ExchangeKind::AllGather, Group::Tensor);
-            self.operations.push(exchange(name, kind, group, whole.bytes()));
+            self.operations.push(exchange(name, ExchangeKind::AllGather, whole.bytes()));
         }
     }
 

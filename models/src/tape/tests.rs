@@ -1,19 +1,8 @@
 //! The derivation of backward, on steps made by hand.
 
 use super::*;
-use crate::operation::Dtype;
-use crate::work_shape::{AttentionKind, Fusion, TensorParallel};
 
-const SHAPE: WorkShape = WorkShape {
-    micro_batch: 1,
-    sequence_length: 1,
-    compute: Dtype::Fp32,
-    activation: Dtype::Fp32,
-    attention: AttentionKind::Eager,
-    training: true,
-    tensor: TensorParallel::NONE,
-    fusion: Fusion::None,
-};
+const SHAPE: WorkShape = WorkShape::smallest();
 
 /// Everything before and in the layer is trained.
 const fn trace(shape: &WorkShape) -> Trace<'_> {
@@ -173,7 +162,7 @@ fn frozen_steps_before_anything_trained_keep_nothing() {
 fn a_gathered_tensor_is_kept_in_part_and_gathered_once_more() {
     let (mut tape, x) = Tape::start(trace(&SHAPE), 10, 1, 4);
     let whole = tape.gathered("whole", x, 3);
-    let gather = exchange("gather", ExchangeKind::AllGather, Group::Tensor, whole.bytes());
+    let gather = exchange("gather", ExchangeKind::AllGather, whole.bytes());
     tape.record(&Step {
         names: names!("gather"),
         forward: &[gather],

@@ -5,7 +5,7 @@ use steptime_clusters::{
 };
 use steptime_core::SimTime;
 use steptime_models::{
-    Bytes, ExchangeKind, Group, Kernel, LayerRole, LayerWork, Model, Operation, Pass, SavedTensor, WorkShape,
+    Bytes, ExchangeKind, Kernel, LayerRole, LayerWork, Model, Operation, Pass, SavedTensor, WorkShape,
 };
 
 use crate::error::PlanError;
@@ -138,7 +138,7 @@ impl Pricer<'_> {
     /// Price of an operation of a layer.
     fn layer_operation(self, operation: &Operation, pass: Pass) -> Result<Cost, PlanError> {
         match operation.kernel {
-            Kernel::Exchange { kind, group: Group::Tensor | Group::Expert, bytes } => {
+            Kernel::Exchange { kind, bytes } => {
                 Ok(Cost::Exchange(collective(self.cluster, collective_kind(kind), self.tensor, bytes.0)))
             }
             _ => self.operation(operation, pass).map(Cost::Kernel),
@@ -196,7 +196,6 @@ const fn collective_kind(kind: ExchangeKind) -> CollectiveKind {
         ExchangeKind::AllReduce => CollectiveKind::AllReduce,
         ExchangeKind::AllGather => CollectiveKind::AllGather,
         ExchangeKind::ReduceScatter => CollectiveKind::ReduceScatter,
-        ExchangeKind::AllToAll => CollectiveKind::AllToAll,
     }
 }
 

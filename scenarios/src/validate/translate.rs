@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use steptime_models::{Model, Overrides};
+use steptime_models::is_in_catalogue;
 
 use super::measurement::Measurement;
 use crate::files::Files;
@@ -74,7 +74,7 @@ const CATALOGUED: [(&str, &str); 15] = [
 
 fn catalogued(model: &str) -> Option<String> {
     let listed = CATALOGUED.iter().find(|(name, _)| *name == model).map(|&(_, name)| name.to_owned());
-    let entry = || Model::from_catalogue(model, &Overrides::none()).is_ok().then(|| model.to_owned());
+    let entry = || is_in_catalogue(model).then(|| model.to_owned());
     listed.or_else(entry)
 }
 

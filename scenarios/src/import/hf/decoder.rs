@@ -39,17 +39,19 @@ pub(super) fn llama(config: &Config<'_, '_>) -> Result<String, InputError> {
     Ok(config.write(&model))
 }
 
+/// What MistralConfig and MixtralConfig say where a configuration is silent.
+pub(super) const MISTRAL: Sizes = Sizes {
+    vocabulary: 32_000,
+    hidden: 4096,
+    feed_forward: 14_336,
+    layers: 32,
+    heads: 32,
+    kv_heads: 8,
+    positions: 131_072,
+};
+
 pub(super) fn mistral(config: &Config<'_, '_>) -> Result<String, InputError> {
-    let sizes = Sizes {
-        vocabulary: 32_000,
-        hidden: 4096,
-        feed_forward: 14_336,
-        layers: 32,
-        heads: 32,
-        kv_heads: 8,
-        positions: 131_072,
-    };
-    let mut model = decoder(config, sizes, false, ("hidden_act", "silu"))?;
+    let mut model = decoder(config, MISTRAL, false, ("hidden_act", "silu"))?;
     // null, as newer checkpoints have it, is no window; only an absent key is the class's own.
     let absent = if config.fields.has("sliding_window") { 0 } else { 4096 };
     set_window(config, &mut model, absent)?;
@@ -127,17 +129,19 @@ pub(super) fn qwen_window(config: &Config<'_, '_>, model: &mut Transformer) -> R
     Ok(())
 }
 
+/// What Qwen2Config and Qwen3Config say where a configuration is silent.
+const QWEN: Sizes = Sizes {
+    vocabulary: 151_936,
+    hidden: 4096,
+    feed_forward: 22_016,
+    layers: 32,
+    heads: 32,
+    kv_heads: 32,
+    positions: 32_768,
+};
+
 pub(super) fn qwen2(config: &Config<'_, '_>) -> Result<String, InputError> {
-    let sizes = Sizes {
-        vocabulary: 151_936,
-        hidden: 4096,
-        feed_forward: 22_016,
-        layers: 32,
-        heads: 32,
-        kv_heads: 32,
-        positions: 32_768,
-    };
-    let mut model = decoder(config, sizes, false, ("hidden_act", "silu"))?;
+    let mut model = decoder(config, QWEN, false, ("hidden_act", "silu"))?;
     // Qwen2Attention has biases on queries, keys and values, whatever the configuration.
     model.qkv_bias = true;
     qwen_window(config, &mut model)?;
@@ -145,16 +149,7 @@ pub(super) fn qwen2(config: &Config<'_, '_>) -> Result<String, InputError> {
 }
 
 pub(super) fn qwen3(config: &Config<'_, '_>) -> Result<String, InputError> {
-    let sizes = Sizes {
-        vocabulary: 151_936,
-        hidden: 4096,
-        feed_forward: 22_016,
-        layers: 32,
-        heads: 32,
-        kv_heads: 32,
-        positions: 32_768,
-    };
-    let mut model = decoder(config, sizes, false, ("hidden_act", "silu"))?;
+    let mut model = decoder(config, QWEN, false, ("hidden_act", "silu"))?;
     model.head_dim = model.head_dim.or(Some(128));
     model.query_key_norm = "head";
     model.qkv_bias = config.flag("attention_bias", false)?;

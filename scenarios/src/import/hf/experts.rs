@@ -1,7 +1,7 @@
 //! Decoders with routed experts.
 
 use super::common::{Config, Sizes};
-use super::decoder::{decoder, qwen_window, set_window};
+use super::decoder::{MISTRAL, decoder, qwen_window, set_window};
 use crate::error::InputError;
 use crate::import::architecture::{Experts, Latent, Transformer, limits};
 use crate::import::fields::reason;
@@ -49,16 +49,7 @@ fn routed(
 }
 
 pub(super) fn mixtral(config: &Config<'_, '_>) -> Result<String, InputError> {
-    let sizes = Sizes {
-        vocabulary: 32_000,
-        hidden: 4096,
-        feed_forward: 14_336,
-        layers: 32,
-        heads: 32,
-        kv_heads: 8,
-        positions: 131_072,
-    };
-    let mut model = decoder(config, sizes, false, ("hidden_act", "silu"))?;
+    let mut model = decoder(config, MISTRAL, false, ("hidden_act", "silu"))?;
     set_window(config, &mut model, 0)?;
     let experts = routed(config, ("num_local_experts", 8), ("num_experts_per_tok", 2), model.feed_forward)?;
     model.experts = Some(experts);
