@@ -39,11 +39,34 @@ pub struct LaunchCost {
     pub cuda_graphs_s: f64,
 }
 
+/// What issues the kernels: plain PyTorch modules, or a framework with more Python around them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framework {
+    /// Modules of PyTorch and of libraries that look like it.
+    PyTorch,
+    /// Megatron-LM, NeMo, nanotron: autograd functions in Python around each linear layer, their communication, and
+    /// hooks that gather gradients.
+    Megatron,
+}
+
+/// Host time beside that of launching kernels, seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FrameworkCost {
+    /// Forward of one block.
+    pub block_forward_s: f64,
+    /// Backward of one block.
+    pub block_backward_s: f64,
+    /// One collective of a group that shares a layer.
+    pub collective_s: f64,
+}
+
 /// The CPU side of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Host {
     /// Time to launch one kernel.
     pub launch: LaunchCost,
+    /// What [`Framework::Megatron`] adds to launches of eager execution.
+    pub megatron: FrameworkCost,
     /// What the host loses in waiting for a result of the device, beyond the wait itself, seconds.
     pub sync_latency_s: f64,
     /// Launches that may be pending before the host must wait.
@@ -59,6 +82,14 @@ pub struct Host {
 }
 
 impl Host {
+    /// What a framework adds to launching kernels. Generated code and replayed graphs run without it.
+    pub fn framework(&self, framework: Framework, style: ExecutionStyle) -> FrameworkCost {
+        match (framework, style) {
+            (Framework::Megatron, ExecutionStyle::Eager) => self.megatron,
+            _ => FrameworkCost::default(),
+        }
+    }
+
     /// Host time to launch one kernel, seconds.
     pub fn launch_s(&self, style: ExecutionStyle, pass: Pass) -> f64 {
         match (style, pass) {

@@ -35,7 +35,9 @@ pub use catalogue::{
     CatalogueError, ClusterEntry, cluster_from_catalogue, cluster_from_toml, cluster_names,
     fabric_from_catalogue, fabric_names, gpu_from_catalogue, gpu_from_toml, gpu_names, network_names,
 };
-pub use cluster::{AssembleError, Cluster, ClusterError, Domain, ExecutionStyle, Host, LaunchCost};
+pub use cluster::{
+    AssembleError, Cluster, ClusterError, Domain, ExecutionStyle, Framework, FrameworkCost, Host, LaunchCost,
+};
 pub use coefficients::{AttentionCoefficients, Coefficient, CoefficientUnit, GemmCoefficients};
 pub use collective::{Algorithm, CollectiveKind, Placement, Protocol, Transfer, collective, point_to_point};
 pub use fabric::{Costs, Curve, Fabric, FabricKind, Overlap};

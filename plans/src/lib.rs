@@ -18,7 +18,7 @@ mod tests;
 pub use bucket::{Bucket, Holding, buckets};
 pub use error::PlanError;
 pub use lower::{Lowered, MOST_MICRO_BATCHES, PlayedRank, SEGMENT, StageFacts, lower};
-pub use partition::partition_layers;
+pub use partition::{balanced_stages, partition_layers};
 pub use plan::Plan;
 pub use schedule::{Action, Schedule, ScheduleError, ScheduleKind};
 pub use swift::*;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use steptime_models::{LayerRole, Model};
+use steptime_models::{Layer, LayerRole, Model};
 
 use crate::error::PlanError;
 
@@ -22,8 +22,9 @@ pub fn partition_layers(
     let movable = |role: LayerRole| matches!(role, LayerRole::Block | LayerRole::Component);
     let first = model.layers.iter().position(|layer| movable(layer.role)).unwrap_or(0);
     let blocks = model.layers.iter().filter(|layer| movable(layer.role)).count();
+    let has_head = model.layers.last().is_some_and(|layer| layer.role == LayerRole::Head);
     let counts: Vec<usize> = if let Some(list) = given {
-        check_given(list, stages, blocks)?;
+        check_given(list, stages, blocks, has_head)?;
         list.iter().map(|&count| count as usize).collect()
     } else {
         if stages > blocks {
@@ -43,7 +44,47 @@ pub fn partition_layers(
     Ok(ranges)
 }
 
-fn check_given(list: &[u64], stages: usize, blocks: usize) -> Result<(), PlanError> {
+/// Blocks of each stage when the stages get equal shares of the multiply-adds of the blocks' linear layers and of the
+/// output projection: a stage takes blocks until the sum so far passes its share (the rule of nanotron's
+/// `get_block_compute_costs`). The projection is the last stage's, alone there if the blocks end before.
+pub fn balanced_stages(model: &Model, stages: u64) -> Vec<u64> {
+    let weights = |layer: &Layer| {
+        let matrices = layer.parameters.iter().filter(|it| it.dimensions.len() > 1);
+        matrices.fold(0_u64, |sum, it| sum.saturating_add(it.count)) as f64
+    };
+    let of = |role: LayerRole| model.layers.iter().filter(move |layer| layer.role == role).map(weights);
+    let blocks: Vec<f64> = of(LayerRole::Block).collect();
+    let head: f64 = of(LayerRole::Head).sum();
+    let shared = fill(&blocks, head, stages);
+    // Blocks that end two stages early or more leave a stage empty: they are spread over all but the last instead.
+    let used = shared.iter().filter(|&&count| count > 0).count() as u64;
+    if used + 1 < stages {
+        let mut counts = fill(&blocks, 0.0, stages - 1);
+        counts.push(0);
+        return counts;
+    }
+    shared
+}
+
+/// Gives blocks to stages in order; a stage is full once the costs so far pass its part of all of them and `rest`.
+fn fill(costs: &[f64], rest: f64, stages: u64) -> Vec<u64> {
+    let total = costs.iter().sum::<f64>() + rest;
+    let mut counts = vec![0; stages as usize];
+    let (mut stage, mut passed) = (0, 0.0);
+    for (index, cost) in costs.iter().enumerate() {
+        counts[stage] += 1;
+        passed += cost;
+        let full = passed > total * (stage + 1) as f64 / stages as f64;
+        // No stage but the last goes empty while there are blocks.
+        let scarce = costs.len() - index - 1 < counts.len() - stage - 1 && rest == 0.0;
+        if (full || scarce) && stage + 1 < counts.len() {
+            stage += 1;
+        }
+    }
+    counts
+}
+
+fn check_given(list: &[u64], stages: usize, blocks: usize, has_head: bool) -> Result<(), PlanError> {
     let terms = list.iter().map(u64::to_string).collect::<Vec<_>>().join(" + ");
     let sum: u64 = list.iter().fold(0, |sum, &count| sum.saturating_add(count));
     if list.len() != stages {
@@ -51,7 +92,10 @@ fn check_given(list: &[u64], stages: usize, blocks: usize) -> Result<(), PlanErr
             message: format!("it lists {} stages, `pipeline` is {stages}", list.len()),
         });
     }
-    if let Some(empty) = list.iter().position(|&count| count == 0) {
+    // The last stage may hold the output projection alone.
+    let inner = list.get(..list.len() - 1).unwrap_or_default();
+    let last = if has_head { &[] } else { &list[list.len() - 1..] };
+    if let Some(empty) = inner.iter().chain(last).position(|&count| count == 0) {
         return Err(PlanError::StageList { message: format!("stage {empty} has no layer") });
     }
     if sum != blocks as u64 {

@@ -3,7 +3,7 @@
 use steptime_models::{TensorParallel, WorkShape};
 
 use crate::schedule::ScheduleKind;
-use crate::workload::{Precision, Workload};
+use crate::workload::Workload;
 use crate::zero::ZeroStage;
 
 /// How the job is spread over GPUs.
@@ -30,6 +30,10 @@ pub struct Plan {
     /// Whether gradients live inside the reduction buckets (PyTorch DDP's option of that name; its default is
     /// false, and then every bucket is a second copy of its gradients).
     pub gradient_as_bucket_view: bool,
+    /// Whether the collectives of tensor parallelism run beside the products of backward that do not need them.
+    pub tensor_overlap: bool,
+    /// Whether gradients are reduced while backward goes on; otherwise after all of it.
+    pub gradient_overlap: bool,
     /// Play every rank, even those that do the same.
     pub explicit: bool,
 }
@@ -49,11 +53,13 @@ impl Plan {
     /// Gradient bytes reduced together.
     ///
     /// Without ZeRO this is PyTorch DDP's `bucket_cap_mb` (25 MiB); with ZeRO 1 and 2 it is DeepSpeed's
-    /// `reduce_bucket_size`, 5e8 values. ZeRO 3 reduces layer by layer.
-    pub fn bucket_cap(&self, precision: Precision) -> u64 {
+    /// `reduce_bucket_size`, 5e8 values. ZeRO 3 reduces layer by layer. What does not run beside backward is reduced
+    /// in one piece.
+    pub fn bucket_cap(&self, workload: &Workload) -> u64 {
         self.bucket_bytes.unwrap_or(match self.zero {
+            _ if !self.gradient_overlap => u64::MAX,
             ZeroStage::Zero => 25 << 20,
-            _ => 500_000_000 * precision.storage().bytes(),
+            _ => 500_000_000 * workload.gradients().bytes(),
         })
     }
 }

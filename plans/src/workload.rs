@@ -1,5 +1,6 @@
 //! What is trained and how: batch, precision, optimizer, execution.
 
+use steptime_clusters::Framework;
 use steptime_models::{AttentionKind, Dtype, Fusion, TensorParallel, WorkShape};
 
 /// Training or inference.
@@ -132,13 +133,25 @@ pub struct Workload {
     pub attention: AttentionKind,
     /// How operations are issued.
     pub execution: Execution,
+    /// What issues them.
+    pub framework: Framework,
     /// Which memory-bound operations are one kernel, where the execution does not decide it.
     pub fusion: Fusion,
     /// What is recomputed.
     pub checkpointing: Checkpointing,
+    /// Whether gradients are added up over micro-batches, kept and reduced in 32 bits whatever the weights have.
+    pub wide_gradients: bool,
+    /// Whether the products that make gradients of weights add to them at once (Megatron-LM's
+    /// `gradient_accumulation_fusion`); otherwise each tensor is added by a kernel of its own.
+    pub accumulation_fusion: bool,
 }
 
 impl Workload {
+    /// Format in which gradients are added up over micro-batches, kept and reduced.
+    pub const fn gradients(&self) -> Dtype {
+        if self.wide_gradients { Dtype::Fp32 } else { self.precision.storage() }
+    }
+
     /// The shape in which the model is asked for its work.
     pub fn shape(&self) -> WorkShape {
         WorkShape {
@@ -162,16 +175,18 @@ impl Workload {
     /// Adam, and 8 more for decoupled weight decay.
     pub fn update_traffic_per_parameter(&self) -> u64 {
         let storage = self.precision.storage().bytes();
+        let gradient = self.gradients().bytes();
         let states = 4 * self.optimizer.moments();
         match (self.implementation, self.optimizer) {
             (OptimizerImplementation::Fused, _) if self.precision.has_master_copy() => {
-                storage + 2 * (states + 4) + storage
+                gradient + 2 * (states + 4) + storage
             }
-            (OptimizerImplementation::Fused, _) => storage + 2 * states + 2 * storage,
+            (OptimizerImplementation::Fused, _) => gradient + 2 * states + 2 * storage,
             (OptimizerImplementation::Foreach, kind) => {
                 let master = if self.precision.has_master_copy() {
-                    // The gradient is widened to 32 bits first, the weight narrowed afterwards.
-                    2 * (storage + 4)
+                    // The gradient is widened to 32 bits first if it is narrower, the weight narrowed afterwards.
+                    let widened = if gradient < 4 { gradient + 4 } else { 0 };
+                    widened + storage + 4
                 } else {
                     0
                 };
@@ -192,7 +207,7 @@ impl Workload {
         if self.implementation == OptimizerImplementation::Fused {
             return 0;
         }
-        let widened = if self.precision.has_master_copy() { 4 } else { 0 };
+        let widened = if self.precision.has_master_copy() && self.gradients().bytes() < 4 { 4 } else { 0 };
         match self.optimizer {
             OptimizerKind::Adam | OptimizerKind::AdamW => 4 + widened,
             OptimizerKind::Sgd | OptimizerKind::SgdMomentum => widened,

@@ -9,6 +9,8 @@
 //! | 1 | optimizer states | 4 + 12 / N |
 //! | 2 | and gradients | 2 + 14 / N |
 //! | 3 | and parameters | 16 / N |
+//!
+//! With gradients kept in 32 bits they take 4 bytes in place of 2.
 
 use crate::workload::{Task, Workload};
 
@@ -87,7 +89,7 @@ pub fn state_bytes(workload: &Workload, stage: ZeroStage, ranks: u64, held: Held
     let master = if workload.precision.has_master_copy() { 4 } else { 0 };
     StateBytes {
         parameters,
-        gradients: storage * part(ZeroStage::Two, held.trained),
+        gradients: workload.gradients().bytes() * part(ZeroStage::Two, held.trained),
         optimizer_states: (master + 4 * workload.optimizer.moments()) * part(ZeroStage::One, held.trained),
     }
 }

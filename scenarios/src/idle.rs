@@ -58,10 +58,14 @@ impl Idle<'_, '_> {
             (self.workload, "optimizer", "it has no parameters to update"),
             (self.workload, "optimizer_implementation", "it has no parameters to update"),
             (self.workload, "activation_checkpointing", "it has no activations to recompute"),
+            (self.workload, "gradient_dtype", "it has no gradients"),
+            (self.workload, "gradient_accumulation_fusion", "it has no gradients"),
+            (self.workload, "framework", "it is one kernel a pass"),
             (self.workload, "attention", "whether it has attention is not known"),
             (self.parallelism, "zero_stage", "it has no parameters to partition"),
             (self.parallelism, "bucket_bytes", "it has no gradients to reduce"),
             (self.parallelism, "gradient_as_bucket_view", "it has no gradients to reduce"),
+            (self.parallelism, "gradient_overlap", "it has no gradients to reduce"),
         ];
         for (section, key, why) in nothing {
             if is_set(section, key)? {
@@ -74,7 +78,10 @@ impl Idle<'_, '_> {
     fn refuse_for_inference(&self) -> Result<(), InputError> {
         let update = "inference updates no parameters; leave this key out";
         let gradients = "inference has no gradients to reduce; leave this key out";
+        let none = "inference has no gradients; leave this key out";
         let mut nothing = vec![
+            (self.workload, "gradient_dtype", none),
+            (self.workload, "gradient_accumulation_fusion", none),
             (self.workload, "optimizer", update),
             (self.workload, "optimizer_implementation", update),
             (
@@ -86,6 +93,7 @@ impl Idle<'_, '_> {
         if self.plan.data > 1 {
             nothing.push((self.parallelism, "bucket_bytes", gradients));
             nothing.push((self.parallelism, "gradient_as_bucket_view", gradients));
+            nothing.push((self.parallelism, "gradient_overlap", gradients));
             if matches!(self.plan.zero, ZeroStage::One | ZeroStage::Two) {
                 let why = "stages 1 and 2 partition optimizer states and gradients, which inference does not have, \
                            allowed: 0, 3";
@@ -105,6 +113,10 @@ impl Idle<'_, '_> {
             let why = "zero_stage 3 reduces gradients layer by layer, not in buckets; leave this key out";
             return Err(self.parallelism.conflict("bucket_bytes", why));
         }
+        if self.plan.zero >= ZeroStage::Two && is_set(self.parallelism, "gradient_overlap")? {
+            let why = "is about whole gradients, zero_stage 0 and 1; leave this key out";
+            return Err(self.parallelism.conflict("gradient_overlap", why));
+        }
         if self.plan.zero > ZeroStage::Zero && is_set(self.parallelism, "gradient_as_bucket_view")? {
             let why = "is about the buckets of plain data parallelism, zero_stage 0; leave this key out";
             return Err(self.parallelism.conflict("gradient_as_bucket_view", why));
@@ -117,7 +129,9 @@ impl Idle<'_, '_> {
 fn is_set(section: &Section<'_>, key: &'static str) -> Result<bool, InputError> {
     Ok(section.node(key)?.is_some_and(|node| match (key, &node.value) {
         ("activation_checkpointing", Value::Text(text)) => text != "none",
-        ("gradient_as_bucket_view", Value::Boolean(on)) => *on,
+        ("gradient_as_bucket_view" | "gradient_accumulation_fusion", Value::Boolean(on)) => *on,
+        ("gradient_overlap", Value::Boolean(on)) => !*on,
+        ("framework", Value::Text(text)) => text != "pytorch",
         ("zero_stage", Value::Integer(stage)) => *stage != 0,
         _ => true,
     }))

@@ -55,6 +55,9 @@ pub(crate) fn read_plan(
         return Err(section.conflict("virtual_pipeline", "needs pipeline above 1, allowed: 1"));
     }
     let sequence_parallel = section.flag("sequence_parallel")?.unwrap_or(false);
+    if section.flag("tensor_overlap")? == Some(false) && tensor == 1 {
+        return Err(section.conflict("tensor_overlap", "needs tensor above 1; leave this key out"));
+    }
     if sequence_parallel && tensor == 1 {
         return Err(section.conflict("sequence_parallel", "needs tensor above 1, allowed: false"));
     }
@@ -101,12 +104,23 @@ pub(crate) fn read_plan(
         pipeline,
         virtual_pipeline,
         schedule: read_schedule(section)?,
-        stages: section.counts("stages")?,
+        stages: if balances_stages(section)? { None } else { section.counts("stages")? },
         zero: stage.unwrap_or(ZeroStage::Zero),
         bucket_bytes: read_bucket(section)?,
         gradient_as_bucket_view: section.flag("gradient_as_bucket_view")?.unwrap_or(false),
+        tensor_overlap: section.flag("tensor_overlap")?.unwrap_or(true),
+        gradient_overlap: section.flag("gradient_overlap")?.unwrap_or(true),
         explicit,
     })
+}
+
+/// Whether the stages are to have equal shares of the arithmetic.
+pub(crate) fn balances_stages(section: &Section<'_>) -> Result<bool, InputError> {
+    let text = section.node("stages")?.and_then(|node| match &node.value {
+        Value::Text(text) => Some(text.as_str()),
+        _ => None,
+    });
+    Ok(text == Some("balanced"))
 }
 
 /// Keys of the contract that this version does not play yet: their neutral value is fine, any other is refused.

@@ -2,7 +2,7 @@
 
 use steptime_clusters::{Cluster, ClusterEntry, VehicleCluster};
 use steptime_models::Model;
-use steptime_plans::{FormulaParameters, Plan, Workload, partition_layers};
+use steptime_plans::{FormulaParameters, Plan, Workload, balanced_stages, partition_layers};
 
 use crate::batch::{self, Batch, BatchSection};
 use crate::error::InputError;
@@ -189,8 +189,11 @@ fn gpu_job(
     let gpus = u64::from(cluster.nodes) * u64::from(cluster.gpus_per_node);
     let explicit = simulation.flag("explicit")?.unwrap_or(false);
     simulation.finish()?;
-    let plan = parallelism::read_plan(&parallelism, gpus, &cluster, explicit)?;
+    let mut plan = parallelism::read_plan(&parallelism, gpus, &cluster, explicit)?;
     let virtual_stages = plan.pipeline.saturating_mul(plan.virtual_pipeline);
+    if parallelism::balances_stages(&parallelism)? && virtual_stages <= model.layers.len() as u64 {
+        plan.stages = Some(balanced_stages(model, virtual_stages));
+    }
     if let Err(error) = partition_layers(model, virtual_stages as usize, plan.stages.as_deref()) {
         let key = if plan.stages.is_some() { "stages" } else { "pipeline" };
         return Err(parallelism.conflict(key, error.to_string()));
@@ -200,6 +203,8 @@ fn gpu_job(
     let batch = batch::read(&workload, plan.data)?;
     let defaults = GpuDefaults { section, cluster: &cluster };
     let workload_values = workload::read(&workload, &defaults, &batch.batch)?;
+    let cluster = workload::with_attention_kernels(&workload, cluster)?;
+    let cluster = Cluster { gpu: cluster.gpu.sustained(), ..cluster };
     parallelism.finish()?;
     workload.finish()?;
     Ok((Job::Gpus { cluster: Box::new(cluster), plan, workload: workload_values }, batch))

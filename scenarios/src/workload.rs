@@ -1,7 +1,7 @@
 //! The `[workload]` section.
 
-use steptime_clusters::{Cluster, GpuArchitecture};
-use steptime_models::{AttentionKind, Fusion, Model, Sample};
+use steptime_clusters::{Cluster, Framework, GpuArchitecture};
+use steptime_models::{AttentionKind, Dtype, Fusion, Model, Sample};
 use steptime_plans::{
     Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Task, Workload,
 };
@@ -29,6 +29,9 @@ const PRECISIONS: [(&str, Precision); 5] = [
     ("bf16", Precision::Bf16),
     ("fp8", Precision::Fp8),
 ];
+
+const FRAMEWORKS: [(&str, Framework); 2] =
+    [("pytorch", Framework::PyTorch), ("megatron", Framework::Megatron)];
 
 /// What the defaults of a GPU job depend on.
 pub(crate) struct GpuDefaults<'a> {
@@ -96,11 +99,44 @@ pub(crate) fn read(
         implementation,
         attention,
         execution,
+        framework: section.choice("framework", &FRAMEWORKS)?.unwrap_or(Framework::PyTorch),
         fusion,
         checkpointing,
+        wide_gradients: read_gradients(section, precision)? == Dtype::Fp32,
+        accumulation_fusion: section.flag("gradient_accumulation_fusion")?.unwrap_or(false),
     };
     check_capture(section, &defaults.section.model, &workload)?;
     Ok(workload)
+}
+
+/// Format of kept gradients: that of the weights, or 32 bits.
+fn read_gradients(section: &Section<'_>, precision: Precision) -> Result<Dtype, InputError> {
+    let storage = precision.storage();
+    let formats = [("fp32", Dtype::Fp32), ("fp16", Dtype::Fp16), ("bf16", Dtype::Bf16)];
+    let given = section.choice("gradient_dtype", &formats)?.unwrap_or(storage);
+    if given == storage || given == Dtype::Fp32 {
+        return Ok(given);
+    }
+    let message =
+        "gradients have the format of the weights or 32 bits, allowed: that of `precision`, \"fp32\"";
+    Err(section.conflict("gradient_dtype", message))
+}
+
+/// Which kernels fused attention runs; the others are those of the GPU's own instructions.
+const ATTENTION: [(&str, (AttentionKind, bool)); 3] = [
+    ("flash", (AttentionKind::Flash, true)),
+    ("flash-3", (AttentionKind::Flash, false)),
+    ("eager", (AttentionKind::Eager, true)),
+];
+
+/// The cluster as the workload's software uses it: fused attention by the kernels of FlashAttention-2, which PyTorch
+/// and the package `flash-attn` run, unless those written for Hopper and Blackwell are asked for.
+pub(crate) fn with_attention_kernels(section: &Section<'_>, cluster: Cluster) -> Result<Cluster, InputError> {
+    if let Some((_, false)) = section.choice("attention", &ATTENTION)? {
+        return Ok(cluster);
+    }
+    let gpu = cluster.gpu.with_flash_attention_2();
+    Ok(Cluster { gpu, ..cluster })
 }
 
 /// Flash attention wherever its kernels run, unless the file says otherwise.
@@ -109,8 +145,8 @@ fn read_attention(
     cluster: &Cluster,
     precision: Precision,
 ) -> Result<AttentionKind, InputError> {
-    let kinds = [("eager", AttentionKind::Eager), ("flash", AttentionKind::Flash)];
-    let given = section.choice("attention", &kinds)?;
+    let named = section.choice("attention", &ATTENTION)?;
+    let given = named.map(|(kind, _)| kind);
     let gpu = &cluster.gpu;
     // FlashAttention-2, which PyTorch's flash backend is as well, has no kernels for Turing and none for fp32.
     let why_not = if gpu.architecture < GpuArchitecture::Ampere {
@@ -125,7 +161,10 @@ fn read_attention(
         return Err(InputError::Value {
             origin: section.place("attention"),
             key: section.full("attention"),
-            found: format!("\"flash\", {why_not}"),
+            found: format!(
+                "\"{}\", {why_not}",
+                if named == Some((AttentionKind::Flash, false)) { "flash-3" } else { "flash" }
+            ),
             allowed: "\"eager\"".to_owned(),
             nearest: None,
         });

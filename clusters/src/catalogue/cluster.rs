@@ -5,13 +5,18 @@ use steptime_models::Dimension;
 use super::error::CatalogueError;
 use super::reader::Section;
 use super::{fabric, fabric_from_catalogue, gpu, gpu_from_catalogue, host_from_catalogue, network};
-use crate::cluster::{Cluster, Host, LaunchCost};
+use crate::cluster::{Cluster, FrameworkCost, Host, LaunchCost};
 use crate::fabric::Fabric;
+use crate::fact::Fact;
 
 /// Keys of a cluster file.
 pub(super) const KEYS: [&str; 7] = ["name", "gpu", "gpus_per_node", "nodes", "fabric", "network", "host"];
+/// Launches of eager execution that take the host as long as Megatron-LM's forward of a block, its backward, and one of
+/// its collectives: the ratios of `hosts/x86-pcie5.toml`.
+const LAUNCHES: [f64; 3] = [330.0, 220.0, 33.0];
 /// Keys of a host.
-pub(super) const HOST_KEYS: [&str; 10] = [
+pub(super) const HOST_KEYS: [&str; 11] = [
+    "megatron",
     "name",
     "eager_forward_launch",
     "eager_backward_launch",
@@ -83,6 +88,7 @@ pub(super) fn read_host(section: &Section<'_>) -> Result<Host, CatalogueError> {
     };
     let sync_latency_s = seconds("sync_latency")?;
     Ok(Host {
+        megatron: read_megatron(section, &launch, &mut facts)?,
         launch,
         sync_latency_s,
         launch_queue: section.count("launch_queue", &mut facts)?,
@@ -92,5 +98,28 @@ pub(super) fn read_host(section: &Section<'_>) -> Result<Host, CatalogueError> {
             .value,
         memory: section.bytes("memory", &mut facts)?,
         facts,
+    })
+}
+
+/// What Megatron-LM's layers cost the host; a host that does not say is as fast at them as at launching kernels.
+fn read_megatron(
+    section: &Section<'_>,
+    launch: &LaunchCost,
+    facts: &mut Vec<Fact>,
+) -> Result<FrameworkCost, CatalogueError> {
+    if !section.has_table("megatron") {
+        let [forward, backward, collective] = LAUNCHES;
+        return Ok(FrameworkCost {
+            block_forward_s: forward * launch.eager_forward_s,
+            block_backward_s: backward * launch.eager_backward_s,
+            collective_s: collective * launch.eager_forward_s,
+        });
+    }
+    let table = section.section("megatron", &["block_forward", "block_backward", "collective"])?;
+    let mut seconds = |key: &str| Ok(table.quantity(key, Dimension::Seconds, facts)?.value);
+    Ok(FrameworkCost {
+        block_forward_s: seconds("block_forward")?,
+        block_backward_s: seconds("block_backward")?,
+        collective_s: seconds("collective")?,
     })
 }

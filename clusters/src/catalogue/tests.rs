@@ -67,7 +67,7 @@ fn every_cluster_loads_with_a_source_for_every_constant() {
             assert!(!cluster.source.is_empty());
             sourced(name, &cluster.fabric.facts);
             sourced(name, &cluster.host.facts);
-            assert_eq!(cluster.host.facts.len(), 9, "{name}");
+            assert!(cluster.host.facts.len() >= 9, "{name}");
             assert!(cluster.fabric.facts.iter().any(|fact| fact.what == "all_reduce.wire"), "{name}");
             if let Some(network) = &cluster.network {
                 sourced(name, &network.facts);

@@ -1,13 +1,14 @@
 //! Prices of a model's layers: every distinct layer and pass once.
 
 use steptime_clusters::{
-    Basis, Cluster, CollectiveKind, ExecutionStyle, Placement, Transfer, collective, price,
+    Basis, Cluster, CollectiveKind, ExecutionStyle, FrameworkCost, Placement, Transfer, collective, price,
 };
 use steptime_core::SimTime;
 use steptime_models::{
     Bytes, ExchangeKind, Kernel, LayerRole, LayerWork, Model, Operation, Pass, SavedTensor, WorkShape,
 };
 
+use super::overlap::{Move, moves};
 use crate::error::PlanError;
 use crate::plan::Plan;
 use crate::workload::{Checkpointing, Execution, Workload};
@@ -41,6 +42,8 @@ pub(super) struct LayerCost {
     pub(super) work: LayerWork,
     pub(super) forward: Vec<Cost>,
     pub(super) backward: Vec<Cost>,
+    /// How backward's operations follow each other.
+    pub(super) order: Vec<Move>,
     /// Indices of the forward operations that backward runs again.
     pub(super) recomputed: Vec<usize>,
     /// For each saved tensor whether forward keeps it (checkpointing drops some).
@@ -113,6 +116,11 @@ impl Pricer<'_> {
         Ok(SimTime::from_seconds(each * launches as f64)?)
     }
 
+    /// Host time that the framework adds to launches.
+    pub(super) fn framework(self) -> FrameworkCost {
+        self.cluster.host.framework(self.workload.framework, self.style())
+    }
+
     /// Device and host time of an operation. Launches beyond the first add their fixed start.
     pub(super) fn operation(self, operation: &Operation, pass: Pass) -> Result<OpCost, PlanError> {
         let price = price(&self.cluster.gpu, &self.cluster.host, &operation.kernel)?;
@@ -182,6 +190,7 @@ impl Pricer<'_> {
             forward_temporary,
             again_temporary: Short::of(&work, Pass::Forward, work.forward_temporary),
             backward_temporary: Short::of(&work, Pass::Backward, work.backward_temporary),
+            order: moves(&work.backward, self.plan.tensor_overlap),
             work,
             forward,
             backward,

@@ -1,6 +1,7 @@
 //! Lowering: a model, a plan and a cluster become a world of programs that the engine can play.
 
 mod cost;
+mod overlap;
 mod placement;
 mod stage;
 

@@ -60,8 +60,11 @@ pub(super) fn workload(micro_batches: u64) -> Workload {
         implementation: OptimizerImplementation::Fused,
         attention: AttentionKind::Flash,
         execution: Execution::Eager,
+        framework: steptime_clusters::Framework::PyTorch,
         fusion: steptime_models::Fusion::None,
         checkpointing: Checkpointing::None,
+        wide_gradients: false,
+        accumulation_fusion: false,
     }
 }
 
@@ -76,6 +79,8 @@ pub(super) fn plan(data: u64, pipeline: u64, schedule: ScheduleKind, zero: ZeroS
         stages: None,
         zero,
         bucket_bytes: None,
+        tensor_overlap: true,
+        gradient_overlap: true,
         gradient_as_bucket_view: false,
         explicit: false,
     }

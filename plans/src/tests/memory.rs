@@ -204,3 +204,14 @@ fn foreach_updates_make_a_list() {
     assert!(workspace >= 4 * gpt.parameters(), "{workspace}");
     assert!(peak(Fused) < peak(Foreach));
 }
+
+/// Megatron-LM's `accumulate_allreduce_grads_in_fp32`: 2 + 4 + 12 bytes a parameter (Rajbhandari et al. 2020 counts
+/// 2 + 2 + 12); partitioned optimizer states leave 6 + 12 / N.
+#[test]
+fn gradients_in_32_bits_take_two_bytes_more() {
+    let wide = Workload { wide_gradients: true, ..workload(1) };
+    let total = |stage, ranks| state_bytes(&wide, stage, ranks, Held::trained(100)).total();
+    assert_eq!(total(ZeroStage::Zero, 4), 1800);
+    assert_eq!(total(ZeroStage::One, 4), 600 + 1200 / 4);
+    assert_eq!(total(ZeroStage::Two, 4), 200 + 1600 / 4);
+}

@@ -205,9 +205,28 @@ fn workload(row: &Measurement) -> Result<String, String> {
             other => return Err(format!("activation checkpointing {other}")),
         }
     }
-    // Megatron-LM and what builds on it come with fused softmax, SwiGLU, dropout and rotation.
-    if row.framework.starts_with("megatron") || row.framework.starts_with("NeMo") {
+    // Megatron-LM and what builds on it come with fused softmax, SwiGLU, dropout and rotation, and add gradients of
+    // weights up in the product that makes them.
+    let megatron = ["megatron", "Megatron", "NeMo"].iter().any(|name| row.framework.starts_with(name));
+    if megatron || row.framework == "nanotron" {
+        text += "framework = \"megatron\"\n";
+    }
+    if megatron {
         text += "fused_kernels = \"transformer-engine\"\n";
+        if !inference {
+            text += "gradient_accumulation_fusion = true\n";
+        }
+    }
+    if !inference && row.fp32_grad_accumulation == Some(true) && row.precision != "fp32" {
+        text += "gradient_dtype = \"fp32\"\n";
+    }
+    // Transformer Engine runs cuDNN's fused attention, which uses the GPU's own matrix instructions.
+    if row.attention == "flash"
+        && (row.framework.starts_with("megatron-core")
+            || row.framework.contains("TE ")
+            || row.framework.starts_with("NeMo"))
+    {
+        text += "attention = \"flash-3\"\n";
     }
     // Without 16-bit formats, or before Ampere, attention is unfused anyway.
     if row.attention == "unfused" && row.seq_len.is_some() {
@@ -235,6 +254,9 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
             let _ = writeln!(text, "{key} = {size}");
         }
     }
+    if row.framework == "nanotron" && row.pp > 1 {
+        text += "stages = \"balanced\"\n";
+    }
     if let Some(data) = row.dp {
         let _ = writeln!(text, "data = {data}");
     }
@@ -243,6 +265,10 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
     }
     if row.zero_stage > 0 && row.task != "inference" {
         let _ = writeln!(text, "zero_stage = {}", row.zero_stage);
+    }
+    let reduces = row.task != "inference" && row.dp.unwrap_or(2) > 1;
+    if row.overlap_grad_reduce == Some(false) && reduces && row.zero_stage < 2 {
+        text += "gradient_overlap = false\n";
     }
     match row.schedule.as_str() {
         "" | "1f1b" | "interleaved-1f1b" => {}

@@ -12,20 +12,27 @@ use crate::zero::ZeroStage;
 
 impl StageBuilder<'_> {
     /// Adds the micro-batch's gradients to those of the micro-batches before: one addition a tensor. The first
-    /// micro-batch's gradients are taken over as they are (PyTorch `AccumulateGrad`).
-    pub(super) fn accumulate(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
+    /// micro-batch's gradients are taken over as they are (PyTorch `AccumulateGrad`), unless they are kept in a wider
+    /// format than they are made in: then each micro-batch is added to a buffer of zeros.
+    pub(super) fn accumulate(
+        &mut self,
+        layer: usize,
+        micro_batch: u32,
+        first: bool,
+    ) -> Result<(), PlanError> {
         let zero = self.input.plan.zero;
         let elements = self.input.layer_trained(layer);
-        if elements == 0 {
+        let wider = self.gradient > self.storage;
+        if elements == 0 || self.input.workload.accumulation_fusion || first && !wider {
             return Ok(());
         }
         let share = if zero >= ZeroStage::Two { elements.div_ceil(self.input.plan.data) } else { elements };
-        let bytes = share * self.storage;
+        let made = if zero >= ZeroStage::Two { self.gradient } else { self.storage };
         let tensors = self.input.layer_trained_tensors(layer);
         let kernel = Kernel::MemoryBound {
             kind: MemoryBoundKind::Elementwise,
-            read: Bytes(2 * bytes),
-            written: Bytes(bytes),
+            read: Bytes(share * (made + self.gradient)),
+            written: Bytes(share * self.gradient),
         };
         let cost = self.pricer.kernel(kernel, tensors, Pass::Backward)?;
         let name = self.input.model.layers[layer].name.as_str();
@@ -85,19 +92,40 @@ impl StageBuilder<'_> {
                 if elements > 0 {
                     self.order(self.streams.compute, self.streams.collective);
                     let name = self.input.model.layers[layer].name.as_str();
-                    self.collective(CollectiveKind::ReduceScatter, name, "reduce_scatter", elements, number)?;
+                    let bytes = elements * self.gradient;
+                    self.collective(CollectiveKind::ReduceScatter, name, "reduce_scatter", bytes, number)?;
                     pending.sent(&mut self.program, self.streams.collective);
                 }
                 Ok(())
             }
             // Whole gradients cannot be added up where they are not kept: every micro-batch reduces.
             ZeroStage::Two => self.reduce_buckets(layer, number, CollectiveKind::ReduceScatter, pending),
-            ZeroStage::One if last => {
-                self.reduce_buckets(layer, number, CollectiveKind::ReduceScatter, pending)
+            ZeroStage::Zero | ZeroStage::One if last && self.input.plan.gradient_overlap => {
+                self.reduce_buckets(layer, number, self.reduction(), pending)
             }
-            ZeroStage::Zero if last => self.reduce_buckets(layer, number, CollectiveKind::AllReduce, pending),
             ZeroStage::Zero | ZeroStage::One => Ok(()),
         }
+    }
+
+    /// How whole gradients are reduced: to everybody, or each part to its owner.
+    fn reduction(&self) -> CollectiveKind {
+        match self.input.plan.zero {
+            ZeroStage::Zero => CollectiveKind::AllReduce,
+            _ => CollectiveKind::ReduceScatter,
+        }
+    }
+
+    /// Reduces all whole gradients after backward, where they are not reduced beside it.
+    fn reduce_late(&mut self) -> Result<(), PlanError> {
+        let plan = self.input.plan;
+        if plan.gradient_overlap || !self.reduces() || plan.zero >= ZeroStage::Two {
+            return Ok(());
+        }
+        let mut pending = Pending::default();
+        for layer in self.input.layers().collect::<Vec<_>>().into_iter().rev() {
+            self.reduce_buckets(layer, None, self.reduction(), &mut pending)?;
+        }
+        Ok(())
     }
 
     pub(super) fn reduce_buckets(
@@ -115,7 +143,7 @@ impl StageBuilder<'_> {
                 self.copy_bucket(bucket, micro_batch)?;
             }
             self.order(self.streams.compute, self.streams.collective);
-            self.collective(kind, "gradients", word, bucket.elements, micro_batch)?;
+            self.collective(kind, "gradients", word, bucket.elements * self.gradient, micro_batch)?;
             pending.sent(&mut self.program, self.streams.collective);
         }
         Ok(())
@@ -123,7 +151,7 @@ impl StageBuilder<'_> {
 
     /// Copies gradients into their bucket, or back: one kernel a tensor.
     pub(super) fn copy_bucket(&mut self, bucket: Bucket, micro_batch: Option<u32>) -> Result<(), PlanError> {
-        let bytes = Bytes(bucket.elements * self.storage);
+        let bytes = Bytes(bucket.elements * self.gradient);
         let kernel = Kernel::MemoryBound { kind: MemoryBoundKind::Elementwise, read: bytes, written: bytes };
         let cost = self.pricer.kernel(kernel, bucket.tensors, Pass::Backward)?;
         let label = self.label("gradient buckets", "backward", micro_batch);
@@ -150,7 +178,8 @@ impl StageBuilder<'_> {
         let label = self.tensor_label(layer, "gathered parameters");
         let tensor = self.program.tensor(elements * self.storage, classes::BUFFERS, label);
         self.program.alloc(self.streams.collective, tensor);
-        self.collective(CollectiveKind::AllGather, name, "all_gather", elements, Some(micro_batch))?;
+        let bytes = elements * self.storage;
+        self.collective(CollectiveKind::AllGather, name, "all_gather", bytes, Some(micro_batch))?;
         let arrived = self.program.record(self.streams.collective);
         Ok(Some(Gathered { tensor, arrived }))
     }
@@ -190,6 +219,7 @@ impl StageBuilder<'_> {
         if parameters == 0 {
             return Ok(());
         }
+        self.reduce_late()?;
         self.reduce_shared_embedding()?;
         if self.reduces() {
             self.order(self.streams.collective, self.streams.compute);
@@ -221,7 +251,8 @@ impl StageBuilder<'_> {
         self.free(temporary);
         if self.reduces() && matches!(input.plan.zero, ZeroStage::One | ZeroStage::Two) {
             self.order(self.streams.compute, self.streams.collective);
-            self.collective(CollectiveKind::AllGather, "parameters", "all_gather", parameters, None)?;
+            let bytes = parameters * self.storage;
+            self.collective(CollectiveKind::AllGather, "parameters", "all_gather", bytes, None)?;
             self.order(self.streams.collective, self.streams.compute);
         }
         Ok(())
@@ -243,7 +274,7 @@ impl StageBuilder<'_> {
         let elements = if partitioned { elements.div_ceil(self.input.plan.data) } else { elements };
         let nodes = if crosses { 2 } else { 1 };
         let placement = Placement { ranks: 2, nodes };
-        let bytes = elements * self.storage;
+        let bytes = elements * self.gradient;
         let transfer = collective(self.input.cluster, CollectiveKind::AllReduce, placement, bytes);
         let label = self.label("shared embedding", "all_reduce", None);
         self.order(self.streams.compute, self.streams.collective);

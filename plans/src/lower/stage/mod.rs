@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use steptime_clusters::{Cluster, CollectiveKind, GpuArchitecture, Placement, Transfer, collective};
 use steptime_core::{Category, Channel, Class, Label, Program, ProgramBuilder, SimTime, Stream, Tensor};
-use steptime_models::{Bytes, Model, Parameter, Pass};
+use steptime_models::{Bytes, LayerRole, Model, Parameter, Pass};
 
 use self::data_parallel::Release;
 use super::cost::{Cost, ModelCost, OpCost, Pricer};
@@ -151,6 +151,8 @@ pub(super) struct StageProgram {
 struct Streams {
     compute: Stream,
     collective: Stream,
+    /// Collectives of tensor parallelism that run beside the compute.
+    tensor: Stream,
     forward_in: Stream,
     forward_out: Stream,
     backward_in: Stream,
@@ -164,7 +166,9 @@ pub(super) struct StageBuilder<'a> {
     streams: Streams,
     meetings: Vec<(Meeting, Channel)>,
     buckets: Vec<Bucket>,
+    /// Bytes of a stored weight, and of a gradient as it is kept and reduced.
     storage: u64,
+    gradient: u64,
     /// Open activations: `[layer - first][micro-batch]` tensors, indexed as the layer's saved tensors.
     open: Vec<Vec<Option<Vec<Option<Tensor>>>>>,
     /// With ZeRO 3, gathered layers whose compute has been issued, oldest first.
@@ -196,17 +200,20 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
     let streams = Streams {
         compute: program.stream("compute"),
         collective: program.stream("collectives"),
+        tensor: program.stream("tensor parallel"),
         forward_in: program.stream("receive activations"),
         forward_out: program.stream("send activations"),
         backward_in: program.stream("receive gradients"),
         backward_out: program.stream("send gradients"),
     };
     let storage = input.workload.precision.storage().bytes();
-    let cap = input.plan.bucket_cap(input.workload.precision);
-    let first_cap = if input.plan.zero == ZeroStage::Zero { 1 << 20 } else { cap };
+    let gradient = input.workload.gradients().bytes();
+    let cap = input.plan.bucket_cap(input.workload);
+    let early = input.plan.zero == ZeroStage::Zero && input.plan.gradient_overlap;
+    let first_cap = if early { 1 << 20 } else { cap };
     let holds = Holding { embedding: input.holds_embedding(), tensor: input.plan.tensor };
     let caps = [first_cap, cap];
-    let of_chunk = |chunk: &Chunk| buckets(input.model, chunk.layers.clone(), holds, storage, caps);
+    let of_chunk = |chunk: &Chunk| buckets(input.model, chunk.layers.clone(), holds, gradient, caps);
     let buckets = input.chunks.iter().flat_map(of_chunk).collect();
     let micro_batches = input.schedule.micro_batches as usize;
     let mut builder = StageBuilder {
@@ -217,6 +224,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         meetings: Vec::new(),
         buckets,
         storage,
+        gradient,
         open: vec![vec![None; micro_batches]; input.layers().count()],
         releases: Vec::new(),
         tied_gradient: None,
@@ -308,7 +316,9 @@ impl StageBuilder<'_> {
     /// Whether gradients are copied into buckets of their own for reduction.
     fn copies_buckets(&self) -> bool {
         let plan = self.input.plan;
-        self.reduces() && plan.zero == ZeroStage::Zero && !plan.gradient_as_bucket_view
+        // Gradients wider than the weights are added up in buffers that are the buckets.
+        let own = self.gradient == self.storage && !self.input.workload.accumulation_fusion;
+        self.reduces() && plan.zero == ZeroStage::Zero && !plan.gradient_as_bucket_view && own
     }
 
     /// Whether there is anybody to reduce gradients with.
@@ -360,6 +370,30 @@ impl StageBuilder<'_> {
         }
     }
 
+    /// What the framework's Python takes the host around the launches of a block's pass.
+    fn issue_block(&mut self, layer: usize, pass: Pass, label: Label) -> Result<(), PlanError> {
+        if self.input.model.layers[layer].role != LayerRole::Block {
+            return Ok(());
+        }
+        let cost = self.pricer.framework();
+        let seconds = match pass {
+            Pass::Forward => cost.block_forward_s,
+            Pass::Backward => cost.block_backward_s,
+        };
+        if seconds > 0.0 {
+            self.program.host(SimTime::from_seconds(seconds)?, classes::HOST, label);
+        }
+        Ok(())
+    }
+
+    /// A collective of tensor parallelism beside what the compute stream is given from here on.
+    fn start_exchange(&mut self, label: Label, cost: Cost) -> Result<(), PlanError> {
+        let Cost::Exchange(transfer) = cost else { return Ok(()) };
+        self.order(self.streams.compute, self.streams.tensor);
+        let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
+        self.meet(self.streams.tensor, Meeting::Tensor, kinds, label, transfer)
+    }
+
     /// A meeting on a stream, after what the compute stream has been given so far.
     fn meet(
         &mut self,
@@ -370,7 +404,12 @@ impl StageBuilder<'_> {
         transfer: Transfer,
     ) -> Result<(), PlanError> {
         let Some(channel) = self.channel(meeting) else { return Ok(()) };
-        let issue = self.pricer.issue(Pass::Forward, 1)?;
+        let launch = self.pricer.issue(Pass::Forward, 1)?;
+        let issue = if meeting == Meeting::Tensor {
+            launch.checked_add(SimTime::from_seconds(self.pricer.framework().collective_s)?)?
+        } else {
+            launch
+        };
         self.program.host(issue, classes::HOST, label);
         let fixed = SimTime::from_seconds(transfer.fixed_s)?;
         self.program.rendezvous(stream, channel, classes.0, classes.1, label, fixed, transfer.wire_bytes);
@@ -388,10 +427,10 @@ impl StageBuilder<'_> {
         kind: CollectiveKind,
         name: &str,
         word: &str,
-        elements: u64,
+        bytes: u64,
         micro_batch: Option<u32>,
     ) -> Result<(), PlanError> {
-        let transfer = collective(self.input.cluster, kind, self.input.placement, elements * self.storage);
+        let transfer = collective(self.input.cluster, kind, self.input.placement, bytes);
         let label = self.label(name, word, micro_batch);
         let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
         self.meet(self.streams.collective, Meeting::Data, kinds, label, transfer)

@@ -1,13 +1,14 @@
 //! Forward and backward of a stage over one micro-batch: kernels in order, activations born and freed.
 
 use steptime_core::Tensor;
-use steptime_models::{Bytes, LayerWork};
+use steptime_models::{Bytes, LayerWork, Pass};
 
 use super::data_parallel::Pending;
 use super::{Chunk, Meeting, StageBuilder};
 use crate::classes;
 use crate::error::PlanError;
 use crate::lower::cost::{LayerCost, Short};
+use crate::lower::overlap::Move;
 
 impl StageBuilder<'_> {
     pub(super) fn forward(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
@@ -91,6 +92,7 @@ impl StageBuilder<'_> {
             let name = self.input.model.layers[layer].name.as_str();
             self.label(name, "forward", Some(micro_batch))
         };
+        self.issue_block(layer, Pass::Forward, label)?;
         let mut temporary = [None; 2];
         let mut saved = vec![None; cost.work.saved.len()];
         for (index, op) in cost.forward.iter().enumerate() {
@@ -162,9 +164,7 @@ impl StageBuilder<'_> {
             self.layer_backward(layer, micro_batch)?;
             self.join_tied_gradient(layer);
             self.release(gathered);
-            if !first {
-                self.accumulate(layer, micro_batch)?;
-            }
+            self.accumulate(layer, micro_batch, first)?;
             self.reduce(layer, micro_batch, last, gradients, &mut pending)?;
         }
         pending.free_all(&mut self.program, self.streams.collective);
@@ -186,6 +186,9 @@ impl StageBuilder<'_> {
         let mut saved = self.open[self.input.slot(layer)][micro_batch as usize].take().unwrap_or_default();
         if !cost.recomputed.is_empty() {
             let label = self.label(name, "recompute", Some(micro_batch));
+            if cost.recomputed.len() == cost.forward.len() {
+                self.issue_block(layer, Pass::Forward, label)?;
+            }
             let temporary = self.temporary(layer, "forward temporaries", cost.again_temporary);
             for &index in &cost.recomputed {
                 self.save(layer, cost, index, &mut saved, |kept| !kept);
@@ -194,11 +197,25 @@ impl StageBuilder<'_> {
             self.free_both(temporary);
         }
         let label = self.label(name, "backward", Some(micro_batch));
+        self.issue_block(layer, Pass::Backward, label)?;
         let temporary = self.temporary(layer, "backward temporaries", cost.backward_temporary);
-        for (index, op) in cost.backward.iter().enumerate() {
-            self.operation(classes::BACKWARD, label, *op)?;
+        for &step in &cost.order {
+            let done = match step {
+                Move::Run(index) => {
+                    self.operation(classes::BACKWARD, label, cost.backward[index])?;
+                    index
+                }
+                Move::Start(index) => {
+                    self.start_exchange(label, cost.backward[index])?;
+                    continue;
+                }
+                Move::Join(index) => {
+                    self.order(self.streams.tensor, self.streams.compute);
+                    index
+                }
+            };
             for (slot, tensor) in cost.work.saved.iter().enumerate() {
-                if tensor.freed == index {
+                if tensor.freed == done {
                     self.free(saved[slot].take());
                 }
             }
