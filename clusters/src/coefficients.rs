@@ -197,6 +197,30 @@ pub(crate) const ATTENTION: [Coefficient; 11] = [
     number("measured_cache_heads", "key-value heads at half of that", [8.0, 8.0, 0.1, 100.0]),
 ];
 
+/// Coefficients of [`ConvolutionCoefficients`].
+pub(crate) const CONVOLUTION: [Coefficient; 8] = [
+    number(
+        "forward",
+        "rate of the result, of the matrix product's that it amounts to",
+        [0.95, 0.2, 0.05, 3.0],
+    ),
+    number("backward", "rate of either gradient, of the matrix product's", [0.9, 0.2, 0.05, 3.0]),
+    number("grouped", "rate in groups of several channels, of that in one group", [1.0, 0.3, 0.05, 3.0]),
+    number(
+        "depthwise_bandwidth",
+        "share of the memory bandwidth with one channel a group",
+        [0.75, 0.2, 0.02, 1.0],
+    ),
+    number("depthwise_arithmetic", "share of the fp32 peak with one channel a group", [0.5, 0.3, 0.02, 1.0]),
+    number(
+        "layout_forward",
+        "time of copies into channels-last and back, of the convolution's own traffic at full bandwidth",
+        [1.4, 0.5, 0.0, 10.0],
+    ),
+    number("layout_backward", "the same around either gradient", [2.8, 1.0, 0.0, 10.0]),
+    number("layout_tf32", "such copies of 32-bit tensors, of those of 16-bit ones", [0.5, 0.3, 0.0, 2.0]),
+];
+
 /// Coefficients of a memory-bound kind.
 pub(crate) const MEMORY: [Coefficient; 2] = [
     number("share", "share of the memory bandwidth", [0.8, 0.2, 0.02, 1.0]),
@@ -249,6 +273,43 @@ impl AttentionCoefficients {
             measured_start_s: v[8],
             measured_cache_s: v[9],
             measured_cache_heads: v[10],
+        }
+    }
+}
+
+/// Convolutions on one GPU.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ConvolutionCoefficients {
+    /// Rate of the result, of the matrix product's that it amounts to.
+    pub forward: f64,
+    /// Rate of either gradient, of the matrix product's.
+    pub backward: f64,
+    /// Rate in groups of several channels, of that in one group.
+    pub grouped: f64,
+    /// Share of the memory bandwidth with one channel a group.
+    pub depthwise_bandwidth: f64,
+    /// Share of the fp32 peak with one channel a group.
+    pub depthwise_arithmetic: f64,
+    /// Time of the copies between layouts around the result, of the convolution's own traffic at full bandwidth.
+    pub layout_forward: f64,
+    /// The same around either gradient.
+    pub layout_backward: f64,
+    /// Such copies of 32-bit tensors, of those of 16-bit ones: part of the TF32 kernels read contiguous tensors.
+    pub layout_tf32: f64,
+}
+
+impl ConvolutionCoefficients {
+    /// In the order of [`CONVOLUTION`].
+    pub(crate) fn from_values(v: &[f64; CONVOLUTION.len()]) -> Self {
+        Self {
+            forward: v[0],
+            backward: v[1],
+            grouped: v[2],
+            depthwise_bandwidth: v[3],
+            depthwise_arithmetic: v[4],
+            layout_forward: v[5],
+            layout_backward: v[6],
+            layout_tf32: v[7],
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use steptime_models::{Bytes, Dtype, MemoryBoundKind};
 
 use crate::catalogue::gpu_from_catalogue;
-use crate::coefficients::{AttentionCoefficients, GemmCoefficients};
+use crate::coefficients::{AttentionCoefficients, ConvolutionCoefficients, GemmCoefficients};
 use crate::fact::{Basis, Constant, Fact, FactId};
 
 /// The GPU on which FlashAttention-2 was measured.
@@ -167,8 +167,8 @@ pub struct Achievable {
     pub attention: Calibrated<AttentionCoefficients>,
     /// Arithmetic rate of fused attention backward, of forward's.
     pub attention_backward: Constant,
-    /// Arithmetic rate of convolutions, of the matrix product's that they amount to.
-    pub convolution: Constant,
+    /// Convolutions.
+    pub convolution: Calibrated<ConvolutionCoefficients>,
     /// Memory bandwidth by kind of kernel.
     pub memory: MemoryFractions,
 }

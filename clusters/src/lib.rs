@@ -38,7 +38,9 @@ pub use catalogue::{
 pub use cluster::{
     AssembleError, Cluster, ClusterError, Domain, ExecutionStyle, Framework, FrameworkCost, Host, LaunchCost,
 };
-pub use coefficients::{AttentionCoefficients, Coefficient, CoefficientUnit, GemmCoefficients};
+pub use coefficients::{
+    AttentionCoefficients, Coefficient, CoefficientUnit, ConvolutionCoefficients, GemmCoefficients,
+};
 pub use collective::{Algorithm, CollectiveKind, Placement, Protocol, Transfer, collective, point_to_point};
 pub use fabric::{Costs, Curve, Fabric, FabricKind, Overlap};
 pub use fact::{Basis, Constant, Fact, FactId};

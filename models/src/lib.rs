@@ -10,7 +10,7 @@
 //! catalogue is part of the binary.
 //!
 //! ```
-//! use steptime_models::{AttentionKind, Dtype, Fusion, Model, Overrides, TensorParallel, WorkShape};
+//! use steptime_models::{AttentionKind, Convolutions, Dtype, Fusion, Model, Overrides, TensorParallel, WorkShape};
 //!
 //! let model = Model::from_catalogue("gpt2", &Overrides::none())?;
 //! assert_eq!(model.parameters(), 124_439_808);
@@ -23,6 +23,8 @@
 //!     training: true,
 //!     tensor: TensorParallel::NONE,
 //!     fusion: Fusion::None,
+//!     convolutions: Convolutions::default(),
+//!     autocast: false,
 //! };
 //! let block = model.work(1, &shape);
 //! assert!(block.backward_flops() > block.forward_flops());
@@ -57,7 +59,7 @@ pub use operation::{
 pub use overrides::{FieldValue, Overrides};
 pub use parameter::{Parameter, Split};
 pub use quantity::{Dimension, UnitError, parse_quantity};
-pub use shape::{AttentionShape, ConvolutionPass, ConvolutionShape};
+pub use shape::{AttentionShape, ConvolutionPass, ConvolutionShape, MemoryFormat};
 pub use trainable::{Lora, Trainable};
 pub use units::{Bytes, Flops};
-pub use work_shape::{AttentionKind, Fusion, TensorParallel, WorkShape};
+pub use work_shape::{AttentionKind, Convolutions, Fusion, TensorParallel, WorkShape};

@@ -410,6 +410,7 @@ mod tests {
                 groups,
                 stride: 1,
                 pass: ConvolutionPass::Forward,
+                format: crate::shape::MemoryFormat::Contiguous,
                 traffic: Bytes(0),
                 dtype: Dtype::Fp32,
             })

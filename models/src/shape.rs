@@ -74,6 +74,16 @@ impl AttentionShape {
     }
 }
 
+/// How feature maps lie in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MemoryFormat {
+    /// Channel by channel (NCHW): PyTorch's `contiguous_format`.
+    #[default]
+    Contiguous,
+    /// Pixel by pixel (NHWC): PyTorch's `channels_last`.
+    ChannelsLast,
+}
+
 /// What a convolution computes: its result or one of its gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ConvolutionPass {
@@ -108,6 +118,8 @@ pub struct ConvolutionShape {
     pub stride: u64,
     /// Result or gradient.
     pub pass: ConvolutionPass,
+    /// How input and result lie in memory.
+    pub format: MemoryFormat,
     /// Bytes read and written by the operation.
     pub traffic: Bytes,
     /// Number format of the inputs.

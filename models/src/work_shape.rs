@@ -1,6 +1,7 @@
 //! For what work a layer is expanded: sizes, number formats, division among ranks.
 
 use crate::operation::Dtype;
+use crate::shape::MemoryFormat;
 use crate::units::product;
 
 /// How attention is computed.
@@ -31,6 +32,20 @@ pub struct WorkShape {
     pub tensor: TensorParallel,
     /// Which memory-bound operations are one kernel.
     pub fusion: Fusion,
+    /// How convolutions run.
+    pub convolutions: Convolutions,
+    /// PyTorch's autocast: weights have 32 bits, products run in the format of the activations, norms and softmax in 32
+    /// bits, and what meets a 32-bit tensor becomes one. Modelled in families of images.
+    pub autocast: bool,
+}
+
+/// How convolutions run, where they differ from other products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Convolutions {
+    /// How feature maps lie in memory.
+    pub format: MemoryFormat,
+    /// Whether those of 32-bit floats run on tensor cores (cuDNN's TF32).
+    pub tf32: bool,
 }
 
 /// Which chains of memory-bound operations run as one kernel.
@@ -58,7 +73,14 @@ impl WorkShape {
             training: true,
             tensor: TensorParallel::NONE,
             fusion: Fusion::None,
+            convolutions: Convolutions { format: MemoryFormat::Contiguous, tf32: false },
+            autocast: false,
         }
+    }
+
+    /// Bytes of a value of what autocast keeps in 32 bits: results of norms, and sums and products with parameters.
+    pub(crate) const fn stable_bytes(&self) -> u64 {
+        if self.autocast { Dtype::Fp32.bytes() } else { self.activation.bytes() }
     }
 
     /// Rows of a tensor of tokens between the divided layers: all tokens of the micro-batch, or this rank's part of

@@ -1,7 +1,7 @@
 //! What is trained and how: batch, precision, optimizer, execution.
 
 use steptime_clusters::Framework;
-use steptime_models::{AttentionKind, Dtype, Fusion, TensorParallel, WorkShape};
+use steptime_models::{AttentionKind, Convolutions, Dtype, Fusion, TensorParallel, WorkShape};
 
 /// Training or inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,12 +144,18 @@ pub struct Workload {
     /// Whether the products that make gradients of weights add to them at once (Megatron-LM's
     /// `gradient_accumulation_fusion`); otherwise each tensor is added by a kernel of its own.
     pub accumulation_fusion: bool,
+    /// How convolutions run.
+    pub convolutions: Convolutions,
+    /// Whether a 16-bit run is PyTorch's autocast, whose weights, gradients and optimizer states have 32 bits.
+    pub autocast: bool,
+    /// Whether batches are made on the device, once, instead of being copied to it.
+    pub synthetic_data: bool,
 }
 
 impl Workload {
     /// Format in which gradients are added up over micro-batches, kept and reduced.
     pub const fn gradients(&self) -> Dtype {
-        if self.wide_gradients { Dtype::Fp32 } else { self.precision.storage() }
+        if self.wide_gradients { Dtype::Fp32 } else { self.weights() }
     }
 
     /// The shape in which the model is asked for its work.
@@ -163,7 +169,19 @@ impl Workload {
             training: self.task == Task::Training,
             tensor: TensorParallel::NONE,
             fusion: if self.execution == Execution::Compiled { Fusion::Compiled } else { self.fusion },
+            convolutions: self.convolutions,
+            autocast: self.autocast,
         }
+    }
+
+    /// Format of stored weights and gradients.
+    pub const fn weights(&self) -> Dtype {
+        if self.autocast { Dtype::Fp32 } else { self.precision.storage() }
+    }
+
+    /// Whether the optimizer keeps a 32-bit copy of the weights.
+    pub const fn has_master_copy(&self) -> bool {
+        !self.autocast && self.precision.has_master_copy()
     }
 
     /// Bytes that the update reads and writes for each parameter.
@@ -174,16 +192,16 @@ impl Workload {
     /// square root (8), bias correction (8), epsilon (8), quotient added to the weight (16): 72 bytes for 32-bit
     /// Adam, and 8 more for decoupled weight decay.
     pub fn update_traffic_per_parameter(&self) -> u64 {
-        let storage = self.precision.storage().bytes();
+        let storage = self.weights().bytes();
         let gradient = self.gradients().bytes();
         let states = 4 * self.optimizer.moments();
         match (self.implementation, self.optimizer) {
-            (OptimizerImplementation::Fused, _) if self.precision.has_master_copy() => {
+            (OptimizerImplementation::Fused, _) if self.has_master_copy() => {
                 gradient + 2 * (states + 4) + storage
             }
             (OptimizerImplementation::Fused, _) => gradient + 2 * states + 2 * storage,
             (OptimizerImplementation::Foreach, kind) => {
-                let master = if self.precision.has_master_copy() {
+                let master = if self.has_master_copy() {
                     // The gradient is widened to 32 bits first if it is narrower, the weight narrowed afterwards.
                     let widened = if gradient < 4 { gradient + 4 } else { 0 };
                     widened + storage + 4
@@ -207,7 +225,7 @@ impl Workload {
         if self.implementation == OptimizerImplementation::Fused {
             return 0;
         }
-        let widened = if self.precision.has_master_copy() && self.gradients().bytes() < 4 { 4 } else { 0 };
+        let widened = if self.has_master_copy() && self.gradients().bytes() < 4 { 4 } else { 0 };
         match self.optimizer {
             OptimizerKind::Adam | OptimizerKind::AdamW => 4 + widened,
             OptimizerKind::Sgd | OptimizerKind::SgdMomentum => widened,

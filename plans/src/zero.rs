@@ -81,12 +81,12 @@ impl Held {
 pub fn state_bytes(workload: &Workload, stage: ZeroStage, ranks: u64, held: Held) -> StateBytes {
     let part =
         |from: ZeroStage, values: u64| if stage >= from { values.div_ceil(ranks.max(1)) } else { values };
-    let storage = workload.precision.storage().bytes();
+    let storage = workload.weights().bytes();
     let parameters = storage * part(ZeroStage::Three, held.parameters);
     if workload.task == Task::Inference {
         return StateBytes { parameters, ..StateBytes::default() };
     }
-    let master = if workload.precision.has_master_copy() { 4 } else { 0 };
+    let master = if workload.has_master_copy() { 4 } else { 0 };
     StateBytes {
         parameters,
         gradients: workload.gradients().bytes() * part(ZeroStage::Two, held.trained),

@@ -62,6 +62,8 @@ impl Idle<'_, '_> {
             (self.workload, "gradient_accumulation_fusion", "it has no gradients"),
             (self.workload, "framework", "it is one kernel a pass"),
             (self.workload, "attention", "whether it has attention is not known"),
+            (self.workload, "memory_format", "whether it has convolutions is not known"),
+            (self.workload, "cudnn_allow_tf32", "whether it has convolutions is not known"),
             (self.parallelism, "zero_stage", "it has no parameters to partition"),
             (self.parallelism, "bucket_bytes", "it has no gradients to reduce"),
             (self.parallelism, "gradient_as_bucket_view", "it has no gradients to reduce"),
@@ -132,6 +134,7 @@ fn is_set(section: &Section<'_>, key: &'static str) -> Result<bool, InputError> 
         ("gradient_as_bucket_view" | "gradient_accumulation_fusion", Value::Boolean(on)) => *on,
         ("gradient_overlap", Value::Boolean(on)) => !*on,
         ("framework", Value::Text(text)) => text != "pytorch",
+        ("memory_format", Value::Text(text)) => text != "contiguous",
         ("zero_stage", Value::Integer(stage)) => *stage != 0,
         _ => true,
     }))

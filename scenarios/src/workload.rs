@@ -1,7 +1,7 @@
 //! The `[workload]` section.
 
 use steptime_clusters::{Cluster, Framework, GpuArchitecture};
-use steptime_models::{AttentionKind, Dtype, Fusion, Model, Sample};
+use steptime_models::{AttentionKind, Convolutions, Dtype, Fusion, MemoryFormat, Model, Sample};
 use steptime_plans::{
     Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Task, Workload,
 };
@@ -56,7 +56,8 @@ pub(crate) fn read(
     let optimizer = section.choice("optimizer", &optimizers)?.unwrap_or(OptimizerKind::AdamW);
     let implementations =
         [("foreach", OptimizerImplementation::Foreach), ("fused", OptimizerImplementation::Fused)];
-    let usual = if precision.has_master_copy() {
+    let autocast = read_autocast(section, defaults, precision)?;
+    let usual = if precision.has_master_copy() && !autocast {
         OptimizerImplementation::Fused
     } else {
         OptimizerImplementation::Foreach
@@ -104,6 +105,9 @@ pub(crate) fn read(
         checkpointing,
         wide_gradients: read_gradients(section, precision)? == Dtype::Fp32,
         accumulation_fusion: section.flag("gradient_accumulation_fusion")?.unwrap_or(false),
+        convolutions: read_convolutions(section, defaults, precision)?,
+        autocast,
+        synthetic_data: section.flag("synthetic_data")?.unwrap_or(false),
     };
     check_capture(section, &defaults.section.model, &workload)?;
     Ok(workload)
@@ -170,6 +174,57 @@ fn read_attention(
         });
     }
     Ok(AttentionKind::Eager)
+}
+
+/// Contiguous feature maps, and TF32 for convolutions of 32-bit floats where the GPU has it: what PyTorch does unless
+/// it is told otherwise.
+fn read_convolutions(
+    section: &Section<'_>,
+    defaults: &GpuDefaults<'_>,
+    precision: Precision,
+) -> Result<Convolutions, InputError> {
+    let formats = [("contiguous", MemoryFormat::Contiguous), ("channels-last", MemoryFormat::ChannelsLast)];
+    let format = section.choice("memory_format", &formats)?.unwrap_or_default();
+    let model = &defaults.section.model;
+    if format == MemoryFormat::ChannelsLast && matches!(model.sample, Sample::Tokens { .. }) {
+        let message = format!("{} has no feature maps, allowed: \"contiguous\"", model.name);
+        return Err(section.conflict("memory_format", message));
+    }
+    let gpu = &defaults.cluster.gpu;
+    let has_tf32 = gpu.peak(Dtype::Tf32).is_some();
+    let given = section.flag("cudnn_allow_tf32")?;
+    match (given, precision) {
+        (Some(true), _) if !has_tf32 => {
+            let message = format!("{} ({}) has no TF32, allowed: false", gpu.name, gpu.architecture);
+            Err(section.conflict("cudnn_allow_tf32", message))
+        }
+        (Some(false), Precision::Tf32) => {
+            Err(section.conflict("cudnn_allow_tf32", "contradicts precision = \"tf32\", allowed: true"))
+        }
+        _ => Ok(Convolutions { format, tf32: given.unwrap_or(has_tf32) }),
+    }
+}
+
+/// Autocast is followed through families of images, in the formats that PyTorch has it for.
+fn read_autocast(
+    section: &Section<'_>,
+    defaults: &GpuDefaults<'_>,
+    precision: Precision,
+) -> Result<bool, InputError> {
+    if section.flag("autocast")? != Some(true) {
+        return Ok(false);
+    }
+    if !matches!(precision, Precision::Fp16 | Precision::Bf16) {
+        let message = "is for precision = \"fp16\" and \"bf16\", allowed: false";
+        return Err(section.conflict("autocast", message));
+    }
+    let model = &defaults.section.model;
+    if !matches!(model.sample, Sample::Image { .. }) {
+        let message =
+            format!("is modelled for models of images, which {} is not, allowed: false", model.name);
+        return Err(section.conflict("autocast", message));
+    }
+    Ok(true)
 }
 
 /// A CUDA graph is captured without the host knowing any result: a model that asks the device for one in the

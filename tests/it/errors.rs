@@ -185,6 +185,10 @@ fn what_the_hardware_or_the_model_cannot_do_is_refused() {
         (SWITCH, &["workload.attention=flash", "workload.precision=fp16"]),
         (SWITCH, &["workload.execution=cuda-graphs"]),
         (GPT, &["workload.activation_checkpointing=selective"]),
+        (SWITCH, &["workload.cudnn_allow_tf32=true"]),
+        (GPT, &["workload.memory_format=channels-last"]),
+        (GPT, &["workload.autocast=true"]),
+        (SWITCH, &["workload.autocast=true"]),
         (GPT, &["model.sequence_length=4096"]),
         (GPT, &["workload.seq_len=4096"]),
     ]);
@@ -250,6 +254,7 @@ fn keys_that_cannot_act_are_refused() {
         (COMPONENTS, &["workload.optimizer_implementation=fused"]),
         (COMPONENTS, &["workload.activation_checkpointing=full"]),
         (COMPONENTS, &["workload.attention=eager"]),
+        (COMPONENTS, &["workload.memory_format=channels-last"]),
         (LLAMA, &[inference]),
         ("vit-rtx8000", &[inference]),
         (LLAMA, &[inference, "workload.optimizer_implementation=fused"]),

@@ -6,7 +6,10 @@ use super::embedded::GPUS;
 use super::error::{CatalogueError, nearest, nearest_hint};
 use super::gpu;
 use super::reader::{Section, parse};
-use crate::coefficients::{ATTENTION, AttentionCoefficients, Coefficient, GEMM, GemmCoefficients, MEMORY};
+use crate::coefficients::{
+    ATTENTION, AttentionCoefficients, CONVOLUTION, Coefficient, ConvolutionCoefficients, GEMM,
+    GemmCoefficients, MEMORY,
+};
 use crate::fact::{Basis, Constant, Fact, FactId};
 use crate::gpu::{Calibrated, FORMATS, Ground, MemoryShare};
 
@@ -19,9 +22,10 @@ pub(crate) const MEMORY_KINDS: [(&str, MemoryBoundKind); 6] = [
     ("indexing", MemoryBoundKind::Indexing),
     ("fill", MemoryBoundKind::Fill),
 ];
-/// Tables that coefficients may come from: `gemm` by format, `attention`, `memory` by kind.
-const SLOTS: usize = FORMATS.len() + 1 + MEMORY_KINDS.len();
-const KEYS: [&str; 4] = ["borrowed_from", "gemm", "attention", "memory"];
+/// Tables that coefficients may come from: `gemm` by format, `attention`, `memory` by kind, `convolution`.
+const SLOTS: usize = CONVOLUTION_SLOT + 1;
+const CONVOLUTION_SLOT: usize = FORMATS.len() + 1 + MEMORY_KINDS.len();
+const KEYS: [&str; 5] = ["borrowed_from", "gemm", "attention", "memory", "convolution"];
 
 /// A table that another stands for.
 struct Borrowed<'a> {
@@ -141,6 +145,7 @@ fn path(slot: usize) -> String {
     match FORMATS.get(slot) {
         Some((format, _)) => format!("gemm.{format}"),
         None if slot == FORMATS.len() => "attention".to_owned(),
+        None if slot == CONVOLUTION_SLOT => "convolution".to_owned(),
         None => format!("memory.{}", MEMORY_KINDS.get(slot - FORMATS.len() - 1).map_or("", |(name, _)| name)),
     }
 }
@@ -149,6 +154,7 @@ fn coefficients(slot: usize) -> &'static [Coefficient] {
     match slot.cmp(&FORMATS.len()) {
         std::cmp::Ordering::Less => &GEMM,
         std::cmp::Ordering::Equal => &ATTENTION,
+        std::cmp::Ordering::Greater if slot == CONVOLUTION_SLOT => &CONVOLUTION,
         std::cmp::Ordering::Greater => &MEMORY,
     }
 }
@@ -252,6 +258,17 @@ impl Calibration {
         Ok(Calibrated { coefficients: AttentionCoefficients::from_values(&array(&block.values)), ground })
     }
 
+    /// Convolutions.
+    pub(super) fn convolution(
+        &self,
+        root: &Section<'_>,
+        facts: &mut Vec<Fact>,
+    ) -> Result<Calibrated<ConvolutionCoefficients>, CatalogueError> {
+        let block = self.needed(CONVOLUTION_SLOT, root)?;
+        let ground = block.record("convolution", &CONVOLUTION, facts);
+        Ok(Calibrated { coefficients: ConvolutionCoefficients::from_values(&array(&block.values)), ground })
+    }
+
     /// A memory-bound kind, given as index of [`MEMORY_KINDS`].
     pub(super) fn memory(
         &self,
@@ -276,6 +293,7 @@ fn tables<'a>(section: &Section<'a>) -> Result<Vec<(usize, Section<'a>)>, Catalo
         found.extend(slots(&gemm, &formats, 0)?);
     }
     found.extend(slots(section, &["attention"], FORMATS.len())?);
+    found.extend(slots(section, &["convolution"], CONVOLUTION_SLOT)?);
     let kinds = MEMORY_KINDS.map(|(name, _)| name);
     if let Some(memory) = section.optional_section("memory", &kinds)? {
         found.extend(slots(&memory, &kinds, FORMATS.len() + 1)?);

@@ -69,7 +69,7 @@ fn achievable(
     calibration: &Calibration,
     facts: &mut Vec<Fact>,
 ) -> Result<Achievable, CatalogueError> {
-    let section = root.section("achievable", &["attention_backward", "convolution"])?;
+    let section = root.section("achievable", &["attention_backward"])?;
     let mut memory = |kind| calibration.memory(kind, root, facts);
     let memory = MemoryFractions {
         elementwise: memory(0)?,
@@ -82,7 +82,7 @@ fn achievable(
     Ok(Achievable {
         attention: calibration.attention(root, facts)?,
         attention_backward: section.fraction("attention_backward", facts)?,
-        convolution: section.fraction("convolution", facts)?,
+        convolution: calibration.convolution(root, facts)?,
         memory,
     })
 }

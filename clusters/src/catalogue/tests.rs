@@ -35,8 +35,9 @@ fn every_gpu_loads_with_a_source_for_every_constant() {
         let gpu = gpu_from_catalogue(name).unwrap();
         assert_eq!(gpu.name, name);
         sourced(name, &gpu.facts);
-        // 7 constants, 2 for each of 6 memory-bound kinds, 11 of attention, 2 ratios; a peak and 18 a format.
-        assert_eq!(gpu.facts.len(), 32 + 19 * gpu.arithmetic.len(), "{name}");
+        // 7 constants, 2 for each of 6 memory-bound kinds, 11 of attention, 8 of convolutions, a ratio; a peak and 18
+        // a format.
+        assert_eq!(gpu.facts.len(), 39 + 19 * gpu.arithmetic.len(), "{name}");
         let fp32 = gpu.peak(Dtype::Fp32).unwrap();
         assert!(gpu.arithmetic.iter().all(|arithmetic| arithmetic.peak.value >= fp32), "{name}");
         assert!(gpu.memory > Bytes(14 << 30) && gpu.context < Bytes(1 << 30), "{name}");
@@ -267,21 +268,21 @@ fn malformed_clusters_are_explained() {
 fn malformed_gpus_are_explained() {
     assert_eq!(
         gpu_error("share = 0.9", "share = 1.9"),
-        "line 75, column 9: `calibration.memory.elementwise.share`: found the number 1.9, expected a number from \
+        "line 87, column 9: `calibration.memory.elementwise.share`: found the number 1.9, expected a number from \
          0.02 to 1 (share of the memory bandwidth)"
     );
     assert_eq!(
         gpu_error("split = \"2 us\"", "split = \"40 us\""),
-        "line 39, column 9: `calibration.gemm.tf32.split`: found the text \"40 us\", expected a time from 0 to 20 us \
+        "line 38, column 9: `calibration.gemm.tf32.split`: found the text \"40 us\", expected a time from 0 to 20 us \
          in quotes, e.g. \"2.5 us\" (fixed time of adding up a sum split over k)"
     );
     assert_eq!(
         gpu_error("\"h100-80gb-sxm\", ", "\"h100\", "),
-        "line 24, column 17: `borrowed_from`: unknown GPU `h100`; did you mean `h100-80gb-sxm`?"
+        "line 23, column 17: `borrowed_from`: unknown GPU `h100`; did you mean `h100-80gb-sxm`?"
     );
     assert_eq!(
         gpu_error("borrowed_from = [\"h100-80gb-sxm\", \"a100-40gb-pcie\"]\n", ""),
-        "line 23, column 1: the table [calibration.memory.norm] is missing, and nothing is borrowed"
+        "line 22, column 1: the table [calibration.memory.norm] is missing, and nothing is borrowed"
     );
     assert_eq!(
         gpu_error("architecture = \"hopper\"", "architecture = \"hoper\""),

@@ -1,37 +1,68 @@
 //! Convolutions.
 
-use steptime_models::{ConvolutionShape, MemoryBoundKind};
+use steptime_models::{ConvolutionPass, ConvolutionShape, Dtype, MemoryFormat};
 
 use super::gemm::{GemmShape, Work};
-use super::memory::memory_seconds;
-use super::{Ground, Price, PriceError, arithmetic_of};
+use super::{Price, PriceError, arithmetic_of};
+use crate::coefficients::ConvolutionCoefficients;
 use crate::gpu::Gpu;
 
-/// Implicit GEMM (Chetlur et al. 2014): each output position of each image is a row, each output channel a column,
-/// and the sum runs over the filter's channels and positions; groups are a batch. Its rate is the share
-/// [`crate::Achievable::convolution`] of the matrix product's. Memory traffic is the operation's own: the
-/// unfolded input is never written. A depthwise convolution has sums too short for tiles and is bound by memory.
+/// Implicit GEMM (Chetlur et al. 2014) at a share of the matrix product's rate, each group a product of its own. Memory
+/// traffic is the operation's own: the unfolded input is never written. Tensor cores read channels last: tensors that
+/// are contiguous are copied into that layout and back around the kernel (NVIDIA Convolutional Layers User's Guide,
+/// "Tensor Layouts"). A depthwise convolution has sums too short for tiles: multiply-adds on the CUDA cores, in 32 bits
+/// whatever the format, and traffic.
 ///
 /// # Errors
 /// [`PriceError`] when the GPU does not compute in the format.
 pub fn convolution(gpu: &Gpu, shape: ConvolutionShape) -> Result<Price, PriceError> {
     let arithmetic = arithmetic_of(gpu, shape.dtype)?;
-    let groups = shape.groups.max(1);
-    let ground = Ground::of(gpu.achievable.convolution, arithmetic.model.ground.error);
-    if groups > 1 && groups == shape.in_channels {
-        let seconds = memory_seconds(gpu, shape.traffic, MemoryBoundKind::Elementwise);
-        return Ok(ground.price(gpu.kernel_latency_s + seconds));
+    let model = &gpu.achievable.convolution;
+    let c = &model.coefficients;
+    if shape.groups > 1 && shape.groups == shape.in_channels {
+        let peak = gpu.peak(Dtype::Fp32).unwrap_or(arithmetic.peak.value);
+        let seconds = depthwise_seconds(gpu, peak, &shape, c);
+        return Ok(model.ground.price(gpu.kernel_latency_s + seconds));
     }
+    let (rate, copied) = match shape.pass {
+        ConvolutionPass::Forward => (c.forward, c.layout_forward),
+        ConvolutionPass::GradInput | ConvolutionPass::GradWeight => (c.backward, c.layout_backward),
+    };
+    let rate = if shape.groups > 1 { rate * c.grouped } else { rate };
+    let product = implicit_product(&shape);
+    let work = Work::new(gpu, arithmetic.peak.value, &product, shape.traffic);
+    let mut seconds = gpu.kernel_latency_s + work.seconds(&arithmetic.model.coefficients) / rate;
+    if shape.format == MemoryFormat::Contiguous && on_tensor_cores(shape.dtype) {
+        let copied = if shape.dtype == Dtype::Tf32 { copied * c.layout_tf32 } else { copied };
+        seconds += 2.0 * gpu.kernel_latency_s + copied * shape.traffic.0 as f64 / gpu.memory_bandwidth;
+    }
+    Ok(model.ground.price(seconds))
+}
+
+const fn on_tensor_cores(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::Tf32 | Dtype::Fp16 | Dtype::Bf16 | Dtype::Fp8)
+}
+
+fn depthwise_seconds(gpu: &Gpu, peak: f64, shape: &ConvolutionShape, c: &ConvolutionCoefficients) -> f64 {
+    let memory = shape.traffic.0 as f64 / (gpu.memory_bandwidth * c.depthwise_bandwidth);
+    memory + shape.flops().0 as f64 / (peak * c.depthwise_arithmetic)
+}
+
+/// The matrix product that a pass amounts to. Forward: positions of the result by channels out, sums over channels in
+/// and the filter. Gradient of the input: its positions by channels in; a filter that moves by s pixels meets each of
+/// them in one position of s^2. Gradient of the filter: its values, sums over the positions of the result.
+fn implicit_product(shape: &ConvolutionShape) -> GemmShape {
+    let groups = shape.groups.max(1);
     let positions = shape.batch.saturating_mul(shape.out_height).saturating_mul(shape.out_width);
     let filter = shape.kernel_height.saturating_mul(shape.kernel_width);
-    let product = GemmShape {
-        batch: groups,
-        m: positions,
-        n: shape.out_channels.div_ceil(groups),
-        k: (shape.in_channels / groups).max(1).saturating_mul(filter),
-        dtype: shape.dtype,
+    let (from, to) = ((shape.in_channels / groups).max(1), shape.out_channels.div_ceil(groups));
+    let (m, n, k) = match shape.pass {
+        ConvolutionPass::Forward => (positions, to, from.saturating_mul(filter)),
+        ConvolutionPass::GradInput => {
+            let skipped = shape.stride.saturating_mul(shape.stride).clamp(1, filter.max(1));
+            (positions.saturating_mul(skipped), from, to.saturating_mul(filter).div_ceil(skipped))
+        }
+        ConvolutionPass::GradWeight => (to, from.saturating_mul(filter), positions),
     };
-    let peak = arithmetic.peak.value * gpu.achievable.convolution.value;
-    let seconds = Work::new(gpu, peak, &product, shape.traffic).seconds(&arithmetic.model.coefficients);
-    Ok(ground.price(gpu.kernel_latency_s + seconds))
+    GemmShape { batch: groups, m, n, k, dtype: shape.dtype }
 }

@@ -1,4 +1,6 @@
-use steptime_models::{AttentionShape, Bytes, ConvolutionPass, ConvolutionShape, MemoryBoundKind, Pass};
+use steptime_models::{
+    AttentionShape, Bytes, ConvolutionPass, ConvolutionShape, MemoryBoundKind, MemoryFormat, Pass,
+};
 
 use super::*;
 use crate::catalogue::{ClusterEntry, cluster_from_catalogue, gpu_from_catalogue, gpu_from_toml, gpu_names};
@@ -117,28 +119,71 @@ fn causal_attention_by_blocks() {
     close(attention(&gpu, shape(Pass::Backward)).unwrap().seconds, 9307.762475e-6);
 }
 
+/// 64 images of 64 channels and 56 x 56 pixels, a filter of 3 x 3.
+const CONVOLUTION: ConvolutionShape = ConvolutionShape {
+    batch: 64,
+    in_channels: 64,
+    out_channels: 64,
+    out_height: 56,
+    out_width: 56,
+    kernel_height: 3,
+    kernel_width: 3,
+    stride: 1,
+    pass: ConvolutionPass::Forward,
+    format: MemoryFormat::ChannelsLast,
+    groups: 1,
+    traffic: Bytes(102_907_904),
+    dtype: Dtype::Tf32,
+};
+
+/// Seconds of a matrix product on the round GPU without its start, the traffic being another's.
+fn product_seconds(m: u64, n: u64, k: u64, traffic: Bytes) -> f64 {
+    let gpu = round_gpu();
+    let arithmetic = gpu.arithmetic(Dtype::Tf32).unwrap();
+    let shape = GemmShape { batch: 1, m, n, k, dtype: Dtype::Tf32 };
+    gemm::Work::new(&gpu, arithmetic.peak.value, &shape, traffic).seconds(&arithmetic.model.coefficients)
+}
+
 #[test]
 fn convolution_as_implicit_gemm() {
-    let shape = ConvolutionShape {
-        batch: 64,
-        in_channels: 64,
-        out_channels: 64,
-        out_height: 56,
-        out_width: 56,
-        kernel_height: 3,
-        kernel_width: 3,
-        stride: 1,
-        pass: ConvolutionPass::Forward,
-        groups: 1,
-        traffic: Bytes(102_907_904),
-        dtype: Dtype::Tf32,
-    };
-    // 200704 positions by 64 channels, sums of 576, at half of the matrix product's rate.
     let gpu = round_gpu();
-    close(convolution(&gpu, shape).unwrap().seconds, 211.806762e-6);
-    // Depthwise: 102.907904 MB at 0.9 x 3 TB/s = 38.114039 us.
-    let depthwise = ConvolutionShape { groups: 64, ..shape };
-    close(convolution(&gpu, depthwise).unwrap().seconds, 40.114039e-6);
+    let seconds = |shape| convolution(&gpu, shape).unwrap().seconds;
+    // 200704 positions by 64 channels, sums of 576, at half of the matrix product's rate.
+    let product = product_seconds(200_704, 64, 576, CONVOLUTION.traffic);
+    close(seconds(CONVOLUTION), 2e-6 + 2.0 * product);
+    // The gradient of the input is the same product, at a quarter of the rate.
+    let backward = ConvolutionShape { pass: ConvolutionPass::GradInput, ..CONVOLUTION };
+    close(seconds(backward), 2e-6 + 4.0 * product);
+    // That of the filter: 64 by 576, sums over all positions.
+    let filter = ConvolutionShape { pass: ConvolutionPass::GradWeight, ..CONVOLUTION };
+    close(seconds(filter), 2e-6 + 4.0 * product_seconds(64, 576, 200_704, CONVOLUTION.traffic));
+    // Backward through a stride of 2: four times the positions, each met by a quarter of the filter.
+    let strided = ConvolutionShape { stride: 2, ..backward };
+    close(seconds(strided), 2e-6 + 4.0 * product_seconds(802_816, 64, 144, CONVOLUTION.traffic));
+}
+
+#[test]
+fn depthwise_convolution_multiplies_on_the_cuda_cores() {
+    let depthwise = ConvolutionShape { groups: 64, ..CONVOLUTION };
+    // 102.907904 MB at 0.6 x 3 TB/s = 57.171058 us; 2 x 64 x 64 x 3136 x 9 FLOPs at 0.25 x 40 TFLOP/s = 23.121101 us.
+    let gpu = round_gpu();
+    close(convolution(&gpu, depthwise).unwrap().seconds, 82.292159e-6);
+    // No layout is copied: these kernels run in either.
+    let contiguous = ConvolutionShape { format: MemoryFormat::Contiguous, ..depthwise };
+    close(convolution(&gpu, contiguous).unwrap().seconds, 82.292159e-6);
+}
+
+#[test]
+fn tensor_cores_need_channels_last() {
+    let gpu = round_gpu();
+    let contiguous = ConvolutionShape { format: MemoryFormat::Contiguous, ..CONVOLUTION };
+    let seconds = |shape| convolution(&gpu, shape).unwrap().seconds;
+    // Two copies with a start of 2 us each, and half of 1.5 x 102.907904 MB at 3 TB/s = 25.726976 us.
+    close(seconds(contiguous) - seconds(CONVOLUTION), 29.726976e-6);
+    // On the CUDA cores nothing is copied.
+    let plain = ConvolutionShape { dtype: Dtype::Fp32, ..CONVOLUTION };
+    let contiguous = ConvolutionShape { format: MemoryFormat::Contiguous, ..plain };
+    close(seconds(contiguous), seconds(plain));
 }
 
 #[test]

@@ -243,7 +243,7 @@ fn softmax(tape: &mut Tape<'_>, a: &Attention, x: Tensor) -> Tensor {
             x.bytes(),
         ));
     }
-    let value_bytes = if a.softmax_fp32 { Dtype::Fp32.bytes() } else { x.value_bytes };
+    let value_bytes = if a.softmax_fp32 || tape.shape.autocast { Dtype::Fp32.bytes() } else { x.value_bytes };
     let y = tape.tensor(names.output, x.rows, x.width, value_bytes);
     backward.push(memory(names.grad, kind, product(&[2, y.bytes()]), x.bytes()));
     tape.record(&Step {

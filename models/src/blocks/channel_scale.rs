@@ -53,26 +53,28 @@ pub(crate) fn squeeze_excitation(
 pub(crate) fn layer_scale(tape: &mut Tape<'_>, parameter: &str, x: Feature) -> Feature {
     let names = names!("layer_scale");
     let trains = tape.weight(parameter, "", &[x.channels, 1, 1], Split::Whole);
-    let y = x.output(tape, names.output, x.channels, x.grid());
-    let factors = product(&[x.channels, tape.activation_bytes()]);
-    let (x, bytes) = (x.tensor, x.tensor.bytes());
+    // Under autocast the factors have 32 bits, and so has the product.
+    let y = tape.tensor(names.output, x.tensor.rows, x.channels, tape.stable_bytes());
+    let y = x.with(y);
+    let factors = product(&[x.channels, tape.stable_bytes()]);
+    let (x, bytes, wide) = (x.tensor, x.tensor.bytes(), y.tensor.bytes());
     let mut backward = Vec::new();
     if tape.needs_gradient(x) {
-        backward.push(memory(names.grad_input, ELEMENTWISE, total(&[bytes, factors]), bytes));
+        backward.push(memory(names.grad_input, ELEMENTWISE, total(&[wide, factors]), bytes));
     }
     if trains {
-        backward.push(memory(names.grad_weight, ELEMENTWISE, product(&[2, bytes]), bytes));
-        backward.push(memory(names.grad_weight, MemoryBoundKind::Reduction, bytes, factors));
+        backward.push(memory(names.grad_weight, ELEMENTWISE, total(&[wide, bytes]), wide));
+        backward.push(memory(names.grad_weight, MemoryBoundKind::Reduction, wide, factors));
     }
     tape.record(&Step {
         names,
-        forward: &[memory(names.op, ELEMENTWISE, total(&[bytes, factors]), bytes)],
+        forward: &[memory(names.op, ELEMENTWISE, total(&[bytes, factors]), wide)],
         reads: &[x],
         saves: if trains { std::slice::from_ref(&x) } else { &[] },
         inputs: &[x],
         outputs: &[y.tensor],
         backward: &backward,
-        scratch: if trains { bytes } else { 0 },
+        scratch: if trains { wide } else { 0 },
         gradient: Gradient::New,
         trains,
     });

@@ -3,10 +3,11 @@
 use super::batch_norm::batch_norm;
 use super::feature::{Feature, Window};
 use super::in_place::{relu_in_place, relu6_in_place, silu_in_place};
+use super::pointwise::autocast;
 use crate::operation::{Kernel, MemoryBoundKind};
 use crate::parameter::Split;
 use crate::shape::{ConvolutionPass, ConvolutionShape};
-use crate::tape::{Gradient, Names, Step, Tape, memory, single};
+use crate::tape::{Gradient, Names, Step, Tape, memory, names, single};
 use crate::units::{Bytes, product, total};
 
 /// A convolution: its module's name, the names of its operations, and its sizes.
@@ -50,10 +51,11 @@ pub(crate) fn conv2d(tape: &mut Tape<'_>, layer: &Convolution<'_>, x: Feature) -
     if layer.bias {
         tape.weight(layer.module, "bias", &[layer.channels], Split::Whole);
     }
+    let x = x.with(autocast(tape, names!("autocast"), x.tensor));
     let y = x.output(tape, names.output, layer.channels, window.over(x.grid()));
     let value = tape.activation_bytes();
     let filter = product(&[layer.channels, inputs, height, width, value]);
-    let dtype = tape.other_products();
+    let (dtype, format) = (tape.convolution_products(), tape.shape.convolutions.format);
     let kernel = |pass| {
         Kernel::Convolution(ConvolutionShape {
             batch: x.images,
@@ -66,6 +68,7 @@ pub(crate) fn conv2d(tape: &mut Tape<'_>, layer: &Convolution<'_>, x: Feature) -
             groups: layer.groups,
             stride: window.stride,
             pass,
+            format,
             traffic: Bytes(total(&[x.tensor.bytes(), filter, y.tensor.bytes()])),
             dtype,
         })

@@ -126,7 +126,7 @@ pub(crate) fn patches(tape: &mut Tape<'_>, module: &str, image: Tensor, grid: &P
     let y = tape.activation(names.output, product(&[image.rows, grid.side, grid.side]), grid.width);
     let value = tape.activation_bytes();
     let filter = product(&[grid.channels, grid.size, grid.size, grid.width, value]);
-    let dtype = tape.other_products();
+    let (dtype, format) = (tape.convolution_products(), tape.shape.convolutions.format);
     let convolution = |pass| {
         Kernel::Convolution(ConvolutionShape {
             batch: image.rows,
@@ -139,6 +139,7 @@ pub(crate) fn patches(tape: &mut Tape<'_>, module: &str, image: Tensor, grid: &P
             groups: 1,
             stride: grid.size,
             pass,
+            format,
             traffic: Bytes(total(&[image.bytes(), filter, y.bytes()])),
             dtype,
         })
@@ -168,8 +169,8 @@ pub(crate) fn patches(tape: &mut Tape<'_>, module: &str, image: Tensor, grid: &P
 pub(crate) fn class_token(tape: &mut Tape<'_>, parameter: &str, x: Tensor, batch: u64) -> Tensor {
     let trains = tape.weight(parameter, "", &[1, 1, x.width], Split::Whole);
     let names = names!("embedding.class_token");
-    let y = tape.activation(names.output, total(&[x.rows, batch]), x.width);
-    let row = product(&[x.width, x.value_bytes]);
+    let y = tape.tensor(names.output, total(&[x.rows, batch]), x.width, tape.stable_bytes());
+    let row = product(&[x.width, y.value_bytes]);
     tape.record(&Step {
         names,
         forward: &[memory(names.op, MemoryBoundKind::Fill, total(&[x.bytes(), row]), y.bytes())],
@@ -195,8 +196,8 @@ pub(crate) fn positions(
 ) -> Tensor {
     let trains = tape.weight(parameter, "", &[1, table, x.width], Split::Whole);
     let names = names!("embedding.add_positions");
-    let y = tape.activation(names.output, x.rows, x.width);
-    let used = product(&[length, x.width, x.value_bytes]);
+    let y = tape.tensor(names.output, x.rows, x.width, tape.stable_bytes());
+    let used = product(&[length, x.width, y.value_bytes]);
     tape.record(&Step {
         names,
         forward: &[memory(names.op, MemoryBoundKind::Elementwise, total(&[x.bytes(), used]), y.bytes())],

@@ -1,6 +1,6 @@
 //! Linear layers, whole or divided among the ranks of a tensor-parallel group, with low-rank adapters beside them.
 
-use super::pointwise::{add, dropout, scale};
+use super::pointwise::{add, autocast, dropout, scale};
 use crate::operation::{Kernel, MemoryBoundKind, Operation};
 use crate::parameter::Split;
 use crate::tape::{Names, Step, Tape, Tensor, memory, names, single};
@@ -120,6 +120,7 @@ impl<'n> Linear<'n> {
 /// sum over the rows for that of `b`.
 pub(crate) fn linear(tape: &mut Tape<'_>, layer: Linear<'_>, x: Tensor) -> Tensor {
     let trains = layer.weights(tape, x.width);
+    let x = autocast(tape, names!("autocast"), x);
     let y = plain(tape, &layer, x, trains);
     let Some((rank, drops)) = tape.adapter(layer.module, layer.output).map(|lora| (lora.rank, lora.dropout))
     else {

@@ -1,8 +1,9 @@
 //! Normalization over the last dimension.
 
+use super::pointwise::cast;
 use crate::operation::MemoryBoundKind;
 use crate::parameter::Split;
-use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory};
+use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names};
 use crate::units::{product, total};
 
 /// LayerNorm with weight and, where it has one, bias: one kernel. Keeps its input and the mean and reciprocal
@@ -35,10 +36,11 @@ fn norm(
         tape.weight(module, leaf, &[x.width], Split::Whole);
     }
     let trains = tape.trains();
-    let y = tape.activation(names.output, x.rows, x.width);
+    let x = if tape.shape.autocast { cast(tape, names!("norm.cast"), x, tape.stable_bytes()) } else { x };
+    let y = tape.tensor(names.output, x.rows, x.width, tape.stable_bytes());
     let kept = tape.tensor(names.statistics, x.rows, statistics, 4);
     let kind = MemoryBoundKind::Norm;
-    let weights = product(&[leaves.len() as u64, x.width, tape.activation_bytes()]);
+    let weights = product(&[leaves.len() as u64, x.width, tape.stable_bytes()]);
     let read_back = total(&[y.bytes(), x.bytes(), kept.bytes()]);
     let mut backward = vec![memory(names.grad_input, kind, total(&[read_back, weights]), x.bytes())];
     if trains {

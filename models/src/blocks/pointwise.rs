@@ -67,13 +67,20 @@ pub(crate) fn softcap(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
 
 /// Residual addition. Keeps nothing, and hands its gradient to both sides as it is.
 pub(crate) fn add(tape: &mut Tape<'_>, names: Names, a: Tensor, b: Tensor) -> Tensor {
-    let y = tape.activation(names.output, a.rows, a.width);
+    let widest = a.value_bytes.max(b.value_bytes);
+    let bytes = if tape.shape.autocast { widest } else { tape.activation_bytes() };
+    let y = tape.tensor(names.output, a.rows, a.width, bytes);
     add_into(tape, names, [a, b], y)
 }
 
 /// The sum of two tensors in `y`, a tensor of its own or a view of the first.
 pub(super) fn add_into(tape: &mut Tape<'_>, names: Names, [a, b]: [Tensor; 2], y: Tensor) -> Tensor {
+    // Under autocast the gradient of a narrower side is rounded to its format.
+    let narrow = a.bytes().min(b.bytes());
+    let rounds = [memory(names.grad, ELEMENTWISE, y.bytes(), narrow)];
+    let rounds = if tape.shape.autocast && narrow < y.bytes() { &rounds[..] } else { &[] };
     tape.record(&Step {
+        backward: rounds,
         forward: &[memory(names.op, ELEMENTWISE, total(&[a.bytes(), b.bytes()]), y.bytes())],
         reads: &[a, b],
         inputs: &[a, b],
@@ -188,6 +195,11 @@ pub(crate) fn cast(tape: &mut Tape<'_>, names: Names, x: Tensor, value_bytes: u6
     let y = tape.tensor(names.output, x.rows, x.width, value_bytes);
     same_shape(tape, names, x, y, 0);
     y
+}
+
+/// The input of a product under autocast: rounded to the format of the activations.
+pub(crate) fn autocast(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
+    if tape.shape.autocast { cast(tape, names, x, tape.activation_bytes()) } else { x }
 }
 
 /// Rotary position embedding of queries or keys, as Llama's code spells it: `x * cos + rotate_half(x) * sin`.

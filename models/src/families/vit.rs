@@ -219,7 +219,7 @@ impl Vit {
     fn block(&self, trace: Trace<'_>) -> Traced {
         let shape = trace.shape;
         let rows = product(&[shape.micro_batch, self.tokens()]);
-        let (mut tape, x) = Tape::start(trace, rows, self.hidden, shape.activation.bytes());
+        let (mut tape, x) = Tape::start(trace, rows, self.hidden, shape.stable_bytes());
         let tape = &mut tape;
         let [first, second] = self.implementation.modules().norms;
         let normed = layer_norm(tape, first, names!("attention.norm"), x, true);
@@ -302,7 +302,7 @@ impl Vit {
     fn head(&self, trace: Trace<'_>) -> Traced {
         let (shape, batch) = (trace.shape, trace.shape.micro_batch);
         let rows = product(&[batch, self.tokens()]);
-        let (mut tape, x) = Tape::start(trace, rows, self.hidden, shape.activation.bytes());
+        let (mut tape, x) = Tape::start(trace, rows, self.hidden, shape.stable_bytes());
         let tape = &mut tape;
         let class = match self.implementation {
             Implementation::Torchvision | Implementation::Timm => {

@@ -255,6 +255,19 @@ impl<'s> Tape<'s> {
         self.shape.activation.bytes()
     }
 
+    /// Bytes of a value of what autocast keeps in 32 bits.
+    pub(crate) fn stable_bytes(&self) -> u64 {
+        self.shape.stable_bytes()
+    }
+
+    /// Format of the products of convolutions.
+    pub(crate) fn convolution_products(&self) -> Dtype {
+        match self.other_products() {
+            Dtype::Fp32 if self.shape.convolutions.tf32 => Dtype::Tf32,
+            format => format,
+        }
+    }
+
     /// Format of products other than linear layers': attention and convolutions have no 8-bit kernels and run in
     /// the format of the activations then (Transformer Engine does the same).
     pub(crate) fn other_products(&self) -> Dtype {

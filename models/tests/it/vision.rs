@@ -1,8 +1,8 @@
 //! Vision models: parameters and arithmetic as published, sizes for any image, messages.
 
 use steptime_models::{
-    AttentionKind, ConvolutionPass, Dtype, FieldValue, Kernel, LayerRole, Model, Operation, Overrides,
-    Sample, WorkShape,
+    AttentionKind, ConvolutionPass, Convolutions, Dtype, FieldValue, Kernel, LayerRole, MemoryFormat, Model,
+    Operation, Overrides, Sample, WorkShape,
 };
 
 use crate::{model, shape};
@@ -350,4 +350,48 @@ fn contradictions_are_refused() {
         file("[8, \"x\"]").unwrap_err(),
         "line 6, column 14: `widths` is a list with \"x\", but must be a list of 1 to 16 numbers, each a whole number from 1 to 16384"
     );
+}
+
+/// Values of 16 and 32 bits under autocast: the image's format in, 32 bits between the layers of a transformer.
+#[test]
+fn autocast_keeps_the_residual_stream_in_32_bits() {
+    let vit = model("vit_base_patch16_224");
+    let plain = shape(2, 0, Dtype::Fp16, AttentionKind::Flash);
+    let autocast = WorkShape { autocast: true, ..plain };
+    let (halves, mixed) = (vit.work(1, &plain), vit.work(1, &autocast));
+    let stream = 2 * 197 * 768;
+    assert_eq!((halves.input.0, halves.output.0), (2 * stream, 2 * stream));
+    assert_eq!((mixed.input.0, mixed.output.0), (4 * stream, 4 * stream));
+    let traffic = |work: &steptime_models::LayerWork, name: &str| {
+        let found = work.forward.iter().find(|operation| operation.name == name).unwrap();
+        let Kernel::MemoryBound { read, written, .. } = found.kernel else { panic!("{name}") };
+        (read.0, written.0)
+    };
+    // The sum of a 32-bit and a 16-bit tensor has 32 bits.
+    assert_eq!(traffic(&halves, "mlp.residual"), (4 * stream, 2 * stream));
+    assert_eq!(traffic(&mixed, "mlp.residual"), (6 * stream, 4 * stream));
+    // Results of norms are rounded for the products, each of which is the same as before.
+    let casts = mixed.forward.iter().filter(|operation| operation.name == "autocast").count();
+    assert_eq!(casts, 2);
+    assert_eq!(traffic(&mixed, "autocast"), (4 * stream, 2 * stream));
+    assert_eq!(mixed.forward_flops(), halves.forward_flops());
+}
+
+#[test]
+fn convolutions_know_their_layout_and_format() {
+    let resnet = model("resnet50");
+    let kernel = |work_shape: &WorkShape| {
+        let work = resnet.work(1, work_shape);
+        let found = work.forward.iter().find_map(|operation| match operation.kernel {
+            Kernel::Convolution(shape) => Some((shape.format, shape.dtype)),
+            _ => None,
+        });
+        found.unwrap()
+    };
+    let plain = shape(1, 0, Dtype::Fp32, AttentionKind::Eager);
+    assert_eq!(kernel(&plain), (MemoryFormat::Contiguous, Dtype::Fp32));
+    let convolutions = Convolutions { format: MemoryFormat::ChannelsLast, tf32: true };
+    assert_eq!(kernel(&WorkShape { convolutions, ..plain }), (MemoryFormat::ChannelsLast, Dtype::Tf32));
+    let halves = shape(1, 0, Dtype::Fp16, AttentionKind::Eager);
+    assert_eq!(kernel(&WorkShape { convolutions, ..halves }), (MemoryFormat::ChannelsLast, Dtype::Fp16));
 }

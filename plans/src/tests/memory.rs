@@ -41,6 +41,9 @@ fn other_precisions_and_tasks() {
     let inference = Workload { task: Task::Inference, ..base };
     assert_eq!(state_bytes(&fp32, ZeroStage::Zero, 4, Held::trained(100)).total(), 1600);
     assert_eq!(state_bytes(&inference, ZeroStage::Zero, 4, Held::trained(100)).total(), 200);
+    // Autocast: weights, gradients and both moments in 32 bits, and no other copy of the weights.
+    let autocast = Workload { autocast: true, ..workload(1) };
+    assert_eq!(state_bytes(&autocast, ZeroStage::Zero, 4, Held::trained(100)).total(), 1600);
     // A shard that does not divide is padded: 10 values over 4 ranks are 3 each.
     assert_eq!(state_bytes(&fp32, ZeroStage::Three, 4, Held::trained(10)).parameters, 12);
 }

@@ -229,10 +229,26 @@ fn workload(row: &Measurement) -> Result<String, String> {
         text += "attention = \"flash-3\"\n";
     }
     // Without 16-bit formats, or before Ampere, attention is unfused anyway.
-    if row.attention == "unfused" && row.seq_len.is_some() {
+    if row.attention == "unfused" && !calls_fused_attention(row) {
         text += "attention = \"eager\"\n";
     }
+    if row.framework.split(' ').any(|word| word == "nhwc") {
+        text += "memory_format = \"channels-last\"\n";
+    }
+    // Without a framework of its own around it, a model of images is trained in 16 bits by autocast.
+    if row.seq_len.is_none() && row.framework.starts_with("pytorch") && matches!(precision, "fp16" | "bf16") {
+        text += "autocast = true\n";
+    }
+    if row.notes.contains("synthetic data") {
+        text += "synthetic_data = true\n";
+    }
     Ok(text)
+}
+
+/// Libraries of vision models call PyTorch's fused attention where it is: from 2.0 on, written `pt2...` in the tables.
+/// In training their dropout rates keep it as well.
+fn calls_fused_attention(row: &Measurement) -> bool {
+    row.seq_len.is_none() && row.framework.split(' ').any(|word| word.starts_with("pt2"))
 }
 
 /// Frameworks' containers let matrix products of 32-bit floats use TF32 where the GPU has it.

@@ -13,6 +13,7 @@ use crate::error::ModelError;
 use crate::families::Architecture;
 use crate::model::LayerRole;
 use crate::tape::{Tape, names};
+use crate::work_shape::WorkShape;
 
 /// Hidden width of a block over its own.
 const EXPANSION: u64 = 4;
@@ -55,6 +56,14 @@ pub(in crate::families) fn read(section: &Section) -> Result<Arc<dyn Architectur
 }
 
 impl Module for Part {
+    /// Norms, and products with the factors of a block's channels, come before every layer.
+    fn input_bytes(&self, shape: &WorkShape) -> u64 {
+        match self {
+            Self::Block { .. } | Self::Downsample { .. } | Self::Head { .. } => shape.stable_bytes(),
+            Self::Stem { .. } => shape.activation.bytes(),
+        }
+    }
+
     fn forward(&self, tape: &mut Tape<'_>, x: Feature) -> Feature {
         match *self {
             Self::Stem { width } => {

@@ -47,6 +47,11 @@ const FEATURE_CHANNELS: u64 = 1 << 14;
 trait Module: Copy + Eq + fmt::Debug + Send + Sync + 'static {
     /// Records the layer's forward. Of a head the result is the logits or, in training, the loss.
     fn forward(&self, tape: &mut Tape<'_>, x: Feature) -> Feature;
+
+    /// Bytes of a value that comes from the layer before.
+    fn input_bytes(&self, shape: &WorkShape) -> u64 {
+        shape.activation.bytes()
+    }
 }
 
 /// A layer with the size of what it takes.
@@ -140,10 +145,10 @@ impl<M: Module> Convnet<M> {
         let placed = &self.layers[layer];
         let (images, [height, width]) = (trace.shape.micro_batch, placed.grid);
         let activation = trace.shape.activation.bytes();
-        let value = if layer == 0 { Dtype::Fp32.bytes() } else { activation };
+        let value = if layer == 0 { Dtype::Fp32.bytes() } else { placed.module.input_bytes(trace.shape) };
         let (mut tape, x) = Tape::start(trace, product(&[images, height, width]), placed.channels, value);
         // Loaders deliver images in 32 bits.
-        let tensor = cast(&mut tape, names!("image.cast"), x, activation);
+        let tensor = if layer == 0 { cast(&mut tape, names!("image.cast"), x, activation) } else { x };
         let x = Feature { tensor, images, channels: placed.channels, height, width };
         let y = placed.module.forward(&mut tape, x);
         (tape, y)

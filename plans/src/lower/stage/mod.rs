@@ -206,7 +206,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         backward_in: program.stream("receive gradients"),
         backward_out: program.stream("send gradients"),
     };
-    let storage = input.workload.precision.storage().bytes();
+    let storage = input.workload.weights().bytes();
     let gradient = input.workload.gradients().bytes();
     let cap = input.plan.bucket_cap(input.workload);
     let early = input.plan.zero == ZeroStage::Zero && input.plan.gradient_overlap;

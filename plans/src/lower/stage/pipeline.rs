@@ -15,7 +15,8 @@ impl StageBuilder<'_> {
         if layer == 0 { 0 } else { self.input.costs.layer(layer - 1).work.output.0 }
     }
 
-    /// Copies a micro-batch of samples to the device; a copy from pageable memory holds up the host.
+    /// Copies a micro-batch of samples to the device, unless it is made there; a copy from pageable memory holds up the
+    /// host.
     pub(super) fn load_input(&mut self, micro_batch: u32) -> Result<(), PlanError> {
         let samples = self.input.workload.micro_batch_size;
         let bytes = Bytes(samples * self.input.model.sample_bytes(&self.input.workload.shape()).0);
@@ -28,6 +29,9 @@ impl StageBuilder<'_> {
         let tensor = self.program.tensor(bytes.0, classes::BUFFERS, tensor_label);
         self.program.alloc(self.streams.compute, tensor);
         self.batches[micro_batch as usize] = Some(tensor);
+        if self.input.workload.synthetic_data {
+            return Ok(());
+        }
         self.kernel(classes::INPUT, label, OpCost { host_sync: true, ..cost })
     }
 
