@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Models(arguments) => commands::models::models(&arguments),
         Command::Clusters(arguments) => commands::clusters::clusters(&arguments),
         Command::Validate(arguments) => commands::validate::validate(&arguments),
+        Command::Calibrate(arguments) => commands::calibrate::calibrate(&arguments),
         Command::Plot(arguments) => commands::plot::plot(&arguments),
         Command::Import(arguments) => commands::import::import(&arguments),
         Command::Completions(arguments) => commands::completions::completions(&arguments),

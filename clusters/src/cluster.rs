@@ -60,6 +60,18 @@ pub struct FrameworkCost {
     pub collective_s: f64,
 }
 
+impl FrameworkCost {
+    /// The same on a host that takes `factor` times as long.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        Self {
+            block_forward_s: factor * self.block_forward_s,
+            block_backward_s: factor * self.block_backward_s,
+            collective_s: factor * self.collective_s,
+        }
+    }
+}
+
 /// The CPU side of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Host {

@@ -20,6 +20,7 @@
 
 pub mod calibrate;
 pub mod calibrate_fabric;
+pub mod calibrate_host;
 mod catalogue;
 mod cluster;
 mod coefficients;

@@ -1,7 +1,7 @@
 //! The `[cluster]` section.
 
 use steptime_clusters::{
-    CatalogueError, ClusterEntry, cluster_from_catalogue, cluster_from_toml, cluster_names,
+    CatalogueError, Cluster, ClusterEntry, cluster_from_catalogue, cluster_from_toml, cluster_names,
 };
 
 use crate::error::{InputError, nearest};
@@ -21,6 +21,8 @@ const ALIASES: Aliases = &[("num_nodes", "nodes"), ("nnodes", "nodes"), ("nproc_
 pub(crate) struct ClusterSection {
     pub(crate) entry: ClusterEntry,
     pub(crate) formula: FormulaKeys,
+    /// Calibration files, in order.
+    pub(crate) calibration: Vec<String>,
     pub(crate) origin: Origin,
 }
 
@@ -54,12 +56,14 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ClusterSection, Inp
         (None, None) => return Err(section.missing("name", needed)),
     };
     let mut formula = FormulaKeys { utilization: 0.5, memory_overhead: 1.2 };
+    let mut calibration = Vec::new();
     let entry = match entry {
         ClusterEntry::Nodes(cluster) => {
             let nodes = section.count("nodes", 1 << 17)?.map_or(cluster.nodes, |count| count as u32);
             let gpus =
                 section.count("gpus_per_node", 1 << 10)?.map_or(cluster.gpus_per_node, |count| count as u32);
             let key = if gpus > cluster.gpus_per_node { "gpus_per_node" } else { "nodes" };
+            let cluster = calibrated(cluster, &section, files, &mut calibration)?;
             let sized = cluster.with_size(nodes, gpus);
             ClusterEntry::Nodes(sized.map_err(|error| section.conflict(key, error.to_string()))?)
         }
@@ -74,7 +78,24 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ClusterSection, Inp
         }
     };
     section.finish()?;
-    Ok(ClusterSection { entry, formula, origin })
+    Ok(ClusterSection { entry, formula, calibration, origin })
+}
+
+/// The cluster with what the calibration files say, one after the other; `names` takes theirs.
+fn calibrated(
+    mut cluster: Cluster,
+    section: &Section<'_>,
+    files: &dyn Files,
+    names: &mut Vec<String>,
+) -> Result<Cluster, InputError> {
+    let key = section.full("calibration");
+    for (path, origin) in section.texts("calibration")? {
+        let refuse = |message| InputError::Conflict { origin: origin.clone(), key: key.clone(), message };
+        let text = files.read(&path).map_err(refuse)?;
+        cluster = cluster.calibrated(&text).map_err(|error| refuse(format!("{path}: {error}")))?;
+        names.push(path);
+    }
+    Ok(cluster)
 }
 
 fn catalogue(origin: &Origin, error: CatalogueError) -> InputError {

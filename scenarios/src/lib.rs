@@ -4,6 +4,7 @@
 //! returns a [`Report`] and, on request, a [`Timeline`].
 
 mod batch;
+mod calibrate_host;
 mod cluster;
 mod error;
 mod estimate;
@@ -27,6 +28,7 @@ mod vehicles;
 mod workload;
 
 pub use batch::Batch;
+pub use calibrate_host::{HostFitError, MeasuredStep, StepFit, StepsFit, calibrate_host};
 pub use error::InputError;
 pub use estimate::estimate;
 pub use files::Files;

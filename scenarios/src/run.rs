@@ -225,6 +225,14 @@ impl GpuRun<'_> {
                 "fragmentation is underestimated",
             ),
         ];
+        for file in &self.scenario.calibration {
+            list.push(entry(
+                "calibration",
+                "fitted",
+                format!("{file}: its tables take the place of the catalogue's"),
+                "stated by table in the file",
+            ));
+        }
         if self.scenario.model.components().is_some() {
             list.push(entry(
                 "component memory",

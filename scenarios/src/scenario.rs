@@ -26,6 +26,8 @@ pub struct Scenario {
     pub job: Job,
     /// Arithmetic of the batch.
     pub batch: Batch,
+    /// Calibration files that are laid over the cluster.
+    pub(crate) calibration: Vec<String>,
     /// Keys that errors name which show up only when the plan is lowered or played.
     pub(crate) places: Places,
 }
@@ -152,7 +154,14 @@ impl Scenario {
             micro_batch: batch.micro,
             accumulation: batch.accumulation,
         };
-        Ok(Self { name, model: model.model, job, batch: batch.batch, places })
+        Ok(Self {
+            name,
+            model: model.model,
+            job,
+            batch: batch.batch,
+            calibration: cluster.calibration,
+            places,
+        })
     }
 }
 

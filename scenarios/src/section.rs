@@ -140,6 +140,20 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Texts, one or a list of them; none where the key is not there.
+    pub(crate) fn texts(&self, key: &'static str) -> Result<Vec<(String, Origin)>, InputError> {
+        let Some(node) = self.node(key)? else { return Ok(Vec::new()) };
+        let items = match &node.value {
+            Value::Array(items) => items.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        let text = |item: &Node| match &item.value {
+            Value::Text(text) => Ok((text.clone(), item.origin.clone())),
+            other => Err(wrong(&item.origin, &self.full(key), other, "text in quotes, or a list of it")),
+        };
+        items.iter().map(text).collect()
+    }
+
     /// True or false.
     pub(crate) fn flag(&self, key: &'static str) -> Result<Option<bool>, InputError> {
         match self.node(key)? {

@@ -1,5 +1,6 @@
 //! One module a command.
 
+pub(crate) mod calibrate;
 pub(crate) mod clusters;
 pub(crate) mod completions;
 pub(crate) mod import;

@@ -67,7 +67,8 @@ impl Files for Beside {
     }
 }
 
-fn read(path: &Path, options: &[String]) -> Result<Scenario, Failure> {
+/// A scenario from a file, with the changes of `--set`; `-` reads standard input.
+pub(crate) fn read(path: &Path, options: &[String]) -> Result<Scenario, Failure> {
     let (name, text, folder) = if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin()

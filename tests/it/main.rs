@@ -8,6 +8,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod calibrate;
 mod determinism;
 mod documents;
 mod errors;

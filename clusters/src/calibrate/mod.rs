@@ -18,6 +18,7 @@ mod text;
 use steptime_models::{Dtype, MemoryBoundKind};
 
 pub use self::report::{Band, Errors, Report};
+pub(crate) use self::rows::toml_text;
 pub use self::rows::{AttentionRow, GemmRow, MemoryRow, Rows, RowsError};
 pub use self::text::MARKER;
 use crate::catalogue::MEMORY_KINDS;
@@ -57,6 +58,19 @@ pub struct Fit {
     pub gpu: String,
     /// Fitted tables, in the order of the catalogue.
     pub tables: Vec<FittedTable>,
+    /// Tables of which there are measurements, but too few for a fit.
+    pub short: Vec<Short>,
+}
+
+/// A table with too few measurements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// Path below `[calibration]`, e.g. `gemm.bf16`.
+    pub path: String,
+    /// Shapes that the fit may see; about a third of all is kept to test it.
+    pub rows: usize,
+    /// How many it needs.
+    pub needed: usize,
 }
 
 impl Fit {
@@ -68,15 +82,71 @@ impl Fit {
 
 /// Fits all kernel models of a GPU that have enough rows.
 pub fn gpu(gpu: &Gpu, rows: &Rows) -> Fit {
-    let mut tables = Vec::new();
+    let mut outcomes = Vec::new();
     for (format, dtype) in FORMATS {
-        tables.extend(gemm(gpu, format, dtype, rows));
+        outcomes.extend(gemm(gpu, format, dtype, rows));
     }
-    tables.extend(attention(gpu, rows));
+    outcomes.extend(attention(gpu, rows));
     for (name, kind) in MEMORY_KINDS {
-        tables.extend(memory(gpu, name, kind, rows));
+        outcomes.push(memory(gpu, name, kind, rows));
     }
-    Fit { gpu: gpu.name.clone(), tables }
+    let mut fit = Fit { gpu: gpu.name.clone(), tables: Vec::new(), short: Vec::new() };
+    for outcome in outcomes {
+        match outcome {
+            Ok(table) => fit.tables.push(table),
+            Err(short) if short.rows > 0 => fit.short.push(short),
+            Err(_) => {}
+        }
+    }
+    fit
+}
+
+/// Matrix products that took less time than the peak of the data sheet allows: another format than the table says, another
+/// GPU, or times that nobody measured.
+pub fn faster_than_peak(gpu: &Gpu, rows: &Rows) -> usize {
+    let own = rows.gemm.iter().filter(|row| row.gpu == gpu.name);
+    own.filter(|row| gpu.peak(row.shape.dtype).is_some_and(|peak| row.shape.flops() / row.seconds > peak))
+        .count()
+}
+
+/// A table, or that there are too few rows for it.
+type Outcome = Result<FittedTable, Short>;
+
+/// The GPU as it would be known if nothing had been measured on it and it borrowed the coefficients of another one:
+/// what the other has of kernel models, on this GPU's multiprocessors, clock, bandwidth and cache.
+pub fn borrowing(gpu: &Gpu, lender: &Gpu) -> Gpu {
+    let mut borrower = gpu.clone();
+    for arithmetic in &mut borrower.arithmetic {
+        if let Some(lent) = lender.arithmetic(arithmetic.dtype) {
+            // What the measurement adds belongs to the measurement and not to the GPU.
+            let own = arithmetic.model.coefficients;
+            arithmetic.model.coefficients = GemmCoefficients {
+                measured_start_s: own.measured_start_s,
+                measured_cast: own.measured_cast,
+                ..lent.model.coefficients
+            };
+        }
+    }
+    let own = gpu.achievable.attention.coefficients;
+    borrower.achievable.attention.coefficients = AttentionCoefficients {
+        measured_start_s: own.measured_start_s,
+        measured_cache_s: own.measured_cache_s,
+        measured_cache_heads: own.measured_cache_heads,
+        ..lender.achievable.attention.coefficients
+    };
+    let memory = &mut borrower.achievable.memory;
+    let lent = &lender.achievable.memory;
+    for (place, lent) in [
+        (&mut memory.elementwise, lent.elementwise),
+        (&mut memory.norm, lent.norm),
+        (&mut memory.softmax, lent.softmax),
+        (&mut memory.reduction, lent.reduction),
+        (&mut memory.indexing, lent.indexing),
+        (&mut memory.fill, lent.fill),
+    ] {
+        place.share.value = lent.share.value;
+    }
+    borrower
 }
 
 /// A measured time as the model predicts it, seconds: the price and what the benchmark adds to it.
@@ -128,7 +198,7 @@ fn memory_of(gpu: &Gpu, row: &MemoryRow) -> impl Fn(&[f64; 2]) -> f64 {
     move |[share, measured_start]| start + measured_start + unhindered / share
 }
 
-fn gemm(gpu: &Gpu, format: &str, dtype: Dtype, rows: &Rows) -> Option<FittedTable> {
+fn gemm(gpu: &Gpu, format: &str, dtype: Dtype, rows: &Rows) -> Option<Outcome> {
     let rows = rows.gemm_of(&gpu.name, dtype);
     // Kernels alone are timed in 16-bit formats by aiconfigurator; fp8 there casts the left input first.
     let alone = rows.iter().all(|row| row.source.starts_with("aiconfigurator")) && dtype != Dtype::Fp8;
@@ -149,10 +219,10 @@ fn gemm(gpu: &Gpu, format: &str, dtype: Dtype, rows: &Rows) -> Option<FittedTabl
         });
     }
     let sources = rows.iter().map(|row| row.source.as_str());
-    fit(&format!("gemm.{format}"), &cases, &parameters, &GEMM, FEWEST_ROWS, sources)
+    Some(fit(&format!("gemm.{format}"), &cases, &parameters, &GEMM, FEWEST_ROWS, sources))
 }
 
-fn attention(gpu: &Gpu, rows: &Rows) -> Option<FittedTable> {
+fn attention(gpu: &Gpu, rows: &Rows) -> Option<Outcome> {
     let rows = rows.attention_of(&gpu.name);
     let before = gpu.achievable.attention.coefficients;
     let mut cases = Vec::new();
@@ -170,10 +240,10 @@ fn attention(gpu: &Gpu, rows: &Rows) -> Option<FittedTable> {
     }
     let parameters = ATTENTION.map(Parameter::Free);
     let sources = rows.iter().map(|row| row.source.as_str());
-    fit("attention", &cases, &parameters, &ATTENTION, FEWEST_ROWS, sources)
+    Some(fit("attention", &cases, &parameters, &ATTENTION, FEWEST_ROWS, sources))
 }
 
-fn memory(gpu: &Gpu, name: &str, kind: MemoryBoundKind, rows: &Rows) -> Option<FittedTable> {
+fn memory(gpu: &Gpu, name: &str, kind: MemoryBoundKind, rows: &Rows) -> Outcome {
     let rows = rows.memory_of(&gpu.name, kind);
     let cases: Vec<_> = rows
         .iter()
@@ -206,10 +276,10 @@ fn fit<'a, const N: usize>(
     coefficients: &'static [Coefficient],
     fewest: usize,
     sources: impl Iterator<Item = &'a str>,
-) -> Option<FittedTable> {
+) -> Outcome {
     let fitted: Vec<_> = cases.iter().filter(|case| !case.measured.held_out).collect();
     if fitted.len() < fewest || fitted.len() == cases.len() {
-        return None;
+        return Err(Short { path: path.to_owned(), rows: fitted.len(), needed: fewest });
     }
     let stride = fitted.len().div_ceil(MOST_ROWS);
     let steering: Vec<_> = fitted.iter().step_by(stride).collect();
@@ -223,7 +293,7 @@ fn fit<'a, const N: usize>(
     }
     let after: Vec<_> = cases.iter().map(|case| (case.measured, (case.predict)(&values))).collect();
     let before: Vec<_> = cases.iter().map(|case| (case.measured, case.before)).collect();
-    Some(FittedTable {
+    Ok(FittedTable {
         path: path.to_owned(),
         values: values.to_vec(),
         coefficients,

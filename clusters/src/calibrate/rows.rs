@@ -15,7 +15,17 @@ pub enum RowsError {
     /// Not a table, or not a readable one.
     #[error("{0}")]
     Csv(#[from] csv::Error),
-    /// A column is missing or holds something else.
+    /// A column is missing.
+    #[error("line 1: the column `{0}` is missing")]
+    Column(&'static str),
+    /// None of the tables that are known.
+    #[error(
+        "line 1: the columns are {0}; a table of matrix products has gpu, dtype, batch, m, n, k, time_us, source, one of \
+         attention has gpu, dtype, batch, seq_len, heads, kv_heads, head_dim, time_us, source, one of memory-bound \
+         kernels has gpu, dtype, op, rows, width, time_us, source"
+    )]
+    Unknown(String),
+    /// A column holds something else.
     #[error("line {line}: column `{column}` holds \"{found}\", expected {expected}")]
     Value {
         /// Line of the file, from 1.
@@ -81,9 +91,13 @@ pub struct Rows {
     pub attention: Vec<AttentionRow>,
     /// Memory-bound kernels.
     pub memory: Vec<MemoryRow>,
+    /// Rows of memory-bound kernels that were not taken: operations that the models do not know, and times below 5
+    /// microseconds.
+    pub skipped: usize,
 }
 
-/// Kernels that tables name, with their kind and the passes over the tensor that they must make. Vidur's norm,
+/// Kernels that tables name, with their kind and the passes over the tensor that they must make: those of Vidur's tables
+/// and those of all others, which call them as NeuSight does (`u` for one operand instead of two). Vidur's norm,
 /// SwiGLU, residual, rotary and token embedding hold several kernels or the gaps between them and are left out.
 const MEMORY_OPERATIONS: [(&str, &str, MemoryBoundKind, f64); 14] = [
     ("NeuSight", "add", MemoryBoundKind::Elementwise, 3.0),
@@ -139,6 +153,25 @@ impl MemoryRow {
 }
 
 impl Rows {
+    /// Adds a table of any kind, known by its columns: see [`Self::read_gemm`], [`Self::read_attention`] and
+    /// [`Self::read_memory`].
+    ///
+    /// # Errors
+    /// [`RowsError`] with the line.
+    pub fn read(&mut self, table: &[u8]) -> Result<(), RowsError> {
+        let headers = csv::Reader::from_reader(table).headers()?.clone();
+        let has = |column: &str| headers.iter().any(|name| name == column);
+        if has("m") {
+            self.read_gemm(table)
+        } else if has("seq_len") {
+            self.read_attention(table)
+        } else if has("width") {
+            self.read_memory(table)
+        } else {
+            Err(RowsError::Unknown(headers.iter().collect::<Vec<_>>().join(", ")))
+        }
+    }
+
     /// Adds matrix products: columns `gpu, dtype, batch, m, n, k, time_us, source`. In NeuSight's rows the last
     /// two dimensions are the length of the sums and the columns of the result: times step at whole tiles of its
     /// `m` and `k` and run smoothly over its `n`, and the operations of its models repeat with these two in the
@@ -150,15 +183,17 @@ impl Rows {
         read(table, |row| {
             let source = row.text("source")?;
             let (n, k) = if source.starts_with("NeuSight") { ("k", "n") } else { ("n", "k") };
+            let shape = GemmShape {
+                batch: row.number("batch")?,
+                m: row.number("m")?,
+                n: row.number(n)?,
+                k: row.number(k)?,
+                dtype: row.dtype()?,
+            };
+            row.countable("m", &[shape.batch, shape.m, shape.n, shape.k])?;
             self.gemm.push(GemmRow {
                 gpu: row.gpu()?,
-                shape: GemmShape {
-                    batch: row.number("batch")?,
-                    m: row.number("m")?,
-                    n: row.number(n)?,
-                    k: row.number(k)?,
-                    dtype: row.dtype()?,
-                },
+                shape,
                 seconds: row.seconds()?,
                 source: source.to_owned(),
             });
@@ -174,11 +209,16 @@ impl Rows {
     pub fn read_attention(&mut self, table: impl Read) -> Result<(), RowsError> {
         read(table, |row| {
             let length = row.number("seq_len")?;
+            let heads = row.number("heads")?;
+            row.countable(
+                "seq_len",
+                &[row.number("batch")?, heads, length, length, row.number("head_dim")?, 4],
+            )?;
             self.attention.push(AttentionRow {
                 gpu: row.gpu()?,
                 shape: AttentionShape {
                     batch: row.number("batch")?,
-                    heads: row.number("heads")?,
+                    heads,
                     kv_heads: row.number("kv_heads")?,
                     query_length: length,
                     key_length: length,
@@ -204,11 +244,12 @@ impl Rows {
     pub fn read_memory(&mut self, table: impl Read) -> Result<(), RowsError> {
         read(table, |row| {
             let (source, operation) = (row.text("source")?, row.text("op")?);
-            let known = MEMORY_OPERATIONS
-                .iter()
-                .find(|(who, name, ..)| source.starts_with(who) && *name == operation);
+            let who = if source.starts_with("vidur") { "vidur" } else { "NeuSight" };
+            let known = MEMORY_OPERATIONS.iter().find(|(of, name, ..)| *of == who && *name == operation);
             let seconds = row.seconds()?;
-            if let Some(&(.., kind, passes)) = known.filter(|_| seconds >= SHORTEST) {
+            let known = known.filter(|_| seconds >= SHORTEST);
+            self.skipped += usize::from(known.is_none());
+            if let Some(&(.., kind, passes)) = known {
                 let shape = [row.number("rows")?, row.number("width")?];
                 let values = shape[0] as f64 * shape[1] as f64;
                 self.memory.push(MemoryRow {
@@ -222,6 +263,17 @@ impl Rows {
             }
             Ok(())
         })
+    }
+
+    /// Names of the GPUs that have rows, each once, in order.
+    pub fn gpus(&self) -> Vec<&str> {
+        let gemm = self.gemm.iter().map(|row| row.gpu.as_str());
+        let attention = self.attention.iter().map(|row| row.gpu.as_str());
+        let memory = self.memory.iter().map(|row| row.gpu.as_str());
+        let mut names: Vec<&str> = gemm.chain(attention).chain(memory).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// Rows of a GPU and format. Frameworks cast to fp8 by different kernels, so of fp8 only the framework with
@@ -251,7 +303,12 @@ pub(super) fn source_names<'a>(sources: impl Iterator<Item = &'a str>) -> String
     let mut names: Vec<&str> = sources.filter_map(|source| source.split(':').next()).collect();
     names.sort_unstable();
     names.dedup();
-    names.join(", ")
+    toml_text(&names.join(", "))
+}
+
+/// What a text of a user's becomes between the quotes of a TOML file.
+pub(crate) fn toml_text(text: &str) -> String {
+    text.chars().map(|c| if c == '"' || c == '\\' || c.is_control() { '\'' } else { c }).collect()
 }
 
 /// One line of a table.
@@ -273,7 +330,7 @@ fn read(table: impl Read, mut take: impl FnMut(&Row<'_>) -> Result<(), RowsError
 impl Row<'_> {
     fn text(&self, column: &'static str) -> Result<&str, RowsError> {
         let index = self.headers.iter().position(|name| name == column);
-        index.and_then(|index| self.record.get(index)).ok_or_else(|| self.wrong(column, "the column"))
+        index.and_then(|index| self.record.get(index)).ok_or(RowsError::Column(column))
     }
 
     fn wrong(&self, column: &'static str, expected: &'static str) -> RowsError {
@@ -284,8 +341,14 @@ impl Row<'_> {
     }
 
     fn number(&self, column: &'static str) -> Result<u64, RowsError> {
-        let number = self.text(column)?.parse().ok().filter(|&number| number > 0);
-        number.ok_or_else(|| self.wrong(column, "a whole number from 1"))
+        let number = self.text(column)?.parse().ok().filter(|number| (1..=1 << 31).contains(number));
+        number.ok_or_else(|| self.wrong(column, "a whole number from 1 to 2147483648"))
+    }
+
+    /// Refuses sizes whose work no counter of operations holds; `column` is the one to name.
+    fn countable(&self, column: &'static str, factors: &[u64]) -> Result<(), RowsError> {
+        let work: f64 = factors.iter().map(|&factor| factor as f64).product();
+        if work < 1e18 { Ok(()) } else { Err(self.wrong(column, "sizes with less than 1e18 operations")) }
     }
 
     fn seconds(&self) -> Result<f64, RowsError> {

@@ -34,7 +34,13 @@ fn percent(share: f64) -> String {
 impl Fit {
     /// The tables for the GPU's file: each with its source, its held-out error and its coefficients.
     pub fn to_toml(&self) -> String {
-        self.tables.iter().map(FittedTable::to_toml).collect()
+        self.tables.iter().map(|table| table.to_toml("")).collect()
+    }
+
+    /// A calibration file ([`crate::Cluster::calibrated`]): the same tables for the GPU of a cluster.
+    pub fn to_calibration(&self) -> String {
+        let tables: String = self.tables.iter().map(|table| table.to_toml("gpu.")).collect();
+        format!("[gpu]\nname = \"{}\"\n{tables}", self.gpu)
     }
 }
 
@@ -49,13 +55,14 @@ impl FittedTable {
         if after.rows < ENOUGH_ROWS { after.p80.max(FEW_ROWS_ERROR) } else { after.p80 }
     }
 
-    fn to_toml(&self) -> String {
+    /// One table; `root` is what stands before `calibration` in its path.
+    fn to_toml(&self, root: &str) -> String {
         let after = self.report.after();
         let large = self.report.band("from 2 GFLOP").map_or_else(String::new, |large| {
             format!("; from 2 GFLOP median {}, mean {}", percent(large.median), percent(large.mean))
         });
         let mut text = format!(
-            "\n[calibration.{}]\nsource = \"Fitted to {} shapes of {}; on {} held-out shapes median {}, mean {}{large}\"\n\
+            "\n[{root}calibration.{}]\nsource = \"Fitted to {} shapes of {}; on {} held-out shapes median {}, mean {}{large}\"\n\
              basis = \"fitted\"\nerror = {:.3} # 80 % of the held-out shapes have less\n",
             self.path,
             self.report.fitted_rows,

@@ -26,9 +26,27 @@ pub enum CollectiveRowsError {
         /// What should.
         expected: &'static str,
     },
+    /// A column is missing.
+    #[error("line 1: the column `{column}` is missing; a table of collectives has {needed}")]
+    Column {
+        /// The first one that is missing.
+        column: &'static str,
+        /// Columns that are read, separated by commas.
+        needed: String,
+    },
     /// The output does not say which collective was tested.
     #[error("the output names no test of collectives; give the operation")]
     NoOperation,
+    /// The program that was run found wrong results.
+    #[error(
+        "line {line}: {found} wrong values; times of a collective that computes wrong results are not read"
+    )]
+    WrongResults {
+        /// Line of the text, from 1.
+        line: u64,
+        /// As printed.
+        found: String,
+    },
     /// The output has no row of results.
     #[error("the output holds no row of results")]
     NoRows,
@@ -54,6 +72,18 @@ const OPERATIONS: [(&str, &str, Operation); 6] = [
 ];
 
 impl Operation {
+    /// The operation that a word of the tables or the name of a program of nccl-tests starts, e.g. `all_reduce` or
+    /// `all_reduce_perf`.
+    pub fn named(text: &str) -> Option<Self> {
+        let known = OPERATIONS.iter().find(|(word, program, _)| *word == text || text.starts_with(program));
+        known.map(|&(.., operation)| operation)
+    }
+
+    /// Words of the tables, in the order of messages.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        OPERATIONS.iter().map(|&(word, ..)| word)
+    }
+
     /// The word of the tables, e.g. `all_reduce`.
     pub fn name(self) -> &'static str {
         OPERATIONS.iter().find(|(_, _, operation)| *operation == self).map_or("", |(name, ..)| name)
@@ -103,6 +133,11 @@ impl CollectiveRow {
     }
 }
 
+/// Larger arrays than this are errors of the table.
+const MOST_BYTES: u64 = 1 << 50;
+/// Columns of a table of collectives.
+const COLUMNS: [&str; 8] = ["gpu", "topology", "op", "gpus", "nodes", "bytes", "time_us", "source"];
+
 /// Rows of a CSV table with the columns `gpu, topology, op, gpus, nodes, bytes, time_us, source`.
 ///
 /// # Errors
@@ -110,6 +145,9 @@ impl CollectiveRow {
 pub fn read_collectives(table: impl Read) -> Result<Vec<CollectiveRow>, CollectiveRowsError> {
     let mut reader = csv::Reader::from_reader(table);
     let headers = reader.headers()?.clone();
+    if let Some(column) = COLUMNS.into_iter().find(|column| headers.iter().all(|name| name != *column)) {
+        return Err(CollectiveRowsError::Column { column, needed: COLUMNS.join(", ") });
+    }
     let mut rows = Vec::new();
     for record in reader.records() {
         let record = record?;
@@ -120,8 +158,18 @@ pub fn read_collectives(table: impl Read) -> Result<Vec<CollectiveRow>, Collecti
         };
         let number = |what: &'static str| whole(text(what), what, line);
         let word = text("op");
-        let operation = OPERATIONS.iter().find(|(name, ..)| *name == word).map(|&(.., operation)| operation);
         let gpu = text("gpu");
+        let (ranks, nodes) = (number("gpus")?, number("nodes")?);
+        if !(1..=1 << 20).contains(&ranks) {
+            return Err(wrong(text("gpus"), "gpus", line, "a whole number from 1 to 1048576"));
+        }
+        if !(1..=ranks).contains(&nodes) {
+            return Err(wrong(text("nodes"), "nodes", line, "a whole number from 1 to the GPUs of the row"));
+        }
+        let bytes = number("bytes")?;
+        if bytes > MOST_BYTES {
+            return Err(wrong(text("bytes"), "bytes", line, "at most 1 PiB"));
+        }
         rows.push(CollectiveRow {
             gpu: GPU_ALIASES
                 .iter()
@@ -129,9 +177,10 @@ pub fn read_collectives(table: impl Read) -> Result<Vec<CollectiveRow>, Collecti
                 .map_or(gpu, |&(_, name)| name)
                 .to_owned(),
             topology: text("topology").to_owned(),
-            operation: operation.ok_or_else(|| wrong(word, "op", line, "an operation, e.g. all_reduce"))?,
-            placement: Placement { ranks: number("gpus")? as u32, nodes: number("nodes")? as u32 },
-            bytes: number("bytes")?,
+            operation: Operation::named(word)
+                .ok_or_else(|| wrong(word, "op", line, "an operation, e.g. all_reduce"))?,
+            placement: Placement { ranks: ranks as u32, nodes: nodes as u32 },
+            bytes,
             seconds: microseconds(text("time_us"), "time_us", line)?,
             source: text("source").to_owned(),
         });
@@ -140,10 +189,14 @@ pub fn read_collectives(table: impl Read) -> Result<Vec<CollectiveRow>, Collecti
 }
 
 /// Rows of the output of a program of nccl-tests: out-of-place times, ranks and machines from its header. The
-/// operation is that of the header's `Collective test starting: all_reduce_perf`; older versions print none.
+/// operation is that of the header's `Collective test starting: all_reduce_perf`; older versions print none. Sizes are
+/// those of the whole array, as the program prints them: all that an all-gather receives and all that a
+/// reduce-scatter or an all-to-all sends. Labels that `mpirun --tag-output` and `srun --label` put before each line
+/// are ignored, and so is what the library logs in between.
 ///
 /// # Errors
-/// [`CollectiveRowsError`] when no operation is known, no row is found, or a row is malformed.
+/// [`CollectiveRowsError`] when no operation is known, no row is found, a row is malformed, or the program found
+/// wrong results.
 pub fn read_nccl_tests(
     output: &str,
     operation: Option<Operation>,
@@ -153,12 +206,9 @@ pub fn read_nccl_tests(
     let mut named = operation;
     let mut rows = Vec::new();
     for (line, text) in (1..).zip(output.lines()) {
-        let words: Vec<&str> = text.split_whitespace().collect();
-        if let Some(program) = text.split_once("Collective test starting:").map(|(_, rest)| rest.trim()) {
-            named = named.or(OPERATIONS
-                .iter()
-                .find(|(_, name, _)| program.starts_with(name))
-                .map(|&(.., operation)| operation));
+        let words: Vec<&str> = unlabelled(text).split_whitespace().collect();
+        if let Some((_, program)) = text.split_once("Collective test starting:") {
+            named = named.or(Operation::named(program.trim()));
         }
         if let Some((host, device)) = rank_line(&words) {
             ranks += 1;
@@ -168,10 +218,24 @@ pub fn read_nccl_tests(
             gpu = device;
         }
         let Some(times) = result_line(&words) else { continue };
+        if let Some(found) = wrong_results(&words) {
+            return Err(CollectiveRowsError::WrongResults { line, found: found.to_owned() });
+        }
+        if ranks == 0 {
+            return Err(wrong(
+                "",
+                "Rank",
+                line,
+                "lines `# Rank 0 ... on HOST device 0 ...` before the results",
+            ));
+        }
         let operation = named.ok_or(CollectiveRowsError::NoOperation)?;
         let bytes = whole(words.first().copied().unwrap_or_default(), "size", line)?;
         if bytes == 0 {
             continue;
+        }
+        if bytes > MOST_BYTES {
+            return Err(wrong(&bytes.to_string(), "size", line, "at most 1 PiB"));
         }
         rows.push(CollectiveRow {
             gpu: gpu.clone(),
@@ -184,6 +248,22 @@ pub fn read_nccl_tests(
         });
     }
     if rows.is_empty() { Err(CollectiveRowsError::NoRows) } else { Ok(rows) }
+}
+
+/// A line without the label of a launcher: `[1,0]<stdout>:` or `0: `.
+fn unlabelled(text: &str) -> &str {
+    let text = text.split_once("<stdout>:").map_or(text, |(_, rest)| rest);
+    match text.split_once(": ") {
+        Some((label, rest)) if label.trim().bytes().all(|byte| byte.is_ascii_digit()) => rest,
+        _ => text,
+    }
+}
+
+/// The wrong values of a row, out of place or in place, unless there are none or they were not counted.
+fn wrong_results<'a>(words: &[&'a str]) -> Option<&'a str> {
+    let counts = [words.len().checked_sub(5)?, words.len().checked_sub(1)?];
+    let mut found = counts.into_iter().filter_map(|index| words.get(index).copied());
+    found.find(|count| count.parse().is_ok_and(|count: f64| count > 0.5))
 }
 
 /// Host and device of a line like `#  Rank  0 Group  0 Pid 249104 on node1 device  0 [0x05] NVIDIA B200`.

@@ -42,7 +42,7 @@ fn the_catalogue_is_the_outcome_of_the_fit() {
         ("nvlink-bridge-h100", 0.02, 0.02),
     ] {
         let fit = fit(&cluster(name), &rows_of_preset(name, &rows));
-        assert_eq!(written_by_fit("fabrics", name), fit.to_toml(), "run the example calibrate_fabric");
+        assert_eq!(written_by_fit("fabrics", name), fit.to_toml(), "run steptime calibrate catalogue");
         let errors = |band: &str| {
             fit.errors.iter().find(|found| found.operation.is_none() && found.band == band).unwrap().after
         };
@@ -59,7 +59,7 @@ fn the_shipped_network_is_the_outcome_of_the_fit() {
     let rows = read_spread(table, MULTINODE_BYTES, MULTINODE_SOURCE).unwrap();
     let cluster = Cluster::assemble("h100-80gb-sxm", "nvswitch-4", Some(("efa", 3200.0)), 2, 8).unwrap();
     let fit = fit_network(&cluster, &rows).unwrap();
-    assert_eq!(written_by_fit("networks", "efa"), fit.to_toml(), "run the example calibrate_fabric");
+    assert_eq!(written_by_fit("networks", "efa"), fit.to_toml(), "run steptime calibrate catalogue");
     assert!(fit.after.mean < 0.08 && fit.before.mean > 0.5, "{:?} {:?}", fit.before, fit.after);
 }
 

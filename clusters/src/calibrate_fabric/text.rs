@@ -2,7 +2,8 @@
 
 use steptime_models::{Dimension, parse_quantity};
 
-use super::{FabricFit, NetworkFit};
+use super::{CollectiveErrors, FabricFit, NetworkFit};
+use crate::calibrate::toml_text;
 use crate::catalogue::CURVES;
 use crate::fabric::{Costs, Curve};
 
@@ -55,44 +56,57 @@ pub(super) fn sources<'a>(names: impl Iterator<Item = &'a str>) -> String {
             list.push(name);
         }
     }
-    list.join(" and ")
+    toml_text(&list.join(" and "))
 }
 
 impl FabricFit {
     /// The tables for the preset's file: the assumed bandwidths, and each fitted curve with its source.
     pub fn to_toml(&self) -> String {
+        self.tables("", &format!("Fitted to public measurements of {}", self.source))
+    }
+
+    /// A calibration file ([`crate::Cluster::calibrated`]): the same tables for the fabric of a cluster.
+    pub fn to_calibration(&self) -> String {
+        let held_out = self.errors.first().map_or_else(String::new, |all| {
+            let CollectiveErrors { rows, median, mean, .. } = all.after;
+            let (median, mean) = (100.0 * median, 100.0 * mean);
+            format!("; on {rows} held-out rows median {median:.1} %, mean {mean:.1} %")
+        });
+        let source = format!("Fitted to measurements of {}{held_out}", self.source);
+        format!("[fabric]\nname = \"{}\"\n{}", self.fabric.name, self.tables("fabric.", &source))
+    }
+
+    /// The tables below `root`.
+    fn tables(&self, root: &str, source: &str) -> String {
         let mut text = String::new();
-        self.side(&mut text, "", &self.fabric.costs, &self.fitted);
+        side(&mut text, root, &self.fabric.costs, &self.fitted, source);
         if let Some(pair) = &self.fabric.pair {
-            self.side(&mut text, "pair.", pair, &self.fitted_pair);
+            side(&mut text, &format!("{root}pair."), pair, &self.fitted_pair, source);
         }
         text
     }
+}
 
-    fn side(&self, text: &mut String, path: &str, costs: &Costs, fitted: &[&'static str]) {
-        if fitted.is_empty() {
-            return;
-        }
-        text.push_str(&format!(
-            "\n[{path}assumed]\nsource = \"Searched with the curves below; the limit of LL is that of the NCCL tuning model (src/graph/tuning.cc)\"\nbasis = \"fitted\"\nbandwidth = \"{}\"\nll_bandwidth = \"{}\"\n",
-            rate(costs.assumed_bandwidth),
-            rate(costs.assumed_ll_bandwidth),
-        ));
-        for (name, curve) in CURVES.into_iter().zip(curves(costs)) {
-            let Some(curve) = curve.filter(|_| fitted.contains(&name)) else { continue };
-            text.push_str(&format!(
-                "\n[{path}{name}]\nsource = \"Fitted to public measurements of {}\"\nbasis = \"fitted\"\n",
-                self.source
-            ));
-            for (key, value) in [("start", curve.start_s), ("hop", curve.hop_s), ("fill", curve.fill_s)] {
-                if value > 0.0 {
-                    text.push_str(&format!("{key} = \"{}\"\n", seconds(value)));
-                }
+fn side(text: &mut String, path: &str, costs: &Costs, fitted: &[&'static str], source: &str) {
+    if fitted.is_empty() {
+        return;
+    }
+    text.push_str(&format!(
+        "\n[{path}assumed]\nsource = \"Searched with the curves below; the limit of LL is that of the NCCL tuning model (src/graph/tuning.cc)\"\nbasis = \"fitted\"\nbandwidth = \"{}\"\nll_bandwidth = \"{}\"\n",
+        rate(costs.assumed_bandwidth),
+        rate(costs.assumed_ll_bandwidth),
+    ));
+    for (name, curve) in CURVES.into_iter().zip(curves(costs)) {
+        let Some(curve) = curve.filter(|_| fitted.contains(&name)) else { continue };
+        text.push_str(&format!("\n[{path}{name}]\nsource = \"{source}\"\nbasis = \"fitted\"\n"));
+        for (key, value) in [("start", curve.start_s), ("hop", curve.hop_s), ("fill", curve.fill_s)] {
+            if value > 0.0 {
+                text.push_str(&format!("{key} = \"{}\"\n", seconds(value)));
             }
-            for (key, value) in [("wire", curve.wire), ("touch", curve.touch)] {
-                if value.is_finite() {
-                    text.push_str(&format!("{key} = \"{}\"\n", rate(value)));
-                }
+        }
+        for (key, value) in [("wire", curve.wire), ("touch", curve.touch)] {
+            if value.is_finite() {
+                text.push_str(&format!("{key} = \"{}\"\n", rate(value)));
             }
         }
     }

@@ -102,7 +102,7 @@ pub(super) fn read_host(section: &Section<'_>) -> Result<Host, CatalogueError> {
 }
 
 /// What Megatron-LM's layers cost the host; a host that does not say is as fast at them as at launching kernels.
-fn read_megatron(
+pub(super) fn read_megatron(
     section: &Section<'_>,
     launch: &LaunchCost,
     facts: &mut Vec<Fact>,

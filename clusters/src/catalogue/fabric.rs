@@ -61,6 +61,19 @@ const PAIR: [&str; 12] = {
     }
     keys
 };
+/// Keys of the costs that a calibration file may give anew.
+pub(super) const OVERLAY_KEYS: [&str; 12] = {
+    let mut keys = [""; 12];
+    keys[0] = "name";
+    keys[1] = "assumed";
+    keys[2] = "pair";
+    let mut index = 0;
+    while index < CURVES.len() {
+        keys[index + 3] = CURVES[index];
+        index += 1;
+    }
+    keys
+};
 const CURVE: [&str; 5] = ["start", "hop", "fill", "wire", "touch"];
 
 /// Another fabric that lends what is not written.
@@ -68,6 +81,8 @@ struct Lender {
     fabric: Fabric,
     /// Factor on its rates.
     factor: f64,
+    /// Whether it is the fabric itself, whose facts stay as they are.
+    itself: bool,
 }
 
 impl Lender {
@@ -87,7 +102,7 @@ impl Lender {
         let share =
             if section.has("like_share") { section.fraction("like_share", facts)?.value } else { 1.0 };
         let factor = share * bandwidth / fabric.bandwidth;
-        Ok(Some(Self { fabric, factor }))
+        Ok(Some(Self { fabric, factor, itself: false }))
     }
 
     /// The costs that it lends to the GPUs of a node, or to a bridged pair, and where its facts name them.
@@ -100,6 +115,9 @@ impl Lender {
 
     /// The lender's facts on a key below `from`, as facts on the key below `to`.
     fn facts(&self, key: &str, from: &str, to: &str) -> Vec<Fact> {
+        if self.itself {
+            return Vec::new();
+        }
         let wanted = format!("{from}{key}");
         let lent = self.fabric.facts.iter().filter_map(|fact| {
             let rest = fact.what.strip_prefix(&wanted)?;
@@ -154,6 +172,28 @@ pub(super) fn read(section: &Section<'_>, name: &str) -> Result<Fabric, Catalogu
         overlap,
         facts,
     })
+}
+
+/// Lays the costs of a calibration file over those of a fabric.
+pub(super) fn overlay(section: &Section<'_>, fabric: &mut Fabric) -> Result<(), CatalogueError> {
+    let own = Lender { fabric: fabric.clone(), factor: 1.0, itself: true };
+    let mut facts = Vec::new();
+    fabric.costs = costs(section, Some(&own), false, &mut facts)?;
+    if let Some(table) = section.optional_section("pair", &PAIR[2..])? {
+        if fabric.pair.is_none() {
+            let problem = format!("`{}`: {} has no bridged pairs", section.key("pair"), fabric.name);
+            return Err(section.error_at("pair", problem));
+        }
+        fabric.pair = Some(costs(&table, Some(&own), true, &mut facts)?);
+    }
+    // A curve is replaced as a whole: what the new one does not name takes no time.
+    let table = |what: &str| {
+        let path = what.strip_prefix("fabric.").unwrap_or(what);
+        path.rsplit_once('.').map_or(path, |(table, _)| table).to_owned()
+    };
+    fabric.facts.retain(|old| facts.iter().all(|new| table(&new.what) != table(&old.what)));
+    fabric.facts.append(&mut facts);
+    Ok(())
 }
 
 fn overlap(

@@ -7,6 +7,7 @@ mod error;
 mod fabric;
 mod gpu;
 mod network;
+mod overlay;
 mod parts;
 mod reader;
 #[cfg(test)]

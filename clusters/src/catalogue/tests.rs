@@ -356,7 +356,7 @@ fn borrowed_tables_may_change_a_coefficient_and_say_why() {
     assert_eq!((fact.value.as_str(), fact.basis), ("64.0", Basis::DataSheet));
     assert_eq!(fact.source, "Borrowed from gemm.tf32 of the same GPU: a fit; but fill: shorter pipelines");
     assert_eq!(fill("calibration.gemm.tf32.fill").basis, Basis::Fitted);
-    // 1.5 times the lender's error and 5 %.
+    // 1.5 times the error of the lender and 6 %.
     let error = |dtype| gpu.arithmetic(dtype).unwrap().model.ground.error;
-    assert!((error(Dtype::Tf32) - 0.1).abs() < 1e-12 && (error(Dtype::Fp32) - 0.2).abs() < 1e-12);
+    assert!((error(Dtype::Tf32) - 0.1).abs() < 1e-12 && (error(Dtype::Fp32) - 0.21).abs() < 1e-12);
 }

@@ -1,0 +1,241 @@
+//! Fitting a GPU, a fabric and a host, and what scenarios make of it. The inputs in `calibration/` are made up.
+
+use std::io::Write;
+
+use crate::support::{number, report, root, shared, steptime};
+
+const FOLDER: &str = "tests/it/calibration";
+
+fn json(arguments: &[&str]) -> serde_json::Value {
+    let output = steptime(&[arguments, &["--json"]].concat());
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Standard error of a command whose input is wrong.
+fn refusal(arguments: &[&str]) -> String {
+    let output = steptime(arguments);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    error
+}
+
+/// The whole shipped catalogue is what one command makes of the measurements, to the letter, and its errors on shapes
+/// that no fit has seen are those that the project promises.
+#[test]
+fn the_catalogue_is_what_calibrate_makes_of_the_measurements() {
+    let Some(shared) = shared() else { return };
+    let data = shared.join("data/kernels");
+    let document = json(&["calibrate", "catalogue", "--data", data.to_str().unwrap(), "--check"]);
+    assert_eq!(document["changed"], serde_json::json!([]), "run steptime calibrate catalogue");
+    let fits = document["fits"].as_array().unwrap();
+    for (gpu, path, most) in [
+        ("h100-80gb-sxm", "gemm.bf16", 0.06),
+        ("a100-80gb-sxm", "gemm.bf16", 0.065),
+        ("a100-80gb-sxm", "gemm.fp16", 0.06),
+        ("a40", "gemm.fp16", 0.08),
+        ("h100-80gb-sxm", "gemm.fp32", 0.10),
+        ("a100-80gb-pcie", "gemm.fp32", 0.10),
+        ("a100-40gb-pcie", "gemm.fp32", 0.10),
+        ("v100-32gb-pcie", "gemm.fp32", 0.10),
+        ("h100-80gb-sxm", "attention", 0.08),
+        ("a100-80gb-sxm", "attention", 0.08),
+    ] {
+        let fit = fits.iter().find(|fit| fit["gpu"] == gpu).unwrap();
+        let table = fit["tables"].as_array().unwrap().iter().find(|table| table["path"] == path).unwrap();
+        let bands = table["held_out"].as_array().unwrap();
+        let large = bands.iter().find(|band| band["shapes"] == "from 2 GFLOP").unwrap();
+        let mean = number(&large["after"]["mean"]);
+        assert!(mean <= most, "{gpu} {path}: {mean}");
+    }
+}
+
+/// The calibration files that the documents use are what the commands write.
+#[test]
+fn shipped_calibration_files_are_what_the_commands_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernels = [format!("{FOLDER}/gemm.csv"), format!("{FOLDER}/memory_bound.csv")];
+    let outputs: Vec<String> =
+        ["all_reduce_perf-2", "all_reduce_perf-4", "all_gather_perf-2", "all_gather_perf-4"]
+            .iter()
+            .map(|name| format!("{FOLDER}/{name}.txt"))
+            .collect();
+    let trace = format!("{FOLDER}/trace.json");
+    let gpu = ["gpu", "--gpu", "rtx-a5000", "--data", &kernels[0], "--data", &kernels[1]];
+    let fabric = vec!["fabric", "--cluster", "a5000-pcie-4", "--nccl-tests"]
+        .into_iter()
+        .chain(outputs.iter().map(String::as_str))
+        .collect::<Vec<_>>();
+    for (name, arguments) in [
+        ("a5000-gpu.toml", gpu.to_vec()),
+        ("a5000-fabric.toml", fabric),
+        ("a5000-host.toml", vec!["host", "--trace", &trace]),
+    ] {
+        let path = folder.path().join(name);
+        let out = ["--out", path.to_str().unwrap()];
+        let output = steptime(&[&["calibrate"], arguments.as_slice(), &out].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let written = std::fs::read_to_string(&path).unwrap();
+        let shipped = root().join(FOLDER).join(name);
+        if std::env::var("UPDATE_TABLES").is_ok() {
+            std::fs::write(&shipped, &written).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&shipped).unwrap(), written, "run with UPDATE_TABLES=1: {name}");
+    }
+}
+
+/// A scenario's prices follow its calibration files, and its report says so.
+#[test]
+fn a_scenario_takes_calibration_files() {
+    let scenario = "scenarios/vit-l-16-a5000.toml";
+    let file = |name: &str| format!("../{FOLDER}/a5000-{name}.toml");
+    let before = report(&[scenario]);
+    let set =
+        format!("cluster.calibration=[\"{}\", \"{}\", \"{}\"]", file("gpu"), file("fabric"), file("host"));
+    let after = report(&[scenario, "--set", &set]);
+    let (before_s, after_s) = (number(&before["step_time_s"]), number(&after["step_time_s"]));
+    assert!((after_s / before_s - 1.0).abs() > 0.01, "{before_s} {after_s}");
+    let provenance = after["provenance"].to_string();
+    assert!(
+        provenance.contains("a5000-gpu.toml") && !before["provenance"].to_string().contains("a5000-gpu.toml"),
+        "{provenance}"
+    );
+    // One file alone may be given as text.
+    let host = report(&[scenario, "--set", &format!("cluster.calibration={}", file("host"))]);
+    assert!(number(&host["step_time_s"]) >= before_s);
+}
+
+/// The time that a scenario takes is found again from the step that it predicts, and from a table.
+#[test]
+fn a_measured_step_gives_the_cost_of_a_launch() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = root().join("scenarios/switch-vit-64-rtx8000.toml");
+    let slow = folder.path().join("slow.toml");
+    std::fs::write(
+        &slow,
+        "[host]\neager_forward_launch = { value = \"20 us\", source = \"test\" }\n\
+        eager_backward_launch = { value = \"18.604651 us\", source = \"test\" }\n",
+    )
+    .unwrap();
+    let text = std::fs::read_to_string(&scenario).unwrap();
+    let copy = folder.path().join("job.toml");
+    std::fs::write(&copy, text).unwrap();
+    let measured = report(&[copy.to_str().unwrap(), "--set", "cluster.calibration=slow.toml"]);
+    let seconds = number(&measured["step_time_s"]);
+    let table = folder.path().join("steps.csv");
+    std::fs::write(&table, format!("scenario,step_time_s\njob.toml,{seconds}\n")).unwrap();
+    let step = format!("{}={seconds}", copy.display());
+    for arguments in [["--step", &step], ["--steps", table.to_str().unwrap()]] {
+        let document = json(&[&["calibrate", "host"], arguments.as_slice()].concat());
+        let host = number(&document["constants"]["eager_forward_launch"]);
+        assert!((host - 20e-6).abs() < 0.2e-6, "{document}");
+        assert!((number(&document["steps"][0]["after_s"]) / seconds - 1.0).abs() < 1e-3, "{document}");
+    }
+}
+
+#[test]
+fn a_compressed_trace_gives_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.json.gz");
+    let trace = std::fs::read(root().join(FOLDER).join("trace.json")).unwrap();
+    let file = std::fs::File::create(&path).unwrap();
+    let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    encoder.write_all(&trace).unwrap();
+    encoder.finish().unwrap();
+    let plain = json(&["calibrate", "host", "--trace", &format!("{FOLDER}/trace.json")]);
+    assert_eq!(plain, json(&["calibrate", "host", "--trace", path.to_str().unwrap()]));
+    assert!((number(&plain["constants"]["eager_forward_launch"]) - 10.5e-6).abs() < 0.3e-6, "{plain}");
+    assert!((number(&plain["constants"]["eager_backward_launch"]) - 7.0e-6).abs() < 0.3e-6, "{plain}");
+}
+
+/// One clear error each, exit code 2, nothing on standard output, nothing written.
+#[test]
+fn wrong_inputs_are_refused_with_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let gemm = std::fs::read_to_string(root().join(FOLDER).join("gemm.csv")).unwrap();
+    let nccl = std::fs::read_to_string(root().join(FOLDER).join("all_reduce_perf-4.txt")).unwrap();
+    let collectives = "gpu,topology,op,gpus,nodes,bytes,time_us,source\n";
+    let row = "rtx-a5000,here,all_reduce,4,1,1024,10,mine\n";
+    let trace = std::fs::read_to_string(root().join(FOLDER).join("trace.json")).unwrap();
+    let mut all = String::new();
+    let mut check = |arguments: &[&str]| {
+        let error = refusal(&[&["calibrate"], arguments].concat());
+        assert!(!error.contains("panicked"), "{error}");
+        all += &error.replace(&format!("{}/", folder.path().display()), "");
+    };
+    let gpu = |check: &mut dyn FnMut(&[&str]), name: &str, text: &str| {
+        check(&["gpu", "--gpu", "rtx-a5000", "--data", &write(name, text)]);
+    };
+    gpu(&mut check, "negative.csv", &gemm.replacen(",gemm,1,", ",gemm,-1,", 1));
+    gpu(&mut check, "format.csv", &gemm.replacen(",tf32,", ",int4,", 1));
+    gpu(
+        &mut check,
+        "short.csv",
+        &(gemm.lines().take(40).collect::<Vec<_>>().join("\n") + "\na5000,tf32,gemm\n"),
+    );
+    gpu(&mut check, "few.csv", &gemm.lines().take(40).collect::<Vec<_>>().join("\n"));
+    gpu(&mut check, "other.csv", "a,b\n1,2\n");
+    gpu(&mut check, "column.csv", &gemm.replacen("time_us", "time_ms", 1));
+    gpu(&mut check, "empty.csv", "");
+    check(&["gpu", "--gpu", "rtx-a4000", "--data", &format!("{FOLDER}/gemm.csv")]);
+    check(&["gpu", "--gpu", "t4", "--data", &format!("{FOLDER}/gemm.csv")]);
+    let fabric = |check: &mut dyn FnMut(&[&str]), kind: &str, name: &str, text: &str| {
+        check(&["fabric", "--cluster", "a5000-pcie-4", kind, &write(name, text)]);
+    };
+    fabric(&mut check, "--nccl-tests", "wrong.txt", &nccl.replacen("      0  ", "      3  ", 1));
+    fabric(
+        &mut check,
+        "--nccl-tests",
+        "unnamed.txt",
+        &nccl.replace("# Collective test starting: all_reduce_perf\n", ""),
+    );
+    fabric(&mut check, "--nccl-tests", "nothing.txt", "mpirun: command not found\n");
+    fabric(&mut check, "--data", "nodes.csv", &format!("{collectives}{}", row.replace(",4,1,", ",4,0,")));
+    fabric(&mut check, "--data", "many.csv", &format!("{collectives}{}", row.replace(",4,1,", ",16,1,")));
+    fabric(&mut check, "--data", "few.csv", &format!("{collectives}{row}"));
+    fabric(&mut check, "--data", "gpu.csv", &format!("{collectives}{}", row.replace("rtx-a5000", "t4")));
+    fabric(&mut check, "--data", "two.csv", &format!("{collectives}{row}{}", row.replace("here", "there")));
+    fabric(&mut check, "--data", "column.csv", "gpu,op\n");
+    check(&["fabric", "--cluster", "vehicles-3", "--data", "x.csv"]);
+    check(&["host", "--trace", &write("cut.json", &trace[..trace.len() / 2])]);
+    check(&["host", "--trace", &write("none.json", "{\"traceEvents\": []}")]);
+    check(&["host", "--trace", "no-such-trace.json"]);
+    check(&["host"]);
+    check(&["host", "--step", "scenarios/vit-rtx8000.toml"]);
+    check(&["host", "--step", "scenarios/vit-rtx8000.toml=soon"]);
+    check(&["host", "--step", "scenarios/vit-rtx8000.toml=0.06"]);
+    check(&["host", "--step", "scenarios/visionencoder-small-vehicles.toml=1"]);
+    check(&["host", "--steps", &write("steps.csv", "scenario,seconds\na,1\n")]);
+    check(&["catalogue", "--data", "no-such-folder"]);
+    insta::assert_snapshot!(all);
+}
+
+/// A calibration file of other hardware, or with an error, is refused where the scenario names it.
+#[test]
+fn wrong_calibration_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = folder.path().join("job.toml");
+    std::fs::copy(root().join("scenarios/vit-l-16-a5000.toml"), &scenario).unwrap();
+    let mut all = String::new();
+    for text in [
+        "[gpu]\nname = \"t4\"\n",
+        "[fabric]\nname = \"nvswitch-4\"\n",
+        "[host]\neager_forward_launch = \"10 us\"\n",
+        "[host]\neager_launch = { value = \"10 us\", source = \"x\" }\n",
+        "[fabric.pair.ll]\nsource = \"x\"\nstart = \"1 us\"\n",
+        "[gpu.calibration.gemm.bf16]\nsource = \"x\"\nbasis = \"fitted\"\nerror = 0.1\n",
+        "[gpu.calibration.memory.norm]\nborrowed_from = \"t4\"\n",
+        "[network]\n",
+    ] {
+        std::fs::write(folder.path().join("mine.toml"), text).unwrap();
+        let error = refusal(&["run", scenario.to_str().unwrap(), "--set", "cluster.calibration=mine.toml"]);
+        all += &error.replace(&format!("{}/", folder.path().display()), "");
+    }
+    insta::assert_snapshot!(all);
+}
