@@ -99,6 +99,15 @@ fn facts(text: &mut String, report: &Report) {
             .map_or_else(String::new, |tokens| format!(", {} tokens/s per GPU", significant(tokens)));
         line("throughput", format!("{} samples/s{tokens}", significant(samples)));
     }
+    if let Some(input) = report.input {
+        let rate = input
+            .loader_samples_per_s
+            .map_or_else(String::new, |rate| format!(", then at most {} samples/s", significant(rate)));
+        line("loader", format!("first batch after {}{rate}", seconds(input.first_batch_s)));
+    }
+    if let Some(epoch) = report.end_to_end_s {
+        line("epoch", seconds(epoch));
+    }
     if let (Some(model), Some(hardware)) = (report.model_flops_utilization, report.hardware_flops_utilization)
     {
         line("utilization", format!("{:.1} % MFU, {:.1} % HFU", 100.0 * model, 100.0 * hardware));
@@ -130,7 +139,8 @@ fn breakdown(text: &mut String, report: &Report) {
     let _ = writeln!(text, "\n  where the step goes (mean over ranks)");
     for (name, part) in report.time_breakdown_s.entries() {
         let share = if step > 0.0 { part / step } else { 0.0 };
-        if part > 0.0 {
+        // What rounding leaves of a part that is none is not worth a line.
+        if share > 1e-9 {
             let bar = "#".repeat((share * BAR as f64).round() as usize);
             let _ = writeln!(
                 text,

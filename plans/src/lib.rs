@@ -4,6 +4,7 @@
 mod bucket;
 pub mod classes;
 mod error;
+mod input;
 mod lower;
 mod partition;
 mod plan;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use bucket::{Bucket, Holding, buckets};
 pub use error::PlanError;
+pub use input::{BatchTime, Epoch, Loader, Loading, MOST_WORKERS};
 pub use lower::{Lowered, MOST_MICRO_BATCHES, PlayedRank, SEGMENT, StageFacts, lower};
 pub use partition::{balanced_stages, partition_layers};
 pub use plan::Plan;

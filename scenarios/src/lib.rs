@@ -11,6 +11,8 @@ mod estimate;
 mod files;
 mod idle;
 pub mod import;
+mod input;
+mod loading;
 mod model;
 mod origin;
 mod parallelism;
@@ -32,11 +34,13 @@ pub use calibrate_host::{HostFitError, MeasuredStep, StepFit, StepsFit, calibrat
 pub use error::InputError;
 pub use estimate::estimate;
 pub use files::Files;
+pub use input::Input;
 pub use origin::Origin;
 pub use parallelism::Placement;
 pub use report::{
-    Infeasible, MemoryPoint, OutOfMemory, Parameters, PeakMemory, Provenance, REPORT_SCHEMA, Report, Stage,
-    TIMELINE_SCHEMA, TimeBreakdown, Timeline, TimelineRank, TimelineSpan, VehiclePath, Verdict,
+    Infeasible, InputReport, MemoryPoint, OutOfMemory, Parameters, PeakMemory, Provenance, REPORT_SCHEMA,
+    Report, Stage, TIMELINE_SCHEMA, TimeBreakdown, Timeline, TimelineRank, TimelineSpan, VehiclePath,
+    Verdict,
 };
 pub use report_csv::report_csv;
 pub use run::{RunResult, run};

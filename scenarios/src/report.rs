@@ -47,6 +47,13 @@ pub struct Report {
     pub hardware_flops_utilization: Option<f64>,
     /// Where the step goes, mean over ranks; sums to the step time.
     pub time_breakdown_s: TimeBreakdown,
+    /// Seconds of an epoch, from the start of the loader's workers to their end; there if the scenario says how many
+    /// samples an epoch has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_to_end_s: Option<f64>,
+    /// What the loader does; there if the scenario has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputReport>,
     /// The fullest rank at its fullest moment.
     pub peak_memory: PeakMemory,
     /// The first allocation that does not fit.
@@ -118,6 +125,15 @@ impl TimeBreakdown {
             ("other", self.other),
         ]
     }
+}
+
+/// What the loader of samples does.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InputReport {
+    /// Seconds from the start of an epoch until the training process holds its first batch: nothing overlaps them.
+    pub first_batch_s: f64,
+    /// Samples a second that all loaders together could deliver; null if loading takes no time.
+    pub loader_samples_per_s: Option<f64>,
 }
 
 /// Memory of the fullest rank.

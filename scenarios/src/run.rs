@@ -9,6 +9,7 @@ use steptime_plans::{
 };
 
 use crate::error::InputError;
+use crate::loading::Loaded;
 use crate::report::{
     OutOfMemory, Parameters, PeakMemory, Provenance, REPORT_SCHEMA, Report, Stage, TimeBreakdown, Timeline,
     Verdict,
@@ -62,7 +63,15 @@ impl GpuRun<'_> {
             capacity_bytes: self.cluster.gpu.memory.0,
         });
         let (outcome, timeline) = timeline::play(&self.scenario.name, &lowered.world, places, with_timeline)?;
-        Ok(RunResult { report: self.report(&lowered, &outcome), timeline })
+        let report = self.report(&lowered, &outcome);
+        let report = match &self.scenario.input {
+            None => report,
+            Some(input) => {
+                let Self { scenario, cluster, plan, workload } = *self;
+                Loaded { scenario, input, cluster, plan, workload }.apply(report, &outcome)?
+            }
+        };
+        Ok(RunResult { report, timeline })
     }
 
     fn report(&self, lowered: &Lowered, outcome: &Outcome) -> Report {
@@ -86,6 +95,8 @@ impl GpuRun<'_> {
             model_flops_utilization: utilization(lowered.model_flops),
             hardware_flops_utilization: utilization(lowered.executed_flops),
             time_breakdown_s: breakdown(&lowered.ranks, outcome, self.plan.pipeline > 1),
+            end_to_end_s: None,
+            input: None,
             peak_memory: self.peak(lowered, outcome),
             out_of_memory,
             infeasible: None,

@@ -8,6 +8,7 @@ use crate::batch::{self, Batch, BatchSection};
 use crate::error::InputError;
 use crate::files::Files;
 use crate::idle::Idle;
+use crate::input::{self, Input};
 use crate::model::ModelSection;
 use crate::parallelism::{self, Placement};
 use crate::section::{KeyPlace, Section, wrong};
@@ -28,6 +29,8 @@ pub struct Scenario {
     pub batch: Batch,
     /// Calibration files that are laid over the cluster.
     pub(crate) calibration: Vec<String>,
+    /// How samples are loaded, if the scenario says.
+    pub input: Option<Input>,
     /// Keys that errors name which show up only when the plan is lowered or played.
     pub(crate) places: Places,
 }
@@ -103,14 +106,12 @@ impl Scenario {
     fn from_tree(root: &Node, files: &dyn Files) -> Result<Self, InputError> {
         let top = Section::top(root)?;
         let name = read_name(&top)?;
-        for section in ["model", "cluster", "workload", "parallelism", "simulation"] {
+        for section in ["model", "cluster", "workload", "parallelism", "input", "simulation"] {
             top.node(section)?;
         }
-        for (section, what) in [
-            ("input", "modelling of data loading"),
-            ("variability", "modelling of jitter and stragglers"),
-            ("sweep", "sweeping over points"),
-        ] {
+        for (section, what) in
+            [("variability", "modelling of jitter and stragglers"), ("sweep", "sweeping over points")]
+        {
             if top.node(section)?.is_some() {
                 return Err(top.conflict(section, format!("{what} is not supported by this version")));
             }
@@ -120,6 +121,7 @@ impl Scenario {
         let workload = Section::of(root, "workload", workload::ALIASES)?;
         let parallelism = Section::of(root, "parallelism", parallelism::ALIASES)?;
         let simulation = Section::of(root, "simulation", &[])?;
+        let loading = Section::of(root, "input", input::ALIASES)?;
         let mut model = model::read(root, files)?;
         model.model = trainable::apply(&workload, model.model)?;
         let name = match name {
@@ -147,6 +149,16 @@ impl Scenario {
                 vehicle_job(vehicles, cluster.formula, model, workload, parallelism, simulation)?
             }
         };
+        let input = match &job {
+            Job::Gpus { workload, .. } => input::read(loading, &model.model, workload)?,
+            Job::Vehicles { .. } if loading.is_present() => {
+                let key = KeyPlace { origin: loading.origin().clone(), key: "input".to_owned() };
+                return Err(
+                    key.conflict("the formula of vehicle paths has no data loading; leave this section out")
+                );
+            }
+            Job::Vehicles { .. } => None,
+        };
         let places = Places {
             cluster: cluster_place,
             parallelism: parallelism_place,
@@ -160,6 +172,7 @@ impl Scenario {
             job,
             batch: batch.batch,
             calibration: cluster.calibration,
+            input,
             places,
         })
     }

@@ -227,6 +227,8 @@ impl VehicleRun<'_> {
             model_flops_utilization: None,
             hardware_flops_utilization: None,
             time_breakdown_s: TimeBreakdown::default(),
+            end_to_end_s: None,
+            input: None,
             peak_memory: no_memory(),
             out_of_memory: None,
             infeasible: None,

@@ -229,6 +229,7 @@ impl<'a, O: Observer> Engine<'a, O> {
         };
         RankOutcome {
             end: SimTime(state.end()),
+            host_end: SimTime(state.host),
             multiplicity: self.world.ranks()[rank as usize].multiplicity,
             streams: state.streams.iter().map(stream).collect(),
             idle: idle.times(),

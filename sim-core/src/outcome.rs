@@ -23,6 +23,8 @@ pub struct Outcome {
 pub struct RankOutcome {
     /// When its host and all its streams had finished.
     pub end: SimTime,
+    /// When its host had executed its last record.
+    pub host_end: SimTime,
     /// How many identical ranks this one stands for, as the world was told.
     pub multiplicity: u32,
     /// One entry per stream of its program.

@@ -393,6 +393,7 @@ impl<'a, O: Observer> Play<'a, O> {
             streams.map(|stream| StreamOutcome { busy: stream.busy.times(), end: SimTime(stream.clock) });
         RankOutcome {
             end: SimTime(state.last_moment()),
+            host_end: SimTime(state.host_clock),
             multiplicity: self.world.ranks()[rank as usize].multiplicity,
             streams: streams.collect(),
             idle: state.idle.times(),

@@ -108,6 +108,20 @@ fn every_mistake_has_its_message() {
         ("optimizer = \"adamw\"", "trainable = \"some\""),
         ("optimizer = \"adamw\"", "trainable = \"all\"\nlora = { rank = 16 }"),
         ("optimizer = \"adamw\"", "task = \"inference\"\nlora = { rank = 16 }"),
+        ("precision = \"bf16\"", "precision = \"tf32\"\ncudnn_allow_tf32 = false"),
+        ("zero_stage = 1", "zero_stage = 1\n\n[input]\nworkers = 4"),
+        ("zero_stage = 1", "zero_stage = 1\n\n[input]\nworkers = 241\nseconds_per_sample = 1e-3"),
+        ("zero_stage = 1", "zero_stage = 1\n\n[input]\nseconds_per_sample = -1"),
+        ("zero_stage = 1", "zero_stage = 1\n\n[input]\nseconds_per_sample = 1e-3\nworker = 4"),
+        ("zero_stage = 1", "zero_stage = 1\n\n[input]\nseconds_per_sample = 1e-3\nprefetch_factor = 4"),
+        ("zero_stage = 1", "zero_stage = 1\n\n[input]\nseconds_per_sample = 1e-3\npersistent_workers = true"),
+        (
+            "zero_stage = 1",
+            "zero_stage = 1\n\n[input]\nseconds_per_sample = 1e-3\nnum_workers = 2\npersistent_workers = true\n\
+             worker_start_seconds = 1",
+        ),
+        ("zero_stage = 1", "zero_stage = 1\n\n[input]\nseconds_per_sample = 1e-3\nnon_blocking = true"),
+        ("zero_stage = 1", "zero_stage = 1\n\n[input]\nseconds_per_sample = 1e-3\ndrop_last = true"),
     ];
     let mut all = String::new();
     for (from, to) in cases {

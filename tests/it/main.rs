@@ -9,12 +9,14 @@
 )]
 
 mod calibrate;
+mod data_loading;
 mod determinism;
 mod documents;
 mod errors;
 mod goldens;
 mod import;
 mod invariants;
+mod model_search;
 mod scenarios;
 mod support;
 mod switch_vit;

@@ -203,6 +203,8 @@ pub(crate) fn report(name: &str, step: f64, device_gib: f64, capacity_gib: f64) 
             offload: 0.0,
             other: part(0.03),
         },
+        end_to_end_s: None,
+        input: None,
         peak_memory: PeakMemory {
             allocated_bytes: gib(device_gib * 0.9),
             reserved_bytes: gib(device_gib * 0.97),

@@ -1,0 +1,115 @@
+//! From a step whose samples are there to steps, and epochs, that wait for them.
+
+use steptime_clusters::{Cluster, host_copy};
+use steptime_core::{NoObserver, Outcome, SimTime, simulate};
+use steptime_models::Bytes;
+use steptime_plans::{BatchTime, Epoch, Loading, Plan, PlanError, Workload, lower};
+
+use crate::input::Input;
+use crate::report::{InputReport, Provenance, Report, TimeBreakdown};
+use crate::run::breakdown;
+use crate::scenario::Scenario;
+
+/// A job whose samples are loaded.
+pub(crate) struct Loaded<'a> {
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) input: &'a Input,
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) plan: &'a Plan,
+    pub(crate) workload: &'a Workload,
+}
+
+impl Loaded<'_> {
+    /// The report of many steps, from that of one whose samples wait in pageable memory.
+    pub(crate) fn apply(&self, report: Report, outcome: &Outcome) -> Result<Report, PlanError> {
+        let Some(alone) = report.step_time_s else { return Ok(report) };
+        let loading = Loading { loader: &self.input.loader, cluster: self.cluster };
+        let batch = self.batch_time(self.workload, &report.time_breakdown_s, outcome)?;
+        let step = loading.micro_batch_s(batch)? * self.workload.accumulation as f64;
+        let loader_rate = loading.most_samples_per_s(batch.samples)?;
+        let input = InputReport {
+            first_batch_s: loading.first_batch_s(batch.samples)?,
+            loader_samples_per_s: loader_rate.map(|rate| rate * self.plan.data as f64),
+        };
+        let end_to_end_s = match self.input.samples {
+            Some(samples) => Some(loading.epoch_s(self.epoch(batch, samples)?)?),
+            None => None,
+        };
+        Ok(Report { input: Some(input), end_to_end_s, ..slowed(report, alone, step) })
+    }
+
+    /// A micro-batch without its copies, which are the loader's.
+    fn batch_time(
+        &self,
+        workload: &Workload,
+        parts: &TimeBreakdown,
+        outcome: &Outcome,
+    ) -> Result<BatchTime, PlanError> {
+        let (count, samples) = (workload.accumulation, workload.micro_batch_size);
+        let device = SimTime::from_seconds((outcome.end.seconds() - parts.data_loading).max(0.0))?;
+        let bytes = Bytes(self.scenario.model.sample_bytes(&workload.shape()).0.saturating_mul(samples));
+        let copies = if bytes.0 == 0 {
+            0.0
+        } else {
+            let host = &self.cluster.host;
+            host_copy(&self.cluster.gpu, host, bytes, false).seconds + host.sync_latency_s
+        };
+        let host_end = outcome.ranks.first().map_or(SimTime::ZERO, |rank| rank.host_end);
+        let host = SimTime::from_seconds((host_end.seconds() - copies * count as f64).max(0.0))?;
+        let each = |time: SimTime| SimTime::from_picos(time.picos() / count.max(1));
+        Ok(BatchTime { samples, device: each(device), host: each(host.min(device)) })
+    }
+
+    /// What a rank goes through: samplers give every data-parallel rank equally many samples, rounded up.
+    fn epoch(&self, batch: BatchTime, samples: u64) -> Result<Epoch, PlanError> {
+        let own = samples.div_ceil(self.plan.data.max(1));
+        let (count, rest) = (own / batch.samples, own % batch.samples);
+        let last = if rest == 0 || self.input.drop_last { None } else { Some(self.partial(rest)?) };
+        Ok(Epoch { batch, count, last })
+    }
+
+    /// A micro-batch of fewer samples.
+    fn partial(&self, samples: u64) -> Result<BatchTime, PlanError> {
+        let workload = Workload { micro_batch_size: samples, ..self.workload.clone() };
+        let lowered = lower(&self.scenario.model, self.cluster, self.plan, &workload)?;
+        let outcome = simulate(&lowered.world, &mut NoObserver)?;
+        let parts = breakdown(&lowered.ranks, &outcome, self.plan.pipeline > 1);
+        self.batch_time(&workload, &parts, &outcome)
+    }
+}
+
+/// The report of a step that takes `step` seconds instead of `alone`: what it takes longer is data loading.
+fn slowed(report: Report, alone: f64, step: f64) -> Report {
+    let slower = alone / step;
+    let rate = |value: Option<f64>| value.map(|value| value * slower);
+    let parts = report.time_breakdown_s;
+    let data_loading = (parts.data_loading + step - alone).max(0.0);
+    let mut stages = report.stages;
+    for stage in &mut stages {
+        stage.busy_fraction *= slower;
+        stage.bubble_fraction *= slower;
+        stage.communication_fraction *= slower;
+    }
+    let mut provenance = report.provenance;
+    provenance.push(Provenance {
+        what: "data loading".to_owned(),
+        kind: "formula".to_owned(),
+        source:
+            "workers, hand-over and copies played batch by batch; seconds a sample as the scenario gives them"
+                .to_owned(),
+        error: "storage is not looked at; cost of workers and hand-over from one host".to_owned(),
+    });
+    Report {
+        step_time_s: Some(step),
+        step_time_interval_s: report.step_time_interval_s.map(|ends| ends.map(|end| end / slower)),
+        samples_per_s: rate(report.samples_per_s),
+        tokens_per_s: rate(report.tokens_per_s),
+        tokens_per_s_per_gpu: rate(report.tokens_per_s_per_gpu),
+        model_flops_utilization: rate(report.model_flops_utilization),
+        hardware_flops_utilization: rate(report.hardware_flops_utilization),
+        time_breakdown_s: TimeBreakdown { data_loading, ..parts },
+        stages,
+        provenance,
+        ..report
+    }
+}
