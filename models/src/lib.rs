@@ -55,6 +55,7 @@ pub use families::Family;
 pub use model::{Layer, LayerRole, Model, Sample};
 pub use operation::{
     Dtype, ExchangeKind, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor, Temporary,
+    WeightGradients,
 };
 pub use overrides::{FieldValue, Overrides};
 pub use parameter::{Parameter, Split};

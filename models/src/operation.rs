@@ -348,6 +348,22 @@ pub struct LayerWork {
     /// They are parts of [`LayerWork::forward_temporary`] and [`LayerWork::backward_temporary`], not additions to
     /// them: whoever finds no room for a pass's temporaries can name the tensor.
     pub temporaries: Vec<Temporary>,
+    /// What of backward can wait, because only the update of the parameters needs it.
+    pub weight_gradients: WeightGradients,
+}
+
+/// The part of a layer's backward that makes gradients of weights by products of matrices or convolutions: nothing
+/// before the layer waits for it, so that a pipeline can put it off (Qi et al. 2024, Zero Bubble, section 2).
+/// Gradients of biases, norms and embeddings are small and come with those of the inputs, as in Megatron-LM's linear
+/// layers, whose products alone are put off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WeightGradients {
+    /// Indices into [`LayerWork::backward`], in order.
+    pub operations: Vec<usize>,
+    /// Indices into [`LayerWork::saved`] of the tensors that they read.
+    pub saved: Vec<usize>,
+    /// Bytes of the gradients of layers' results that they read, and that are kept until then.
+    pub gradients: Bytes,
 }
 
 impl LayerWork {

@@ -22,7 +22,9 @@ pub use input::{BatchTime, Epoch, Loader, Loading, MOST_WORKERS};
 pub use lower::{Lowered, MOST_MICRO_BATCHES, PlayedRank, SEGMENT, StageFacts, lower};
 pub use partition::{balanced_stages, partition_layers};
 pub use plan::Plan;
-pub use schedule::{Action, Schedule, ScheduleError, ScheduleKind};
+pub use schedule::{
+    Action, ChunkOrder, PassCost, Pipeline, Schedule, ScheduleError, ScheduleKind, WrittenScheduleError,
+};
 pub use swift::*;
 pub use workload::{
     Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Task, Workload,

@@ -10,10 +10,11 @@ use crate::error::PlanError;
 ///
 /// Without `given`, blocks are spread evenly, the first stages taking one more where they do not divide; an
 /// embedding layer goes with the first stage and a head with the last, on top of their share (Megatron-LM's
-/// rule). `given` lists the blocks (or components) of each stage and must use every one of them.
+/// rule). `given` lists the blocks (or components) of each stage and must use every one of them; the first stage may
+/// have the embedding alone, and the last the head alone.
 ///
 /// # Errors
-/// More stages than blocks, a stage without a block, or a list that does not add up; the message shows the sum.
+/// More stages than blocks, a stage without a layer, or a list that does not add up; the message shows the sum.
 pub fn partition_layers(
     model: &Model,
     stages: usize,
@@ -22,9 +23,8 @@ pub fn partition_layers(
     let movable = |role: LayerRole| matches!(role, LayerRole::Block | LayerRole::Component);
     let first = model.layers.iter().position(|layer| movable(layer.role)).unwrap_or(0);
     let blocks = model.layers.iter().filter(|layer| movable(layer.role)).count();
-    let has_head = model.layers.last().is_some_and(|layer| layer.role == LayerRole::Head);
     let counts: Vec<usize> = if let Some(list) = given {
-        check_given(list, stages, blocks, has_head)?;
+        check_given(list, stages, blocks)?;
         list.iter().map(|&count| count as usize).collect()
     } else {
         if stages > blocks {
@@ -40,6 +40,9 @@ pub fn partition_layers(
         let end = if stage + 1 == stages { model.layers.len() } else { block };
         ranges.push(next..end);
         next = end;
+    }
+    if let Some(empty) = ranges.iter().position(Range::is_empty) {
+        return Err(PlanError::StageList { message: format!("stage {empty} has no layer") });
     }
     Ok(ranges)
 }
@@ -84,19 +87,13 @@ fn fill(costs: &[f64], rest: f64, stages: u64) -> Vec<u64> {
     counts
 }
 
-fn check_given(list: &[u64], stages: usize, blocks: usize, has_head: bool) -> Result<(), PlanError> {
+fn check_given(list: &[u64], stages: usize, blocks: usize) -> Result<(), PlanError> {
     let terms = list.iter().map(u64::to_string).collect::<Vec<_>>().join(" + ");
     let sum: u64 = list.iter().fold(0, |sum, &count| sum.saturating_add(count));
     if list.len() != stages {
         return Err(PlanError::StageList {
             message: format!("it lists {} stages, `pipeline` is {stages}", list.len()),
         });
-    }
-    // The last stage may hold the output projection alone.
-    let inner = list.get(..list.len() - 1).unwrap_or_default();
-    let last = if has_head { &[] } else { &list[list.len() - 1..] };
-    if let Some(empty) = inner.iter().chain(last).position(|&count| count == 0) {
-        return Err(PlanError::StageList { message: format!("stage {empty} has no layer") });
     }
     if sum != blocks as u64 {
         return Err(PlanError::StageList {

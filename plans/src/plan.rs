@@ -2,7 +2,7 @@
 
 use steptime_models::{TensorParallel, WorkShape};
 
-use crate::schedule::ScheduleKind;
+use crate::schedule::{Schedule, ScheduleKind};
 use crate::workload::Workload;
 use crate::zero::ZeroStage;
 
@@ -21,6 +21,11 @@ pub struct Plan {
     pub virtual_pipeline: u64,
     /// Order of forwards and backwards on the stages.
     pub schedule: ScheduleKind,
+    /// A schedule written by the user, instead of the named one.
+    pub written: Option<Schedule>,
+    /// Micro-batches that interleaved 1F1B takes through a chunk before the next one; as many as stages when absent
+    /// (Megatron-LM's `microbatch_group_size_per_virtual_pipeline_stage`).
+    pub micro_batch_group: Option<u32>,
     /// Blocks on each stage, or with several chunks on each virtual stage; spread evenly when absent.
     pub stages: Option<Vec<u64>>,
     /// What is partitioned over the data-parallel ranks.

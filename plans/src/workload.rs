@@ -121,6 +121,8 @@ pub struct Workload {
     pub micro_batch_size: u64,
     /// Micro-batches a step.
     pub accumulation: u64,
+    /// Samples of the last micro-batch of a step, where it is smaller than the others.
+    pub last_micro_batch_size: Option<u64>,
     /// Tokens a sequence; ignored for images.
     pub sequence_length: u64,
     /// Number format.
@@ -182,6 +184,18 @@ impl Workload {
     /// Whether the optimizer keeps a 32-bit copy of the weights.
     pub const fn has_master_copy(&self) -> bool {
         !self.autocast && self.precision.has_master_copy()
+    }
+
+    /// Samples of a step on a data-parallel rank.
+    pub fn samples(&self) -> u64 {
+        let last = self.last_micro_batch_size.unwrap_or(self.micro_batch_size);
+        self.micro_batch_size.saturating_mul(self.accumulation.saturating_sub(1)).saturating_add(last)
+    }
+
+    /// The workload with micro-batches of the size of the last one, where that is smaller.
+    pub(crate) fn short_last(&self) -> Option<Self> {
+        let size = self.last_micro_batch_size.filter(|&size| size < self.micro_batch_size)?;
+        Some(Self { micro_batch_size: size, ..self.clone() })
     }
 
     /// Bytes that the update reads and writes for each parameter.

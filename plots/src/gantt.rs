@@ -199,7 +199,7 @@ fn unnumber(drawn: &mut [Vec<Piece>], timeline: &Timeline) {
     let first = spans().find_map(|span| span.micro_batch);
     let only_one = spans().all(|span| span.micro_batch.is_none() || span.micro_batch == first);
     for piece in drawn.iter_mut().flatten() {
-        let pass = matches!(SPAN_CLASSES[piece.class].0, "forward" | "backward" | "recompute");
+        let pass = matches!(SPAN_CLASSES[piece.class].0, "forward" | "backward" | "recompute" | "weights");
         if only_one || !pass {
             piece.micro_batch = None;
         }

@@ -72,7 +72,7 @@ pub(crate) const TIME_BAR: Fill = fill(SKY_BLUE, Hatch::None);
 pub(crate) const MEMORY_BAR: Fill = fill(ORANGE, Hatch::None);
 
 /// What the spans of a timeline are shown as: name in the legend and fill.
-pub(crate) const SPAN_CLASSES: [(&str, Fill); 10] = [
+pub(crate) const SPAN_CLASSES: [(&str, Fill); 11] = [
     ("forward", fill(SKY_BLUE, Hatch::None)),
     ("backward", fill(GREEN, Hatch::None)),
     ("recompute", fill(YELLOW, Hatch::Falling)),
@@ -83,6 +83,7 @@ pub(crate) const SPAN_CLASSES: [(&str, Fill); 10] = [
     ("data loading", fill(BLUE, Hatch::Horizontal)),
     ("copy", fill(ORANGE, Hatch::Cross)),
     ("other", fill(LIGHT_GREY, Hatch::Falling)),
+    ("weights", fill(BLUE, Hatch::None)),
 ];
 
 /// Index into [`SPAN_CLASSES`] of a span's kind; kinds that are not known are `other`.
@@ -97,6 +98,7 @@ pub(crate) fn span_class(kind: &str) -> usize {
         "host" => 6,
         "data_loading" => 7,
         "copy" => 8,
+        "weights" => 10,
         _ => 9,
     }
 }

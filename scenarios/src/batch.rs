@@ -13,6 +13,7 @@ const MOST_SAMPLES: u64 = u32::MAX as u64;
 const MICRO: &str = "micro_batch_size";
 const STEPS: &str = "gradient_accumulation_steps";
 const GLOBAL: &str = "global_batch_size";
+const LAST: &str = "last_micro_batch";
 
 /// The numbers, consistent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,15 @@ pub struct Batch {
     pub data: u64,
     /// Samples a step.
     pub global: u64,
+    /// Samples of the last micro-batch, where it is smaller than the others.
+    pub last: Option<u64>,
+}
+
+impl Batch {
+    /// Samples of a step on a data-parallel rank.
+    pub fn samples(&self) -> u64 {
+        self.micro * (self.accumulation - 1) + self.last.unwrap_or(self.micro)
+    }
 }
 
 /// The batch, and the keys that its numbers come from.
@@ -61,7 +71,14 @@ pub(crate) fn read(workload: &Section<'_>, data: u64) -> Result<BatchSection, In
         (None, Some(_)) => GLOBAL,
         (None, None) => MICRO,
     });
-    let batch = resolve(workload, data, given)?;
+    let lasts = [("full", false), ("smaller", true)];
+    let smaller = workload.choice(LAST, &lasts)?.unwrap_or(false);
+    let batch = match given {
+        Given { micro: Some(micro), accumulation: None, global: Some(global) } if smaller => {
+            with_smaller_last(workload, data, (micro, global))?
+        }
+        _ => resolve(workload, data, given)?,
+    };
     if batch.accumulation > MOST_MICRO_BATCHES {
         return Err(accumulation.conflict(format!(
             "{} over {} gives {} micro-batches a step, allowed: at most {MOST_MICRO_BATCHES}; use a larger {MICRO}",
@@ -71,6 +88,28 @@ pub(crate) fn read(workload: &Section<'_>, data: u64) -> Result<BatchSection, In
         )));
     }
     Ok(BatchSection { batch, micro, accumulation })
+}
+
+/// A step that is no multiple of the micro-batch: each rank's samples in full micro-batches, and the rest in a last one
+/// (Composer's rule, and that of every loader that keeps its last batch).
+fn with_smaller_last(
+    workload: &Section<'_>,
+    data: u64,
+    (micro, global): (u64, u64),
+) -> Result<Batch, InputError> {
+    if !global.is_multiple_of(data) {
+        let nearest = nearest(global, data);
+        return Err(
+            workload.conflict(GLOBAL, format!("{global} does not divide over data {data}; {nearest}"))
+        );
+    }
+    let samples = global / data;
+    let (full, rest) = (samples / micro, samples % micro);
+    Ok(match (full, rest) {
+        (_, 0) => Batch { micro, accumulation: full, data, global, last: None },
+        (0, only) => Batch { micro: only, accumulation: 1, data, global, last: None },
+        _ => Batch { micro, accumulation: full + 1, data, global, last: Some(rest) },
+    })
 }
 
 fn resolve(workload: &Section<'_>, data: u64, given: Given) -> Result<Batch, InputError> {
@@ -83,21 +122,21 @@ fn resolve(workload: &Section<'_>, data: u64, given: Given) -> Result<Batch, Inp
                 None => Product::of(&[(MICRO, micro), ranks]),
             };
             let global = step.limited(workload)?.value;
-            Ok(Batch { micro, accumulation: accumulation.unwrap_or(1), data, global })
+            Ok(Batch { micro, accumulation: accumulation.unwrap_or(1), data, global, last: None })
         }
         (Some(micro), None, Some(global)) => {
             let each = Product::of(&[(MICRO, micro), ranks]).limited(workload)?;
             if !global.is_multiple_of(each.value) {
                 return refuse(format!("{global} is no multiple of {each}; {}", nearest(global, each.value)));
             }
-            Ok(Batch { micro, accumulation: global / each.value, data, global })
+            Ok(Batch { micro, accumulation: global / each.value, data, global, last: None })
         }
         (Some(micro), Some(accumulation), Some(global)) => {
             let step = Product::of(&[(MICRO, micro), (STEPS, accumulation), ranks]).limited(workload)?;
             if step.value != global {
                 return refuse(format!("{global} contradicts {step}; leave one of the three out"));
             }
-            Ok(Batch { micro, accumulation, data, global })
+            Ok(Batch { micro, accumulation, data, global, last: None })
         }
         (None, accumulation, Some(global)) => {
             let accumulation = accumulation.unwrap_or(1);
@@ -106,7 +145,7 @@ fn resolve(workload: &Section<'_>, data: u64, given: Given) -> Result<Batch, Inp
                 let nearest = nearest(global, parts.value);
                 return refuse(format!("{global} does not divide over {parts}; {nearest}"));
             }
-            Ok(Batch { micro: global / parts.value, accumulation, data, global })
+            Ok(Batch { micro: global / parts.value, accumulation, data, global, last: None })
         }
         (None, _, None) => Err(workload.missing(
             MICRO,
@@ -188,7 +227,7 @@ mod tests {
 
     #[test]
     fn the_missing_number_follows() {
-        let whole = Batch { micro: 4, accumulation: 8, data: 2, global: 64 };
+        let whole = Batch { micro: 4, accumulation: 8, data: 2, global: 64, last: None };
         for keys in [
             "micro_batch_size = 4\ngradient_accumulation_steps = 8",
             "micro_batch_size = 4\nglobal_batch_size = 64",
@@ -197,6 +236,23 @@ mod tests {
         ] {
             assert_eq!(read_with(keys, 2).unwrap().batch, whole, "{keys}");
         }
+    }
+
+    #[test]
+    fn the_last_micro_batch_may_be_smaller() {
+        let read = |global: u64, data| {
+            let keys = format!(
+                "micro_batch_size = 12\nglobal_batch_size = {global}\nlast_micro_batch = \"smaller\""
+            );
+            read_with(&keys, data).unwrap().batch
+        };
+        // 32 samples a rank: 12, 12 and 8.
+        let batch = read(256, 8);
+        assert_eq!((batch.micro, batch.accumulation, batch.last, batch.samples()), (12, 3, Some(8), 32));
+        assert_eq!((read(192, 8).accumulation, read(192, 8).last), (2, None));
+        assert_eq!((read(40, 8).micro, read(40, 8).accumulation, read(40, 8).last), (5, 1, None));
+        let keys = "micro_batch_size = 12\nglobal_batch_size = 30\nlast_micro_batch = \"smaller\"";
+        assert!(message(keys, 8).ends_with("30 does not divide over data 8; nearest: 24 and 32"));
     }
 
     #[test]

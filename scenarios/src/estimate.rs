@@ -3,7 +3,7 @@
 //! After a pipeline has filled, every further micro-batch does the same and takes the same time: the step is affine in
 //! their number. Two shorter steps, both past the filling, give the line. A test holds this against full play.
 
-use steptime_plans::{ScheduleKind, Task};
+use steptime_plans::{Plan, ScheduleKind, Task};
 
 use crate::error::InputError;
 use crate::report::Report;
@@ -24,22 +24,42 @@ pub fn estimate(scenario: &Scenario) -> Result<Report, InputError> {
     if scenario.input.is_some() {
         return full();
     }
-    // GPipe holds every micro-batch, so that its memory grows with them.
-    if plan.schedule == ScheduleKind::GPipe && workload.task == Task::Training {
-        return full();
-    }
-    // Interleaved 1F1B takes micro-batches in groups of the stages.
-    let group = if plan.virtual_pipeline > 1 { plan.pipeline } else { 2 };
-    let filled = (2 * plan.pipeline + 4).next_multiple_of(group);
-    let (short, long) = (filled, filled + group);
     let count = workload.accumulation;
-    if count <= long + group {
+    let training = workload.task == Task::Training;
+    let Some(period) = period(plan, training, count) else { return full() };
+    // The last group of micro-batches may be smaller than the others.
+    let filled = (if plan.schedule.splits_backward() { 4 } else { 2 }) * plan.pipeline + 4;
+    let short = filled.next_multiple_of(period) + count % period;
+    let long = short + period;
+    if count <= long + period {
         return full();
     }
     let played = |micro_batches| run(&scenario.with_micro_batches(micro_batches), false);
     let (first, second) = (played(short)?.report, played(long)?.report);
     let times = (count - long) as f64 / (long - short) as f64;
-    Ok(extended(&first, second, times, count as f64 / long as f64))
+    let growth = scenario.batch.samples() as f64 / scenario.with_micro_batches(long).batch.samples() as f64;
+    Ok(extended(&first, second, times, growth))
+}
+
+/// Micro-batches after which a filled pipeline does the same again; None where no number tells the rest.
+fn period(plan: &Plan, training: bool, count: u64) -> Option<u64> {
+    if !training {
+        return Some(2);
+    }
+    if plan.written.is_some() {
+        return None;
+    }
+    match plan.schedule {
+        // It holds every micro-batch, so that its memory grows with them.
+        ScheduleKind::GPipe => None,
+        // Found for the very number, these repeat only far from both ends.
+        ScheduleKind::ZeroBubbleOne | ScheduleKind::ZeroBubbleTwo if count <= 512 => None,
+        // Interleaved 1F1B takes micro-batches in groups.
+        ScheduleKind::OneForwardOneBackward if plan.virtual_pipeline > 1 => {
+            Some(plan.micro_batch_group.map_or(plan.pipeline, u64::from))
+        }
+        _ => Some(2),
+    }
 }
 
 /// `second`, further along the line from `first` through it by `times` their distance; the work grows `growth` times.
@@ -83,6 +103,10 @@ mod tests {
             ("gpt2", "data = 8", 64),
             ("gpt2", "tensor = 2\npipeline = 4", 96),
             ("gpt2", "pipeline = 4\nvirtual_pipeline = 3\ndata = 2", 64),
+            ("gpt2", "pipeline = 4\nschedule = \"zb-h1\"\ndata = 2", 64),
+            ("gpt2", "pipeline = 4\nschedule = \"zb-v\"\ndata = 2", 64),
+            ("gpt2", "pipeline = 4\nschedule = \"v-half\"\ndata = 2", 64),
+            ("gpt2", "pipeline = 4\nvirtual_pipeline = 3\nmicro_batch_group = 5\ndata = 2", 64),
             ("llama3.2-1b", "data = 8\nzero_stage = 3", 40),
             ("llama3.2-1b", "pipeline = 2\ndata = 4\nzero_stage = 2", 40),
         ];

@@ -16,6 +16,7 @@ mod loading;
 mod model;
 mod origin;
 mod parallelism;
+mod pipeline;
 mod refusal;
 mod report;
 mod report_csv;

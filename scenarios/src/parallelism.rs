@@ -2,9 +2,10 @@
 
 use steptime_clusters::{Cluster, VehicleCluster};
 use steptime_models::Model;
-use steptime_plans::{PathPlan, Plan, ScheduleKind, ZeroStage};
+use steptime_plans::{PathPlan, Plan, ZeroStage};
 
 use crate::error::{InputError, nearest};
+use crate::pipeline::PipelineKeys;
 use crate::section::{Aliases, Section, list, wrong};
 use crate::tree::{Node, Value};
 
@@ -16,14 +17,16 @@ pub(crate) const ALIASES: Aliases = &[
     ("pipeline_model_parallel_size", "pipeline"),
     ("pipeline_parallel_degree", "pipeline"),
     ("pipeline_parallel_schedule", "schedule"),
+    ("microbatch_group_size_per_virtual_pipeline_stage", "micro_batch_group"),
+    ("num_layers_in_first_pipeline_stage", "layers_in_first_stage"),
+    ("num_layers_in_last_pipeline_stage", "layers_in_last_stage"),
+    ("account_for_embedding_in_pipeline_split", "count_embedding_as_layer"),
+    ("account_for_loss_in_pipeline_split", "count_head_as_layer"),
     ("context_parallel_size", "context"),
     ("context_parallel_degree", "context"),
     ("expert_model_parallel_size", "expert"),
     ("expert_parallel_degree", "expert"),
 ];
-
-const SCHEDULES: [(&str, ScheduleKind); 2] =
-    [("1f1b", ScheduleKind::OneForwardOneBackward), ("gpipe", ScheduleKind::GPipe)];
 
 /// Most ranks along one dimension.
 const MOST: u64 = 1 << 20;
@@ -37,23 +40,15 @@ pub enum Placement {
     Given(PathPlan),
 }
 
-pub(crate) fn read_schedule(section: &Section<'_>) -> Result<ScheduleKind, InputError> {
-    Ok(section.choice("schedule", &SCHEDULES)?.unwrap_or(ScheduleKind::OneForwardOneBackward))
-}
-
 pub(crate) fn read_plan(
     section: &Section<'_>,
-    gpus: u64,
-    cluster: &Cluster,
+    (cluster, gpus): (&Cluster, u64),
+    keys: PipelineKeys,
     explicit: bool,
 ) -> Result<Plan, InputError> {
     refuse_what_is_missing(section)?;
-    let pipeline = section.count("pipeline", MOST)?.unwrap_or(1);
+    let pipeline = keys.pipeline;
     let tensor = section.count("tensor", MOST)?.unwrap_or(1);
-    let virtual_pipeline = section.count("virtual_pipeline", MOST)?.unwrap_or(1);
-    if virtual_pipeline > 1 && pipeline == 1 {
-        return Err(section.conflict("virtual_pipeline", "needs pipeline above 1, allowed: 1"));
-    }
     let sequence_parallel = section.flag("sequence_parallel")?.unwrap_or(false);
     if section.flag("tensor_overlap")? == Some(false) && tensor == 1 {
         return Err(section.conflict("tensor_overlap", "needs tensor above 1; leave this key out"));
@@ -102,9 +97,11 @@ pub(crate) fn read_plan(
         tensor,
         sequence_parallel,
         pipeline,
-        virtual_pipeline,
-        schedule: read_schedule(section)?,
-        stages: if balances_stages(section)? { None } else { section.counts("stages")? },
+        virtual_pipeline: keys.virtual_pipeline,
+        schedule: keys.schedule,
+        written: keys.written,
+        micro_batch_group: keys.micro_batch_group,
+        stages: keys.stages,
         zero: stage.unwrap_or(ZeroStage::Zero),
         bucket_bytes: read_bucket(section)?,
         gradient_as_bucket_view: section.flag("gradient_as_bucket_view")?.unwrap_or(false),
@@ -112,15 +109,6 @@ pub(crate) fn read_plan(
         gradient_overlap: section.flag("gradient_overlap")?.unwrap_or(true),
         explicit,
     })
-}
-
-/// Whether the stages are to have equal shares of the arithmetic.
-pub(crate) fn balances_stages(section: &Section<'_>) -> Result<bool, InputError> {
-    let text = section.node("stages")?.and_then(|node| match &node.value {
-        Value::Text(text) => Some(text.as_str()),
-        _ => None,
-    });
-    Ok(text == Some("balanced"))
 }
 
 /// Keys of the contract that this version does not play yet: their neutral value is fine, any other is refused.

@@ -2,7 +2,7 @@
 
 use steptime_clusters::{Cluster, ClusterEntry, VehicleCluster};
 use steptime_models::Model;
-use steptime_plans::{FormulaParameters, Plan, Workload, balanced_stages, partition_layers};
+use steptime_plans::{FormulaParameters, Plan, Workload, partition_layers};
 
 use crate::batch::{self, Batch, BatchSection};
 use crate::error::InputError;
@@ -14,7 +14,7 @@ use crate::parallelism::{self, Placement};
 use crate::section::{KeyPlace, Section, wrong};
 use crate::tree::{self, Node, Value};
 use crate::workload::{self, GpuDefaults};
-use crate::{cluster, model, trainable};
+use crate::{cluster, model, pipeline, trainable};
 
 /// A checked scenario.
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ impl Scenario {
     pub(crate) fn with_micro_batches(&self, count: u64) -> Self {
         let mut other = self.clone();
         other.batch.accumulation = count;
-        other.batch.global = other.batch.micro * count * other.batch.data;
+        other.batch.global = other.batch.samples() * other.batch.data;
         if let Job::Gpus { workload, .. } = &mut other.job {
             workload.accumulation = count;
         }
@@ -133,7 +133,7 @@ impl Scenario {
         let precision = workload.key_place("precision");
         let cluster_place = KeyPlace { origin: cluster.origin.clone(), key: "cluster".to_owned() };
         let (job, batch) = match cluster.entry {
-            ClusterEntry::Nodes(nodes) => gpu_job(nodes, &model, workload, parallelism, simulation)?,
+            ClusterEntry::Nodes(nodes) => gpu_job(nodes, &model, workload, parallelism, simulation, files)?,
             ClusterEntry::Vehicles(vehicles) => {
                 let model = &model.model;
                 if model.components().is_none() {
@@ -206,16 +206,15 @@ fn gpu_job(
     workload: Section<'_>,
     parallelism: Section<'_>,
     simulation: Section<'_>,
+    files: &dyn Files,
 ) -> Result<(Job, BatchSection), InputError> {
     let model = &section.model;
     let gpus = u64::from(cluster.nodes) * u64::from(cluster.gpus_per_node);
     let explicit = simulation.flag("explicit")?.unwrap_or(false);
     simulation.finish()?;
-    let mut plan = parallelism::read_plan(&parallelism, gpus, &cluster, explicit)?;
+    let keys = pipeline::read(&parallelism, model, files)?;
+    let plan = parallelism::read_plan(&parallelism, (&cluster, gpus), keys, explicit)?;
     let virtual_stages = plan.pipeline.saturating_mul(plan.virtual_pipeline);
-    if parallelism::balances_stages(&parallelism)? && virtual_stages <= model.layers.len() as u64 {
-        plan.stages = Some(balanced_stages(model, virtual_stages));
-    }
     if let Err(error) = partition_layers(model, virtual_stages as usize, plan.stages.as_deref()) {
         let key = if plan.stages.is_some() { "stages" } else { "pipeline" };
         return Err(parallelism.conflict(key, error.to_string()));
@@ -247,7 +246,7 @@ fn vehicle_job(
     let micro_batches = u32::try_from(batch.batch.accumulation).map_err(too_large)?;
     workload::read_vehicles(&workload)?;
     let placement = parallelism::read_placement(&parallelism, &cluster, model)?;
-    let schedule = parallelism::read_schedule(&parallelism)?;
+    let schedule = pipeline::read_whole_schedule(&parallelism)?;
     parallelism.finish()?;
     workload.finish()?;
     let formula = FormulaParameters {

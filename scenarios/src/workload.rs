@@ -94,6 +94,7 @@ pub(crate) fn read(
         task,
         micro_batch_size: batch.micro,
         accumulation: batch.accumulation,
+        last_micro_batch_size: batch.last,
         sequence_length: read_sequence_length(section, defaults)?,
         precision,
         optimizer,

@@ -18,6 +18,7 @@ mod import;
 mod invariants;
 mod model_search;
 mod scenarios;
+mod schedules;
 mod support;
 mod switch_vit;
 mod validate;

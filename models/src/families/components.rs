@@ -3,7 +3,7 @@
 use super::{Architecture, LayerPlan};
 use crate::component::ComponentGraph;
 use crate::model::{LayerRole, Sample};
-use crate::operation::{Kernel, LayerWork};
+use crate::operation::{Kernel, LayerWork, WeightGradients};
 use crate::tape::{Trace, Traced, single};
 use crate::units::{Bytes, Flops};
 
@@ -17,8 +17,9 @@ impl Architecture for ComponentGraph {
         numbered.map(|(kind, it)| LayerPlan::new(&it.name, LayerRole::Component, kind)).collect()
     }
 
-    /// One operation forward and one backward. The source states the FLOPs of one direction only; backward is taken
-    /// to cost twice as much, as it does for matrix products (one product forward, two backward).
+    /// One operation forward and two backward. The source states the FLOPs of one direction only; backward is taken
+    /// to cost twice as much, as it does for matrix products: one product forward, one for the gradients of inputs and
+    /// one for those of weights.
     ///
     /// A partition receives what the one before it sends (the first receives nothing) and keeps nothing beyond its
     /// stated memory.
@@ -30,13 +31,19 @@ impl Architecture for ComponentGraph {
                 partition.and_then(|at| self.partitions.get(at)).map_or(0.0, |it| it.communication_volume);
             Bytes((volume * samples).round() as u64)
         };
-        let operation = |name, passes: f64| {
-            let flops = Flops((self.partition_flops(index) * samples * passes).round() as u64);
+        let operation = |name| {
+            let flops = Flops((self.partition_flops(index) * samples).round() as u64);
             single(name, Kernel::Component { flops, dtype: shape.compute })
         };
+        let (backward, operations) = if shape.training {
+            (vec![operation("component.grad_input"), operation("component.grad_weight")], vec![1])
+        } else {
+            (Vec::new(), Vec::new())
+        };
         let work = LayerWork {
-            forward: vec![operation("component.forward", 1.0)],
-            backward: if shape.training { vec![operation("component.backward", 2.0)] } else { Vec::new() },
+            forward: vec![operation("component.forward")],
+            backward,
+            weight_gradients: WeightGradients { operations, ..WeightGradients::default() },
             input: sent(index.checked_sub(1)),
             output: sent(Some(index)),
             ..LayerWork::default()

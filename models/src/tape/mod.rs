@@ -187,6 +187,8 @@ struct Node {
     backward: Vec<Operation>,
     scratch: u64,
     gradient: Gradient,
+    /// Whether the step has parameters that are trained.
+    trains: bool,
 }
 
 struct Storage {
@@ -350,6 +352,7 @@ impl<'s> Tape<'s> {
             backward: step.backward.to_vec(),
             scratch: step.scratch,
             gradient: step.gradient,
+            trains: step.trains,
         };
         for &output in &node.outputs {
             self.needs_gradient[output] = true;
@@ -430,22 +433,23 @@ impl<'s> Tape<'s> {
                 reverse.freed[0] = reverse.operations.len().saturating_sub(1);
             }
             work.temporaries.extend(largest(&reverse.lives, Pass::Backward));
-            work.saved = self
-                .storages
-                .iter()
-                .zip(&reverse.freed)
-                .enumerate()
-                // An output that the layer keeps (a ReLU's result) is listed by the next layer.
-                .filter(|(index, _)| Some(*index) != passed_on)
-                .map(|(_, kept)| kept)
-                .filter(|(storage, _)| storage.kept && !storage.outside)
-                .map(|(storage, &freed)| SavedTensor {
+            // An output that the layer keeps (a ReLU's result) is listed by the next layer.
+            let listed = |index: &usize| {
+                let storage = &self.storages[*index];
+                Some(*index) != passed_on && storage.kept && !storage.outside
+            };
+            let listed: Vec<usize> = (0..self.storages.len()).filter(listed).collect();
+            let saved = |&index: &usize| {
+                let storage = &self.storages[index];
+                SavedTensor {
                     name: storage.name,
                     bytes: Bytes(storage.bytes),
                     born: storage.born,
-                    freed,
-                })
-                .collect();
+                    freed: reverse.freed[index],
+                }
+            };
+            work.saved = listed.iter().map(saved).collect();
+            work.weight_gradients = reverse.weight_gradients(&listed);
             work.backward = reverse.operations;
         }
         work.forward = std::mem::take(&mut self.forward);

@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::fusion::{FusedGroup, regroup};
 use super::lives::Life;
 use super::{Gradient, Names, Node, Storage, Tensor, exchange, memory};
-use crate::operation::{ExchangeKind, MemoryBoundKind, Operation};
-use crate::units::total;
+use crate::operation::{ExchangeKind, Kernel, MemoryBoundKind, Operation, WeightGradients};
+use crate::units::{Bytes, total};
 
 /// The backward pass while it is derived.
 pub(super) struct Reverse {
@@ -21,6 +21,18 @@ pub(super) struct Reverse {
     /// The fused kernel whose steps are being played, and those that are done: their operations, bytes read and written.
     group: Option<FusedGroup>,
     groups: Vec<(Range<usize>, u64, u64)>,
+    /// Operations that make gradients of weights, the storages that they read, and the gradients, as indices into
+    /// `lives`.
+    weight_operations: Vec<usize>,
+    weight_storages: Vec<usize>,
+    weight_lives: Vec<usize>,
+}
+
+/// Whether an operation makes gradients of weights by a product.
+fn makes_weight_gradients(operation: &Operation) -> bool {
+    let product =
+        matches!(operation.kernel, Kernel::Gemm { .. } | Kernel::Convolution(_) | Kernel::Component { .. });
+    product && operation.name.ends_with(".grad_weight")
 }
 
 impl Reverse {
@@ -33,6 +45,9 @@ impl Reverse {
             gathered: Vec::new(),
             group: None,
             groups: Vec::new(),
+            weight_operations: Vec::new(),
+            weight_storages: Vec::new(),
+            weight_lives: Vec::new(),
         }
     }
 
@@ -55,8 +70,21 @@ impl Reverse {
         if incoming.is_empty() {
             return;
         }
+        let weights = node.trains && node.backward.iter().any(makes_weight_gradients);
+        let gathers = self.operations.len();
         self.gather_again(node);
         let start = self.operations.len();
+        if weights {
+            // What is gathered again is the input of the product that makes the weights' gradients.
+            self.weight_operations.extend(gathers..start);
+            let numbered = node.backward.iter().zip(start..);
+            self.weight_operations
+                .extend(numbered.filter(|(it, _)| makes_weight_gradients(it)).map(|(_, at)| at));
+            self.weight_storages.extend_from_slice(&node.saves);
+            self.weight_lives.extend(
+                incoming.iter().filter(|it| !self.weight_lives.contains(it)).copied().collect::<Vec<_>>(),
+            );
+        }
         self.enter_group(node, &incoming, storages);
         self.operations.extend_from_slice(&node.backward);
         if !node.backward.is_empty() {
@@ -130,11 +158,19 @@ impl Reverse {
         let (operations, places) = regroup(&self.operations, &self.groups);
         let place = |index: &mut usize| *index = places.get(*index).copied().unwrap_or(*index);
         self.freed.iter_mut().for_each(place);
+        self.weight_operations.iter_mut().for_each(place);
         for life in &mut self.lives {
             place(&mut life.born);
             place(&mut life.last);
         }
         self.operations = operations;
+    }
+
+    /// What of the pass can wait; `listed` are the storages of the saved tensors.
+    pub(super) fn weight_gradients(&self, listed: &[usize]) -> WeightGradients {
+        let saved = (0..listed.len()).filter(|&at| self.weight_storages.contains(&listed[at])).collect();
+        let gradients = self.weight_lives.iter().map(|&life| Bytes(self.lives[life].bytes)).sum();
+        WeightGradients { operations: self.weight_operations.clone(), saved, gradients }
     }
 
     /// A tensor gathered from all ranks of the tensor group is kept as this rank's part: before the first step that

@@ -3,6 +3,7 @@
 mod cost;
 mod overlap;
 mod placement;
+mod schedule;
 mod stage;
 
 use std::ops::Range;
@@ -93,17 +94,15 @@ pub fn lower(
     let layout = placement::layout(cluster, plan)?;
     let virtual_stages = plan.pipeline.saturating_mul(plan.virtual_pipeline);
     let ranges = partition_layers(model, virtual_stages as usize, plan.stages.as_deref())?;
-    let micro_batches = workload.accumulation as u32;
-    let (stages, chunks) = (plan.pipeline as usize, plan.virtual_pipeline as u32);
-    let schedule = match workload.task {
-        Task::Training => Schedule::named(plan.schedule, stages, chunks, micro_batches)?,
-        Task::Inference => Schedule::forward_only(stages, chunks, micro_batches),
-    };
-    schedule.check()?;
+    let stages = plan.pipeline as usize;
     let pricer = Pricer { cluster, workload, plan, tensor: layout.placement(Along::Tensor, 0, 0) };
     let costs = ModelCost::new(model, pricer)?;
-    let job =
-        Job { model, cluster, plan, workload, layout, schedule: &schedule, ranges: &ranges, costs: &costs };
+    let short = workload.short_last().map(|work| ModelCost::new(model, Pricer { workload: &work, ..pricer }));
+    let short = short.transpose()?;
+    let schedule =
+        schedule::Given { cluster, plan, workload, layout, costs: &costs, ranges: &ranges }.schedule()?;
+    let (schedule, costs, short) = (&schedule, &costs, short.as_ref());
+    let job = Job { model, cluster, plan, workload, layout, schedule, ranges: &ranges, costs, short };
     let records = job.records();
     if records > MOST_RECORDS {
         return Err(PlanError::TooManyRecords { records, limit: MOST_RECORDS });
@@ -163,19 +162,19 @@ struct Job<'a> {
     schedule: &'a Schedule,
     ranges: &'a [Range<usize>],
     costs: &'a ModelCost,
+    /// Costs of the last micro-batch, where it is smaller than the others.
+    short: Option<&'a ModelCost>,
 }
 
 impl<'a> Job<'a> {
     fn stage_input(&self, stage: usize) -> StageInput<'a> {
         let number = stage as u32;
-        let last = self.layout.pipeline - 1;
         // Transfers are priced as the first lane sees them; when others cross nodes elsewhere, their flows cross
         // other links, and only the fixed latency is the first lane's.
-        let p = self.layout.pipeline;
         let virtual_stages = self.ranges.len();
         // The stage next to a virtual stage, unless it is this one.
         let crosses = |neighbour: Option<usize>| {
-            let other = neighbour.filter(|&it| it < virtual_stages)? as u32 % p;
+            let other = self.schedule.place(neighbour.filter(|&it| it < virtual_stages)?).0 as u32;
             (other != number).then(|| self.layout.crosses(number.min(other), number.max(other), 0))
         };
         let chunk = |chunk: u32| {
@@ -194,12 +193,19 @@ impl<'a> Job<'a> {
             plan: self.plan,
             workload: self.workload,
             costs: self.costs,
+            short: self.short,
             schedule: self.schedule,
             stage,
             chunks,
             placement: self.layout.placement(Along::Data, number, 0),
-            tied_embedding: (tied && last > 0).then(|| self.layout.crosses(0, last, 0)),
+            tied_embedding: (tied && self.head_stage() > 0)
+                .then(|| self.layout.crosses(0, self.head_stage(), 0)),
         }
+    }
+
+    /// Stage of the last layer.
+    fn head_stage(&self) -> u32 {
+        self.schedule.place(self.ranges.len() - 1).0 as u32
     }
 
     fn world(&self, stages: Vec<StageProgram>, folded: bool) -> Result<(World, Vec<PlayedRank>), PlanError> {
@@ -232,12 +238,11 @@ impl<'a> Job<'a> {
             tensor.push(grouped(Along::Tensor, Meeting::Tensor));
         }
         for boundary in 0..self.ranges.len().saturating_sub(1) {
-            let (from, to) = (boundary % stage_count as usize, (boundary + 1) % stage_count as usize);
+            let ((from, chunk), (to, _)) = (self.schedule.place(boundary), self.schedule.place(boundary + 1));
             let (down, up) = if from == to {
                 (Vec::new(), Vec::new())
             } else {
                 let (from, to) = (from as u32, to as u32);
-                let chunk = boundary / stage_count as usize;
                 let mut pair = |wanted: bool, from, to| -> Vec<_> {
                     let lanes = if wanted { 0..lanes } else { 0..0 };
                     lanes.map(|lane| ports.pair(&mut world, from, to, lane)).collect()
@@ -249,7 +254,7 @@ impl<'a> Job<'a> {
             backward.push(up);
         }
         let embedding: Vec<_> = if has(0, Meeting::Embedding) {
-            (0..lanes).map(|lane| ports.exchange(&mut world, 0, stage_count - 1, lane)).collect()
+            (0..lanes).map(|lane| ports.exchange(&mut world, 0, self.head_stage(), lane)).collect()
         } else {
             Vec::new()
         };
@@ -328,8 +333,9 @@ impl<'a> Job<'a> {
             }
         }
         let lanes = u128::from(self.plan.data) * u128::from(self.plan.tensor);
-        let passes = u128::from(self.workload.accumulation) * lanes;
-        ((model * passes) as f64, ((model + again) * passes) as f64)
+        let samples = u128::from(self.workload.samples()) * lanes;
+        let each = u128::from(self.workload.micro_batch_size.max(1));
+        ((model * samples / each) as f64, ((model + again) * samples / each) as f64)
     }
 
     /// Records of all programs, about: kernels, and a birth and a death of every saved tensor, a micro-batch.

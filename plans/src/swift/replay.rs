@@ -308,7 +308,9 @@ impl Lowering<'_> {
                 }
                 self.send(downstream.map(|end| (&end.forward, end.bytes)), m);
             }
-            Action::Backward { micro_batch: m, .. } => {
+            // A vehicle's backward is one piece.
+            Action::BackwardWeight { .. } => {}
+            Action::Backward { micro_batch: m, .. } | Action::BackwardInput { micro_batch: m, .. } => {
                 self.receive(downstream.map(|end| (&end.backward, end.bytes)), m);
                 for part in self.parts.iter().rev() {
                     let label = self.builder.label(&format!("{}|backward|{m}", part.name));

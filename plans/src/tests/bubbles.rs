@@ -8,7 +8,7 @@ use steptime_core::SimTime;
 
 use super::fixtures::{equal_partitions, free_links, plan, play, workload};
 use crate::plan::Plan;
-use crate::schedule::{Action, Schedule, ScheduleError, ScheduleKind};
+use crate::schedule::{Action, ChunkOrder, Schedule, ScheduleError, ScheduleKind};
 use crate::zero::ZeroStage;
 
 const KINDS: [ScheduleKind; 2] = [ScheduleKind::GPipe, ScheduleKind::OneForwardOneBackward];
@@ -90,8 +90,9 @@ fn one_forward_one_backward_holds_min_of_p_minus_s_and_m() {
 
 #[test]
 fn the_check_names_the_first_violation() {
-    let check =
-        |stages: Vec<Vec<Action>>, micro_batches| Schedule { stages, chunks: 1, micro_batches }.check();
+    let check = |stages: Vec<Vec<Action>>, micro_batches| {
+        Schedule { stages, chunks: 1, micro_batches, chunk_order: ChunkOrder::Around }.check()
+    };
     let (forward, backward) = (
         |micro_batch| Action::Forward { chunk: 0, micro_batch },
         |micro_batch| Action::Backward { chunk: 0, micro_batch },

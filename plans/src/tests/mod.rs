@@ -5,3 +5,4 @@ mod fixtures;
 mod folding;
 mod memory;
 mod traffic;
+mod zero_bubble;

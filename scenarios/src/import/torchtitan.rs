@@ -209,7 +209,13 @@ fn parallelism(fields: &Fields<'_, '_>, run: &mut Run) -> Result<Option<u64>, In
     let pipelined = section.count("pipeline_parallel_degree", 1, MOST)?.unwrap_or(1) > 1;
     sharding(&section, replicate, shard, pipelined, run)?;
     let micro = section.count("pipeline_parallel_microbatch_size", 1, MOST)?;
-    let schedules = [("1F1B", ("1f1b", 1)), ("GPipe", ("gpipe", 1)), ("Interleaved1F1B", ("1f1b", 2))];
+    let schedules = [
+        ("1F1B", ("1f1b", 1)),
+        ("GPipe", ("gpipe", 1)),
+        ("Interleaved1F1B", ("1f1b", 2)),
+        ("ZBVZeroBubble", ("zb-v", 1)),
+        ("DualPipeV", ("dualpipe-v", 1)),
+    ];
     if pipelined {
         let (schedule, virtual_stages) =
             section.choice("pipeline_parallel_schedule", &schedules)?.unwrap_or(("1f1b", 1));

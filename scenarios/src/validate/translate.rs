@@ -5,6 +5,7 @@ use std::fmt::Write;
 use steptime_models::is_in_catalogue;
 
 use super::measurement::Measurement;
+use super::pipeline;
 use crate::files::Files;
 
 /// A scenario and the model file that it refers to.
@@ -182,8 +183,12 @@ fn workload(row: &Measurement) -> Result<String, String> {
     let task = if inference { "inference" } else { "training" };
     let micro = row.micro_batch.ok_or("the micro-batch is not stated")?;
     let mut text = format!("\n[workload]\ntask = \"{task}\"\nmicro_batch_size = {micro}\n");
-    if let Some(global) = row.global_batch {
+    if let Some(global) = pipeline::global_batch(row) {
         let _ = writeln!(text, "global_batch_size = {global}");
+    }
+    // Composer, under LLM Foundry, cuts a rank's samples into micro-batches and keeps what is left over.
+    if row.framework.starts_with("llm-foundry") {
+        text += "last_micro_batch = \"smaller\"\n";
     }
     let precision = match row.precision.as_str() {
         "fp32 (tf32 possible)" => tf32_or_fp32(&row.gpu),
@@ -265,7 +270,7 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
         return Err(format!("expert parallelism {}", row.ep));
     }
     let mut text = "\n[parallelism]\n".to_owned();
-    for (key, size) in [("tensor", row.tp), ("pipeline", row.pp), ("virtual_pipeline", row.vpp)] {
+    for (key, size) in [("tensor", row.tp), ("pipeline", row.pp)] {
         if size > 1 {
             let _ = writeln!(text, "{key} = {size}");
         }
@@ -286,10 +291,6 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
     if row.overlap_grad_reduce == Some(false) && reduces && row.zero_stage < 2 {
         text += "gradient_overlap = false\n";
     }
-    match row.schedule.as_str() {
-        "" | "1f1b" | "interleaved-1f1b" => {}
-        "gpipe" => text += "schedule = \"gpipe\"\n",
-        other => return Err(format!("schedule {other}")),
-    }
+    text += &pipeline::keys(row)?;
     Ok(text)
 }

@@ -204,11 +204,8 @@ impl StageBuilder<'_> {
         for release in std::mem::take(&mut self.releases) {
             self.program.free(self.streams.compute, release.tensor);
         }
-        let streams = [self.streams.forward_out, self.streams.backward_out];
-        for (stream, sent) in streams.into_iter().zip(std::mem::take(&mut self.sent)) {
-            if let Some(buffer) = sent {
-                self.program.free(stream, buffer);
-            }
+        for (stream, buffer) in std::mem::take(&mut self.sent) {
+            self.program.free(stream, buffer);
         }
     }
 

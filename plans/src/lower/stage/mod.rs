@@ -11,7 +11,9 @@ use steptime_core::{Category, Channel, Class, Label, Program, ProgramBuilder, Si
 use steptime_models::{Bytes, LayerRole, Model, Parameter, Pass};
 
 use self::data_parallel::Release;
-use super::cost::{Cost, ModelCost, OpCost, Pricer};
+pub(super) use self::passes::deferred;
+use self::pipeline::{Transfers, transfers};
+use super::cost::{Cost, LayerCost, ModelCost, OpCost, Pricer};
 use crate::bucket::{Bucket, Holding, buckets};
 use crate::classes;
 use crate::error::PlanError;
@@ -27,6 +29,8 @@ pub(super) struct StageInput<'a> {
     pub(super) plan: &'a Plan,
     pub(super) workload: &'a Workload,
     pub(super) costs: &'a ModelCost,
+    /// Costs of the last micro-batch, where it is smaller than the others.
+    pub(super) short: Option<&'a ModelCost>,
     pub(super) schedule: &'a Schedule,
     pub(super) stage: usize,
     /// Chunks of layers, in the order of forward.
@@ -46,6 +50,19 @@ pub(super) struct Chunk {
 }
 
 impl StageInput<'_> {
+    /// Costs of a layer for one of the step's micro-batches.
+    pub(super) fn cost(&self, layer: usize, micro_batch: u32) -> &LayerCost {
+        let last = micro_batch + 1 == self.schedule.micro_batches;
+        self.short.filter(|_| last).unwrap_or(self.costs).layer(layer)
+    }
+
+    /// Samples of one of the step's micro-batches.
+    fn samples(&self, micro_batch: u32) -> u64 {
+        let last = self.workload.last_micro_batch_size;
+        let short = last.filter(|_| micro_batch + 1 == self.schedule.micro_batches);
+        short.unwrap_or(self.workload.micro_batch_size)
+    }
+
     fn holds_embedding(&self) -> bool {
         self.chunks.iter().any(|chunk| chunk.layers.start == 0)
     }
@@ -153,10 +170,8 @@ struct Streams {
     collective: Stream,
     /// Collectives of tensor parallelism that run beside the compute.
     tensor: Stream,
-    forward_in: Stream,
-    forward_out: Stream,
-    backward_in: Stream,
-    backward_out: Stream,
+    /// Of each chunk.
+    transfers: Vec<Transfers>,
 }
 
 pub(super) struct StageBuilder<'a> {
@@ -175,8 +190,8 @@ pub(super) struct StageBuilder<'a> {
     releases: Vec<Release>,
     /// Gradient of a shared embedding as the head has made it, until the embedding has added its own.
     tied_gradient: Option<Tensor>,
-    /// What was sent last to the next and to the previous stage; freed when the next one is sent.
-    sent: [Option<Tensor>; 2],
+    /// What each stream sent last; freed when the next one is sent.
+    sent: Vec<(Stream, Tensor)>,
     /// Of each chunk.
     backwards_done: Vec<u32>,
     /// Labels of each layer's tensors, as far as they have been used.
@@ -201,10 +216,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         compute: program.stream("compute"),
         collective: program.stream("collectives"),
         tensor: program.stream("tensor parallel"),
-        forward_in: program.stream("receive activations"),
-        forward_out: program.stream("send activations"),
-        backward_in: program.stream("receive gradients"),
-        backward_out: program.stream("send gradients"),
+        transfers: transfers(&mut program, input),
     };
     let storage = input.workload.weights().bytes();
     let gradient = input.workload.gradients().bytes();
@@ -229,7 +241,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         releases: Vec::new(),
         tied_gradient: None,
         tensor_labels: vec![Vec::new(); input.layers().count()],
-        sent: [None; 2],
+        sent: Vec::new(),
         backwards_done: vec![0; input.chunks.len()],
         batches: vec![None; micro_batches],
     };
@@ -239,6 +251,12 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         match action {
             Action::Forward { chunk, micro_batch } => builder.forward(chunk as usize, micro_batch)?,
             Action::Backward { chunk, micro_batch } => builder.backward(chunk as usize, micro_batch)?,
+            Action::BackwardInput { chunk, micro_batch } => {
+                builder.backward_input(chunk as usize, micro_batch)?;
+            }
+            Action::BackwardWeight { chunk, micro_batch } => {
+                builder.backward_weight(chunk as usize, micro_batch)?;
+            }
         }
     }
     if input.training() {

@@ -18,16 +18,16 @@ impl StageBuilder<'_> {
             self.load_input(micro_batch)?;
         }
         if let Some(crosses) = crosses[0] {
-            let bytes = self.boundary(layers.start);
-            let stream = self.streams.forward_in;
+            let bytes = self.boundary(layers.start, micro_batch);
+            let stream = self.streams.transfers[chunk].forward_in;
             self.receive(stream, Meeting::ForwardIn(chunk), crosses, bytes, micro_batch)?;
         }
         // In training each layer keeps its own input; without, one activation flows from layer to layer.
-        let mut flowing = self.flowing(layers.start, "input", |work| work.input);
+        let mut flowing = self.flowing((layers.start, micro_batch), "input", |work| work.input);
         for layer in layers.clone() {
             let gathered = self.gather(layer, micro_batch)?;
             self.await_gathered(gathered);
-            let output = self.flowing(layer, "output", |work| work.output);
+            let output = self.flowing((layer, micro_batch), "output", |work| work.output);
             self.layer_forward(layer, micro_batch)?;
             self.free(flowing);
             flowing = output;
@@ -35,8 +35,8 @@ impl StageBuilder<'_> {
         }
         self.free(flowing);
         if let Some(crosses) = crosses[1] {
-            let bytes = self.boundary(layers.end);
-            let stream = self.streams.forward_out;
+            let bytes = self.boundary(layers.end, micro_batch);
+            let stream = self.streams.transfers[chunk].forward_out;
             self.send(stream, Meeting::ForwardOut(chunk), crosses, bytes, micro_batch)?;
         }
         if !input.training() && layers.start == 0 {
@@ -49,14 +49,14 @@ impl StageBuilder<'_> {
     /// Without training, the activation that enters or leaves a layer.
     fn flowing(
         &mut self,
-        layer: usize,
+        (layer, micro_batch): (usize, u32),
         name: &'static str,
         bytes: fn(&LayerWork) -> Bytes,
     ) -> Option<Tensor> {
         if self.input.training() {
             return None;
         }
-        let bytes = bytes(&self.input.costs.layer(layer).work);
+        let bytes = bytes(&self.input.cost(layer, micro_batch).work);
         self.activation(layer, name, bytes.0)
     }
 
@@ -87,7 +87,8 @@ impl StageBuilder<'_> {
     }
 
     pub(super) fn layer_forward(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
-        let cost = self.input.costs.layer(layer);
+        let input = self.input;
+        let cost = input.cost(layer, micro_batch);
         let label = {
             let name = self.input.model.layers[layer].name.as_str();
             self.label(name, "forward", Some(micro_batch))
@@ -139,17 +140,11 @@ impl StageBuilder<'_> {
         }
     }
 
+    /// Whole backward of a chunk.
     pub(super) fn backward(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
-        let input = self.input;
-        let Chunk { layers, crosses } = &input.chunks[chunk];
-        if let Some(crosses) = crosses[1] {
-            let bytes = self.boundary(layers.end);
-            let stream = self.streams.backward_in;
-            self.receive(stream, Meeting::BackwardIn(chunk), crosses, bytes, micro_batch)?;
-        }
-        self.backwards_done[chunk] += 1;
-        let first = self.backwards_done[chunk] == 1;
-        let last = self.backwards_done[chunk] == input.schedule.micro_batches;
+        let layers = self.input.chunks[chunk].layers.clone();
+        self.receive_gradients(chunk, micro_batch)?;
+        let turn = self.next_turn(chunk);
         let mut pending = Pending::default();
         // Collectives run in the order of issue: the next layer's parameters are asked for before this layer's
         // gradients are sent, or they would wait for them (FSDP's backward prefetch).
@@ -161,29 +156,92 @@ impl StageBuilder<'_> {
             }
             self.await_gathered(gathered);
             let gradients = self.transient_gradients(layer);
-            self.layer_backward(layer, micro_batch)?;
+            self.layer_backward(layer, micro_batch, Extent::Whole)?;
             self.join_tied_gradient(layer);
             self.release(gathered);
-            self.accumulate(layer, micro_batch, first)?;
-            self.reduce(layer, micro_batch, last, gradients, &mut pending)?;
+            self.add_gradients(layer, micro_batch, turn, gradients, &mut pending)?;
         }
         pending.free_all(&mut self.program, self.streams.collective);
+        self.send_gradients(chunk, micro_batch)
+    }
+
+    /// The part of a chunk's backward for which the chunk before waits.
+    pub(super) fn backward_input(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
+        let layers = self.input.chunks[chunk].layers.clone();
+        self.receive_gradients(chunk, micro_batch)?;
+        let mut ahead = self.gather(layers.end - 1, micro_batch)?;
+        for layer in layers.clone().rev() {
+            let gathered = ahead.take();
+            if layer > layers.start {
+                ahead = self.gather(layer - 1, micro_batch)?;
+            }
+            self.await_gathered(gathered);
+            self.layer_backward(layer, micro_batch, Extent::WithoutWeights)?;
+            self.release(gathered);
+        }
+        self.send_gradients(chunk, micro_batch)
+    }
+
+    /// The rest of it: gradients of weights, which are then added to those of earlier micro-batches and reduced.
+    pub(super) fn backward_weight(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
+        let layers = self.input.chunks[chunk].layers.clone();
+        let turn = self.next_turn(chunk);
+        let mut pending = Pending::default();
+        for layer in layers.rev() {
+            let gradients = self.transient_gradients(layer);
+            self.layer_weights(layer, micro_batch)?;
+            self.join_tied_gradient(layer);
+            self.add_gradients(layer, micro_batch, turn, gradients, &mut pending)?;
+        }
+        pending.free_all(&mut self.program, self.streams.collective);
+        Ok(())
+    }
+
+    fn receive_gradients(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
+        let Chunk { layers, crosses } = &self.input.chunks[chunk];
+        let Some(crosses) = crosses[1] else { return Ok(()) };
+        let bytes = self.boundary(layers.end, micro_batch);
+        let stream = self.streams.transfers[chunk].backward_in;
+        self.receive(stream, Meeting::BackwardIn(chunk), crosses, bytes, micro_batch)
+    }
+
+    fn send_gradients(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
+        let Chunk { layers, crosses } = &self.input.chunks[chunk];
         if layers.start == 0 {
             let batch = self.batches[micro_batch as usize].take();
             self.free(batch);
         }
-        if let Some(crosses) = crosses[0] {
-            let bytes = self.boundary(layers.start);
-            let stream = self.streams.backward_out;
-            self.send(stream, Meeting::BackwardOut(chunk), crosses, bytes, micro_batch)?;
-        }
-        Ok(())
+        let Some(crosses) = crosses[0] else { return Ok(()) };
+        let bytes = self.boundary(layers.start, micro_batch);
+        let stream = self.streams.transfers[chunk].backward_out;
+        self.send(stream, Meeting::BackwardOut(chunk), crosses, bytes, micro_batch)
     }
 
-    pub(super) fn layer_backward(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
-        let cost = self.input.costs.layer(layer);
-        let name = self.input.model.layers[layer].name.as_str();
-        let mut saved = self.open[self.input.slot(layer)][micro_batch as usize].take().unwrap_or_default();
+    /// Counts a backward of the chunk.
+    fn next_turn(&mut self, chunk: usize) -> Turn {
+        self.backwards_done[chunk] += 1;
+        let done = self.backwards_done[chunk];
+        Turn { first: done == 1, last: done == self.input.schedule.micro_batches }
+    }
+
+    /// What happens to a layer's gradients once they are made.
+    fn add_gradients(
+        &mut self,
+        layer: usize,
+        micro_batch: u32,
+        turn: Turn,
+        gradients: Option<Tensor>,
+        pending: &mut Pending,
+    ) -> Result<(), PlanError> {
+        self.accumulate(layer, micro_batch, turn.first)?;
+        self.reduce(layer, micro_batch, turn.last, gradients, pending)
+    }
+
+    fn layer_backward(&mut self, layer: usize, micro_batch: u32, extent: Extent) -> Result<(), PlanError> {
+        let input = self.input;
+        let cost = input.cost(layer, micro_batch);
+        let name = input.model.layers[layer].name.as_str();
+        let mut saved = self.open[input.slot(layer)][micro_batch as usize].take().unwrap_or_default();
         if !cost.recomputed.is_empty() {
             let label = self.label(name, "recompute", Some(micro_batch));
             if cost.recomputed.len() == cost.forward.len() {
@@ -199,31 +257,79 @@ impl StageBuilder<'_> {
         let label = self.label(name, "backward", Some(micro_batch));
         self.issue_block(layer, Pass::Backward, label)?;
         let temporary = self.temporary(layer, "backward temporaries", cost.backward_temporary);
+        let later = extent == Extent::WithoutWeights;
+        let late = &cost.work.weight_gradients;
         for &step in &cost.order {
-            let done = match step {
-                Move::Run(index) => {
-                    self.operation(classes::BACKWARD, label, cost.backward[index])?;
-                    index
-                }
-                Move::Start(index) => {
+            let (Move::Run(index) | Move::Start(index) | Move::Join(index)) = step;
+            if later && deferred(cost, index) {
+                continue;
+            }
+            match step {
+                Move::Run(_) => self.operation(classes::BACKWARD, label, cost.backward[index])?,
+                Move::Start(_) => {
                     self.start_exchange(label, cost.backward[index])?;
                     continue;
                 }
-                Move::Join(index) => {
-                    self.order(self.streams.tensor, self.streams.compute);
-                    index
-                }
-            };
+                Move::Join(_) => self.order(self.streams.tensor, self.streams.compute),
+            }
             for (slot, tensor) in cost.work.saved.iter().enumerate() {
-                if tensor.freed == done {
+                if tensor.freed == index && !(later && late.saved.contains(&slot)) {
                     self.free(saved[slot].take());
                 }
             }
         }
         self.free_both(temporary);
+        if later {
+            // What the weights need stays: inputs of products, and the gradients of their results.
+            let kept = |(slot, tensor): (usize, &mut Option<Tensor>)| {
+                if late.saved.contains(&slot) { None } else { tensor.take() }
+            };
+            let done: Vec<Option<Tensor>> = saved.iter_mut().enumerate().map(kept).collect();
+            for tensor in done {
+                self.free(tensor);
+            }
+            saved.push(self.activation(layer, "gradients kept for weights", late.gradients.0));
+            self.open[input.slot(layer)][micro_batch as usize] = Some(saved);
+            return Ok(());
+        }
         for tensor in saved {
             self.free(tensor);
         }
         Ok(())
     }
+
+    /// The gradients of weights that the layer's backward has left.
+    fn layer_weights(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
+        let input = self.input;
+        let cost = input.cost(layer, micro_batch);
+        let label = self.label(input.model.layers[layer].name.as_str(), "weights", Some(micro_batch));
+        for &index in &cost.work.weight_gradients.operations {
+            self.operation(classes::BACKWARD, label, cost.backward[index])?;
+        }
+        for tensor in self.open[input.slot(layer)][micro_batch as usize].take().unwrap_or_default() {
+            self.free(tensor);
+        }
+        Ok(())
+    }
+}
+
+/// How much of a layer's backward is done in one go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// All of it.
+    Whole,
+    /// All but the products that make gradients of weights.
+    WithoutWeights,
+}
+
+/// Which of the step's backwards of a chunk it is.
+#[derive(Clone, Copy)]
+struct Turn {
+    first: bool,
+    last: bool,
+}
+
+/// Whether a backward operation can wait.
+pub(in crate::lower) fn deferred(cost: &LayerCost, index: usize) -> bool {
+    cost.work.weight_gradients.operations.contains(&index)
 }

@@ -1,24 +1,55 @@
 //! What enters and leaves a stage: input batches, activations and gradients between stages.
 
 use steptime_clusters::point_to_point;
-use steptime_core::Stream;
+use steptime_core::{ProgramBuilder, Stream};
 use steptime_models::{Bytes, Kernel, Pass};
 
-use super::{Meeting, StageBuilder};
+use super::{Meeting, StageBuilder, StageInput};
 use crate::classes;
 use crate::error::PlanError;
 use crate::lower::cost::OpCost;
+use crate::schedule::ChunkOrder;
+
+/// The streams on which a chunk receives and sends.
+#[derive(Clone, Copy)]
+pub(super) struct Transfers {
+    pub(super) forward_in: Stream,
+    pub(super) forward_out: Stream,
+    pub(super) backward_in: Stream,
+    pub(super) backward_out: Stream,
+}
+
+/// The streams of every chunk. Where chunks go round the stages, all activations of a stage go one way and share their
+/// streams, as in Megatron-LM. Elsewhere a transfer to one side could queue behind one to the other side that waits for
+/// it, and each chunk has its own.
+pub(super) fn transfers(program: &mut ProgramBuilder, input: &StageInput<'_>) -> Vec<Transfers> {
+    let chunks = input.chunks.len();
+    let own = input.schedule.chunk_order == ChunkOrder::BackAndForth || input.plan.written.is_some();
+    let mut of_chunk = |chunk: usize| {
+        let mut stream = |what: &str| {
+            let name = if chunk == 0 { what.to_owned() } else { format!("{what} {chunk}") };
+            program.stream(&name)
+        };
+        Transfers {
+            forward_in: stream("receive activations"),
+            forward_out: stream("send activations"),
+            backward_in: stream("receive gradients"),
+            backward_out: stream("send gradients"),
+        }
+    };
+    if own { (0..chunks).map(of_chunk).collect() } else { vec![of_chunk(0); chunks] }
+}
 
 impl StageBuilder<'_> {
     /// Bytes of the activation that enters a layer.
-    pub(super) fn boundary(&self, layer: usize) -> u64 {
-        if layer == 0 { 0 } else { self.input.costs.layer(layer - 1).work.output.0 }
+    pub(super) fn boundary(&self, layer: usize, micro_batch: u32) -> u64 {
+        if layer == 0 { 0 } else { self.input.cost(layer - 1, micro_batch).work.output.0 }
     }
 
     /// Copies a micro-batch of samples to the device, unless it is made there; a copy from pageable memory holds up the
     /// host.
     pub(super) fn load_input(&mut self, micro_batch: u32) -> Result<(), PlanError> {
-        let samples = self.input.workload.micro_batch_size;
+        let samples = self.input.samples(micro_batch);
         let bytes = Bytes(samples * self.input.model.sample_bytes(&self.input.workload.shape()).0);
         if bytes.0 == 0 {
             return Ok(());
@@ -71,9 +102,11 @@ impl StageBuilder<'_> {
         self.order(self.streams.compute, stream);
         self.meet(stream, meeting, (classes::TRANSFER, classes::TRANSFER_WAIT), label, transfer)?;
         // The buffer of the send before has been read by now; this one is in flight.
-        let direction = usize::from(matches!(meeting, Meeting::BackwardOut(_)));
-        if let Some(earlier) = self.sent[direction].replace(buffer) {
+        if let Some((_, earlier)) = self.sent.iter_mut().find(|(of, _)| *of == stream) {
+            let earlier = std::mem::replace(earlier, buffer);
             self.program.free(stream, earlier);
+        } else {
+            self.sent.push((stream, buffer));
         }
         Ok(())
     }

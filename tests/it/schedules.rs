@@ -1,0 +1,196 @@
+//! Pipeline schedules, uneven stages and uneven batches, from the command line.
+
+use crate::support::{number, report, steptime};
+
+/// Four stages of a GPT on one node.
+const CASE: &str = r#"name = "case"
+
+[model]
+name = "gpt2"
+sequence_length = 1024
+
+[cluster]
+name = "dgx-a100-80gb"
+gpus_per_node = 4
+
+[workload]
+micro_batch_size = 4
+gradient_accumulation_steps = 12
+precision = "bf16"
+
+[parallelism]
+pipeline = 4
+"#;
+
+struct Case {
+    folder: tempfile::TempDir,
+}
+
+impl Case {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("case.toml"), CASE).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self) -> String {
+        self.folder.path().join("case.toml").display().to_string()
+    }
+
+    fn report(&self, keys: &[&str]) -> serde_json::Value {
+        let path = self.path();
+        let mut arguments = vec![path.as_str()];
+        arguments.extend(keys.iter().flat_map(|key| ["--set", key]));
+        report(&arguments)
+    }
+
+    fn error(&self, keys: &[&str]) -> String {
+        let path = self.path();
+        let mut arguments = vec!["run", path.as_str()];
+        arguments.extend(keys.iter().flat_map(|key| ["--set", key]));
+        let output = steptime(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{keys:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        error.replace(&format!("{}/", self.folder.path().display()), "").trim().to_owned()
+    }
+}
+
+#[test]
+fn less_bubble_costs_more_memory() {
+    let case = Case::new();
+    let run = |name: &str| case.report(&[&format!("parallelism.schedule={name}")]);
+    let bubble = |report: &serde_json::Value| number(&report["time_breakdown_s"]["pipeline_bubble"]);
+    let memory = |report: &serde_json::Value| report["peak_memory"]["allocated_bytes"].as_u64().unwrap();
+    let [one, h1, h2, v, half, min] = ["1f1b", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min"].map(run);
+    assert!(bubble(&h1) < bubble(&one));
+    assert!(memory(&h2) > memory(&h1) && memory(&h1) > memory(&one));
+    assert!(memory(&min) < memory(&half) && memory(&half) < memory(&v));
+    for name in ["zb-1p", "zb-2p", "zb-v", "dualpipe-v"] {
+        let report = run(name);
+        assert!(number(&report["step_time_s"]) < number(&one["step_time_s"]), "{name}");
+        let flops = |report: &serde_json::Value| number(&report["flops_per_step"]);
+        assert!((flops(&report) / flops(&one) - 1.0).abs() < 1e-12, "{name}");
+    }
+    // Embedding and head meet on the first stage of a V.
+    let layers = &run("zb-v")["stages"][0]["layers"];
+    let names: Vec<&str> = layers.as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    assert!(names.contains(&"embedding") && names.contains(&"head"), "{names:?}");
+}
+
+#[test]
+fn a_schedule_of_ones_own_is_proven_and_played() {
+    let case = Case::new();
+    let write = |text: &str| std::fs::write(case.folder.path().join("mine.txt"), text).unwrap();
+    let keys = [
+        "parallelism.schedule={ file = \"mine.txt\" }",
+        "parallelism.pipeline=2",
+        "cluster.gpus_per_node=2",
+        "workload.gradient_accumulation_steps=3",
+    ];
+    // The example of the documentation.
+    let manual = include_str!("../../docs/scenario.md");
+    let (_, example) = manual.split_once("```text\n").unwrap();
+    write(example.split_once("```").unwrap().0);
+    let named = ["parallelism.schedule=zb-h1", keys[1], keys[2], keys[3]];
+    let (mine, named) = (case.report(&keys), case.report(&named));
+    assert_eq!(mine["step_time_s"], named["step_time_s"]);
+    assert_eq!(mine["peak_memory"], named["peak_memory"]);
+
+    write("F0 F1 B0 B1\nF0 X\n");
+    assert!(
+        case.error(&keys).ends_with(
+            "mine.txt: line 2: found `X`, allowed: F, B, I or W with a micro-batch and, behind a dot, a chunk, such \
+             as F0 or B3.1"
+        ),
+        "{}",
+        case.error(&keys)
+    );
+    write("F0 F1 B0 B1\nF0 F1 B0 B1\n");
+    assert!(case.error(&keys).ends_with("the schedule has 2 micro-batches, but the plan has 3"));
+    write("F0 F1 F2\nF0 F1 F2\n");
+    assert!(case.error(&keys).contains("stage 0: backward of micro-batch 0 occurs 0 times"));
+    write("F0 B0 F1 F2 B1 B2\nF1 F0 B0 B1 F2 B2\n");
+    assert!(
+        case.error(&keys).ends_with("stage 1 takes micro-batch 1 where its neighbour sends micro-batch 0")
+    );
+    write("B0 F0 F1 F2 B1 B2\nF0 B0 F1 B1 F2 B2\n");
+    assert!(case.error(&keys).ends_with("stage 0: backward of micro-batch 0 stands before its forward"));
+    std::fs::remove_file(case.folder.path().join("mine.txt")).unwrap();
+    assert!(case.error(&keys).contains("parallelism.schedule.file: mine.txt cannot be read"));
+}
+
+#[test]
+fn keys_that_contradict_the_schedule_are_refused() {
+    let case = Case::new();
+    let error = |keys: &[&str]| case.error(keys);
+    assert!(
+        error(&["parallelism.schedule=zb-h3"]).contains("nearest: zb-h1")
+            || error(&["parallelism.schedule=zb-h3"]).contains("zb-h1")
+    );
+    assert!(
+        error(&["parallelism.schedule=zb-h1", "parallelism.virtual_pipeline=3"])
+            .ends_with("parallelism.virtual_pipeline: is 3, but schedule zb-h1 is made for 1, allowed: 1")
+    );
+    assert!(error(&["parallelism.micro_batch_group=5"]).contains("is about interleaved 1F1B"));
+    assert!(
+        error(&["parallelism.schedule=zb-v", "parallelism.pipeline=1", "cluster.gpus_per_node=1"])
+            .ends_with("zb-v has 2 chunks of layers on each stage and needs pipeline above 1")
+    );
+    assert!(
+        error(&["parallelism.schedule=dualpipe-v", "workload.gradient_accumulation_steps=7"])
+            .ends_with("the schedule needs at least 8 micro-batches, two for each stage, but the step has 7")
+    );
+    let interleaved = ["parallelism.virtual_pipeline=3", "workload.gradient_accumulation_steps=5"];
+    assert!(error(&interleaved).contains("in groups of 4, one for each stage, but the step has 5"));
+    let grouped = case.report(&[interleaved[0], interleaved[1], "parallelism.micro_batch_group=5"]);
+    assert_eq!(grouped["verdict"], "fits");
+}
+
+#[test]
+fn embedding_and_head_may_stand_for_layers() {
+    let case = Case::new();
+    let blocks = |keys: &[&str]| -> Vec<usize> {
+        let report = case.report(keys);
+        let blocks = |stage: &serde_json::Value| {
+            stage["layers"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|it| it.as_str().unwrap().starts_with("block"))
+                .count()
+        };
+        report["stages"].as_array().unwrap().iter().map(blocks).collect()
+    };
+    assert_eq!(blocks(&[]), [3, 3, 3, 3]);
+    assert_eq!(blocks(&["parallelism.layers_in_last_stage=0"]), [4, 4, 4, 0]);
+    assert_eq!(
+        blocks(&["parallelism.layers_in_first_stage=1", "parallelism.layers_in_last_stage=1"]),
+        [1, 5, 5, 1]
+    );
+    let counted = ["parallelism.count_embedding_as_layer=true", "parallelism.count_head_as_layer=true"];
+    assert_eq!(blocks(&[counted[0], counted[1], "model.overrides={ layers = 14 }"]), [3, 4, 4, 3]);
+    assert!(
+        case.error(&counted)
+            .contains("makes 14 layers of the model's 12 blocks, which 4 stages cannot share")
+    );
+    assert!(case.error(&["parallelism.stages=[6, 0, 6, 0]"]).contains("stage 1 has no layer"));
+}
+
+#[test]
+fn a_smaller_last_micro_batch_takes_less_time_than_a_full_one() {
+    let case = Case::new();
+    let batch = |samples: u64| {
+        let global = format!("workload.global_batch_size={samples}");
+        // The steps in the file are left to follow from the batch.
+        let text = CASE.replace("gradient_accumulation_steps = 12\n", "global_batch_size = 48\n");
+        std::fs::write(case.folder.path().join("case.toml"), text).unwrap();
+        case.report(&[&global, "workload.last_micro_batch=smaller"])
+    };
+    let [eleven, between, twelve] = [44, 46, 48].map(batch);
+    let step = |report: &serde_json::Value| number(&report["step_time_s"]);
+    assert!(step(&eleven) < step(&between) && step(&between) < step(&twelve));
+    let rate = number(&between["samples_per_s"]) * step(&between);
+    assert!((rate - 46.0).abs() < 1e-9);
+    let flops = |report: &serde_json::Value| number(&report["flops_per_step"]);
+    assert!((flops(&between) / flops(&twelve) - 46.0 / 48.0).abs() < 1e-9);
+}
