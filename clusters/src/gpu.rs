@@ -57,12 +57,13 @@ impl fmt::Display for GpuArchitecture {
 }
 
 /// Formats of arithmetic with the words that catalogue files and messages use.
-pub(crate) const FORMATS: [(&str, Dtype); 5] = [
+pub(crate) const FORMATS: [(&str, Dtype); 6] = [
     ("fp32", Dtype::Fp32),
     ("tf32", Dtype::Tf32),
     ("fp16", Dtype::Fp16),
     ("bf16", Dtype::Bf16),
     ("fp8", Dtype::Fp8),
+    ("nvfp4", Dtype::Fp4),
 ];
 
 /// The word for a number format, e.g. `bf16`.
@@ -75,6 +76,7 @@ pub(crate) fn format_name(dtype: Dtype) -> &'static str {
         Dtype::Fp16 => "fp16",
         Dtype::Bf16 => "bf16",
         Dtype::Fp8 => "fp8",
+        Dtype::Fp4 => "nvfp4",
     }
 }
 

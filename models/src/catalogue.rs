@@ -10,7 +10,7 @@ macro_rules! entries {
 }
 
 /// Names and texts, sorted by name.
-const ENTRIES: [(&str, &str); 192] = entries![
+const ENTRIES: [(&str, &str); 194] = entries![
     "all-minilm-l12-v2",
     "all-minilm-l6-v2",
     "bert-base",
@@ -48,6 +48,8 @@ const ENTRIES: [(&str, &str); 192] = entries![
     "gemma2-9b",
     "gpt-18b",
     "gpt-neox-20b",
+    "gpt-oss-120b",
+    "gpt-oss-20b",
     "gpt2",
     "gpt2-large",
     "gpt2-medium",

@@ -10,7 +10,7 @@
 //! catalogue is part of the binary.
 //!
 //! ```
-//! use steptime_models::{AttentionKind, Convolutions, Dtype, Fusion, Model, Overrides, TensorParallel, WorkShape};
+//! use steptime_models::{AttentionKind, Dtype, Fusion, Model, Overrides, TensorParallel, WorkShape};
 //!
 //! let model = Model::from_catalogue("gpt2", &Overrides::none())?;
 //! assert_eq!(model.parameters(), 124_439_808);
@@ -23,8 +23,7 @@
 //!     training: true,
 //!     tensor: TensorParallel::NONE,
 //!     fusion: Fusion::None,
-//!     convolutions: Convolutions::default(),
-//!     autocast: false,
+//!     ..WorkShape::default()
 //! };
 //! let block = model.work(1, &shape);
 //! assert!(block.backward_flops() > block.forward_flops());
@@ -34,6 +33,7 @@
 mod blocks;
 mod catalogue;
 mod component;
+mod division;
 mod document;
 mod error;
 mod families;
@@ -50,17 +50,18 @@ mod work_shape;
 
 pub use catalogue::{catalogue_names, is_in_catalogue};
 pub use component::{Component, ComponentGraph, Partition};
+pub use division::{ContextMethod, ContextParallel, Division, ExpertParallel};
 pub use error::{ModelError, Place};
 pub use families::Family;
 pub use model::{Layer, LayerRole, Model, Sample};
 pub use operation::{
-    Dtype, ExchangeKind, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor, Temporary,
-    WeightGradients,
+    Dtype, ExchangeGroup, ExchangeKind, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor,
+    Temporary, WeightGradients,
 };
 pub use overrides::{FieldValue, Overrides};
-pub use parameter::{Parameter, Split};
+pub use parameter::{ExpertPlace, Parameter, Split};
 pub use quantity::{Dimension, UnitError, parse_quantity};
 pub use shape::{AttentionShape, ConvolutionPass, ConvolutionShape, MemoryFormat};
 pub use trainable::{Lora, Trainable};
 pub use units::{Bytes, Flops};
-pub use work_shape::{AttentionKind, Convolutions, Fusion, TensorParallel, WorkShape};
+pub use work_shape::{AttentionKind, Convolutions, Fusion, Scaling, TensorParallel, WorkShape};

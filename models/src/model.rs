@@ -70,7 +70,7 @@ impl Layer {
     /// A layer without its name.
     fn of(traced: Traced, signature: u32, stated_memory: Bytes) -> Self {
         let own = |expert: bool| {
-            let own = traced.parameters.iter().filter(|it| !it.tied && it.expert == expert);
+            let own = traced.parameters.iter().filter(|it| !it.tied && it.expert.is_some() == expert);
             own.map(|parameter| parameter.count).fold(0, u64::saturating_add)
         };
         let (experts, used) = traced.routing;
@@ -311,6 +311,37 @@ impl Model {
                 self.family
             )),
         }
+    }
+
+    /// Experts among which the tokens of a layer are routed, of the layer with most; 0 where none has any.
+    pub fn experts(&self) -> u64 {
+        let places = self.layers.iter().flat_map(|layer| layer.parameters.iter()).filter_map(|it| it.expert);
+        places.map(|place| place.of).max().unwrap_or(0)
+    }
+
+    /// Why ranks cannot share sequences, in words; None where they can.
+    pub fn context_parallel_fault(&self) -> Option<String> {
+        let fault = format!(
+            "the sequences of {} (family {}) do not divide among context-parallel ranks, allowed: 1",
+            self.name, self.family
+        );
+        (!self.architecture.context_parallel()).then_some(fault)
+    }
+
+    /// Why `ranks` ranks cannot hold a part each of the routed experts, in words; None where they can.
+    pub fn expert_parallel_fault(&self, ranks: u64) -> Option<String> {
+        let (name, experts) = (&self.name, self.experts());
+        if experts == 0 {
+            return Some(format!("{name} has no routed experts, allowed: 1"));
+        }
+        if !self.architecture.expert_parallel() {
+            let family = self.family;
+            return Some(format!("the experts of {name} (family {family}) stay on one rank, allowed: 1"));
+        }
+        if !experts.is_multiple_of(ranks.max(1)) {
+            return Some(format!("{name} has {experts} experts, which do not divide among {ranks} ranks"));
+        }
+        None
     }
 
     /// Longest sequence that the architecture can take: the table of learned positions. None where nothing limits

@@ -18,6 +18,8 @@ pub enum Dtype {
     Bf16,
     /// 8-bit float (E4M3 or E5M2).
     Fp8,
+    /// 4-bit float (E2M1) with an 8-bit scale for each 16 values (NVIDIA's NVFP4).
+    Fp4,
     /// 64-bit integer (token ids, labels, gather indices).
     Int64,
     /// One byte a value (dropout and attention masks).
@@ -32,6 +34,7 @@ impl fmt::Display for Dtype {
             Self::Fp16 => "fp16",
             Self::Bf16 => "bf16",
             Self::Fp8 => "fp8",
+            Self::Fp4 => "nvfp4",
             Self::Int64 => "int64",
             Self::Bool => "bool",
         })
@@ -44,18 +47,31 @@ impl fmt::Display for ExchangeKind {
             Self::AllReduce => "all-reduce",
             Self::AllGather => "all-gather",
             Self::ReduceScatter => "reduce-scatter",
+            Self::AllToAll => "all-to-all",
+            Self::SendReceive => "send and receive",
+        })
+    }
+}
+
+impl fmt::Display for ExchangeGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tensor => "tensor",
+            Self::Context => "context",
+            Self::Expert => "expert",
+            Self::ExpertTensor => "expert tensor",
         })
     }
 }
 
 impl Dtype {
-    /// Bytes of one stored value.
+    /// Bytes of one stored value; of a 4-bit one with its scale (9/16 of a byte), rounded up.
     pub const fn bytes(self) -> u64 {
         match self {
             Self::Int64 => 8,
             Self::Fp32 | Self::Tf32 => 4,
             Self::Fp16 | Self::Bf16 => 2,
-            Self::Fp8 | Self::Bool => 1,
+            Self::Fp8 | Self::Fp4 | Self::Bool => 1,
         }
     }
 }
@@ -95,6 +111,24 @@ pub enum ExchangeKind {
     AllGather,
     /// Every rank gets its part of the sum.
     ReduceScatter,
+    /// Every rank sends a part to every other.
+    AllToAll,
+    /// Every rank sends to the next of a ring and receives from the one before. It runs beside the operation that
+    /// follows it; those after that wait for it.
+    SendReceive,
+}
+
+/// Ranks that exchange something within a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ExchangeGroup {
+    /// Those that share the layer.
+    Tensor,
+    /// Those that share the sequences.
+    Context,
+    /// Those over which the experts are spread.
+    Expert,
+    /// Those that share each expert.
+    ExpertTensor,
 }
 
 /// One operation, by shape. Prices belong to the clusters' floor.
@@ -153,11 +187,14 @@ pub enum Kernel {
         /// Whether the host side is page-locked.
         pinned: bool,
     },
-    /// Collective among the ranks of the tensor group, which share the layer.
+    /// Collective among the ranks of a group.
     Exchange {
+        /// Which ranks.
+        group: ExchangeGroup,
         /// What it does.
         kind: ExchangeKind,
-        /// Size of the whole array: what each rank has after an all-gather or had before a reduce-scatter.
+        /// Size of the whole array: what each rank has after an all-gather or had before a reduce-scatter or an
+        /// all-to-all; what each rank sends to the next in a ring.
         bytes: Bytes,
     },
     /// Work known only by its FLOPs (a component of somebody's model description).
@@ -239,7 +276,9 @@ impl fmt::Display for Kernel {
             }
             Self::Optimizer { parameters, .. } => write!(f, "update of {parameters} values"),
             Self::HostCopy { bytes, .. } => write!(f, "copy of {} between host and device", Size(bytes)),
-            Self::Exchange { kind, bytes } => write!(f, "{kind} of {} in the tensor group", Size(bytes)),
+            Self::Exchange { group, kind, bytes } => {
+                write!(f, "{kind} of {} in the {group} group", Size(bytes))
+            }
             Self::Component { flops, .. } => write!(f, "{} FLOP", flops.0),
         }
     }

@@ -1,5 +1,7 @@
 //! Parameter tensors.
 
+use crate::division::Division;
+
 /// How a parameter is divided among the ranks of a tensor-parallel group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Split {
@@ -11,6 +13,15 @@ pub enum Split {
     /// Each rank holds as many of this number of equal pieces (heads of keys and values), whole ones: where there are
     /// fewer than ranks, several ranks hold the same.
     Pieces(u64),
+}
+
+/// One of several routed experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ExpertPlace {
+    /// Its number, from 0.
+    pub number: u64,
+    /// Experts that there are.
+    pub of: u64,
 }
 
 /// One parameter tensor.
@@ -27,13 +38,22 @@ pub struct Parameter {
     pub tied: bool,
     /// Whether it gets a gradient.
     pub trainable: bool,
-    /// Belongs to one of the routed experts.
-    pub expert: bool,
+    /// The routed expert that it belongs to.
+    pub expert: Option<ExpertPlace>,
     /// How a tensor-parallel group divides it.
     pub split: Split,
 }
 
 impl Parameter {
+    /// Values that the first rank of a stage holds, rounded up: of experts that are spread over ranks, the first ones.
+    pub fn held_in(&self, division: &Division) -> u64 {
+        match (self.expert, division.expert) {
+            (Some(place), Some(spread)) if place.number >= place.of.div_ceil(spread.ways()) => 0,
+            (Some(_), Some(spread)) => self.held_by_rank(spread.tensor_ways()),
+            _ => self.held_by_rank(division.tensor),
+        }
+    }
+
     /// Values that a rank of a tensor-parallel group of `ranks` holds, rounded up.
     pub fn held_by_rank(&self, ranks: u64) -> u64 {
         match self.split {

@@ -1,5 +1,6 @@
 //! For what work a layer is expanded: sizes, number formats, division among ranks.
 
+use crate::division::{ContextParallel, ExpertParallel};
 use crate::operation::Dtype;
 use crate::shape::MemoryFormat;
 use crate::units::product;
@@ -18,10 +19,13 @@ pub enum AttentionKind {
 pub struct WorkShape {
     /// Samples (sequences or images) a micro-batch.
     pub micro_batch: u64,
-    /// Tokens a sequence; ignored by architectures that take images.
+    /// Tokens of a sequence that this rank holds: all of them, or under context parallelism its part. Ignored by
+    /// architectures that take images.
     pub sequence_length: u64,
-    /// Format of matrix products.
+    /// Format of matrix products: of 8 and 4 bits only the linear layers of blocks compute in it.
     pub compute: Dtype,
+    /// How values are scaled to 8 bits.
+    pub scaling: Scaling,
     /// Format of activations as stored.
     pub activation: Dtype,
     /// How attention is computed.
@@ -30,6 +34,10 @@ pub struct WorkShape {
     pub training: bool,
     /// How a tensor-parallel group divides the layers.
     pub tensor: TensorParallel,
+    /// How a context-parallel group divides the sequences.
+    pub context: ContextParallel,
+    /// How experts are spread, where they have groups of their own; else they are divided like other layers.
+    pub expert: Option<ExpertParallel>,
     /// Which memory-bound operations are one kernel.
     pub fusion: Fusion,
     /// How convolutions run.
@@ -68,10 +76,13 @@ impl WorkShape {
             micro_batch: 1,
             sequence_length: 1,
             compute: Dtype::Fp32,
+            scaling: Scaling::Delayed,
             activation: Dtype::Fp32,
             attention: AttentionKind::Eager,
             training: true,
             tensor: TensorParallel::NONE,
+            context: ContextParallel::NONE,
+            expert: None,
             fusion: Fusion::None,
             convolutions: Convolutions { format: MemoryFormat::Contiguous, tf32: false },
             autocast: false,
@@ -83,11 +94,37 @@ impl WorkShape {
         if self.autocast { Dtype::Fp32.bytes() } else { self.activation.bytes() }
     }
 
+    /// The same with experts spread so.
+    pub fn with_experts(self, expert: Option<ExpertParallel>) -> Self {
+        Self { expert, ..self }
+    }
+
     /// Rows of a tensor of tokens between the divided layers: all tokens of the micro-batch, or this rank's part of
     /// them under sequence parallelism (rounded up).
     pub(crate) fn token_rows(&self) -> u64 {
         self.tensor.rows(product(&[self.micro_batch, self.sequence_length]))
     }
+}
+
+impl Default for WorkShape {
+    /// One token in 32 bits, in training, on one rank.
+    fn default() -> Self {
+        Self::smallest()
+    }
+}
+
+/// How values are scaled to the range of an 8-bit format (Transformer Engine's recipes).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scaling {
+    /// One scale a tensor, from the largest values of earlier steps: one pass.
+    #[default]
+    Delayed,
+    /// One scale a tensor, from its own largest value: a pass that finds it, and one that converts.
+    Current,
+    /// One scale for each block of values (128 of them, or 128 x 128): one pass.
+    Blockwise,
+    /// One 8-bit scale for each 32 values (OCP Microscaling Formats 1.0): one pass.
+    Microscaling,
 }
 
 /// Tensor parallelism of the work of one rank (Shoeybi et al. 2019, Megatron-LM; sequence parallelism: Korthikanti et

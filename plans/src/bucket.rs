@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use steptime_models::Model;
+use steptime_models::{Division, Model, Parameter};
 
 /// Gradients that are reduced by one collective.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,13 +15,32 @@ pub struct Bucket {
     pub ready_after: usize,
 }
 
+/// Parameters whose copies lie on the same ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// All of them, where experts are divided like other layers; else those outside the experts.
+    Common,
+    /// Those of experts that are spread over ranks of their own.
+    Experts,
+}
+
+impl Share {
+    /// Whether a parameter is among them.
+    pub fn contains(self, parameter: &Parameter, division: &Division) -> bool {
+        let spread = division.expert.is_some() && parameter.expert.is_some();
+        spread == (self == Self::Experts)
+    }
+}
+
 /// What of the parameters the rank has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {
     /// Whether it holds the embedding, whose other names then count for nothing.
     pub embedding: bool,
-    /// Ranks that share the layers.
-    pub tensor: u64,
+    /// How the ranks of a stage divide the parameters.
+    pub division: Division,
+    /// Which of them are meant.
+    pub share: Share,
 }
 
 /// Fills buckets with the trained parameters of `layers`, last registered first, as backward produces them. A bucket
@@ -40,11 +59,13 @@ pub fn buckets(
     let mut open: Option<Bucket> = None;
     for layer in layers.rev() {
         for parameter in model.layers[layer].parameters.iter().rev() {
-            if !parameter.trainable || parameter.tied && holding.embedding {
+            let held = parameter.held_in(&holding.division);
+            let meant = holding.share.contains(parameter, &holding.division) && held > 0;
+            if !meant || !parameter.trainable || parameter.tied && holding.embedding {
                 continue;
             }
             let bucket = open.get_or_insert(Bucket { elements: 0, tensors: 0, ready_after: layer });
-            bucket.elements += parameter.held_by_rank(holding.tensor);
+            bucket.elements += held;
             bucket.tensors += 1;
             bucket.ready_after = layer;
             let limit = if done.is_empty() { first_cap.min(cap) } else { cap };

@@ -26,11 +26,13 @@ pub enum PlanError {
     },
     /// The job does not use exactly the cluster's GPUs.
     #[error(
-        "data {data} x tensor {tensor} x pipeline {pipeline} = {ranks} ranks, but {nodes} nodes x {gpus_per_node} GPUs = {gpus}"
+        "data {data} x context {context} x tensor {tensor} x pipeline {pipeline} = {ranks} ranks, but {nodes} nodes x {gpus_per_node} GPUs = {gpus}"
     )]
     RankCount {
         /// Data-parallel ranks.
         data: u64,
+        /// Ranks that share each sequence.
+        context: u64,
         /// Ranks that share each layer.
         tensor: u64,
         /// Pipeline stages.
@@ -47,6 +49,18 @@ pub enum PlanError {
     /// The model's layers do not divide among the tensor-parallel ranks.
     #[error("{message}")]
     Tensor {
+        /// What does not divide, and what is allowed.
+        message: String,
+    },
+    /// Sequences do not divide among the context-parallel ranks.
+    #[error("{message}")]
+    Context {
+        /// What does not divide, and what is allowed.
+        message: String,
+    },
+    /// The routed experts do not divide among the expert-parallel ranks.
+    #[error("{message}")]
+    Expert {
         /// What does not divide, and what is allowed.
         message: String,
     },

@@ -8,6 +8,7 @@ mod input;
 mod lower;
 mod partition;
 mod plan;
+mod router;
 mod schedule;
 mod swift;
 mod workload;
@@ -16,12 +17,13 @@ mod zero;
 #[cfg(test)]
 mod tests;
 
-pub use bucket::{Bucket, Holding, buckets};
+pub use bucket::{Bucket, Holding, Share, buckets};
 pub use error::PlanError;
 pub use input::{BatchTime, Epoch, Loader, Loading, MOST_WORKERS};
 pub use lower::{Lowered, MOST_MICRO_BATCHES, PlayedRank, SEGMENT, StageFacts, lower};
 pub use partition::{balanced_stages, partition_layers};
 pub use plan::Plan;
+pub use router::Router;
 pub use schedule::{
     Action, ChunkOrder, PassCost, Pipeline, Schedule, ScheduleError, ScheduleKind, WrittenScheduleError,
 };

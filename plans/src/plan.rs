@@ -1,6 +1,6 @@
 //! A parallelism plan over the GPUs of a cluster.
 
-use steptime_models::{TensorParallel, WorkShape};
+use steptime_models::{ContextMethod, ContextParallel, Division, ExpertParallel, TensorParallel, WorkShape};
 
 use crate::schedule::{Schedule, ScheduleKind};
 use crate::workload::Workload;
@@ -15,6 +15,15 @@ pub struct Plan {
     pub tensor: u64,
     /// Whether what lies between the shared layers is divided along the sequence.
     pub sequence_parallel: bool,
+    /// Ranks that share each sequence.
+    pub context: u64,
+    /// How they attend to each other's tokens.
+    pub context_method: ContextMethod,
+    /// Ranks over which the routed experts are spread. They are taken from those of the other dimensions on a stage:
+    /// `data * context * tensor` ranks are `expert_tensor` times `expert` times the copies of all experts.
+    pub expert: u64,
+    /// Ranks that share each expert; as many as share a layer, or what is left of them, when absent.
+    pub expert_tensor: Option<u64>,
     /// Pipeline stages.
     pub pipeline: u64,
     /// Chunks of layers on each stage.
@@ -46,13 +55,62 @@ pub struct Plan {
 impl Plan {
     /// Ranks of all dimensions together.
     pub fn ranks(&self) -> u64 {
-        self.data.saturating_mul(self.tensor).saturating_mul(self.pipeline)
+        self.lanes().saturating_mul(self.pipeline)
     }
 
-    /// The work of one rank on a micro-batch, as the model is asked for it.
-    pub fn shape(&self, workload: &Workload) -> WorkShape {
+    /// Ranks of a stage.
+    pub fn lanes(&self) -> u64 {
+        self.replicas().saturating_mul(self.tensor)
+    }
+
+    /// Ranks that have the same part of the layers and different tokens: they reduce gradients together, and ZeRO
+    /// partitions over them.
+    pub fn replicas(&self) -> u64 {
+        self.data.saturating_mul(self.context)
+    }
+
+    /// Ranks that share each expert: as given, or the most of [`Plan::tensor`] that leave room for [`Plan::expert`]
+    /// (Megatron-LM's default is the tensor-parallel size).
+    pub fn expert_tensor(&self) -> u64 {
+        let fits = |ways: &u64| {
+            self.tensor.is_multiple_of(*ways)
+                && self.lanes().is_multiple_of(ways.saturating_mul(self.expert.max(1)))
+        };
+        self.expert_tensor.unwrap_or_else(|| (1..=self.tensor).rev().find(fits).unwrap_or(1))
+    }
+
+    /// Whether experts have groups of their own.
+    pub fn spreads_experts(&self) -> bool {
+        self.expert > 1 || self.expert_tensor.is_some_and(|ways| ways != self.tensor)
+    }
+
+    /// Copies of all experts on a stage, over which their gradients are reduced.
+    pub fn expert_copies(&self) -> u64 {
+        self.lanes() / self.expert.saturating_mul(self.expert_tensor()).max(1)
+    }
+
+    /// How the ranks of a stage divide the parameters.
+    pub fn division(&self) -> Division {
+        let load_millionths = ExpertParallel::BALANCED;
+        let spread = ExpertParallel { size: self.expert, tensor: self.expert_tensor(), load_millionths };
+        Division { tensor: self.tensor, expert: self.spreads_experts().then_some(spread) }
+    }
+
+    /// The work of one rank on a micro-batch, as a model with so many routed experts is asked for it: of the rank whose
+    /// experts get the most tokens.
+    pub fn shape(&self, workload: &Workload, experts: u64) -> WorkShape {
+        let load_millionths = workload.router.load_millionths(experts, self.expert);
+        let expert = self.division().expert.map(|it| ExpertParallel { load_millionths, ..it });
+        self.balanced_shape(workload).with_experts(expert)
+    }
+
+    /// The same with as many tokens for every expert.
+    pub fn balanced_shape(&self, workload: &Workload) -> WorkShape {
         let tensor = TensorParallel { size: self.tensor, sequence: self.sequence_parallel };
-        WorkShape { tensor, ..workload.shape() }
+        let context = ContextParallel { size: self.context, method: self.context_method };
+        let sequence_length = context.part(workload.sequence_length);
+        let expert = self.division().expert;
+        WorkShape { tensor, context, sequence_length, expert, ..workload.shape() }
     }
 
     /// Gradient bytes reduced together.

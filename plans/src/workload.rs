@@ -1,7 +1,9 @@
 //! What is trained and how: batch, precision, optimizer, execution.
 
 use steptime_clusters::Framework;
-use steptime_models::{AttentionKind, Convolutions, Dtype, Fusion, TensorParallel, WorkShape};
+use steptime_models::{AttentionKind, Convolutions, Dtype, Fusion, Scaling, WorkShape};
+
+use crate::router::Router;
 
 /// Training or inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +28,10 @@ pub enum Precision {
     Fp16,
     /// Mixed precision with bfloat16.
     Bf16,
-    /// bfloat16 with matrix products in 8-bit floats.
+    /// bfloat16 with matrix products of linear layers in 8-bit floats.
     Fp8,
+    /// bfloat16 with matrix products of linear layers in 4-bit floats (NVFP4).
+    Fp4,
 }
 
 impl Precision {
@@ -39,6 +43,7 @@ impl Precision {
             Self::Fp16 => Dtype::Fp16,
             Self::Bf16 => Dtype::Bf16,
             Self::Fp8 => Dtype::Fp8,
+            Self::Fp4 => Dtype::Fp4,
         }
     }
 
@@ -47,7 +52,7 @@ impl Precision {
         match self {
             Self::Fp32 | Self::Tf32 => Dtype::Fp32,
             Self::Fp16 => Dtype::Fp16,
-            Self::Bf16 | Self::Fp8 => Dtype::Bf16,
+            Self::Bf16 | Self::Fp8 | Self::Fp4 => Dtype::Bf16,
         }
     }
 
@@ -68,15 +73,30 @@ pub enum OptimizerKind {
     Sgd,
     /// Gradient descent with one momentum.
     SgdMomentum,
+    /// Momentum made orthogonal by Newton-Schulz iterations for the matrices of blocks, Adam for the rest (Jordan et
+    /// al. 2024; Liu et al. 2025, Muon is Scalable for LLM Training).
+    Muon,
 }
 
 impl OptimizerKind {
     /// 32-bit values kept for each parameter, the master copy not counted.
+    ///
+    /// Of Muon's matrices there is one less: [`OptimizerKind::matrix_moments`].
     pub const fn moments(self) -> u64 {
         match self {
-            Self::Adam | Self::AdamW => 2,
+            Self::Adam | Self::AdamW | Self::Muon => 2,
             Self::SgdMomentum => 1,
             Self::Sgd => 0,
+        }
+    }
+}
+
+impl OptimizerKind {
+    /// The same of a matrix of a block.
+    pub const fn matrix_moments(self) -> u64 {
+        match self {
+            Self::Muon => 1,
+            _ => self.moments(),
         }
     }
 }
@@ -127,6 +147,10 @@ pub struct Workload {
     pub sequence_length: u64,
     /// Number format.
     pub precision: Precision,
+    /// How values are scaled to 8 bits.
+    pub scaling: Scaling,
+    /// How many tokens each routed expert gets.
+    pub router: Router,
     /// Update rule.
     pub optimizer: OptimizerKind,
     /// How it is implemented.
@@ -166,13 +190,14 @@ impl Workload {
             micro_batch: self.micro_batch_size,
             sequence_length: self.sequence_length,
             compute: self.precision.compute(),
+            scaling: self.scaling,
             activation: self.precision.storage(),
             attention: self.attention,
             training: self.task == Task::Training,
-            tensor: TensorParallel::NONE,
             fusion: if self.execution == Execution::Compiled { Fusion::Compiled } else { self.fusion },
             convolutions: self.convolutions,
             autocast: self.autocast,
+            ..WorkShape::default()
         }
     }
 
@@ -196,6 +221,18 @@ impl Workload {
     pub(crate) fn short_last(&self) -> Option<Self> {
         let size = self.last_micro_batch_size.filter(|&size| size < self.micro_batch_size)?;
         Some(Self { micro_batch_size: size, ..self.clone() })
+    }
+
+    /// Bytes of the copies of `values` weights that products in less than 16 bits take, with their scales: one for
+    /// products forward, and in training one turned by a quarter for the gradients. 0 in other formats.
+    pub fn converted_weight_bytes(&self, values: u64) -> u64 {
+        let copy = match (self.precision, self.scaling) {
+            (Precision::Fp4, _) => values.div_ceil(2) + values.div_ceil(16),
+            (Precision::Fp8, Scaling::Delayed | Scaling::Current) => values,
+            (Precision::Fp8, Scaling::Blockwise | Scaling::Microscaling) => values + values.div_ceil(32),
+            _ => 0,
+        };
+        if self.task == Task::Training { 2 * copy } else { copy }
     }
 
     /// Bytes that the update reads and writes for each parameter.
@@ -225,7 +262,7 @@ impl Workload {
                 master
                     + match kind {
                         OptimizerKind::Adam => 72,
-                        OptimizerKind::AdamW => 80,
+                        OptimizerKind::AdamW | OptimizerKind::Muon => 80,
                         OptimizerKind::Sgd => 12,
                         OptimizerKind::SgdMomentum => 8 + 12 + 12,
                     }
@@ -241,7 +278,7 @@ impl Workload {
         }
         let widened = if self.has_master_copy() && self.gradients().bytes() < 4 { 4 } else { 0 };
         match self.optimizer {
-            OptimizerKind::Adam | OptimizerKind::AdamW => 4 + widened,
+            OptimizerKind::Adam | OptimizerKind::AdamW | OptimizerKind::Muon => 4 + widened,
             OptimizerKind::Sgd | OptimizerKind::SgdMomentum => widened,
         }
     }
@@ -255,7 +292,7 @@ impl Workload {
         let steps = match (self.implementation, self.optimizer) {
             (OptimizerImplementation::Fused, _) | (_, OptimizerKind::Sgd) => 1,
             (OptimizerImplementation::Foreach, OptimizerKind::Adam) => 7,
-            (OptimizerImplementation::Foreach, OptimizerKind::AdamW) => 8,
+            (OptimizerImplementation::Foreach, OptimizerKind::AdamW | OptimizerKind::Muon) => 8,
             (OptimizerImplementation::Foreach, OptimizerKind::SgdMomentum) => 3,
         };
         launches * steps

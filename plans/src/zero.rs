@@ -56,21 +56,32 @@ impl StateBytes {
     pub const fn total(self) -> u64 {
         self.parameters + self.gradients + self.optimizer_states
     }
+
+    /// Those of two sets of parameters.
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            parameters: self.parameters + other.parameters,
+            gradients: self.gradients + other.gradients,
+            optimizer_states: self.optimizer_states + other.optimizer_states,
+        }
+    }
 }
 
 /// Values that a rank would hold if nothing were partitioned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     /// All of them.
     pub parameters: u64,
     /// Those that are trained, which have gradients and optimizer states.
     pub trained: u64,
+    /// Those of [`Held::trained`] that are matrices of blocks, which some optimizers treat by themselves.
+    pub matrices: u64,
 }
 
 impl Held {
     /// Parameters all of which are trained.
     pub const fn trained(parameters: u64) -> Self {
-        Self { parameters, trained: parameters }
+        Self { parameters, trained: parameters, matrices: 0 }
     }
 }
 
@@ -87,9 +98,14 @@ pub fn state_bytes(workload: &Workload, stage: ZeroStage, ranks: u64, held: Held
         return StateBytes { parameters, ..StateBytes::default() };
     }
     let master = if workload.has_master_copy() { 4 } else { 0 };
+    // Values whose states do not differ are partitioned as one.
+    let differs = workload.optimizer.matrix_moments() != workload.optimizer.moments();
+    let matrices = if differs { held.matrices } else { 0 };
     StateBytes {
         parameters,
         gradients: workload.gradients().bytes() * part(ZeroStage::Two, held.trained),
-        optimizer_states: (master + 4 * workload.optimizer.moments()) * part(ZeroStage::One, held.trained),
+        optimizer_states: (master + 4 * workload.optimizer.moments())
+            * part(ZeroStage::One, held.trained.saturating_sub(matrices))
+            + (master + 4 * workload.optimizer.matrix_moments()) * part(ZeroStage::One, matrices),
     }
 }

@@ -28,7 +28,7 @@ impl Idle<'_, '_> {
         if self.task == Task::Inference {
             self.refuse_for_inference()?;
         }
-        if self.plan.data > 1 { self.refuse_for_zero() } else { Ok(()) }
+        if self.plan.replicas() > 1 { self.refuse_for_zero() } else { Ok(()) }
     }
 
     fn refuse_for_components(&self) -> Result<(), InputError> {
@@ -92,7 +92,7 @@ impl Idle<'_, '_> {
                 "inference keeps no activations for a backward pass, allowed: \"none\"",
             ),
         ];
-        if self.plan.data > 1 {
+        if self.plan.replicas() > 1 {
             nothing.push((self.parallelism, "bucket_bytes", gradients));
             nothing.push((self.parallelism, "gradient_as_bucket_view", gradients));
             nothing.push((self.parallelism, "gradient_overlap", gradients));

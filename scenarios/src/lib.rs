@@ -9,6 +9,7 @@ mod cluster;
 mod error;
 mod estimate;
 mod files;
+mod groups;
 mod idle;
 pub mod import;
 mod input;

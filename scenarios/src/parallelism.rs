@@ -5,6 +5,7 @@ use steptime_models::Model;
 use steptime_plans::{PathPlan, Plan, ZeroStage};
 
 use crate::error::{InputError, nearest};
+use crate::groups;
 use crate::pipeline::PipelineKeys;
 use crate::section::{Aliases, Section, list, wrong};
 use crate::tree::{Node, Value};
@@ -26,6 +27,8 @@ pub(crate) const ALIASES: Aliases = &[
     ("context_parallel_degree", "context"),
     ("expert_model_parallel_size", "expert"),
     ("expert_parallel_degree", "expert"),
+    ("expert_tensor_parallel_size", "expert_tensor"),
+    ("expert_tensor_parallel_degree", "expert_tensor"),
 ];
 
 /// Most ranks along one dimension.
@@ -56,14 +59,15 @@ pub(crate) fn read_plan(
     if sequence_parallel && tensor == 1 {
         return Err(section.conflict("sequence_parallel", "needs tensor above 1, allowed: false"));
     }
+    let groups = groups::read(section, tensor)?;
+    let context = groups.context;
     let data = section.count("data", MOST)?;
-    let others = pipeline.saturating_mul(tensor);
+    let others = pipeline.saturating_mul(tensor).saturating_mul(context);
     let product = |data: String| {
-        if tensor == 1 {
-            format!("data {data} x pipeline {pipeline}")
-        } else {
-            format!("data {data} x tensor {tensor} x pipeline {pipeline}")
-        }
+        let factor =
+            |name: &str, size: u64| if size == 1 { String::new() } else { format!(" x {name} {size}") };
+        let (context, tensor) = (factor("context", context), factor("tensor", tensor));
+        format!("data {data}{context}{tensor} x pipeline {pipeline}")
     };
     let nodes = format!("{} x {} = {gpus}", cluster.nodes, cluster.gpus_per_node);
     let data = match data {
@@ -79,6 +83,13 @@ pub(crate) fn read_plan(
         }
         Some(data) => data,
         None if gpus.is_multiple_of(others) => gpus / others,
+        None if context > 1 => {
+            let message = format!(
+                "{context} ranks that share each sequence x {tensor} that share each layer x {pipeline} stages do not \
+                 divide nodes x gpus_per_node = {nodes} GPUs"
+            );
+            return Err(section.conflict("context", message));
+        }
         None if tensor > 1 => {
             let message = format!(
                 "{tensor} ranks that share each layer x {pipeline} stages do not divide nodes x gpus_per_node = \
@@ -96,6 +107,10 @@ pub(crate) fn read_plan(
         data,
         tensor,
         sequence_parallel,
+        context,
+        context_method: groups.context_method,
+        expert: groups.expert,
+        expert_tensor: groups.expert_tensor,
         pipeline,
         virtual_pipeline: keys.virtual_pipeline,
         schedule: keys.schedule,
@@ -113,15 +128,6 @@ pub(crate) fn read_plan(
 
 /// Keys of the contract that this version does not play yet: their neutral value is fine, any other is refused.
 fn refuse_what_is_missing(section: &Section<'_>) -> Result<(), InputError> {
-    for key in ["context", "expert"] {
-        if let Some(size) = section.count(key, MOST)?
-            && size != 1
-        {
-            let message =
-                format!("found {size}; this version plays data, tensor and pipeline parallelism, allowed: 1");
-            return Err(section.conflict(key, message));
-        }
-    }
     let Some(node) = section.node("offload")? else { return Ok(()) };
     let Value::Table(table) = &node.value else {
         return Err(wrong(&node.origin, "parallelism.offload", &node.value, "a table of \"none\""));

@@ -161,7 +161,7 @@ impl GpuRun<'_> {
                 }
             }
             let (busy_fraction, bubble_fraction, communication_fraction) = rank_shares(&played, outcome.end);
-            let lanes = self.plan.data * self.plan.tensor;
+            let lanes = self.plan.lanes();
             let first = number as u64 * lanes;
             Stage {
                 stage: number as u64,

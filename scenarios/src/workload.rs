@@ -1,13 +1,14 @@
 //! The `[workload]` section.
 
 use steptime_clusters::{Cluster, Framework, GpuArchitecture};
-use steptime_models::{AttentionKind, Convolutions, Dtype, Fusion, MemoryFormat, Model, Sample};
+use steptime_models::{AttentionKind, Convolutions, Dtype, Fusion, MemoryFormat, Model, Sample, Scaling};
 use steptime_plans::{
-    Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Task, Workload,
+    Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Router, Task, Workload,
 };
 
 use crate::batch::Batch;
 use crate::error::InputError;
+use crate::groups;
 use crate::model::ModelSection;
 use crate::section::{Aliases, Section, list};
 
@@ -22,12 +23,13 @@ pub(crate) const ALIASES: Aliases = &[
     ("recompute_granularity", "activation_checkpointing"),
 ];
 
-const PRECISIONS: [(&str, Precision); 5] = [
+const PRECISIONS: [(&str, Precision); 6] = [
     ("fp32", Precision::Fp32),
     ("tf32", Precision::Tf32),
     ("fp16", Precision::Fp16),
     ("bf16", Precision::Bf16),
     ("fp8", Precision::Fp8),
+    ("nvfp4", Precision::Fp4),
 ];
 
 const FRAMEWORKS: [(&str, Framework); 2] =
@@ -52,6 +54,7 @@ pub(crate) fn read(
         ("adamw", OptimizerKind::AdamW),
         ("sgd", OptimizerKind::Sgd),
         ("sgd-momentum", OptimizerKind::SgdMomentum),
+        ("muon", OptimizerKind::Muon),
     ];
     let optimizer = section.choice("optimizer", &optimizers)?.unwrap_or(OptimizerKind::AdamW);
     let implementations =
@@ -97,6 +100,8 @@ pub(crate) fn read(
         last_micro_batch_size: batch.last,
         sequence_length: read_sequence_length(section, defaults)?,
         precision,
+        scaling: read_scaling(section, precision)?,
+        router: read_router(section, defaults)?,
         optimizer,
         implementation,
         attention,
@@ -142,6 +147,32 @@ pub(crate) fn with_attention_kernels(section: &Section<'_>, cluster: Cluster) ->
     }
     let gpu = cluster.gpu.with_flash_attention_2();
     Ok(Cluster { gpu, ..cluster })
+}
+
+/// `fp8_recipe`: how values are scaled to 8 bits.
+fn read_scaling(section: &Section<'_>, precision: Precision) -> Result<Scaling, InputError> {
+    let recipes = [
+        ("delayed", Scaling::Delayed),
+        ("current", Scaling::Current),
+        ("blockwise", Scaling::Blockwise),
+        ("mx", Scaling::Microscaling),
+    ];
+    let given = section.choice("fp8_recipe", &recipes)?;
+    if given.is_some() && precision != Precision::Fp8 {
+        return Err(section.conflict("fp8_recipe", "needs precision = \"fp8\"; leave this key out"));
+    }
+    Ok(given.unwrap_or_default())
+}
+
+/// `router`: how many tokens each expert gets.
+fn read_router(section: &Section<'_>, defaults: &GpuDefaults<'_>) -> Result<Router, InputError> {
+    let router = groups::read_router(section)?;
+    let model = &defaults.section.model;
+    if router != Router::Uniform && model.experts() == 0 {
+        let message = format!("{} has no routed experts; leave this key out", model.name);
+        return Err(section.conflict("router", message));
+    }
+    Ok(router)
 }
 
 /// Flash attention wherever its kernels run, unless the file says otherwise.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::json;
 use steptime_models::{
-    AttentionKind, Convolutions, Dtype, FieldValue, Fusion, Layer, LayerWork, Model, Operation, Overrides,
-    Sample, SavedTensor, TensorParallel, WorkShape, catalogue_names,
+    AttentionKind, Dtype, FieldValue, Fusion, Layer, LayerWork, Model, Operation, Overrides, Sample,
+    SavedTensor, TensorParallel, WorkShape, catalogue_names,
 };
 
 use crate::cli::{Attention, FusedKernels, ModelsArguments, Precision};
@@ -105,8 +105,7 @@ fn shape(arguments: &ModelsArguments, model: &Model) -> Result<WorkShape, Failur
             FusedKernels::Compiled => Fusion::Compiled,
             FusedKernels::TransformerEngine => Fusion::TransformerEngine,
         },
-        convolutions: Convolutions::default(),
-        autocast: false,
+        ..WorkShape::default()
     })
 }
 

@@ -1,7 +1,9 @@
 //! Scaled dot-product attention, eager and fused.
 
+use super::context_parallel::{by_heads, ring};
 use super::linear::gemm;
 use super::pointwise::{cast, copy, dropout, mask, scale, softcap};
+use crate::division::ContextMethod;
 use crate::operation::{Dtype, Kernel, MemoryBoundKind, Operation, Pass};
 use crate::shape::AttentionShape;
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names, single};
@@ -95,6 +97,21 @@ pub(crate) fn attention_with(
     extras: &Extras,
     qkv: [Tensor; 3],
 ) -> Tensor {
+    let context = tape.shape.context;
+    if context.ways() > 1 && context.method == ContextMethod::AllToAll {
+        by_heads(tape, a, extras, qkv)
+    } else {
+        attention_of_whole(tape, a, extras, qkv)
+    }
+}
+
+/// The same with the tokens of the tensors as whole sequences, or those of a ring.
+pub(super) fn attention_of_whole(
+    tape: &mut Tape<'_>,
+    a: &Attention,
+    extras: &Extras,
+    qkv: [Tensor; 3],
+) -> Tensor {
     let context = match tape.shape.attention {
         AttentionKind::Eager => {
             let context = eager(tape, a, extras, qkv);
@@ -102,7 +119,12 @@ pub(crate) fn attention_with(
             copy(tape, names!("attention.merge_heads"), context)
         }
         AttentionKind::Flash => {
-            let context = flash(tape, a, extras, qkv);
+            let context = tape.shape.context;
+            let context = if context.ways() > 1 && context.method == ContextMethod::Ring {
+                ring(tape, a, extras, qkv)
+            } else {
+                flash(tape, a, extras, qkv)
+            };
             if a.merges_fused { copy(tape, names!("attention.merge_heads"), context) } else { context }
         }
     };

@@ -13,18 +13,26 @@
 //! y       = zeros;  y.index_add(order / k, rows)                  # T x h
 //! ```
 //!
-//! The router is taken as balanced in expectation: each expert has T k / E rows (rounded up). With a capacity factor
+//! Megatron-LM, which spreads experts over ranks and fuses SwiGLU, multiplies by `p` in the middle of the experts,
+//! where rows are narrower and nothing more is kept.
+//!
+//! The router is taken as balanced in expectation unless the work says otherwise: each expert has T k / E rows (rounded
+//! up). With a capacity factor
 //! every expert has that many times the factor, tokens beyond it are dropped and missing ones padded; then no size
 //! depends on the routing and the host waits for nothing.
 
+use super::expert_parallel::{combine, dispatch, exchange_counts};
 use super::grouped::{Group, Grouped, grouped_linear};
 use super::linear::{Linear, linear};
 use super::mlp::{Dense, EXPERTS, FeedForward, Part, SHARED_EXPERT, dense_feed_forward, feed_forward};
 use super::pointwise::{activation_by_result, add, cast};
 use super::routing::scale_by_probability;
+use super::tensor_parallel::{enter_tensor_parallel, leave_tensor_parallel};
+use crate::division::ExpertParallel;
 use crate::operation::{Dtype, Kernel, MemoryBoundKind, Operation};
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names, single};
 use crate::units::{Bytes, product, total};
+use crate::work_shape::{Fusion, WorkShape};
 
 const INDEX: u64 = Dtype::Int64.bytes();
 const SCORE: u64 = Dtype::Fp32.bytes();
@@ -47,6 +55,8 @@ pub(crate) struct Moe {
     pub(crate) scoring: Scoring,
     /// The router is a linear layer with a bias.
     pub(crate) router_bias: bool,
+    /// The experts' linear layers have biases.
+    pub(crate) expert_bias: bool,
     /// 0: no token is dropped.
     pub(crate) capacity_factor: f64,
     /// Width of the shared experts together; 0 for none.
@@ -79,8 +89,17 @@ impl Moe {
     }
 }
 
+impl Moe {
+    /// How the experts are spread over ranks of their own. A capacity bounds what popular ones receive.
+    fn spread(&self, shape: &WorkShape) -> Option<ExpertParallel> {
+        let balanced = |it| ExpertParallel { load_millionths: ExpertParallel::BALANCED, ..it };
+        shape.expert.map(|it| if self.capacity_factor > 0.0 { balanced(it) } else { it })
+    }
+}
+
 /// The routed feed-forward of the tokens `x`, with its shared experts. The tensor group divides the middle of every
-/// expert; the result is this rank's summand.
+/// expert; the result is this rank's summand. Where experts have groups of their own, `x` is what this rank has between
+/// the divided layers, and the result is whole.
 pub(crate) fn experts(
     tape: &mut Tape<'_>,
     moe: &Moe,
@@ -94,26 +113,58 @@ pub(crate) fn experts(
         let rows = select(tape, names!("moe.permute"), x, order);
         let column = probabilities.reshaped(probabilities.values(), 1);
         let picked = select(tape, names!("moe.permute_probabilities"), column, order);
-        let group =
-            Group { count: moe.experts, used: moe.top_k, rows: moe.rows(x.rows), prefix: modules.experts };
+        let spread = moe.spread(tape.shape);
+        let local = spread.map_or(moe.experts, |it| moe.experts.div_ceil(it.ways()));
+        let sent = rows.rows;
+        let rows = match &spread {
+            Some(spread) => dispatch(tape, spread, local, rows),
+            None => rows,
+        };
+        let each = match spread {
+            Some(_) => rows.rows.div_ceil(local),
+            None => moe.rows(x.rows),
+        };
+        let weighs_inside = spread.is_some() || form.gated && tape.shape.fusion == Fusion::TransformerEngine;
+        let picked = match &spread {
+            Some(spread) => dispatch(tape, spread, local, picked),
+            None => picked,
+        };
+        let ways = spread.map_or(tape.shape.tensor.ways(), |it| it.tensor_ways());
+        let (of, used, prefix) = (moe.experts, moe.top_k, modules.experts);
+        let group = Group { count: local, of, ways, used, rows: each, prefix };
         let [gate, up, down] = modules.layers;
         let rows = feed_forward(tape, form, &EXPERTS, rows, |tape, part, names, rows| {
+            let rows = if part == Part::Down && weighs_inside {
+                scale_by_probability(tape, names!("moe.weigh"), rows, picked)
+            } else {
+                rows
+            };
             let (leaf, width) = match part {
                 Part::Gate => (gate, moe.middle),
                 Part::Up => (up, moe.middle),
                 Part::Down => (down, x.width),
             };
-            let layer = Grouped { leaf, names, width, columns: part != Part::Down };
+            let layer = Grouped { leaf, names, width, columns: part != Part::Down, bias: moe.expert_bias };
             grouped_linear(tape, group, layer, rows)
         });
-        let weighted = scale_by_probability(tape, names!("moe.weigh"), rows, picked);
+        let rows = match &spread {
+            Some(spread) => combine(tape, spread, [local, sent], rows),
+            None => rows,
+        };
+        let weighted =
+            if weighs_inside { rows } else { scale_by_probability(tape, names!("moe.weigh"), rows, picked) };
         unpermute(tape, x, weighted, order)
     };
     if moe.shared == 0 {
         return routed;
     }
+    let apart = tape.shape.expert.is_some();
+    let shared_input = if apart { enter_tensor_parallel(tape, x) } else { x };
     let dense = Dense { modules: modules.shared, middle: moe.shared, width: x.width, bias: false };
-    let mut shared = dense_feed_forward(tape, form, &SHARED_EXPERT, dense, x);
+    let mut shared = dense_feed_forward(tape, form, &SHARED_EXPERT, dense, shared_input);
+    if apart {
+        shared = leave_tensor_parallel(tape, shared);
+    }
     if moe.shared_gate {
         let gate = linear(tape, Linear::new(modules.shared_gate, names!("moe.shared_gate"), 1), x);
         let gate = activation_by_result(tape, names!("moe.shared_sigmoid"), gate);
@@ -125,7 +176,7 @@ pub(crate) fn experts(
 /// Router: probabilities of each token's experts, and which they are (both T x k). Keeps the scores of all experts in
 /// 32 bits, the chosen ones, their scores and their sums.
 fn route(tape: &mut Tape<'_>, moe: &Moe, module: &str, x: Tensor) -> [Tensor; 2] {
-    let router = Linear::new(module, names!("moe.router"), moe.experts).bias(moe.router_bias);
+    let router = Linear::new(module, names!("moe.router"), moe.experts).bias(moe.router_bias).wide();
     let logits = linear(tape, router, x);
     let names = match moe.scoring {
         Scoring::Softmax => names!("moe.softmax"),
@@ -257,6 +308,9 @@ fn sort(tape: &mut Tape<'_>, moe: &Moe, x: Tensor, chosen: Tensor) -> Tensor {
     let counts = product(&[moe.experts, INDEX]);
     let histogram = memory("moe.histogram", MemoryBoundKind::Reduction, chosen.bytes(), counts);
     tape.run(&[Operation { launches: 4, ..sort }, histogram], &[chosen]);
+    if let Some(spread) = tape.shape.expert {
+        exchange_counts(tape, &spread, moe.experts);
+    }
     if moe.capacity_factor == 0.0 {
         let copy = single("moe.counts", Kernel::HostCopy { bytes: Bytes(counts), pinned: false });
         tape.run(&[Operation { host_sync: true, ..copy }], &[]);

@@ -1,5 +1,6 @@
 //! Linear layers, whole or divided among the ranks of a tensor-parallel group, with low-rank adapters beside them.
 
+use super::low_precision::{converted_gradient, converted_input, is_low};
 use super::pointwise::{add, autocast, dropout, scale};
 use crate::operation::{Kernel, MemoryBoundKind, Operation};
 use crate::parameter::Split;
@@ -27,6 +28,8 @@ pub(crate) struct Linear<'n> {
     tied: bool,
     listed: bool,
     output: bool,
+    /// Computes in the activations' format, whatever others do.
+    wide: bool,
     /// Heads that its outputs are made of, where they are divided by whole ones.
     pieces: Option<u64>,
 }
@@ -43,6 +46,7 @@ impl<'n> Linear<'n> {
             tied: false,
             listed: true,
             output: false,
+            wide: false,
             pieces: None,
         }
     }
@@ -80,9 +84,15 @@ impl<'n> Linear<'n> {
         Self { tied, ..self }
     }
 
-    /// It is the model's output projection: `all-linear` leaves it out.
+    /// It is the model's output projection: `all-linear` leaves it out, and it computes in the activations' format
+    /// (Transformer Engine replaces the linear layers of blocks only).
     pub(crate) const fn output(self) -> Self {
-        Self { output: true, ..self }
+        Self { output: true, wide: true, ..self }
+    }
+
+    /// It computes in the activations' format where others have 8 or 4 bits (routers).
+    pub(crate) const fn wide(self) -> Self {
+        Self { wide: true, ..self }
     }
 
     /// Its parameters are listed elsewhere under other names (a part of a packed projection).
@@ -139,28 +149,35 @@ fn plain(tape: &mut Tape<'_>, layer: &Linear<'_>, x: Tensor, trains: bool) -> Te
         Divided::No | Divided::Rows => layer.width,
     };
     let y = tape.activation(names.output, x.rows, width);
+    let dtype = if layer.wide { tape.other_products() } else { tape.shape.compute };
+    let gemm = |name, [m, n, k]: [u64; 3]| single(name, Kernel::Gemm { batch: 1, m, n, k, dtype });
     let products = [
-        gemm(tape, names.op, [1, x.rows, width, x.width]),
-        gemm(tape, names.grad_input, [1, x.rows, x.width, width]),
-        gemm(tape, names.grad_weight, [1, width, x.width, x.rows]),
+        gemm(names.op, [x.rows, width, x.width]),
+        gemm(names.grad_input, [x.rows, x.width, width]),
+        gemm(names.grad_weight, [width, x.width, x.rows]),
     ];
     let gradient = product(&[width, tape.activation_bytes()]);
     let bias = memory(names.grad_bias, MemoryBoundKind::Reduction, y.bytes(), gradient);
-    record_products(tape, names, [x, y], products, layer.bias.then_some(bias), trains);
+    record_products(tape, names, [x, y], products, layer.bias.then_some(bias), [trains, is_low(dtype)]);
     y
 }
 
 /// Records `y` from `x` and a weight: the product forward, that for the gradient of `x` if something before it is
-/// trained, and if the weight is, that for its gradient and the sum for the bias's.
+/// trained, and if the weight is, that for its gradient and the sum for the bias's. Products of less than 16 bits take
+/// converted operands (see [`super::low_precision`]).
 pub(super) fn record_products(
     tape: &mut Tape<'_>,
     names: Names,
     [x, y]: [Tensor; 2],
     [forward, grad_input, grad_weight]: [Operation; 3],
     grad_bias: Option<Operation>,
-    trains: bool,
+    [trains, low]: [bool; 2],
 ) {
+    let (conversion, kept) = if low { converted_input(tape, x) } else { (None, x) };
     let mut backward = Vec::new();
+    if low && (trains || tape.needs_gradient(x)) {
+        backward.push(converted_gradient(tape, y));
+    }
     if tape.needs_gradient(x) {
         backward.push(grad_input);
     }
@@ -168,10 +185,11 @@ pub(super) fn record_products(
         backward.push(grad_weight);
         backward.extend(grad_bias);
     }
+    let operations = [conversion.unwrap_or(forward), forward];
     tape.record(&Step {
-        forward: &[forward],
-        reads: &[x],
-        saves: if trains { std::slice::from_ref(&x) } else { &[] },
+        forward: if conversion.is_some() { &operations } else { &operations[1..] },
+        reads: &[x, kept],
+        saves: if trains { std::slice::from_ref(&kept) } else { &[] },
         inputs: &[x],
         outputs: &[y],
         backward: &backward,

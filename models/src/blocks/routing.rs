@@ -67,7 +67,10 @@ pub(crate) fn switch_feed_forward(tape: &mut Tape<'_>, switch: &Switch, x: Tenso
         .iter()
         .enumerate()
         .map(|(number, &chosen)| {
-            tape.as_expert(switch.experts, 1, |tape| expert(tape, switch, number, x, chosen))
+            tape.as_expert(switch.experts, 1, |tape| {
+                tape.expert_number(number as u64);
+                expert(tape, switch, number, x, chosen)
+            })
         })
         .collect();
     let mut result = tape.activation("switch.result", x.rows, x.width);

@@ -169,6 +169,16 @@ pub(crate) trait Architecture: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether ranks can hold parts of the sequences.
+    fn context_parallel(&self) -> bool {
+        false
+    }
+
+    /// Whether its routed experts can be spread over ranks with tokens of their own.
+    fn expert_parallel(&self) -> bool {
+        false
+    }
+
     /// Memory that the source states for a layer of one kind as a whole.
     fn stated_memory(&self, _kind: u32) -> Bytes {
         Bytes(0)

@@ -14,11 +14,11 @@ use crate::units::{Bytes, total};
 use crate::work_shape::Fusion;
 
 /// Operations that Transformer Engine and Megatron-LM fuse, by their names: scaling, masking and softmax of scores;
-/// the two halves of SwiGLU; dropout with the residual; and rotation, which is one kernel.
+/// the two halves of SwiGLU, in experts with the probabilities; dropout with the residual; and rotation, which is one kernel.
 const FUSED_BY_HAND: [&[&str]; 7] = [
     &["attention.core.scale", "attention.core.mask", "attention.core.softmax", "attention.core.softmax_cast"],
     &["mlp.silu", "mlp.gelu", "mlp.product"],
-    &["moe.experts.silu", "moe.experts.gelu", "moe.experts.product"],
+    &["moe.experts.silu", "moe.experts.gelu", "moe.experts.product", "moe.weigh"],
     &["moe.shared.silu", "moe.shared.gelu", "moe.shared.product"],
     &["attention.output_dropout", "attention.residual"],
     &["mlp.dropout", "mlp.residual"],

@@ -29,9 +29,9 @@ mod tests;
 use std::collections::BTreeSet;
 
 use crate::operation::{
-    Dtype, ExchangeKind, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor,
+    Dtype, ExchangeGroup, ExchangeKind, Kernel, LayerWork, MemoryBoundKind, Operation, Pass, SavedTensor,
 };
-use crate::parameter::Parameter;
+use crate::parameter::{ExpertPlace, Parameter};
 use crate::trainable::Trainable;
 use crate::units::{Bytes, product, total};
 use crate::work_shape::WorkShape;
@@ -109,6 +109,11 @@ pub(crate) struct Tensor {
 }
 
 impl Tensor {
+    /// What tells it from other tensors of the tape.
+    pub(crate) const fn identity(&self) -> usize {
+        self.id
+    }
+
     pub(crate) fn values(&self) -> u64 {
         product(&[self.rows, self.width])
     }
@@ -209,7 +214,9 @@ pub(crate) struct Tape<'s> {
     /// Their names.
     listed: BTreeSet<String>,
     routing: (u64, u64),
-    within_experts: bool,
+    within_experts: Option<ExpertPlace>,
+    /// Tensors by their identity with their copies in 8 or 4 bits.
+    pub(crate) converted: Vec<(usize, Tensor)>,
     /// Set while the parameters named are not the model's own: whether they are trained.
     added: Option<bool>,
     /// Tensors of other layers that get a gradient from this one.
@@ -236,7 +243,8 @@ impl<'s> Tape<'s> {
             parameters: Vec::new(),
             listed: BTreeSet::new(),
             routing: (1, 1),
-            within_experts: false,
+            within_experts: None,
+            converted: Vec::new(),
             added: None,
             outside: Vec::new(),
             forward: Vec::new(),
@@ -274,7 +282,7 @@ impl<'s> Tape<'s> {
     /// the format of the activations then (Transformer Engine does the same).
     pub(crate) fn other_products(&self) -> Dtype {
         match self.shape.compute {
-            Dtype::Fp8 => self.shape.activation,
+            Dtype::Fp8 | Dtype::Fp4 => self.shape.activation,
             format => format,
         }
     }
@@ -473,7 +481,17 @@ pub(crate) fn memory(name: &'static str, kind: MemoryBoundKind, read: u64, writt
 
 /// A collective among the ranks of the tensor group over an array of `bytes` in all.
 pub(crate) fn exchange(name: &'static str, kind: ExchangeKind, bytes: u64) -> Operation {
-    single(name, Kernel::Exchange { kind, bytes: Bytes(bytes) })
+    exchange_in(ExchangeGroup::Tensor, name, kind, bytes)
+}
+
+/// The same among the ranks of another group.
+pub(crate) fn exchange_in(
+    group: ExchangeGroup,
+    name: &'static str,
+    kind: ExchangeKind,
+    bytes: u64,
+) -> Operation {
+    single(name, Kernel::Exchange { group, kind, bytes: Bytes(bytes) })
 }
 
 /// An operation of one launch.

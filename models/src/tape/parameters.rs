@@ -1,7 +1,7 @@
 //! The list of parameters that a tape keeps beside the work.
 
 use super::Tape;
-use crate::parameter::{Parameter, Split};
+use crate::parameter::{ExpertPlace, Parameter, Split};
 use crate::trainable::Lora;
 use crate::units::product;
 
@@ -50,13 +50,19 @@ impl Tape<'_> {
         result
     }
 
-    /// Records one of `experts` routed experts, of which a token uses `used`: the parameters named inside are theirs.
+    /// Records routed experts, `experts` in all, of which a token uses `used`: the parameters named inside are theirs, of
+    /// the first unless [`Tape::expert_number`] says otherwise.
     pub(crate) fn as_expert<R>(&mut self, experts: u64, used: u64, record: impl FnOnce(&mut Self) -> R) -> R {
         self.routing = (experts, used);
-        self.within_experts = true;
+        self.within_experts = Some(ExpertPlace { number: 0, of: experts });
         let result = record(self);
-        self.within_experts = false;
+        self.within_experts = None;
         result
+    }
+
+    /// The parameters named from now on belong to the expert of this number.
+    pub(crate) fn expert_number(&mut self, number: u64) {
+        self.within_experts = self.within_experts.map(|place| ExpertPlace { number, ..place });
     }
 
     fn list(&mut self, module: &str, leaf: &str, dimensions: &[u64], flags: &Parameter) {

@@ -7,6 +7,7 @@ mod blocks;
 mod components;
 mod errors;
 mod fusion;
+mod groups;
 mod korthikanti;
 mod lora;
 mod operations;
@@ -18,9 +19,7 @@ mod transformers;
 mod vision;
 mod vision_saved;
 
-use steptime_models::{
-    AttentionKind, Convolutions, Dtype, Fusion, Model, Overrides, TensorParallel, WorkShape,
-};
+use steptime_models::{AttentionKind, Dtype, Fusion, Model, Overrides, TensorParallel, WorkShape};
 
 /// An entry as it is.
 fn model(name: &str) -> Model {
@@ -38,7 +37,6 @@ fn shape(micro_batch: u64, sequence_length: u64, dtype: Dtype, attention: Attent
         training: true,
         tensor: TensorParallel::NONE,
         fusion: Fusion::None,
-        convolutions: Convolutions::default(),
-        autocast: false,
+        ..WorkShape::default()
     }
 }

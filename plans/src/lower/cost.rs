@@ -1,14 +1,17 @@
 //! Prices of a model's layers: every distinct layer and pass once.
 
 use steptime_clusters::{
-    Basis, Cluster, CollectiveKind, ExecutionStyle, FrameworkCost, Placement, Transfer, collective, price,
+    Basis, Cluster, CollectiveKind, ExecutionStyle, FrameworkCost, Placement, Transfer, collective,
+    point_to_point, price,
 };
 use steptime_core::SimTime;
 use steptime_models::{
-    Bytes, ExchangeKind, Kernel, LayerRole, LayerWork, Model, Operation, Pass, SavedTensor, WorkShape,
+    Bytes, ExchangeGroup, ExchangeKind, Kernel, LayerRole, LayerWork, Model, Operation, Pass, SavedTensor,
+    WorkShape,
 };
 
 use super::overlap::{Move, moves};
+use super::placement::Along;
 use crate::error::PlanError;
 use crate::plan::Plan;
 use crate::workload::{Checkpointing, Execution, Workload};
@@ -18,8 +21,18 @@ use crate::workload::{Checkpointing, Execution, Workload};
 pub(super) enum Cost {
     /// Kernels on the device.
     Kernel(OpCost),
-    /// A collective among the ranks that share the layer.
-    Exchange(Transfer),
+    /// A transfer among the ranks of a group.
+    Exchange(Exchange),
+}
+
+/// A transfer within a layer, priced.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exchange {
+    /// Among which ranks.
+    pub(super) along: Along,
+    /// Whether it runs beside the operation that follows.
+    pub(super) beside: bool,
+    pub(super) transfer: Transfer,
 }
 
 /// Kernels, priced.
@@ -83,21 +96,16 @@ impl Short {
     }
 }
 
-impl LayerCost {
-    /// Model FLOPs of one forward operation.
-    pub(super) fn forward_flops(&self, op: usize) -> u64 {
-        self.work.forward.get(op).map_or(0, |operation| operation.kernel.model_flops().0)
-    }
-}
-
 /// Prices operations for one kind of GPU.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pricer<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) workload: &'a Workload,
     pub(super) plan: &'a Plan,
-    /// Where the ranks of a tensor-parallel group sit.
-    pub(super) tensor: Placement,
+    /// Routed experts of the model.
+    pub(super) experts: u64,
+    /// Where the groups sit, by [`Along`].
+    pub(super) placements: [Placement; 6],
 }
 
 impl Pricer<'_> {
@@ -146,15 +154,29 @@ impl Pricer<'_> {
     /// Price of an operation of a layer.
     fn layer_operation(self, operation: &Operation, pass: Pass) -> Result<Cost, PlanError> {
         match operation.kernel {
-            Kernel::Exchange { kind, bytes } => {
-                Ok(Cost::Exchange(collective(self.cluster, collective_kind(kind), self.tensor, bytes.0)))
-            }
+            Kernel::Exchange { group, kind, bytes } => Ok(Cost::Exchange(self.exchange(group, kind, bytes))),
             _ => self.operation(operation, pass).map(Cost::Kernel),
         }
     }
 
+    fn exchange(self, group: ExchangeGroup, kind: ExchangeKind, bytes: Bytes) -> Exchange {
+        let along = match group {
+            ExchangeGroup::Tensor => Along::Tensor,
+            ExchangeGroup::Context => Along::Context,
+            ExchangeGroup::Expert => Along::Expert,
+            ExchangeGroup::ExpertTensor => Along::ExpertTensor,
+        };
+        let placement = self.placements[along as usize];
+        let transfer = match collective_kind(kind) {
+            Some(kind) => collective(self.cluster, kind, placement, bytes.0),
+            // In a ring the slowest hop counts, and everybody waits for it.
+            None => point_to_point(self.cluster, placement.nodes > 1, bytes.0),
+        };
+        Exchange { along, beside: kind == ExchangeKind::SendReceive, transfer }
+    }
+
     fn layer(self, model: &Model, index: usize) -> Result<LayerCost, PlanError> {
-        let shape = self.plan.shape(self.workload);
+        let shape = self.plan.shape(self.workload, self.experts);
         let work = model.work(index, &shape);
         let all = |operations: &[Operation], pass| {
             let priced = operations.iter().map(|operation| self.layer_operation(operation, pass));
@@ -200,11 +222,14 @@ impl Pricer<'_> {
     }
 }
 
-const fn collective_kind(kind: ExchangeKind) -> CollectiveKind {
+/// The collective of a kind; None of one that is no collective.
+const fn collective_kind(kind: ExchangeKind) -> Option<CollectiveKind> {
     match kind {
-        ExchangeKind::AllReduce => CollectiveKind::AllReduce,
-        ExchangeKind::AllGather => CollectiveKind::AllGather,
-        ExchangeKind::ReduceScatter => CollectiveKind::ReduceScatter,
+        ExchangeKind::AllReduce => Some(CollectiveKind::AllReduce),
+        ExchangeKind::AllGather => Some(CollectiveKind::AllGather),
+        ExchangeKind::ReduceScatter => Some(CollectiveKind::ReduceScatter),
+        ExchangeKind::AllToAll => Some(CollectiveKind::AllToAll),
+        ExchangeKind::SendReceive => None,
     }
 }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use steptime_clusters::{Basis, Cluster};
 use steptime_core::{GroupId, RankSpec, World, WorldBuilder};
-use steptime_models::{Model, Operation};
+use steptime_models::{AttentionKind, ContextMethod, LayerWork, Model, Operation};
 
 use self::cost::{ModelCost, Pricer};
 use self::placement::{Along, Layout, Ports};
@@ -91,11 +91,13 @@ pub fn lower(
 ) -> Result<Lowered, PlanError> {
     check_sizes(plan, workload)?;
     check_tensor(model, plan)?;
+    check_groups(model, plan, workload)?;
     let layout = placement::layout(cluster, plan)?;
     let virtual_stages = plan.pipeline.saturating_mul(plan.virtual_pipeline);
     let ranges = partition_layers(model, virtual_stages as usize, plan.stages.as_deref())?;
     let stages = plan.pipeline as usize;
-    let pricer = Pricer { cluster, workload, plan, tensor: layout.placement(Along::Tensor, 0, 0) };
+    let (experts, placements) = (model.experts(), layout.placements(0));
+    let pricer = Pricer { cluster, workload, plan, experts, placements };
     let costs = ModelCost::new(model, pricer)?;
     let short = workload.short_last().map(|work| ModelCost::new(model, Pricer { workload: &work, ..pricer }));
     let short = short.transpose()?;
@@ -153,6 +155,45 @@ fn check_tensor(model: &Model, plan: &Plan) -> Result<(), PlanError> {
     }
 }
 
+/// Whether sequences and experts divide among the ranks that share them.
+fn check_groups(model: &Model, plan: &Plan, workload: &Workload) -> Result<(), PlanError> {
+    if plan.context > 1 {
+        let eager = workload.attention == AttentionKind::Eager && plan.context_method == ContextMethod::Ring;
+        let heads = model.tensor_parallel_heads().unwrap_or(0) / plan.tensor.max(1);
+        let message = match model.context_parallel_fault() {
+            Some(message) => Some(message),
+            None if eager => {
+                Some("a ring of context-parallel ranks needs fused attention (flash)".to_owned())
+            }
+            None if plan.context_method == ContextMethod::AllToAll && !heads.is_multiple_of(plan.context) => {
+                let context = plan.context;
+                Some(format!("{heads} heads of a rank do not divide among {context} context-parallel ranks"))
+            }
+            None => None,
+        };
+        if let Some(message) = message {
+            return Err(PlanError::Context { message });
+        }
+    }
+    if !plan.spreads_experts() {
+        return Ok(());
+    }
+    let (lanes, expert, tensor) = (plan.lanes(), plan.expert, plan.expert_tensor());
+    let message = match model.expert_parallel_fault(expert) {
+        Some(message) => Some(message),
+        None if !lanes.is_multiple_of(expert.saturating_mul(tensor)) => Some(format!(
+            "{expert} expert-parallel ranks x {tensor} that share each expert do not divide the {lanes} ranks of a stage"
+        )),
+        None if plan.tensor > 1 && !plan.sequence_parallel => Some(
+            "experts with groups of their own beside tensor parallelism need sequence_parallel = true: else every \
+             rank would send the same tokens"
+                .to_owned(),
+        ),
+        None => None,
+    };
+    message.map_or(Ok(()), |message| Err(PlanError::Expert { message }))
+}
+
 struct Job<'a> {
     model: &'a Model,
     cluster: &'a Cluster,
@@ -197,7 +238,7 @@ impl<'a> Job<'a> {
             schedule: self.schedule,
             stage,
             chunks,
-            placement: self.layout.placement(Along::Data, number, 0),
+            placements: self.layout.placements(number),
             tied_embedding: (tied && self.head_stage() > 0)
                 .then(|| self.layout.crosses(0, self.head_stage(), 0)),
         }
@@ -224,18 +265,16 @@ impl<'a> Job<'a> {
         let has = |stage: u32, meeting| meetings[stage as usize].contains(&meeting);
         let stage_count = layout.pipeline;
         // Groups are made in a fixed order: by stage, then lane.
-        let (mut data, mut tensor) = (Vec::new(), Vec::new());
+        let mut of_stage = Vec::new();
         let mut forward = Vec::new();
         let mut backward = Vec::new();
         for stage in 0..stage_count {
-            let mut grouped = |along, meeting| {
-                if !has(stage, meeting) {
+            of_stage.push(Along::ALL.map(|along| {
+                if !has(stage, Meeting::Group(along)) {
                     return Vec::new();
                 }
                 self.lane_groups(&mut world, &ports, along, stage, lanes)
-            };
-            data.push(grouped(Along::Data, Meeting::Data));
-            tensor.push(grouped(Along::Tensor, Meeting::Tensor));
+            }));
         }
         for boundary in 0..self.ranges.len().saturating_sub(1) {
             let ((from, chunk), (to, _)) = (self.schedule.place(boundary), self.schedule.place(boundary + 1));
@@ -270,8 +309,7 @@ impl<'a> Job<'a> {
                 let groups = meetings[s]
                     .iter()
                     .filter_map(|meeting| match meeting {
-                        Meeting::Data => data[s].get(r).copied(),
-                        Meeting::Tensor => tensor[s].get(r).copied(),
+                        Meeting::Group(along) => of_stage[s][*along as usize].get(r).copied(),
                         Meeting::ForwardOut(chunk) => forward[at(s, *chunk)].get(r).copied(),
                         Meeting::BackwardIn(chunk) => backward[at(s, *chunk)].get(r).copied(),
                         Meeting::ForwardIn(chunk) => forward[at(s, *chunk) - 1].get(r).copied(),
@@ -316,24 +354,31 @@ impl<'a> Job<'a> {
     }
 
     /// FLOPs of a step over all ranks: without and with recomputation. A step of a large model has more than
-    /// 64 bits of them.
+    /// 64 bits of them. Where the rank that is played has more than its share of the tokens, others have less.
     fn flops(&self) -> (f64, f64) {
+        let shape = self.plan.balanced_shape(self.workload);
+        let uneven = shape != self.plan.shape(self.workload, self.model.experts());
         let mut model = 0_u128;
         let mut again = 0_u128;
-        for layer in 0..self.model.layers.len() {
+        let mut balanced: Option<(u32, LayerWork)> = None;
+        for (layer, facts) in self.model.layers.iter().enumerate() {
             let cost = self.costs.layer(layer);
-            let model_flops = |operations: &[Operation]| {
-                operations.iter().map(|operation| u128::from(operation.kernel.model_flops().0)).sum::<u128>()
+            let work = if uneven {
+                if balanced.as_ref().is_none_or(|(signature, _)| *signature != facts.signature) {
+                    balanced = Some((facts.signature, self.model.work(layer, &shape)));
+                }
+                balanced.as_ref().map_or(&cost.work, |(_, work)| work)
+            } else {
+                &cost.work
             };
-            model += model_flops(&cost.work.forward);
+            let one = |operation: &Operation| u128::from(operation.kernel.model_flops().0);
+            model += work.forward.iter().map(one).sum::<u128>();
             if self.workload.task == Task::Training {
-                model += model_flops(&cost.work.backward);
-                let flops = |&op: &usize| u128::from(cost.forward_flops(op));
-                again += cost.recomputed.iter().map(flops).sum::<u128>();
+                model += work.backward.iter().map(one).sum::<u128>();
+                again += cost.recomputed.iter().filter_map(|&op| work.forward.get(op)).map(one).sum::<u128>();
             }
         }
-        let lanes = u128::from(self.plan.data) * u128::from(self.plan.tensor);
-        let samples = u128::from(self.workload.samples()) * lanes;
+        let samples = u128::from(self.workload.samples()) * u128::from(self.plan.lanes());
         let each = u128::from(self.workload.micro_batch_size.max(1));
         ((model * samples / each) as f64, ((model + again) * samples / each) as f64)
     }

@@ -73,9 +73,7 @@ pub(super) fn moves(operations: &[Operation], overlap: bool) -> Vec<Move> {
 
 #[cfg(test)]
 mod tests {
-    use steptime_models::{
-        AttentionKind, Convolutions, Dtype, Fusion, Model, Overrides, TensorParallel, WorkShape,
-    };
+    use steptime_models::{AttentionKind, Dtype, Fusion, Model, Overrides, TensorParallel, WorkShape};
 
     use super::{Move, moves};
 
@@ -90,8 +88,7 @@ mod tests {
             training: true,
             tensor: TensorParallel { size: 2, sequence },
             fusion: Fusion::None,
-            convolutions: Convolutions::default(),
-            autocast: false,
+            ..WorkShape::default()
         };
         model.work(1, &shape).backward
     }

@@ -1,7 +1,7 @@
 //! Where ranks sit, which links their traffic crosses, and which ranks do the same and are played once.
 //!
-//! Rank `(stage * data + replica) * tensor + part` (Megatron-LM's default order: tensor-parallel ranks are neighbours,
-//! then come the replicas, then the stages) sits on GPU `rank % gpus_per_node` of node `rank / gpus_per_node`.
+//! Rank `((stage * data + replica) * context + chunk) * tensor + part` (Megatron-LM's default order: tensor-parallel ranks
+//! are neighbours, then come those that share sequences, then the replicas, then the stages) sits on GPU `rank % gpus_per_node` of node `rank / gpus_per_node`.
 
 use steptime_clusters::{Cluster, Placement};
 use steptime_core::{GroupId, LinkId, LinkUse, SimTime, WorldBuilder};
@@ -11,12 +11,18 @@ use crate::plan::Plan;
 
 /// The ranks of a job on the nodes of a cluster.
 ///
-/// The ranks of a stage are its *lanes*: `data * tensor` of them, the ranks of a tensor-parallel group next to each
-/// other.
+/// The ranks of a stage are its *lanes*: `data * context * tensor` of them, the ranks of a tensor-parallel group next to
+/// each other. For experts the same lanes are `expert_tensor` neighbours that share each expert, `expert` such groups
+/// that hold all experts, and as many copies of these as there is room for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
+    /// Ranks with the same part of the layers and different tokens.
     pub(super) data: u32,
+    /// Those of them that share each sequence.
+    pub(super) context: u32,
     pub(super) tensor: u32,
+    pub(super) expert: u32,
+    pub(super) expert_tensor: u32,
     pub(super) pipeline: u32,
     pub(super) gpus_per_node: u32,
 }
@@ -28,6 +34,20 @@ pub(super) enum Along {
     Data,
     /// Those that share the layers of one replica.
     Tensor,
+    /// Those that share sequences.
+    Context,
+    /// Those over which the experts are spread.
+    Expert,
+    /// Those that share each expert.
+    ExpertTensor,
+    /// Those with the same part of the same experts.
+    ExpertData,
+}
+
+impl Along {
+    /// All of them; each is at the place of its number.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Data, Self::Tensor, Self::Context, Self::Expert, Self::ExpertTensor, Self::ExpertData];
 }
 
 impl Layout {
@@ -52,8 +72,31 @@ impl Layout {
         let (first, step, count) = match along {
             Along::Data => (lane % self.tensor, self.tensor, self.data),
             Along::Tensor => (lane / self.tensor * self.tensor, 1, self.tensor),
+            Along::Context => {
+                (Self::first_of_block(lane, self.tensor, self.context), self.tensor, self.context)
+            }
+            Along::Expert => {
+                let first = Self::first_of_block(lane, self.expert_tensor, self.expert);
+                (first, self.expert_tensor, self.expert)
+            }
+            Along::ExpertTensor => (lane / self.expert_tensor * self.expert_tensor, 1, self.expert_tensor),
+            Along::ExpertData => {
+                let copy = self.expert_tensor * self.expert;
+                (lane % copy, copy, self.lanes() / copy)
+            }
         };
         (0..count).map(move |index| first + index * step)
+    }
+
+    /// First of `count` lanes that are `step` apart, in the block of lanes that they fill together.
+    const fn first_of_block(lane: u32, step: u32, count: u32) -> u32 {
+        let block = step * count;
+        lane / block * block + lane % step
+    }
+
+    /// Placement of the first lane's group along each direction, by the direction's number.
+    pub(super) fn placements(self, stage: u32) -> [Placement; 6] {
+        Along::ALL.map(|along| self.placement(along, stage, 0))
     }
 
     /// First lane of the group that a lane belongs to.
@@ -118,14 +161,21 @@ impl Layout {
     /// pair of nodes with equally many others, and every node of a stage holds equally many of its lanes and
     /// of other stages. That is plain where stages fill whole nodes or nodes whole stages. Elsewhere it is
     /// looked at for the first lane after each border between nodes: those up to the next see the same. Groups that
-    /// share layers must lie alike too: inside the nodes, or filling them.
+    /// share layers, sequences or experts must lie alike too: inside the nodes, or filling them.
     pub(super) fn symmetric(self) -> bool {
         let (lanes, tensor, node) = (self.lanes(), self.tensor, self.gpus_per_node);
-        if !node.is_multiple_of(tensor) && !tensor.is_multiple_of(node) {
+        let alike = |block: u32| node.is_multiple_of(block) || block.is_multiple_of(node);
+        let experts = self.expert_tensor * self.expert;
+        let blocks = [tensor, tensor * self.context, self.expert_tensor, experts];
+        if !blocks.into_iter().all(alike) {
             return false;
         }
         if lanes.is_multiple_of(node) || node.is_multiple_of(lanes) {
             return true;
+        }
+        if self.context > 1 || experts > tensor {
+            // Their blocks may lie across the borders between nodes in different ways.
+            return false;
         }
         let view = |lane: u32| {
             (0..self.pipeline).map(move |stage| {
@@ -283,11 +333,12 @@ impl Ports {
 /// Checks that the job uses exactly the cluster's GPUs.
 pub(super) fn layout(cluster: &Cluster, plan: &Plan) -> Result<Layout, PlanError> {
     let gpus = u64::from(cluster.nodes) * u64::from(cluster.gpus_per_node);
-    let Plan { data, tensor, pipeline, .. } = *plan;
+    let Plan { data, context, tensor, pipeline, .. } = *plan;
     let ranks = plan.ranks();
     if ranks != gpus || ranks == 0 {
         return Err(PlanError::RankCount {
             data,
+            context,
             tensor,
             pipeline,
             ranks,
@@ -298,8 +349,11 @@ pub(super) fn layout(cluster: &Cluster, plan: &Plan) -> Result<Layout, PlanError
     }
     let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     Ok(Layout {
-        data: narrow(data),
+        data: narrow(plan.replicas()),
+        context: narrow(context),
         tensor: narrow(tensor),
+        expert: narrow(plan.expert),
+        expert_tensor: narrow(plan.expert_tensor()),
         pipeline: narrow(pipeline),
         gpus_per_node: cluster.gpus_per_node,
     })

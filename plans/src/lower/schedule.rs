@@ -104,9 +104,9 @@ impl Given<'_> {
     fn picos(&self, cost: &Cost) -> u64 {
         match cost {
             Cost::Kernel(cost) => cost.first.0.picos() + cost.last.map_or(0, |(time, _)| time.picos()),
-            Cost::Exchange(transfer) => {
-                let wire = transfer.wire_bytes as f64 / self.cluster.fabric.port_bandwidth();
-                SimTime::from_seconds(transfer.fixed_s + wire).map_or(0, SimTime::picos)
+            Cost::Exchange(exchange) => {
+                let wire = exchange.transfer.wire_bytes as f64 / self.cluster.fabric.port_bandwidth();
+                SimTime::from_seconds(exchange.transfer.fixed_s + wire).map_or(0, SimTime::picos)
             }
         }
     }

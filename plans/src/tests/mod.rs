@@ -3,6 +3,7 @@
 mod bubbles;
 mod fixtures;
 mod folding;
+mod groups;
 mod memory;
 mod traffic;
 mod zero_bubble;

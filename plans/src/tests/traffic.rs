@@ -38,8 +38,17 @@ fn flops_do_not_depend_on_the_plan() {
 fn buckets_hold_every_gradient_once() {
     let gpt = model("gpt2", 12);
     for cap in [1_u64, 1 << 20, 25 << 20, 1 << 40] {
-        let all =
-            buckets(&gpt, 0..gpt.layers.len(), Holding { embedding: true, tensor: 1 }, 4, [1 << 20, cap]);
+        let all = buckets(
+            &gpt,
+            0..gpt.layers.len(),
+            Holding {
+                embedding: true,
+                division: steptime_models::Division::tensor(1),
+                share: crate::bucket::Share::Common,
+            },
+            4,
+            [1 << 20, cap],
+        );
         assert_eq!(all.iter().map(|bucket| bucket.elements).sum::<u64>(), gpt.parameters());
         // Ready in the order of backward.
         assert!(all.windows(2).all(|pair| pair[0].ready_after >= pair[1].ready_after));

@@ -45,6 +45,9 @@ pub(super) fn scenario(row: &Measurement) -> Result<Translated, String> {
     if let Some(length) = row.seq_len {
         let _ = writeln!(text, "sequence_length = {length}");
     }
+    if let Some(overrides) = variant(&row.model) {
+        let _ = writeln!(text, "overrides = {overrides}");
+    }
     if let Some(size) = image_size(&row.notes) {
         let _ = writeln!(text, "image_size = {size}");
     }
@@ -55,7 +58,7 @@ pub(super) fn scenario(row: &Measurement) -> Result<Translated, String> {
 }
 
 /// Published models by the names that tables give them.
-const CATALOGUED: [(&str, &str); 15] = [
+const CATALOGUED: [(&str, &str); 16] = [
     ("LLAMA2-7B", "llama2-7b"),
     ("LLAMA2-13B", "llama2-13b"),
     ("LLAMA2-70B", "llama2-70b"),
@@ -69,14 +72,30 @@ const CATALOGUED: [(&str, &str); 15] = [
     ("DeepSeekV3", "deepseek-v3"),
     ("DeepSeekV3 (w/o MTP)", "deepseek-v3"),
     ("Nemotron-340B", "nemotron-4-340b"),
+    ("GPT OSS 120B", "gpt-oss-120b"),
     ("bert-base-squad", "bert-base"),
     ("bert-large-squad", "bert-large"),
 ];
 
 fn catalogued(model: &str) -> Option<String> {
-    let listed = CATALOGUED.iter().find(|(name, _)| *name == model).map(|&(_, name)| name.to_owned());
+    // `(w/o MTP)` and the like are variants of a model in how it is trained.
+    let bare = model.split(" (").next().unwrap_or(model);
+    let listed =
+        CATALOGUED.iter().find(|(name, _)| *name == model || *name == bare).map(|&(_, name)| name.to_owned());
     let entry = || is_in_catalogue(model).then(|| model.to_owned());
     listed.or_else(entry)
+}
+
+/// What a table's variant of a catalogued model changes: modules that predict further left out, or tokens beyond an
+/// expert's equal share dropped.
+fn variant(model: &str) -> Option<&'static str> {
+    if model.ends_with("(w/o MTP)") {
+        Some("{ multi_token_prediction = 0 }")
+    } else if model.ends_with("(tokendrop)") {
+        Some("{ experts = { capacity_factor = 1.0 } }")
+    } else {
+        None
+    }
 }
 
 /// `image size 224; ...`.
@@ -84,6 +103,18 @@ fn image_size(notes: &str) -> Option<u64> {
     let (_, rest) = notes.split_once("image size ")?;
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
+}
+
+/// Llama 3's feed-forward widths by layers and hidden width (its model card; Llama 3.2's): gated decoders of these sizes
+/// are sweeps over that family.
+const LLAMA_3: [(u64, u64, u64); 5] =
+    [(16, 2048, 8192), (28, 3072, 8192), (32, 4096, 14336), (80, 8192, 28672), (126, 16384, 53248)];
+
+/// The feed-forward width of a gated decoder that has a published size and does not state it.
+fn published_feed_forward(row: &Measurement) -> Option<u64> {
+    let sizes = (row.layers?, row.hidden?);
+    let known = LLAMA_3.iter().find(|&&(layers, hidden, _)| (layers, hidden) == sizes);
+    known.filter(|_| row.gated_mlp == Some(true)).map(|&(_, _, width)| width)
 }
 
 /// An architecture file from the row's sizes: gated decoders are Llama's kind, those of the MPT trainer have neither
@@ -95,7 +126,8 @@ fn model_file(row: &Measurement) -> Result<String, String> {
         })
     };
     let (layers, hidden) = (needed(row.layers, "layers")?, needed(row.hidden, "hidden")?);
-    let (heads, ffn) = (needed(row.heads, "heads")?, needed(row.ffn, "ffn")?);
+    let ffn = row.ffn.or_else(|| published_feed_forward(row));
+    let (heads, ffn) = (needed(row.heads, "heads")?, needed(ffn, "ffn")?);
     let (vocab, length) = (needed(row.vocab, "vocab")?, needed(row.seq_len, "seq_len")?);
     let kv_heads = row.kv_heads.unwrap_or(heads);
     let gated = row.gated_mlp.unwrap_or(false);
@@ -192,18 +224,24 @@ fn workload(row: &Measurement) -> Result<String, String> {
     }
     let precision = match row.precision.as_str() {
         "fp32 (tf32 possible)" => tf32_or_fp32(&row.gpu),
-        "bf16" | "fp16" | "fp32" | "tf32" | "fp8" => &row.precision,
+        "bf16" | "fp16" | "fp32" | "tf32" | "nvfp4" => &row.precision,
+        name if name.starts_with("fp8") || name == "mxfp8" => "fp8",
         other => return Err(format!("precision {other}")),
     };
     let _ = writeln!(text, "precision = \"{precision}\"");
+    if let Some(recipe) = fp8_recipe(row) {
+        let _ = writeln!(text, "fp8_recipe = \"{recipe}\"");
+    }
     if !inference {
         let optimizer = match row.optimizer.as_str() {
-            "adam" | "adamw" | "sgd" | "sgd-momentum" => &row.optimizer,
+            "adam" | "adamw" | "sgd" | "sgd-momentum" | "muon" => &row.optimizer,
             other => return Err(format!("optimizer {other}")),
         };
         let _ = writeln!(text, "optimizer = \"{optimizer}\"");
         match row.activation_checkpointing.as_str() {
             "" | "none" | "unstated" => {}
+            // Of fused attention nothing is left to drop.
+            "selective" if !unfused(row) => {}
             kind @ ("full" | "selective") => {
                 let _ = writeln!(text, "activation_checkpointing = \"{kind}\"");
             }
@@ -234,7 +272,7 @@ fn workload(row: &Measurement) -> Result<String, String> {
         text += "attention = \"flash-3\"\n";
     }
     // Without 16-bit formats, or before Ampere, attention is unfused anyway.
-    if row.attention == "unfused" && !calls_fused_attention(row) {
+    if unfused(row) {
         text += "attention = \"eager\"\n";
     }
     if row.framework.split(' ').any(|word| word == "nhwc") {
@@ -256,6 +294,22 @@ fn calls_fused_attention(row: &Measurement) -> bool {
     row.seq_len.is_none() && row.framework.split(' ').any(|word| word.starts_with("pt2"))
 }
 
+fn unfused(row: &Measurement) -> bool {
+    row.attention == "unfused" && !calls_fused_attention(row)
+}
+
+/// Transformer Engine's recipe of a row in 8 bits, where it names one: current scaling, microscaling on Blackwell, blocks
+/// before.
+fn fp8_recipe(row: &Measurement) -> Option<&'static str> {
+    let blackwell = ["b200", "b300", "gb200", "gb300"].iter().any(|name| row.gpu.starts_with(name));
+    match row.precision.as_str() {
+        "fp8-cs" => Some("current"),
+        "mxfp8" => Some("mx"),
+        name if name.starts_with("fp8-mx") => Some(if blackwell { "mx" } else { "blockwise" }),
+        _ => None,
+    }
+}
+
 /// Frameworks' containers let matrix products of 32-bit floats use TF32 where the GPU has it.
 fn tf32_or_fp32(gpu: &str) -> &'static str {
     let without = ["v100", "rtx8000", "quadro-rtx-8000", "t4"];
@@ -263,14 +317,9 @@ fn tf32_or_fp32(gpu: &str) -> &'static str {
 }
 
 fn parallelism(row: &Measurement) -> Result<String, String> {
-    if row.cp > 1 {
-        return Err(format!("context parallelism {}", row.cp));
-    }
-    if row.ep > 1 {
-        return Err(format!("expert parallelism {}", row.ep));
-    }
     let mut text = "\n[parallelism]\n".to_owned();
-    for (key, size) in [("tensor", row.tp), ("pipeline", row.pp)] {
+    let sizes = [("tensor", row.tp), ("pipeline", row.pp), ("context", row.cp), ("expert", row.ep)];
+    for (key, size) in sizes {
         if size > 1 {
             let _ = writeln!(text, "{key} = {size}");
         }
@@ -284,8 +333,14 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
     if row.sequence_parallel && row.tp > 1 {
         text += "sequence_parallel = true\n";
     }
-    if row.zero_stage > 0 && row.task != "inference" {
-        let _ = writeln!(text, "zero_stage = {}", row.zero_stage);
+    // Megatron-LM's names of runs say by how many ranks an expert is shared, where not by those of a layer.
+    if row.ep > 1 && row.tp > 1 && row.model.contains("_etp1_") {
+        text += "expert_tensor = 1\n";
+    }
+    // Tables of NeMo say beside the distributed optimizer whether parameters were sharded, too.
+    let zero_stage = if row.notes.contains("fsdp=1") { 3 } else { row.zero_stage };
+    if zero_stage > 0 && row.task != "inference" {
+        let _ = writeln!(text, "zero_stage = {zero_stage}");
     }
     let reduces = row.task != "inference" && row.dp.unwrap_or(2) > 1;
     if row.overlap_grad_reduce == Some(false) && reduces && row.zero_stage < 2 {

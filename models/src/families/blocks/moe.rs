@@ -93,6 +93,7 @@ fn grouped(
 ) -> Tensor {
     let trains = tape.as_expert(moe.experts, moe.top_k, |tape| {
         (0..moe.experts).fold(false, |_, expert| {
+            tape.expert_number(expert);
             let name = format!("{module}.experts.{expert}.{leaf}");
             tape.weight(&name, "weight", &[outputs, inputs], Split::Tensor)
         })

@@ -6,6 +6,7 @@ use crate::blocks::{
     Attention, Extras, Linear, attention_with, copy, enter_tensor_parallel, linear, rms_norm, rotary,
     split_columns, split_to_copies,
 };
+use crate::parameter::Split;
 use crate::tape::{Names, Tape, Tensor, names};
 use crate::units::product;
 use crate::work_shape::AttentionKind;
@@ -28,6 +29,10 @@ impl Transformer {
         };
         // An encoder beside a decoder sees all of its tokens.
         let causal = self.causal && (around.block.cross || self.encoder_layers == 0);
+        if self.attention_sinks {
+            // One score a head that every query sees beside its keys; part of the fused softmax.
+            tape.weight("self_attn.sinks", "", &[self.heads], Split::Tensor);
+        }
         let context = attention_with(tape, &self.scores(tape, causal), &extras, qkv);
         let out = Linear::new(around.naming.projection, names!("attention.projection"), self.hidden);
         linear(tape, out.bias(self.projection_bias).rows(), context)

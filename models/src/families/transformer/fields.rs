@@ -7,7 +7,7 @@ use crate::document::Section;
 use crate::error::ModelError;
 use crate::families::{hidden_and_heads, limits};
 
-const FIELDS: [&str; 45] = [
+const FIELDS: [&str; 46] = [
     "layers",
     "encoder_layers",
     "hidden",
@@ -39,6 +39,7 @@ const FIELDS: [&str; 45] = [
     "gated",
     "query_key_norm",
     "attention_softcap",
+    "attention_sinks",
     "logit_softcap",
     "window",
     "window_every",
@@ -109,6 +110,7 @@ impl Transformer {
             gated,
             query_key_norm,
             attention_softcap: section.flag("attention_softcap", false)?,
+            attention_sinks: section.flag("attention_sinks", false)?,
             logit_softcap: section.flag("logit_softcap", false)?,
             window,
             window_every: section.range("window_every", 1, limits::LAYERS)?.unwrap_or(1),
@@ -301,6 +303,7 @@ fn read_routed(
         "shared_feed_forward",
         "shared_gate",
         "router_bias",
+        "bias",
         "capacity_factor",
     ])?;
     let experts = table.count("count", EXPERTS)?;
@@ -313,13 +316,15 @@ fn read_routed(
     // 0, like an absent field, stands for shared experts as wide as the routed ones.
     let width = table.range("shared_feed_forward", 0, limits::FEED_FORWARD)?.filter(|&width| width > 0);
     let router_bias = table.flag("router_bias", false)?;
+    let bias = table.flag("bias", false)?;
     let t5 = model.is_t5();
     let moe = Moe {
         experts,
         top_k,
         middle,
         scoring: if router_bias && !t5 { Scoring::CorrectedSigmoid } else { Scoring::Softmax },
-        router_bias: router_bias && t5,
+        router_bias: bias || router_bias && t5,
+        expert_bias: bias,
         capacity_factor: table.number("capacity_factor", 0.0, 1e6)?.unwrap_or(0.0),
         shared: if shared == 0 { 0 } else { width.unwrap_or(shared * middle) },
         shared_gate: table.flag("shared_gate", false)?,

@@ -123,6 +123,8 @@ pub(crate) struct Transformer {
     pub(crate) gated: bool,
     pub(crate) query_key_norm: QueryKeyNorm,
     pub(crate) attention_softcap: bool,
+    /// A learned score for each head beside those of the keys (GPT-OSS).
+    pub(crate) attention_sinks: bool,
     pub(crate) logit_softcap: bool,
     /// Tokens that a token sees in every `window_every`-th block, from the first on; 0 for all.
     pub(crate) window: u64,

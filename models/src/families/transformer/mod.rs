@@ -120,18 +120,26 @@ impl Transformer {
     fn one_by_one(&self, tape: &mut Tape<'_>, around: &Around, x: Tensor) -> Tensor {
         let naming = around.naming;
         let modules = [naming.attention_norm, naming.attention_post_norm];
-        let x = self.half(tape, &ATTENTION, modules, x, |tape, x| self.attention(tape, around, x));
+        let x = self.half(tape, &ATTENTION, modules, x, |tape, x| {
+            divided(tape, x, |tape, x| self.attention(tape, around, x))
+        });
         let x = match around.encoded {
             None => x,
             Some(encoded) => {
                 let norm = naming::CROSS[0];
                 self.half(tape, &CROSS_ATTENTION, [norm, norm], x, |tape, x| {
-                    self.cross_attention(tape, x, encoded)
+                    divided(tape, x, |tape, x| self.cross_attention(tape, x, encoded))
                 })
             }
         };
         let modules = [naming.mlp_norm, naming.mlp_post_norm];
-        self.half(tape, &FEED_FORWARD, modules, x, |tape, x| self.feed_forward(tape, around, x))
+        self.half(tape, &FEED_FORWARD, modules, x, |tape, x| {
+            if around.block.experts && tape.shape.expert.is_some() {
+                // The experts' groups gather tokens themselves.
+                return self.feed_forward(tape, around, x);
+            }
+            divided(tape, x, |tape, x| self.feed_forward(tape, around, x))
+        })
     }
 
     /// Attention and feed-forward on the same input, their sum divided and dropped out as one.
@@ -148,7 +156,7 @@ impl Transformer {
         add(tape, FEED_FORWARD.residual, x, both)
     }
 
-    /// A half of a block: norms where they stand, the divided region, dropout and residual.
+    /// A half of a block: norms where they stand, its work, dropout and residual.
     fn half(
         &self,
         tape: &mut Tape<'_>,
@@ -159,9 +167,7 @@ impl Transformer {
     ) -> Tensor {
         let post = self.placement == Placement::Post;
         let normed = if post { x } else { self.norm(tape, module, names.norm, x) };
-        let normed = enter_tensor_parallel(tape, normed);
         let y = run(tape, normed);
-        let y = leave_tensor_parallel(tape, y);
         let y = dropout(tape, names.dropout, y, self.dropout);
         let y = match self.placement {
             Placement::Both => self.norm(tape, post_module, names.post_norm, y),
@@ -193,6 +199,13 @@ impl Transformer {
             }
         }
     }
+}
+
+/// A region that the tensor group divides.
+fn divided(tape: &mut Tape<'_>, x: Tensor, run: impl FnOnce(&mut Tape<'_>, Tensor) -> Tensor) -> Tensor {
+    let x = enter_tensor_parallel(tape, x);
+    let y = run(tape, x);
+    leave_tensor_parallel(tape, y)
 }
 
 impl Architecture for Transformer {
@@ -229,6 +242,16 @@ impl Architecture for Transformer {
 
     fn tensor_parallel_heads(&self) -> Option<u64> {
         Some(self.heads)
+    }
+
+    fn context_parallel(&self) -> bool {
+        let by_token = matches!(self.head, Head::Language | Head::MaskedLanguage | Head::None);
+        let biased = matches!(self.position, Position::Relative(_));
+        by_token && !biased && !self.pooler && self.encoder_layers == 0 && self.maw.is_none()
+    }
+
+    fn expert_parallel(&self) -> bool {
+        self.routed.is_some() && self.placement != Placement::Parallel
     }
 
     fn longest_sequence(&self) -> Option<u64> {

@@ -153,7 +153,7 @@ fn contradictions_are_refused() {
         (
             "[architecture.experts]\ncount = 4\ntop_k = 2\nfeed_forward = 8\nkind = 1",
             "line 17, column 1: `architecture.experts` has no field `kind`; allowed are count, top_k, feed_forward, \
-             shared, shared_feed_forward, shared_gate, router_bias, capacity_factor",
+             shared, shared_feed_forward, shared_gate, router_bias, bias, capacity_factor",
         ),
         (
             "kv_heads = 2\n[architecture.latent]\nkv_rank = 8\nrope_dim = 8\nnope_dim = 8\nvalue_dim = 8",

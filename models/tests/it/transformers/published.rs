@@ -10,7 +10,7 @@ const FOUNDRY: &str = "mosaicml/llm-foundry, scripts/train/benchmarking/README.m
 const WORKED_OUT: &str = "worked out from the configuration; the rounded one is in PRINTED";
 
 /// Entry, parameters, where the number is from.
-pub(crate) const PUBLISHED: [(&str, u64, &str); 93] = [
+pub(crate) const PUBLISHED: [(&str, u64, &str); 95] = [
     // 30522 h + 512 h + 2 h + 2 h; a layer 4 (h^2 + h) + 2 h f + f + h + 4 h; pooler h^2 + h.
     ("bert-base", 109_482_240, HF),
     ("bert-large", 335_141_888, HF),
@@ -50,6 +50,10 @@ pub(crate) const PUBLISHED: [(&str, u64, &str); 93] = [
     ("llm-foundry-13b", 12_853_954_560, FOUNDRY),
     ("llm-foundry-30b", 29_975_214_080, FOUNDRY),
     ("llm-foundry-70b", 64_862_437_376, FOUNDRY),
+    // 2 v h; a layer: queries and output 64 heads, keys and values 8, of 64 values, with biases; 64 sinks; a router and E
+    // experts of h x 2 h and h x h with biases.
+    ("gpt-oss-20b", 20914757184, "gpt-oss model card, table 1: 20.91 B"),
+    ("gpt-oss-120b", 116829156672, "gpt-oss model card, table 1: 116.83 B"),
     ("qwen2-0.5b", 494_032_768, HF),
     ("qwen2-1.5b", 1_543_714_304, HF),
     ("qwen2-7b", 7_615_616_512, HF),

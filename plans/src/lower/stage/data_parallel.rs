@@ -5,7 +5,7 @@ use steptime_core::{Event, ProgramBuilder, Stream, Tensor};
 use steptime_models::{Bytes, Kernel, MemoryBoundKind, Pass};
 
 use super::{Meeting, StageBuilder};
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Share};
 use crate::classes;
 use crate::error::PlanError;
 use crate::zero::ZeroStage;
@@ -26,8 +26,9 @@ impl StageBuilder<'_> {
         if elements == 0 || self.input.workload.accumulation_fusion || first && !wider {
             return Ok(());
         }
-        let share = if zero >= ZeroStage::Two { elements.div_ceil(self.input.plan.data) } else { elements };
-        let made = if zero >= ZeroStage::Two { self.gradient } else { self.storage };
+        let partitioned = zero >= ZeroStage::Two;
+        let share = if partitioned { self.input.partitioned_trained(layer) } else { elements };
+        let made = if partitioned { self.gradient } else { self.storage };
         let tensors = self.input.layer_trained_tensors(layer);
         let kernel = Kernel::MemoryBound {
             kind: MemoryBoundKind::Elementwise,
@@ -88,12 +89,18 @@ impl StageBuilder<'_> {
         let number = Some(micro_batch);
         match self.input.plan.zero {
             ZeroStage::Three => {
-                let elements = self.input.layer_trained(layer);
-                if elements > 0 {
+                let input = self.input;
+                let elements = |share| input.count_in(share, layer, |it| it.trainable && input.owns(it));
+                let mut sent = false;
+                for share in self.reducing_shares().into_iter().filter(|share| elements(*share) > 0) {
                     self.order(self.streams.compute, self.streams.collective);
-                    let name = self.input.model.layers[layer].name.as_str();
-                    let bytes = elements * self.gradient;
-                    self.collective(CollectiveKind::ReduceScatter, name, "reduce_scatter", bytes, number)?;
+                    let name = input.model.layers[layer].name.as_str();
+                    let kind = CollectiveKind::ReduceScatter;
+                    let bytes = elements(share) * self.gradient;
+                    self.collective(share, kind, name, "reduce_scatter", bytes, number)?;
+                    sent = true;
+                }
+                if sent {
                     pending.sent(&mut self.program, self.streams.collective);
                 }
                 Ok(())
@@ -136,14 +143,16 @@ impl StageBuilder<'_> {
         pending: &mut Pending,
     ) -> Result<(), PlanError> {
         let word = if kind == CollectiveKind::AllReduce { "all_reduce" } else { "reduce_scatter" };
-        let ready: Vec<Bucket> =
-            self.buckets.iter().filter(|bucket| bucket.ready_after == layer).copied().collect();
-        for bucket in ready {
+        let reduced = |share| self.reduces_share(share);
+        let ready = |(share, bucket): &&(Share, Bucket)| bucket.ready_after == layer && reduced(*share);
+        let ready: Vec<(Share, Bucket)> = self.buckets.iter().filter(ready).copied().collect();
+        for (share, bucket) in ready {
             if self.copies_buckets() {
                 self.copy_bucket(bucket, micro_batch)?;
             }
             self.order(self.streams.compute, self.streams.collective);
-            self.collective(kind, "gradients", word, bucket.elements * self.gradient, micro_batch)?;
+            let bytes = bucket.elements * self.gradient;
+            self.collective(share, kind, "gradients", word, bytes, micro_batch)?;
             pending.sent(&mut self.program, self.streams.collective);
         }
         Ok(())
@@ -164,9 +173,17 @@ impl StageBuilder<'_> {
     /// gathers a third it waits until the compute on the oldest has ended. Only then can the oldest one's memory
     /// be used again.
     pub(super) fn gather(&mut self, layer: usize, micro_batch: u32) -> Result<Option<Gathered>, PlanError> {
-        let elements = self.input.used_parameters(layer);
-        let plan = self.input.plan;
-        if plan.zero != ZeroStage::Three || plan.data == 1 || elements == 0 {
+        let input = self.input;
+        if input.plan.zero != ZeroStage::Three {
+            return Ok(None);
+        }
+        let shares = input.shares().filter(|share| input.ranks(*share) > 1);
+        let parts: Vec<(Share, u64)> = shares
+            .map(|share| (share, input.count_in(share, layer, |_| true)))
+            .filter(|part| part.1 > 0)
+            .collect();
+        let elements: u64 = parts.iter().map(|(_, elements)| elements).sum();
+        if elements == 0 {
             return Ok(None);
         }
         if self.releases.len() >= 2 {
@@ -174,12 +191,14 @@ impl StageBuilder<'_> {
             self.program.host_wait(oldest.done);
             self.program.free(self.streams.compute, oldest.tensor);
         }
-        let name = self.input.model.layers[layer].name.as_str();
+        let name = input.model.layers[layer].name.as_str();
         let label = self.tensor_label(layer, "gathered parameters");
         let tensor = self.program.tensor(elements * self.storage, classes::BUFFERS, label);
         self.program.alloc(self.streams.collective, tensor);
-        let bytes = elements * self.storage;
-        self.collective(CollectiveKind::AllGather, name, "all_gather", bytes, Some(micro_batch))?;
+        for (share, elements) in parts {
+            let (kind, bytes) = (CollectiveKind::AllGather, elements * self.storage);
+            self.collective(share, kind, name, "all_gather", bytes, Some(micro_batch))?;
+        }
         let arrived = self.program.record(self.streams.collective);
         Ok(Some(Gathered { tensor, arrived }))
     }
@@ -221,15 +240,16 @@ impl StageBuilder<'_> {
         if self.reduces() {
             self.order(self.streams.collective, self.streams.compute);
             if self.copies_buckets() {
-                for bucket in self.buckets.clone() {
+                for bucket in self.reduced_buckets().collect::<Vec<_>>() {
                     self.copy_bucket(bucket, None)?;
                 }
             }
         }
         let partitioned = input.plan.zero >= ZeroStage::One;
-        let share = if partitioned { parameters.div_ceil(input.plan.data) } else { parameters };
+        let part = |share| input.held(share).trained.div_ceil(input.ranks(share));
+        let share = if partitioned { input.shares().map(part).sum() } else { parameters };
         let tensors = input.trained_tensors();
-        let tensors = if partitioned { tensors.div_ceil(input.plan.data) } else { tensors };
+        let tensors = if partitioned { tensors.div_ceil(input.plan.replicas()) } else { tensors };
         let kernel = Kernel::Optimizer {
             parameters: share,
             bytes_per_parameter: input.workload.update_traffic_per_parameter(),
@@ -245,14 +265,18 @@ impl StageBuilder<'_> {
             tensor
         });
         self.kernel(classes::OPTIMIZER, label, cost)?;
+        self.orthogonalize(label)?;
         self.free(temporary);
         if self.reduces() && matches!(input.plan.zero, ZeroStage::One | ZeroStage::Two) {
             self.order(self.streams.compute, self.streams.collective);
-            let bytes = parameters * self.storage;
-            self.collective(CollectiveKind::AllGather, "parameters", "all_gather", bytes, None)?;
+            for share in self.reducing_shares() {
+                let bytes = input.held(share).trained * self.storage;
+                let kind = CollectiveKind::AllGather;
+                self.collective(share, kind, "parameters", "all_gather", bytes, None)?;
+            }
             self.order(self.streams.collective, self.streams.compute);
         }
-        Ok(())
+        self.convert_weights(label)
     }
 
     /// First and last stage add up the gradients of an embedding that both hold (Megatron-LM).
@@ -268,7 +292,7 @@ impl StageBuilder<'_> {
             .sum();
         // Where gradients are partitioned a rank has its share of them only.
         let partitioned = self.input.plan.zero >= ZeroStage::Two;
-        let elements = if partitioned { elements.div_ceil(self.input.plan.data) } else { elements };
+        let elements = if partitioned { elements.div_ceil(self.input.plan.replicas()) } else { elements };
         let nodes = if crosses { 2 } else { 1 };
         let placement = Placement { ranks: 2, nodes };
         let bytes = elements * self.gradient;

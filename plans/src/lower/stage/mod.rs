@@ -1,26 +1,31 @@
 //! The program of one pipeline stage: what every data-parallel rank of that stage does in a step.
 
 mod data_parallel;
+mod groups;
+mod matrices;
 mod passes;
 mod pipeline;
 
 use std::ops::Range;
 
 use steptime_clusters::{Cluster, CollectiveKind, GpuArchitecture, Placement, Transfer, collective};
-use steptime_core::{Category, Channel, Class, Label, Program, ProgramBuilder, SimTime, Stream, Tensor};
+use steptime_core::{
+    Category, Channel, Class, Event, Label, Program, ProgramBuilder, SimTime, Stream, Tensor,
+};
 use steptime_models::{Bytes, LayerRole, Model, Parameter, Pass};
 
 use self::data_parallel::Release;
 pub(super) use self::passes::deferred;
 use self::pipeline::{Transfers, transfers};
 use super::cost::{Cost, LayerCost, ModelCost, OpCost, Pricer};
-use crate::bucket::{Bucket, Holding, buckets};
+use super::placement::Along;
+use crate::bucket::{Bucket, Share};
 use crate::classes;
 use crate::error::PlanError;
 use crate::plan::Plan;
 use crate::schedule::{Action, Schedule};
 use crate::workload::{Task, Workload};
-use crate::zero::{Held, StateBytes, ZeroStage, state_bytes};
+use crate::zero::{StateBytes, ZeroStage, state_bytes};
 
 /// Everything that the program of a stage depends on.
 pub(super) struct StageInput<'a> {
@@ -35,8 +40,8 @@ pub(super) struct StageInput<'a> {
     pub(super) stage: usize,
     /// Chunks of layers, in the order of forward.
     pub(super) chunks: Vec<Chunk>,
-    /// Where the data-parallel group sits.
-    pub(super) placement: Placement,
+    /// Where the stage's groups sit, by [`Along`].
+    pub(super) placements: [Placement; 6],
     /// Whether the first stage and the last hold copies of one embedding, and whether those lie on two nodes.
     pub(super) tied_embedding: Option<bool>,
 }
@@ -103,8 +108,9 @@ impl StageInput<'_> {
     }
 
     fn layer_trained_tensors(&self, layer: usize) -> u64 {
+        let division = self.plan.division();
         let parameters = self.model.layers[layer].parameters.iter();
-        parameters.filter(|parameter| parameter.trainable).count() as u64
+        parameters.filter(|parameter| parameter.trainable && parameter.held_in(&division) > 0).count() as u64
     }
 
     /// Trained values of one layer as this stage holds it.
@@ -117,11 +123,6 @@ impl StageInput<'_> {
         self.count(layer, |it| it.trainable)
     }
 
-    /// Values of one layer that its compute needs, a shared embedding counted.
-    fn used_parameters(&self, layer: usize) -> u64 {
-        self.count(layer, |_| true)
-    }
-
     /// Whether a parameter is not merely another name of the embedding that the stage holds.
     fn owns(&self, parameter: &Parameter) -> bool {
         !(parameter.tied && self.holds_embedding())
@@ -129,24 +130,26 @@ impl StageInput<'_> {
 
     /// This rank's values in those parameters of a layer that are wanted.
     fn count(&self, layer: usize, wanted: impl Fn(&Parameter) -> bool) -> u64 {
+        let division = self.plan.division();
         let parameters = self.model.layers[layer].parameters.iter();
-        parameters.filter(|it| wanted(it)).map(|it| it.held_by_rank(self.plan.tensor)).sum()
+        parameters.filter(|it| wanted(it)).map(|it| it.held_in(&division)).sum()
     }
 
     /// Bytes of model states that a rank of the stage holds all the time.
     pub(super) fn states(&self) -> StateBytes {
-        let held = Held { parameters: self.parameters(), trained: self.trained_parameters() };
-        state_bytes(self.workload, self.plan.zero, self.plan.data, held)
+        let states = self.shares().map(|share| {
+            let ranks = self.ranks(share);
+            state_bytes(self.workload, self.plan.zero, ranks, self.held(share))
+        });
+        states.fold(StateBytes::default(), StateBytes::plus)
     }
 }
 
 /// Groups that a stage's ranks meet in, in the order of their channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meeting {
-    /// The data-parallel ranks of the stage.
-    Data,
-    /// The ranks that share the stage's layers.
-    Tensor,
+    /// Ranks of the stage.
+    Group(Along),
     /// This chunk sends activations to the next one.
     ForwardOut(usize),
     /// This chunk receives activations from the previous one.
@@ -172,6 +175,8 @@ struct Streams {
     tensor: Stream,
     /// Of each chunk.
     transfers: Vec<Transfers>,
+    /// Keys and values on their way round a ring.
+    ring: Stream,
 }
 
 pub(super) struct StageBuilder<'a> {
@@ -180,7 +185,7 @@ pub(super) struct StageBuilder<'a> {
     program: ProgramBuilder,
     streams: Streams,
     meetings: Vec<(Meeting, Channel)>,
-    buckets: Vec<Bucket>,
+    buckets: Vec<(Share, Bucket)>,
     /// Bytes of a stored weight, and of a gradient as it is kept and reduced.
     storage: u64,
     gradient: u64,
@@ -198,6 +203,8 @@ pub(super) struct StageBuilder<'a> {
     tensor_labels: Vec<Vec<(&'static str, Label)>>,
     /// Input batches on the device, by micro-batch.
     batches: Vec<Option<Tensor>>,
+    /// When the transfer on the ring arrives, and whether an operation has been issued beside it.
+    beside: Option<(Event, bool)>,
 }
 
 /// Workspace that PyTorch gives cuBLAS for each handle and stream (`getChosenWorkspaceSize`,
@@ -212,8 +219,10 @@ fn blas_workspace(architecture: GpuArchitecture) -> u64 {
 /// Builds the program of a stage.
 pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageProgram, PlanError> {
     let mut program = ProgramBuilder::new(&format!("stage {}", input.stage));
+    let compute = program.stream("compute");
     let streams = Streams {
-        compute: program.stream("compute"),
+        compute,
+        ring: if input.plan.context > 1 { program.stream("ring") } else { compute },
         collective: program.stream("collectives"),
         tensor: program.stream("tensor parallel"),
         transfers: transfers(&mut program, input),
@@ -223,10 +232,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
     let cap = input.plan.bucket_cap(input.workload);
     let early = input.plan.zero == ZeroStage::Zero && input.plan.gradient_overlap;
     let first_cap = if early { 1 << 20 } else { cap };
-    let holds = Holding { embedding: input.holds_embedding(), tensor: input.plan.tensor };
-    let caps = [first_cap, cap];
-    let of_chunk = |chunk: &Chunk| buckets(input.model, chunk.layers.clone(), holds, gradient, caps);
-    let buckets = input.chunks.iter().flat_map(of_chunk).collect();
+    let buckets = input.buckets(gradient, [first_cap, cap]);
     let micro_batches = input.schedule.micro_batches as usize;
     let mut builder = StageBuilder {
         input,
@@ -244,6 +250,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         sent: Vec::new(),
         backwards_done: vec![0; input.chunks.len()],
         batches: vec![None; micro_batches],
+        beside: None,
     };
     builder.open_channels();
     builder.hold_states();
@@ -272,11 +279,18 @@ impl StageBuilder<'_> {
         let input = self.input;
         let training = input.training();
         let mut wanted = Vec::new();
-        if input.plan.data > 1 && (training || input.plan.zero == ZeroStage::Three) {
-            wanted.push((Meeting::Data, "data parallel"));
-        }
-        if input.plan.tensor > 1 {
-            wanted.push((Meeting::Tensor, "tensor parallel"));
+        let groups = [
+            (Along::Data, "data parallel", training || input.plan.zero == ZeroStage::Three),
+            (Along::Tensor, "tensor parallel", true),
+            (Along::Context, "context parallel", true),
+            (Along::Expert, "expert parallel", input.plan.spreads_experts()),
+            (Along::ExpertTensor, "expert tensor parallel", input.plan.spreads_experts()),
+            (Along::ExpertData, "expert data parallel", training && input.plan.spreads_experts()),
+        ];
+        for (along, name, needed) in groups {
+            if needed && input.placements[along as usize].ranks > 1 {
+                wanted.push((Meeting::Group(along), name));
+            }
         }
         for (number, chunk) in input.chunks.iter().enumerate() {
             if chunk.crosses[1].is_some() {
@@ -324,9 +338,10 @@ impl StageBuilder<'_> {
         self.hold("component memory as stated", stated.0, classes::PARAMETERS);
         self.hold("gradients", states.gradients, classes::GRADIENTS);
         self.hold("optimizer states", states.optimizer_states, classes::OPTIMIZER_STATES);
+        self.hold("low-precision weights", input.converted_weights(), classes::BUFFERS);
         self.hold("cuBLAS workspace", blas_workspace(input.cluster.gpu.architecture), classes::WORKSPACE);
         if self.copies_buckets() {
-            let elements: u64 = self.buckets.iter().map(|bucket| bucket.elements).sum();
+            let elements: u64 = self.reduced_buckets().map(|bucket| bucket.elements).sum();
             self.hold("gradient buckets", elements * self.storage, classes::BUFFERS);
         }
     }
@@ -341,7 +356,7 @@ impl StageBuilder<'_> {
 
     /// Whether there is anybody to reduce gradients with.
     fn reduces(&self) -> bool {
-        self.input.plan.data > 1 && self.input.training()
+        !self.reducing_shares().is_empty()
     }
 
     /// Label of a layer's tensor. The same few are asked for in every micro-batch.
@@ -377,14 +392,12 @@ impl StageBuilder<'_> {
         Ok(())
     }
 
-    /// An operation of a layer: kernels, or a meeting of the ranks that share the layer, for which the compute waits.
+    /// An operation of a layer: kernels, or a transfer among the ranks of a group.
     fn operation(&mut self, class: Class, label: Label, cost: Cost) -> Result<(), PlanError> {
+        self.pass_ring();
         match cost {
             Cost::Kernel(cost) => self.kernel(class, label, cost),
-            Cost::Exchange(transfer) => {
-                let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
-                self.meet(self.streams.compute, Meeting::Tensor, kinds, label, transfer)
-            }
+            Cost::Exchange(exchange) => self.exchange(label, exchange),
         }
     }
 
@@ -406,10 +419,10 @@ impl StageBuilder<'_> {
 
     /// A collective of tensor parallelism beside what the compute stream is given from here on.
     fn start_exchange(&mut self, label: Label, cost: Cost) -> Result<(), PlanError> {
-        let Cost::Exchange(transfer) = cost else { return Ok(()) };
+        let Cost::Exchange(exchange) = cost else { return Ok(()) };
         self.order(self.streams.compute, self.streams.tensor);
         let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
-        self.meet(self.streams.tensor, Meeting::Tensor, kinds, label, transfer)
+        self.meet(self.streams.tensor, Meeting::Group(exchange.along), kinds, label, exchange.transfer)
     }
 
     /// A meeting on a stream, after what the compute stream has been given so far.
@@ -423,7 +436,8 @@ impl StageBuilder<'_> {
     ) -> Result<(), PlanError> {
         let Some(channel) = self.channel(meeting) else { return Ok(()) };
         let launch = self.pricer.issue(Pass::Forward, 1)?;
-        let issue = if meeting == Meeting::Tensor {
+        let within_layer = [Along::Tensor, Along::Context, Along::Expert, Along::ExpertTensor];
+        let issue = if within_layer.into_iter().any(|along| meeting == Meeting::Group(along)) {
             launch.checked_add(SimTime::from_seconds(self.pricer.framework().collective_s)?)?
         } else {
             launch
@@ -442,15 +456,18 @@ impl StageBuilder<'_> {
 
     fn collective(
         &mut self,
+        share: Share,
         kind: CollectiveKind,
         name: &str,
         word: &str,
         bytes: u64,
         micro_batch: Option<u32>,
     ) -> Result<(), PlanError> {
-        let transfer = collective(self.input.cluster, kind, self.input.placement, bytes);
+        let along = StageInput::copies(share);
+        let placement = self.input.placements[along as usize];
+        let transfer = collective(self.input.cluster, kind, placement, bytes);
         let label = self.label(name, word, micro_batch);
         let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
-        self.meet(self.streams.collective, Meeting::Data, kinds, label, transfer)
+        self.meet(self.streams.collective, Meeting::Group(along), kinds, label, transfer)
     }
 }

@@ -105,6 +105,7 @@ impl StageBuilder<'_> {
             }
             self.operation(classes::FORWARD, label, *op)?;
         }
+        self.await_ring();
         self.free_both(temporary);
         self.open[self.input.slot(layer)][micro_batch as usize] = Some(saved);
         Ok(())
@@ -278,6 +279,7 @@ impl StageBuilder<'_> {
                 }
             }
         }
+        self.await_ring();
         self.free_both(temporary);
         if later {
             // What the weights need stays: inputs of products, and the gradients of their results.

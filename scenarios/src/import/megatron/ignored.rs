@@ -30,7 +30,7 @@ const BEGINNINGS: [(&str, &str); 70] = [
     ("error-injection", reason::STEADY),
     ("eval-", reason::STEADY),
     ("exit-", reason::STEADY),
-    ("fp8-", "how 8-bit numbers are scaled is not modelled"),
+    ("fp8-", "how the scales of 8-bit numbers are found is not modelled"),
     ("hysteresis", reason::NO_EFFECT),
     ("init-method", reason::NO_EFFECT),
     ("initial-loss-scale", reason::NO_EFFECT),
@@ -158,7 +158,7 @@ const STEADY: [&str; 22] = [
 ];
 
 /// Names of what is not simulated.
-const NOT_MODELLED: [&str; 73] = [
+const NOT_MODELLED: [&str; 72] = [
     "accumulate-allreduce-grads-in-fp32",
     "align-grad-reduce",
     "align-param-gather",
@@ -188,7 +188,6 @@ const NOT_MODELLED: [&str; 73] = [
     "enable-experts-bias",
     "exp-avg-dtype",
     "exp-avg-sq-dtype",
-    "expert-tensor-parallel-size",
     "finalize-model-grads-func",
     "fp32-residual-connection",
     "grad-reduce-in-bf16",

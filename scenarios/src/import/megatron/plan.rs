@@ -18,6 +18,9 @@ pub(super) fn plan(fields: &Fields<'_, '_>, model: &Transformer, run: &mut Run) 
     batch(fields, data, run)?;
     let precision = precision(fields)?;
     run.workload.push(("precision", precision.into()));
+    if precision == "fp8" {
+        fp8_recipe(fields, run)?;
+    }
     optimizer(fields, run)?;
     attention(fields, run)?;
     sharding(fields, run)
@@ -63,6 +66,9 @@ fn parallelism(
     run.parallelism.extend(sizes);
     if let Some(expert) = fields.count("expert-model-parallel-size", 1, MOST)?.filter(|&size| size > 1) {
         run.parallelism.push(("expert", whole(expert)));
+    }
+    if let Some(ways) = fields.count("expert-tensor-parallel-size", 1, MOST)? {
+        run.parallelism.push(("expert_tensor", whole(ways)));
     }
     if fields.flag("sequence-parallel")?.unwrap_or(false) {
         if run.parallelism.iter().any(|(key, _)| *key == "tensor") {
@@ -160,6 +166,15 @@ fn precision(fields: &Fields<'_, '_>) -> Result<&'static str, InputError> {
         (_, true) => Ok("fp16"),
         _ => Ok("fp32"),
     }
+}
+
+/// How 8-bit numbers are scaled.
+fn fp8_recipe(fields: &Fields<'_, '_>, run: &mut Run) -> Result<(), InputError> {
+    let recipes =
+        [("delayed", "delayed"), ("tensorwise", "current"), ("blockwise", "blockwise"), ("mxfp8", "mx")];
+    let recipe = fields.choice("fp8-recipe", &recipes)?;
+    run.workload.extend(recipe.map(|recipe| ("fp8_recipe", recipe.into())));
+    Ok(())
 }
 
 fn optimizer(fields: &Fields<'_, '_>, run: &mut Run) -> Result<(), InputError> {

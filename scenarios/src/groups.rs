@@ -1,0 +1,92 @@
+//! Keys of context and expert parallelism, and of the router.
+
+use steptime_models::ContextMethod;
+use steptime_plans::Router;
+
+use crate::error::InputError;
+use crate::section::{Section, list, wrong};
+use crate::tree::{Node, Value};
+
+/// Most ranks along one dimension.
+const MOST: u64 = 1 << 20;
+/// Steepest Zipf distribution; beyond it the first expert gets everything.
+const STEEPEST: f64 = 100.0;
+
+/// Sizes of the groups that share sequences and experts.
+pub(crate) struct Groups {
+    pub(crate) context: u64,
+    pub(crate) context_method: ContextMethod,
+    pub(crate) expert: u64,
+    pub(crate) expert_tensor: Option<u64>,
+}
+
+/// Reads `context`, `context_method`, `expert` and `expert_tensor` of `[parallelism]`.
+pub(crate) fn read(section: &Section<'_>, tensor: u64) -> Result<Groups, InputError> {
+    let context = section.count("context", MOST)?.unwrap_or(1);
+    let methods = [("ring", ContextMethod::Ring), ("all-to-all", ContextMethod::AllToAll)];
+    let method = section.choice("context_method", &methods)?;
+    if method.is_some() && context == 1 {
+        return Err(section.conflict("context_method", "needs context above 1; leave this key out"));
+    }
+    let expert = section.count("expert", MOST)?.unwrap_or(1);
+    let expert_tensor = section.count("expert_tensor", MOST)?;
+    if let Some(ways) = expert_tensor.filter(|ways| !tensor.is_multiple_of(*ways)) {
+        let message = format!("found {ways}, allowed: a divisor of tensor ({tensor})");
+        return Err(section.conflict("expert_tensor", message));
+    }
+    Ok(Groups { context, context_method: method.unwrap_or_default(), expert, expert_tensor })
+}
+
+/// Reads `router` of `[workload]`: `"uniform"`, `{ zipf = 0.8 }` or `{ histogram = [3, 1, 1, 1] }`.
+pub(crate) fn read_router(section: &Section<'_>) -> Result<Router, InputError> {
+    let allowed = "\"uniform\", { zipf = ... } or { histogram = [...] }";
+    let Some(node) = section.node("router")? else { return Ok(Router::Uniform) };
+    let key = section.full("router");
+    match &node.value {
+        Value::Text(text) if text == "uniform" => Ok(Router::Uniform),
+        Value::Table(table) => match table.first() {
+            Some((name, value)) if table.len() == 1 && name == "zipf" => read_zipf(&key, value),
+            Some((name, value)) if table.len() == 1 && name == "histogram" => read_histogram(&key, value),
+            _ => Err(InputError::Value {
+                origin: node.origin.clone(),
+                key,
+                found: format!("a table with {}", list(table.keys().map(String::as_str))),
+                allowed: allowed.to_owned(),
+                nearest: None,
+            }),
+        },
+        other => Err(wrong(&node.origin, &key, other, allowed)),
+    }
+}
+
+fn read_zipf(key: &str, node: &Node) -> Result<Router, InputError> {
+    let exponent = number(&node.value).filter(|value| (0.0..=STEEPEST).contains(value));
+    let allowed = format!("a number from 0 to {STEEPEST}");
+    exponent
+        .map(Router::Zipf)
+        .ok_or_else(|| wrong(&node.origin, &format!("{key}.zipf"), &node.value, &allowed))
+}
+
+fn read_histogram(key: &str, node: &Node) -> Result<Router, InputError> {
+    let key = format!("{key}.histogram");
+    let allowed = "a list of numbers from 0 to 1e12, one of them above 0";
+    let refuse = |node: &Node| wrong(&node.origin, &key, &node.value, allowed);
+    let Value::Array(items) = &node.value else { return Err(refuse(node)) };
+    let weight = |item: &Node| {
+        number(&item.value).filter(|value| (0.0..=1e12).contains(value)).ok_or_else(|| refuse(item))
+    };
+    let weights = items.iter().map(weight).collect::<Result<Vec<f64>, _>>()?;
+    if weights.iter().any(|&weight| weight > 0.0) {
+        Ok(Router::Histogram(weights))
+    } else {
+        Err(refuse(node))
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Float(value) => Some(*value),
+        Value::Integer(value) => Some(*value as f64),
+        _ => None,
+    }
+}
