@@ -61,7 +61,7 @@ pub use operation::{
 pub use overrides::{FieldValue, Overrides};
 pub use parameter::{ExpertPlace, Parameter, Split};
 pub use quantity::{Dimension, UnitError, parse_quantity};
-pub use shape::{AttentionShape, ConvolutionPass, ConvolutionShape, MemoryFormat};
+pub use shape::{AttentionShape, ConvolutionPass, ConvolutionShape, FlashGeneration, MemoryFormat};
 pub use trainable::{Lora, Trainable};
 pub use units::{Bytes, Flops};
-pub use work_shape::{AttentionKind, Convolutions, Fusion, Scaling, TensorParallel, WorkShape};
+pub use work_shape::{AttentionKind, Convolutions, Formats, Fusion, Scaling, TensorParallel, WorkShape};

@@ -293,6 +293,12 @@ impl Model {
         self.architecture.components()
     }
 
+    /// Whether the formats of its tensors under `torch.autocast` are modelled ([`crate::Formats::Autocast`]): transformers
+    /// without routed experts, vision transformers and convolutional networks.
+    pub fn follows_autocast(&self) -> bool {
+        self.architecture.follows_autocast()
+    }
+
     /// Heads of the attention that a tensor-parallel group can divide among its ranks; None where the layers do not
     /// divide at all.
     pub fn tensor_parallel_heads(&self) -> Option<u64> {

@@ -425,7 +425,7 @@ impl LayerWork {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shape::ConvolutionPass;
+    use crate::shape::{ConvolutionPass, FlashGeneration};
 
     #[test]
     fn flops_count_two_for_a_multiply_add() {
@@ -444,6 +444,7 @@ mod tests {
                 causal,
                 pass,
                 dtype: Dtype::Bf16,
+                generation: FlashGeneration::Current,
             })
         };
         assert_eq!(attention(false, Pass::Forward).flops(), Flops(4 * 2 * 3 * 10 * 20 * 4));

@@ -29,6 +29,20 @@ pub struct AttentionShape {
     pub pass: Pass,
     /// Number format of the inputs.
     pub dtype: Dtype,
+    /// Whose kernels run.
+    pub generation: FlashGeneration,
+}
+
+/// Generations of fused attention kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FlashGeneration {
+    /// FlashAttention (Dao et al. 2022).
+    First,
+    /// The Triton kernels after it.
+    Triton,
+    /// FlashAttention-2 (Dao 2023), or what the GPU has since.
+    #[default]
+    Current,
 }
 
 impl AttentionShape {

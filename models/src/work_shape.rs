@@ -2,7 +2,7 @@
 
 use crate::division::{ContextParallel, ExpertParallel};
 use crate::operation::Dtype;
-use crate::shape::MemoryFormat;
+use crate::shape::{FlashGeneration, MemoryFormat};
 use crate::units::product;
 
 /// How attention is computed.
@@ -12,6 +12,26 @@ pub enum AttentionKind {
     Eager,
     /// One fused kernel that keeps only row statistics.
     Flash,
+    /// The same by the kernels of the first FlashAttention (flash-attn before 2.0).
+    Flash1,
+    /// The same by kernels written in Triton after the first FlashAttention.
+    FlashTriton,
+}
+
+impl AttentionKind {
+    /// Whether one kernel does it all.
+    pub const fn is_fused(self) -> bool {
+        !matches!(self, Self::Eager)
+    }
+
+    /// Whose kernels run; those of today where none are named.
+    pub(crate) const fn generation(self) -> FlashGeneration {
+        match self {
+            Self::Eager | Self::Flash => FlashGeneration::Current,
+            Self::Flash1 => FlashGeneration::First,
+            Self::FlashTriton => FlashGeneration::Triton,
+        }
+    }
 }
 
 /// Size and number formats of one micro-batch's work. Sizes that leave 64 bits stop at the largest number.
@@ -42,9 +62,10 @@ pub struct WorkShape {
     pub fusion: Fusion,
     /// How convolutions run.
     pub convolutions: Convolutions,
-    /// PyTorch's autocast: weights have 32 bits, products run in the format of the activations, norms and softmax in 32
-    /// bits, and what meets a 32-bit tensor becomes one. Modelled in families of images.
-    pub autocast: bool,
+    /// How the formats of parameters and of the tensors between operations come about.
+    pub formats: Formats,
+    /// Cross-entropies of the logits that training computes once more as metrics, without a gradient.
+    pub loss_metrics: u64,
 }
 
 /// How convolutions run, where they differ from other products.
@@ -55,6 +76,27 @@ pub struct Convolutions {
     /// Whether those of 32-bit floats run on tensor cores (cuDNN's TF32).
     pub tf32: bool,
 }
+
+/// How number formats of parameters and tensors come about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Formats {
+    /// Parameters and activations have the format of the activations throughout (a model converted by `.half()` or
+    /// `.bfloat16()`, Megatron-LM, DeepSpeed).
+    #[default]
+    Uniform,
+    /// `torch.autocast` (PyTorch documentation, "CUDA Ops that can autocast"): products and convolutions take and make the
+    /// activations' 16 bits, norms, softmax and losses 32 bits, all other operations the widest format of their inputs.
+    /// Whatever has another format is converted by a kernel of its own.
+    Autocast {
+        /// Format of the parameters as operations find them: 32 bits, or 16 where FSDP gathers them so.
+        parameters: Dtype,
+        /// Whether norms are kept in 16 bits (MosaicML Composer's low-precision layer norm).
+        low_precision_norms: bool,
+    },
+}
+
+/// Bytes of a 32-bit float.
+const FULL: u64 = Dtype::Fp32.bytes();
 
 /// Which chains of memory-bound operations run as one kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -85,13 +127,36 @@ impl WorkShape {
             expert: None,
             fusion: Fusion::None,
             convolutions: Convolutions { format: MemoryFormat::Contiguous, tf32: false },
-            autocast: false,
+            formats: Formats::Uniform,
+            loss_metrics: 0,
         }
     }
 
-    /// Bytes of a value of what autocast keeps in 32 bits: results of norms, and sums and products with parameters.
-    pub(crate) const fn stable_bytes(&self) -> u64 {
-        if self.autocast { Dtype::Fp32.bytes() } else { self.activation.bytes() }
+    /// Whether the formats of tensors follow from each operation.
+    pub(crate) const fn autocasts(&self) -> bool {
+        matches!(self.formats, Formats::Autocast { .. })
+    }
+
+    /// Format of the parameters as operations find them.
+    pub const fn parameters(&self) -> Dtype {
+        match self.formats {
+            Formats::Uniform => self.activation,
+            Formats::Autocast { parameters, .. } => parameters,
+        }
+    }
+
+    /// Bytes of a value that a norm reads and makes.
+    pub(crate) const fn norm_bytes(&self) -> u64 {
+        match self.formats {
+            Formats::Autocast { low_precision_norms: false, .. } => FULL,
+            _ => self.activation.bytes(),
+        }
+    }
+
+    /// Bytes of a value of the stream of residuals: an embedding makes it in the format of its table, and additions keep
+    /// the widest.
+    pub(crate) const fn residual_bytes(&self) -> u64 {
+        self.parameters().bytes()
     }
 
     /// The same with experts spread so.

@@ -22,7 +22,7 @@ pub use error::PlanError;
 pub use input::{BatchTime, Epoch, Loader, Loading, MOST_WORKERS};
 pub use lower::{Lowered, MOST_MICRO_BATCHES, PlayedRank, SEGMENT, StageFacts, lower};
 pub use partition::{balanced_stages, partition_layers};
-pub use plan::Plan;
+pub use plan::{ExchangeFormats, Plan};
 pub use router::Router;
 pub use schedule::{
     Action, ChunkOrder, PassCost, Pipeline, Schedule, ScheduleError, ScheduleKind, WrittenScheduleError,

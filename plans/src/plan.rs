@@ -1,10 +1,22 @@
 //! A parallelism plan over the GPUs of a cluster.
 
-use steptime_models::{ContextMethod, ContextParallel, Division, ExpertParallel, TensorParallel, WorkShape};
+use steptime_models::{
+    ContextMethod, ContextParallel, Division, Dtype, ExpertParallel, TensorParallel, WorkShape,
+};
 
 use crate::schedule::{Schedule, ScheduleKind};
 use crate::workload::Workload;
 use crate::zero::ZeroStage;
+
+/// Formats in which ZeRO 3 exchanges what it has partitioned (`MixedPrecision` of PyTorch's FSDP: `param_dtype`,
+/// `reduce_dtype`); absent ones are that of the parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExchangeFormats {
+    /// Of gathered parameters, which operations find in it and whose gradients have it.
+    pub gather: Option<Dtype>,
+    /// Of gradients on their way to their owners; that of the gathered parameters when absent.
+    pub reduce: Option<Dtype>,
+}
 
 /// How the job is spread over GPUs.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +51,8 @@ pub struct Plan {
     pub stages: Option<Vec<u64>>,
     /// What is partitioned over the data-parallel ranks.
     pub zero: ZeroStage,
+    /// Formats in which ZeRO 3 gathers and reduces.
+    pub exchange: ExchangeFormats,
     /// Gradient bytes that are reduced together; the framework's default when absent.
     pub bucket_bytes: Option<u64>,
     /// Whether gradients live inside the reduction buckets (PyTorch DDP's option of that name; its default is
@@ -110,7 +124,20 @@ impl Plan {
         let context = ContextParallel { size: self.context, method: self.context_method };
         let sequence_length = context.part(workload.sequence_length);
         let expert = self.division().expert;
-        WorkShape { tensor, context, sequence_length, expert, ..workload.shape() }
+        let formats = workload.formats(self.gathered_format(workload));
+        WorkShape { tensor, context, sequence_length, expert, formats, ..workload.shape() }
+    }
+
+    /// Format of parameters as operations find them.
+    pub fn gathered_format(&self, workload: &Workload) -> Dtype {
+        let given = self.exchange.gather.filter(|_| self.zero == ZeroStage::Three && self.replicas() > 1);
+        given.unwrap_or(workload.parameter_format())
+    }
+
+    /// Format in which ZeRO 3 reduces gradients.
+    pub fn reduced_format(&self, workload: &Workload) -> Dtype {
+        let kept = if workload.wide_gradients { Dtype::Fp32 } else { self.gathered_format(workload) };
+        self.exchange.reduce.unwrap_or(kept)
     }
 
     /// Gradient bytes reduced together.

@@ -1,7 +1,7 @@
 //! What is trained and how: batch, precision, optimizer, execution.
 
 use steptime_clusters::Framework;
-use steptime_models::{AttentionKind, Convolutions, Dtype, Fusion, Scaling, WorkShape};
+use steptime_models::{AttentionKind, Convolutions, Dtype, Formats, Fusion, Scaling, WorkShape};
 
 use crate::router::Router;
 
@@ -17,7 +17,8 @@ pub enum Task {
 /// Number format of a run, as users name it.
 ///
 /// With a 16-bit or 8-bit format, weights and gradients are 16-bit and the optimizer keeps a 32-bit master
-/// copy beside its states (mixed precision in the sense of the ZeRO paper, section 3.1).
+/// copy beside its states (mixed precision in the sense of the ZeRO paper, section 3.1), unless autocast keeps the
+/// weights in 32 bits ([`Workload::autocast`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// 32-bit throughout, products on the CUDA cores.
@@ -151,6 +152,12 @@ pub struct Workload {
     pub scaling: Scaling,
     /// How many tokens each routed expert gets.
     pub router: Router,
+    /// Whether `torch.autocast` chooses each operation's format; parameters, gradients and states are then 32-bit.
+    pub autocast: bool,
+    /// Whether norms stay in 16 bits under autocast.
+    pub low_precision_norms: bool,
+    /// Cross-entropies of the logits that are computed once more as metrics, for each micro-batch.
+    pub loss_metrics: u64,
     /// Update rule.
     pub optimizer: OptimizerKind,
     /// How it is implemented.
@@ -172,8 +179,6 @@ pub struct Workload {
     pub accumulation_fusion: bool,
     /// How convolutions run.
     pub convolutions: Convolutions,
-    /// Whether a 16-bit run is PyTorch's autocast, whose weights, gradients and optimizer states have 32 bits.
-    pub autocast: bool,
     /// Whether batches are made on the device, once, instead of being copied to it.
     pub synthetic_data: bool,
 }
@@ -181,7 +186,7 @@ pub struct Workload {
 impl Workload {
     /// Format in which gradients are added up over micro-batches, kept and reduced.
     pub const fn gradients(&self) -> Dtype {
-        if self.wide_gradients { Dtype::Fp32 } else { self.weights() }
+        if self.wide_gradients { Dtype::Fp32 } else { self.parameter_format() }
     }
 
     /// The shape in which the model is asked for its work.
@@ -196,19 +201,29 @@ impl Workload {
             training: self.task == Task::Training,
             fusion: if self.execution == Execution::Compiled { Fusion::Compiled } else { self.fusion },
             convolutions: self.convolutions,
-            autocast: self.autocast,
+            formats: self.formats(self.parameter_format()),
+            loss_metrics: self.loss_metrics,
             ..WorkShape::default()
         }
     }
 
-    /// Format of stored weights and gradients.
-    pub const fn weights(&self) -> Dtype {
+    /// Formats of the model's operations that find its parameters in the format `parameters`.
+    pub(crate) const fn formats(&self, parameters: Dtype) -> Formats {
+        if self.autocast {
+            Formats::Autocast { parameters, low_precision_norms: self.low_precision_norms }
+        } else {
+            Formats::Uniform
+        }
+    }
+
+    /// Format in which ranks hold parameters and gradients.
+    pub const fn parameter_format(&self) -> Dtype {
         if self.autocast { Dtype::Fp32 } else { self.precision.storage() }
     }
 
-    /// Whether the optimizer keeps a 32-bit copy of the weights.
+    /// Whether the optimizer keeps a 32-bit copy of the weights: they have 16 bits themselves.
     pub const fn has_master_copy(&self) -> bool {
-        !self.autocast && self.precision.has_master_copy()
+        self.precision.has_master_copy() && !self.autocast
     }
 
     /// Samples of a step on a data-parallel rank.
@@ -243,7 +258,7 @@ impl Workload {
     /// square root (8), bias correction (8), epsilon (8), quotient added to the weight (16): 72 bytes for 32-bit
     /// Adam, and 8 more for decoupled weight decay.
     pub fn update_traffic_per_parameter(&self) -> u64 {
-        let storage = self.weights().bytes();
+        let storage = self.parameter_format().bytes();
         let gradient = self.gradients().bytes();
         let states = 4 * self.optimizer.moments();
         match (self.implementation, self.optimizer) {

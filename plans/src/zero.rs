@@ -92,7 +92,7 @@ impl Held {
 pub fn state_bytes(workload: &Workload, stage: ZeroStage, ranks: u64, held: Held) -> StateBytes {
     let part =
         |from: ZeroStage, values: u64| if stage >= from { values.div_ceil(ranks.max(1)) } else { values };
-    let storage = workload.weights().bytes();
+    let storage = workload.parameter_format().bytes();
     let parameters = storage * part(ZeroStage::Three, held.parameters);
     if workload.task == Task::Inference {
         return StateBytes { parameters, ..StateBytes::default() };

@@ -64,6 +64,8 @@ impl Idle<'_, '_> {
             (self.workload, "attention", "whether it has attention is not known"),
             (self.workload, "memory_format", "whether it has convolutions is not known"),
             (self.workload, "cudnn_allow_tf32", "whether it has convolutions is not known"),
+            (self.workload, "autocast", "its tensors are not known"),
+            (self.workload, "loss_metrics", "its loss is not known"),
             (self.parallelism, "zero_stage", "it has no parameters to partition"),
             (self.parallelism, "bucket_bytes", "it has no gradients to reduce"),
             (self.parallelism, "gradient_as_bucket_view", "it has no gradients to reduce"),
@@ -96,6 +98,7 @@ impl Idle<'_, '_> {
             nothing.push((self.parallelism, "bucket_bytes", gradients));
             nothing.push((self.parallelism, "gradient_as_bucket_view", gradients));
             nothing.push((self.parallelism, "gradient_overlap", gradients));
+            nothing.push((self.parallelism, "reduce_dtype", gradients));
             if matches!(self.plan.zero, ZeroStage::One | ZeroStage::Two) {
                 let why = "stages 1 and 2 partition optimizer states and gradients, which inference does not have, \
                            allowed: 0, 3";
@@ -131,10 +134,11 @@ impl Idle<'_, '_> {
 fn is_set(section: &Section<'_>, key: &'static str) -> Result<bool, InputError> {
     Ok(section.node(key)?.is_some_and(|node| match (key, &node.value) {
         ("activation_checkpointing", Value::Text(text)) => text != "none",
-        ("gradient_as_bucket_view" | "gradient_accumulation_fusion", Value::Boolean(on)) => *on,
+        ("gradient_as_bucket_view" | "gradient_accumulation_fusion" | "autocast", Value::Boolean(on)) => *on,
         ("gradient_overlap", Value::Boolean(on)) => !*on,
         ("framework", Value::Text(text)) => text != "pytorch",
         ("memory_format", Value::Text(text)) => text != "contiguous",
+        ("loss_metrics", Value::Integer(number)) => *number != 0,
         ("zero_stage", Value::Integer(stage)) => *stage != 0,
         _ => true,
     }))

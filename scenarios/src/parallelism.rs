@@ -1,8 +1,8 @@
 //! The `[parallelism]` section.
 
 use steptime_clusters::{Cluster, VehicleCluster};
-use steptime_models::Model;
-use steptime_plans::{PathPlan, Plan, ZeroStage};
+use steptime_models::{Dtype, Model};
+use steptime_plans::{ExchangeFormats, PathPlan, Plan, Workload, ZeroStage};
 
 use crate::error::{InputError, nearest};
 use crate::groups;
@@ -118,12 +118,54 @@ pub(crate) fn read_plan(
         micro_batch_group: keys.micro_batch_group,
         stages: keys.stages,
         zero: stage.unwrap_or(ZeroStage::Zero),
+        exchange: read_exchange(section, stage)?,
         bucket_bytes: read_bucket(section)?,
         gradient_as_bucket_view: section.flag("gradient_as_bucket_view")?.unwrap_or(false),
         tensor_overlap: section.flag("tensor_overlap")?.unwrap_or(true),
         gradient_overlap: section.flag("gradient_overlap")?.unwrap_or(true),
         explicit,
     })
+}
+
+/// Number formats of FSDP's mixed precision.
+const FORMATS: [(&str, Dtype); 3] = [("fp32", Dtype::Fp32), ("bf16", Dtype::Bf16), ("fp16", Dtype::Fp16)];
+
+/// Formats in which ZeRO 3 gathers parameters and reduces gradients.
+fn read_exchange(section: &Section<'_>, stage: Option<ZeroStage>) -> Result<ExchangeFormats, InputError> {
+    let gather = section.choice("gather_dtype", &FORMATS)?;
+    let reduce = section.choice("reduce_dtype", &FORMATS)?;
+    for (key, given) in [("gather_dtype", gather), ("reduce_dtype", reduce)] {
+        if given.is_some() && stage != Some(ZeroStage::Three) {
+            let message =
+                "needs zero_stage = 3, which gathers parameters and reduces gradients layer by layer";
+            return Err(section.conflict(key, message));
+        }
+    }
+    Ok(ExchangeFormats { gather, reduce })
+}
+
+/// Refuses formats of exchange that the number format of the run does not have.
+pub(crate) fn check_exchange(
+    section: &Section<'_>,
+    formats: ExchangeFormats,
+    workload: &Workload,
+) -> Result<(), InputError> {
+    let own = workload.precision.storage();
+    let possible = |format: Dtype| format == own || format == Dtype::Fp32 && workload.autocast;
+    let name = |format| FORMATS.iter().find(|(_, other)| *other == format).map_or("", |(name, _)| *name);
+    if let Some(format) = formats.gather.filter(|format| !possible(*format)) {
+        let (found, own) = (name(format), name(own));
+        let message = format!(
+            "\"{found}\" does not go with the workload, allowed: \"{own}\", or \"fp32\" with workload.autocast = true"
+        );
+        return Err(section.conflict("gather_dtype", message));
+    }
+    if let Some(format) = formats.reduce.filter(|format| *format != own && *format != Dtype::Fp32) {
+        let (found, own) = (name(format), name(own));
+        let message = format!("\"{found}\" does not go with the workload, allowed: \"{own}\", \"fp32\"");
+        return Err(section.conflict("reduce_dtype", message));
+    }
+    Ok(())
 }
 
 /// Keys of the contract that this version does not play yet: their neutral value is fine, any other is refused.

@@ -226,6 +226,7 @@ fn gpu_job(
     let workload_values = workload::read(&workload, &defaults, &batch.batch)?;
     let cluster = workload::with_attention_kernels(&workload, cluster)?;
     let cluster = Cluster { gpu: cluster.gpu.sustained(), ..cluster };
+    parallelism::check_exchange(&parallelism, plan.exchange, &workload_values)?;
     parallelism.finish()?;
     workload.finish()?;
     Ok((Job::Gpus { cluster: Box::new(cluster), plan, workload: workload_values }, batch))

@@ -86,15 +86,25 @@ pub(crate) fn read(
     ];
     let checkpointing =
         section.choice("activation_checkpointing", &checkpointings)?.unwrap_or(Checkpointing::None);
-    if checkpointing == Checkpointing::Selective && attention == AttentionKind::Flash {
+    if checkpointing == Checkpointing::Selective && attention.is_fused() {
         return Err(section.conflict(
             "activation_checkpointing",
             "\"selective\" drops the scores of eager attention, of which flash attention keeps none, allowed: \
              \"none\", \"full\", or attention = \"eager\"",
         ));
     }
+    let low_precision_norms = section.flag("low_precision_norms")?.unwrap_or(false);
+    if low_precision_norms && !autocast {
+        return Err(section.conflict("low_precision_norms", "needs autocast = true, allowed: false"));
+    }
+    let loss_metrics = section.number("loss_metrics", 0, 16)?.unwrap_or(0);
+    if loss_metrics > 0 && task == Task::Inference {
+        return Err(section.conflict("loss_metrics", "needs task = \"training\", allowed: 0"));
+    }
     let workload = Workload {
         task,
+        low_precision_norms,
+        loss_metrics,
         micro_batch_size: batch.micro,
         accumulation: batch.accumulation,
         last_micro_batch_size: batch.last,
@@ -109,7 +119,7 @@ pub(crate) fn read(
         framework: section.choice("framework", &FRAMEWORKS)?.unwrap_or(Framework::PyTorch),
         fusion,
         checkpointing,
-        wide_gradients: read_gradients(section, precision)? == Dtype::Fp32,
+        wide_gradients: read_gradients(section, precision, autocast)? == Dtype::Fp32,
         accumulation_fusion: section.flag("gradient_accumulation_fusion")?.unwrap_or(false),
         convolutions: read_convolutions(section, defaults, precision)?,
         autocast,
@@ -120,22 +130,23 @@ pub(crate) fn read(
 }
 
 /// Format of kept gradients: that of the weights, or 32 bits.
-fn read_gradients(section: &Section<'_>, precision: Precision) -> Result<Dtype, InputError> {
-    let storage = precision.storage();
+fn read_gradients(section: &Section<'_>, precision: Precision, autocast: bool) -> Result<Dtype, InputError> {
+    let storage = if autocast { Dtype::Fp32 } else { precision.storage() };
     let formats = [("fp32", Dtype::Fp32), ("fp16", Dtype::Fp16), ("bf16", Dtype::Bf16)];
     let given = section.choice("gradient_dtype", &formats)?.unwrap_or(storage);
     if given == storage || given == Dtype::Fp32 {
         return Ok(given);
     }
-    let message =
-        "gradients have the format of the weights or 32 bits, allowed: that of `precision`, \"fp32\"";
+    let message = "gradients have the format of the weights or 32 bits, allowed: that of `precision` (without autocast), \"fp32\"";
     Err(section.conflict("gradient_dtype", message))
 }
 
 /// Which kernels fused attention runs; the others are those of the GPU's own instructions.
-const ATTENTION: [(&str, (AttentionKind, bool)); 3] = [
+const ATTENTION: [(&str, (AttentionKind, bool)); 5] = [
     ("flash", (AttentionKind::Flash, true)),
     ("flash-3", (AttentionKind::Flash, false)),
+    ("flash-1", (AttentionKind::Flash1, true)),
+    ("flash-triton", (AttentionKind::FlashTriton, true)),
     ("eager", (AttentionKind::Eager, true)),
 ];
 
@@ -175,6 +186,26 @@ fn read_router(section: &Section<'_>, defaults: &GpuDefaults<'_>) -> Result<Rout
     Ok(router)
 }
 
+/// Autocast chooses between 32 bits and the 16 bits of the precision.
+fn read_autocast(
+    section: &Section<'_>,
+    defaults: &GpuDefaults<'_>,
+    precision: Precision,
+) -> Result<bool, InputError> {
+    let autocast = section.flag("autocast")?.unwrap_or(false);
+    let model = &defaults.section.model;
+    if autocast && !precision.has_master_copy() {
+        let message =
+            "chooses between 32 and 16 bits; needs precision = \"fp16\", \"bf16\" or \"fp8\", allowed: false";
+        return Err(section.conflict("autocast", message));
+    }
+    if autocast && !model.follows_autocast() {
+        let message = format!("is not modelled for {} (family {}), allowed: false", model.name, model.family);
+        return Err(section.conflict("autocast", message));
+    }
+    Ok(autocast)
+}
+
 /// Flash attention wherever its kernels run, unless the file says otherwise.
 fn read_attention(
     section: &Section<'_>,
@@ -193,14 +224,12 @@ fn read_attention(
     } else {
         return Ok(given.unwrap_or(AttentionKind::Flash));
     };
-    if given == Some(AttentionKind::Flash) {
+    if let Some(named) = named.filter(|(kind, _)| kind.is_fused()) {
+        let name = ATTENTION.iter().find(|(_, other)| *other == named).map_or("", |(name, _)| *name);
         return Err(InputError::Value {
             origin: section.place("attention"),
             key: section.full("attention"),
-            found: format!(
-                "\"{}\", {why_not}",
-                if named == Some((AttentionKind::Flash, false)) { "flash-3" } else { "flash" }
-            ),
+            found: format!("\"{name}\", {why_not}"),
             allowed: "\"eager\"".to_owned(),
             nearest: None,
         });
@@ -235,28 +264,6 @@ fn read_convolutions(
         }
         _ => Ok(Convolutions { format, tf32: given.unwrap_or(has_tf32) }),
     }
-}
-
-/// Autocast is followed through families of images, in the formats that PyTorch has it for.
-fn read_autocast(
-    section: &Section<'_>,
-    defaults: &GpuDefaults<'_>,
-    precision: Precision,
-) -> Result<bool, InputError> {
-    if section.flag("autocast")? != Some(true) {
-        return Ok(false);
-    }
-    if !matches!(precision, Precision::Fp16 | Precision::Bf16) {
-        let message = "is for precision = \"fp16\" and \"bf16\", allowed: false";
-        return Err(section.conflict("autocast", message));
-    }
-    let model = &defaults.section.model;
-    if !matches!(model.sample, Sample::Image { .. }) {
-        let message =
-            format!("is modelled for models of images, which {} is not, allowed: false", model.name);
-        return Err(section.conflict("autocast", message));
-    }
-    Ok(true)
 }
 
 /// A CUDA graph is captured without the host knowing any result: a model that asks the device for one in the

@@ -201,7 +201,6 @@ fn what_the_hardware_or_the_model_cannot_do_is_refused() {
         (GPT, &["workload.activation_checkpointing=selective"]),
         (SWITCH, &["workload.cudnn_allow_tf32=true"]),
         (GPT, &["workload.memory_format=channels-last"]),
-        (GPT, &["workload.autocast=true"]),
         (SWITCH, &["workload.autocast=true"]),
         (GPT, &["model.sequence_length=4096"]),
         (GPT, &["workload.seq_len=4096"]),
@@ -402,4 +401,23 @@ fn results_have_the_mode_of_plain_files() {
     for name in ["report.json", "report.csv", "timeline.json", "figures/breakdown.svg"] {
         assert_eq!(mode(&out.join(name)), mode(&plain), "{name}");
     }
+}
+
+#[test]
+fn formats_that_do_not_go_together_are_refused() {
+    let bf16 = "precision = \"bf16\"";
+    let zero = "zero_stage = 1";
+    let cases = [
+        (bf16, "precision = \"fp32\"\nautocast = true"),
+        (bf16, "precision = \"bf16\"\nautocast = \"yes\""),
+        (bf16, "precision = \"bf16\"\nlow_precision_norms = true"),
+        (bf16, "precision = \"bf16\"\nloss_metrics = 17"),
+        (bf16, "precision = \"bf16\"\nattention = \"flash-4\""),
+        (zero, "zero_stage = 1\ngather_dtype = \"bf16\""),
+        (zero, "zero_stage = 3\ngather_dtype = \"fp32\""),
+        (zero, "zero_stage = 3\nreduce_dtype = \"fp16\""),
+        (zero, "zero_stage = 3\nreduce_dtype = \"int8\""),
+    ];
+    let messages: Vec<String> = cases.iter().map(|(from, to)| message(from, to)).collect();
+    insta::assert_snapshot!(messages.concat());
 }

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use steptime_models::{AttentionShape, Dtype, MemoryBoundKind, Pass};
+use steptime_models::{AttentionShape, Dtype, FlashGeneration, MemoryBoundKind, Pass};
 use thiserror::Error;
 
 use crate::catalogue::GPU_ALIASES;
@@ -228,6 +228,7 @@ impl Rows {
                     causal: true,
                     pass: Pass::Forward,
                     dtype: row.dtype()?,
+                    generation: FlashGeneration::Current,
                 },
                 seconds: row.seconds()?,
                 source: row.text("source")?.to_owned(),

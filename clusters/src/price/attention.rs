@@ -1,6 +1,6 @@
 //! Fused attention (FlashAttention, Dao et al. 2022; FlashAttention-2, Dao 2023): the scores never reach memory.
 
-use steptime_models::{AttentionShape, Bytes, Pass};
+use steptime_models::{AttentionShape, Bytes, FlashGeneration, Pass};
 
 use super::{Price, PriceError, arithmetic_of};
 use crate::coefficients::AttentionCoefficients;
@@ -9,6 +9,9 @@ use crate::gpu::Gpu;
 /// Query rows of a block, and keys that it visits at once (FlashAttention-2, section 3.3: blocks of 64 or 128).
 const QUERY_BLOCK: f64 = 128.0;
 const KEY_BLOCK: f64 = 64.0;
+
+/// Widest head of which the first FlashAttention's kernels hold all in registers.
+const NARROW_HEAD: u64 = 64;
 
 /// Forward: reads q, k, v, writes the output. Backward: reads those four and the output's gradient, writes
 /// three gradients: twice as much.
@@ -24,6 +27,25 @@ fn traffic(shape: &AttentionShape) -> Bytes {
     } as u64)
 }
 
+/// Rate of older kernels, of FlashAttention-2's on the same GPU.
+///
+/// On an A100 those of the first FlashAttention reach 30-50 % of the peak forward and 25-35 % backward, those of
+/// FlashAttention-2 50-73 % and up to 63 % (Dao 2023, sections 1 and 4), and more of that for narrow heads; Triton's lie
+/// between them (the same, figures 4 to 6: FlashAttention-2 is 1.3-2.5 times as fast). Within these ranges the values
+/// follow published training steps of 512 to 65k tokens on A100s.
+fn older_kernels(shape: &AttentionShape) -> f64 {
+    let narrow = shape.head_dim <= NARROW_HEAD;
+    match (shape.generation, shape.pass) {
+        (FlashGeneration::Current, _) => 1.0,
+        (FlashGeneration::Triton, Pass::Forward) => 0.7,
+        (FlashGeneration::Triton, Pass::Backward) => 0.58,
+        (FlashGeneration::First, Pass::Forward) if narrow => 0.65,
+        (FlashGeneration::First, Pass::Backward) if narrow => 0.55,
+        (FlashGeneration::First, Pass::Forward) => 0.5,
+        (FlashGeneration::First, Pass::Backward) => 0.43,
+    }
+}
+
 /// Duration by blocks of queries and multiprocessors. Backward does 2.5 times the arithmetic (five products for
 /// two) at the lower rate of [`crate::Achievable::attention_backward`].
 ///
@@ -36,7 +58,8 @@ pub fn attention(gpu: &Gpu, shape: AttentionShape) -> Result<Price, PriceError> 
         Pass::Forward => 1.0,
         Pass::Backward => gpu.achievable.attention_backward.value / 2.5,
     };
-    let seconds = seconds(gpu, peak * rate, &shape, &model.coefficients);
+    let peak = peak * rate * older_kernels(&shape);
+    let seconds = seconds(gpu, peak, &shape, &model.coefficients);
     Ok(model.ground.price(gpu.kernel_latency_s + seconds))
 }
 

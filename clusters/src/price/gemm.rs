@@ -31,6 +31,14 @@ impl GemmShape {
         2.0 * self.batch as f64 * self.m as f64 * self.n as f64 * self.k as f64
     }
 
+    /// Whether the rows of the matrices, of n or k values, start at multiples of 16 bytes, or it does not matter: the
+    /// product does not run on tensor cores, or it is one of a batch of small ones.
+    fn is_aligned(&self) -> bool {
+        let bytes = self.dtype.bytes();
+        let aligned = |length: u64| length.saturating_mul(bytes).is_multiple_of(ALIGNMENT);
+        self.dtype == Dtype::Fp32 || self.batch > 1 || (aligned(self.n) && aligned(self.k))
+    }
+
     /// Both inputs read once and the result written once; results of fp8 inputs are 16 bits wide.
     pub fn traffic(&self) -> Bytes {
         let (batch, m, n, k) = (self.batch as f64, self.m as f64, self.n as f64, self.k as f64);
@@ -52,6 +60,13 @@ const RESIDENT_TILE: f64 = 128.0 * 128.0;
 /// Speed of the traffic of partial sums, which stays in the second-level cache, over memory's.
 const PARTIAL_SUMS: f64 = 2.5;
 
+/// Share of the rate that products on tensor cores keep where rows of their matrices do not start at multiples of 16
+/// bytes: the fast kernels load whole vectors of 16 bytes (NVIDIA Deep Learning Performance, Matrix Multiplication
+/// Background, "Tensor Core Requirements"). By training steps of GPT models with a vocabulary of 50,257 against 50,368.
+const MISALIGNED: f64 = 0.4;
+/// Bytes at multiples of which rows start for the fast kernels.
+const ALIGNMENT: u64 = 16;
+
 /// Duration of the best choice of tile and split, and the fixed start of a kernel.
 ///
 /// # Errors
@@ -59,8 +74,31 @@ const PARTIAL_SUMS: f64 = 2.5;
 pub fn gemm(gpu: &Gpu, shape: GemmShape) -> Result<Price, PriceError> {
     let arithmetic = arithmetic_of(gpu, shape.dtype)?;
     let model = &arithmetic.model;
-    let work = Work::new(gpu, arithmetic.peak.value, &shape, shape.traffic());
-    Ok(model.ground.price(gpu.kernel_latency_s + work.seconds(&model.coefficients)))
+    let peak = arithmetic.peak.value * if shape.is_aligned() { 1.0 } else { MISALIGNED };
+    let work = Work::new(gpu, peak, &shape, shape.traffic());
+    let coefficients = under_load(gpu, shape.dtype, model.coefficients);
+    Ok(model.ground.price(gpu.kernel_latency_s + work.seconds(&coefficients)))
+}
+
+/// The coefficients as they are in a job that keeps the GPU at its power limit.
+///
+/// Some measurements are of cool GPUs or of values that switch few transistors: zeros run at 295 TFLOP/s on an A100 where
+/// random values run at 257 (He 2024, "Strangely, matrix multiplications on GPUs run faster when given predictable
+/// data"). Where a 16-bit format's own measurement shows no throttling, that of the other 16-bit format counts: the
+/// same circuits draw the same power.
+fn under_load(gpu: &Gpu, dtype: Dtype, own: GemmCoefficients) -> GemmCoefficients {
+    let sibling = match dtype {
+        Dtype::Bf16 | Dtype::Tf32 => Dtype::Fp16,
+        Dtype::Fp16 => Dtype::Bf16,
+        _ => return own,
+    };
+    match gpu.arithmetic(sibling) {
+        Some(other) if own.throttle == 0.0 => {
+            let GemmCoefficients { throttle, throttle_after_s, .. } = other.model.coefficients;
+            GemmCoefficients { throttle, throttle_after_s, ..own }
+        }
+        _ => own,
+    }
 }
 
 /// A product on a GPU, ready to be tried with tiles.

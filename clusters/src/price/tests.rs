@@ -1,5 +1,6 @@
 use steptime_models::{
-    AttentionShape, Bytes, ConvolutionPass, ConvolutionShape, MemoryBoundKind, MemoryFormat, Pass,
+    AttentionShape, Bytes, ConvolutionPass, ConvolutionShape, FlashGeneration, MemoryBoundKind, MemoryFormat,
+    Pass,
 };
 
 use super::*;
@@ -110,6 +111,7 @@ fn causal_attention_by_blocks() {
         causal: true,
         pass,
         dtype: Dtype::Tf32,
+        generation: FlashGeneration::Current,
     };
     // 4 x 32 x 32 blocks on 100 multiprocessors, 40.96 each, visit 2112 keys on average, each in
     // 4 x 128 x 128 / (4 TFLOP/s x 0.5) = 32.768 ns: 2834.678415 us; and 671.08864 MB at 3 TB/s: 223.696213 us.
@@ -142,6 +144,57 @@ fn product_seconds(m: u64, n: u64, k: u64, traffic: Bytes) -> f64 {
     let arithmetic = gpu.arithmetic(Dtype::Tf32).unwrap();
     let shape = GemmShape { batch: 1, m, n, k, dtype: Dtype::Tf32 };
     gemm::Work::new(&gpu, arithmetic.peak.value, &shape, traffic).seconds(&arithmetic.model.coefficients)
+}
+
+#[test]
+fn older_attention_kernels_are_slower() {
+    use FlashGeneration::{Current, First, Triton};
+
+    let shape = |generation, pass, head_dim| AttentionShape {
+        batch: 4,
+        heads: 32,
+        kv_heads: 32,
+        query_length: 8192,
+        key_length: 8192,
+        head_dim,
+        value_dim: head_dim,
+        window: 0,
+        causal: true,
+        pass,
+        dtype: Dtype::Bf16,
+        generation,
+    };
+    let seconds = |name: &str, generation, pass, head_dim| {
+        let gpu = gpu_from_catalogue(name).unwrap();
+        attention(&gpu, shape(generation, pass, head_dim)).unwrap().seconds
+    };
+    for pass in [Pass::Forward, Pass::Backward] {
+        let on = |name, generation| seconds(name, generation, pass, 128);
+        // Dao 2023: FlashAttention-2 is about twice as fast as the first, and 1.3-2.5 times as fast as Triton's kernels.
+        let first = on("a100-80gb-sxm", First) / on("a100-80gb-sxm", Current);
+        assert!((1.7..2.6).contains(&first), "{pass:?}: {first}");
+        let triton = on("a100-80gb-sxm", Triton) / on("a100-80gb-sxm", Current);
+        assert!((1.3..2.5).contains(&triton), "{pass:?}: {triton}");
+    }
+}
+
+#[test]
+fn odd_vocabularies_are_slow() {
+    let gpu = gpu_from_catalogue("a100-80gb-sxm").unwrap();
+    let seconds = |n, dtype| gemm(&gpu, GemmShape { batch: 1, m: 65_536, n, k: 768, dtype }).unwrap().seconds;
+    let slower = seconds(50_257, Dtype::Bf16) / seconds(50_304, Dtype::Bf16);
+    assert!((1.8..2.6).contains(&slower), "{slower}");
+    let on_cuda_cores = seconds(50_257, Dtype::Fp32) / seconds(50_304, Dtype::Fp32);
+    assert!((on_cuda_cores - 1.0).abs() < 0.05, "{on_cuda_cores}");
+}
+
+#[test]
+fn large_products_run_at_the_power_limit() {
+    // Random values in 8192^3 products on an A100: 257 TFLOP/s (He 2024).
+    let gpu = gpu_from_catalogue("a100-80gb-sxm").unwrap();
+    let shape = GemmShape { batch: 1, m: 8192, n: 8192, k: 8192, dtype: Dtype::Bf16 };
+    let rate = shape.flops() / gemm(&gpu, shape).unwrap().seconds / 1e12;
+    assert!((235.0..262.0).contains(&rate), "{rate}");
 }
 
 #[test]
@@ -242,13 +295,14 @@ fn a_format_that_the_gpu_lacks_is_an_error() {
     assert!(price(&cluster.gpu, &cluster.host, &component).is_err());
 }
 
-/// No dimension of a shape makes an operation faster, on any GPU and in any format it has.
+/// No dimension of a shape makes an operation faster, on any GPU and in any format it has, as long as rows start at
+/// multiples of 16 bytes in both.
 #[test]
 fn bigger_shapes_are_never_faster() {
     for name in gpu_names() {
         let gpu = gpu_from_catalogue(name).unwrap();
         for dtype in gpu.arithmetic.iter().map(|arithmetic| arithmetic.dtype) {
-            for base in [[1, 1, 1, 1], [4, 64, 128, 32], [1, 4096, 4096, 4096], [96, 65, 25, 65]] {
+            for base in [[1, 1, 16, 16], [4, 64, 128, 32], [1, 4096, 4096, 4096], [96, 65, 32, 48]] {
                 let seconds = |[batch, m, n, k]: [u64; 4]| {
                     gemm(&gpu, GemmShape { batch, m, n, k, dtype }).unwrap().seconds
                 };

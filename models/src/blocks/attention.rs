@@ -1,5 +1,6 @@
 //! Scaled dot-product attention, eager and fused.
 
+use super::autocast::{narrow, widen_for_softmax};
 use super::context_parallel::{by_heads, ring};
 use super::linear::gemm;
 use super::pointwise::{cast, copy, dropout, mask, scale, softcap};
@@ -70,6 +71,9 @@ pub(crate) struct Extras {
     pub(crate) unscaled: bool,
     /// A mask of padded keys is added, one row a sequence.
     pub(crate) padding: bool,
+    /// A fused kernel gets the tokens without their padding, gathered before it and scattered behind it (flash-attn's
+    /// `unpad_input` and `pad_input`), whether there is padding or not.
+    pub(crate) unpads: bool,
     pub(crate) bias: Bias,
 }
 
@@ -112,21 +116,19 @@ pub(super) fn attention_of_whole(
     extras: &Extras,
     qkv: [Tensor; 3],
 ) -> Tensor {
-    let context = match tape.shape.attention {
-        AttentionKind::Eager => {
-            let context = eager(tape, a, extras, qkv);
-            // The products leave the heads outside the tokens; the projection wants them inside.
-            copy(tape, names!("attention.merge_heads"), context)
-        }
-        AttentionKind::Flash => {
-            let context = tape.shape.context;
-            let context = if context.ways() > 1 && context.method == ContextMethod::Ring {
-                ring(tape, a, extras, qkv)
-            } else {
-                flash(tape, a, extras, qkv)
-            };
-            if a.merges_fused { copy(tape, names!("attention.merge_heads"), context) } else { context }
-        }
+    let merge = names!("attention.merge_heads");
+    let context = if tape.shape.attention == AttentionKind::Eager {
+        let context = eager(tape, a, extras, qkv);
+        // The products leave the heads outside the tokens; the projection wants them inside.
+        copy(tape, merge, context)
+    } else {
+        let context = tape.shape.context;
+        let context = if context.ways() > 1 && context.method == ContextMethod::Ring {
+            ring(tape, a, extras, qkv)
+        } else {
+            flash(tape, a, extras, qkv)
+        };
+        if a.merges_fused { copy(tape, merge, context) } else { context }
     };
     context.reshaped(product(&[a.batch, a.length]), product(&[a.heads, a.values(extras)]))
 }
@@ -160,7 +162,8 @@ fn eager(tape: &mut Tape<'_>, a: &Attention, extras: &Extras, [q, k, v]: [Tensor
         biased
     };
     let probabilities = softmax(tape, a, visible);
-    let format = tape.activation_bytes();
+    // Autocast rounds when the product asks for 16 bits, after the dropout.
+    let format = if tape.shape.autocasts() { probabilities.value_bytes } else { tape.activation_bytes() };
     let rounded = cast(tape, names!("attention.core.softmax_cast"), probabilities, format);
     let dropped = dropout(tape, names!("attention.core.dropout"), rounded, a.dropout);
     context(tape, a, a.values(extras), dropped, v)
@@ -174,7 +177,7 @@ fn add_bias(tape: &mut Tape<'_>, a: &Attention, extras: &Extras, scores: Tensor)
         Bias::Linear => mask(tape, names, scores, product(&[a.heads, a.keys(extras), scores.value_bytes])),
         Bias::Tensor(bias) => {
             let expanded = expand_bias(tape, a, bias);
-            let y = tape.activation(names.output, scores.rows, scores.width);
+            let y = tape.result(names.output, scores.rows, scores.width, &[scores, bias]);
             let read = total(&[scores.bytes(), bias.bytes()]);
             tape.record(&Step {
                 names,
@@ -217,6 +220,7 @@ fn expand_bias(tape: &mut Tape<'_>, a: &Attention, bias: Tensor) -> Tensor {
 /// `Q K^T`.
 fn scores(tape: &mut Tape<'_>, a: &Attention, keys: u64, q: Tensor, k: Tensor) -> Tensor {
     let names = names!("attention.core.scores");
+    let [q, k] = [q, k].map(|factor| narrow(tape, names, factor));
     let y = tape.activation(names.output, a.rows(), keys);
     let mut backward = Vec::new();
     if a.sequence_first {
@@ -248,12 +252,13 @@ fn scores(tape: &mut Tape<'_>, a: &Attention, keys: u64, q: Tensor, k: Tensor) -
 /// Softmax over the keys; keeps its result.
 fn softmax(tape: &mut Tape<'_>, a: &Attention, x: Tensor) -> Tensor {
     let names = names!("attention.core.softmax");
+    let x = widen_for_softmax(tape, names, x);
     let kind = MemoryBoundKind::Softmax;
     let mut reads = x;
     let mut backward = Vec::new();
     if a.sequence_first {
         // `softmax(dim=1)` of a permuted tensor makes it contiguous first, and does so with the gradient again.
-        reads = tape.activation("attention.core.softmax.contiguous", x.rows, x.width);
+        reads = tape.result("attention.core.softmax.contiguous", x.rows, x.width, &[x]);
         tape.run(
             &[memory("attention.core.softmax.contiguous", MemoryBoundKind::Fill, x.bytes(), reads.bytes())],
             &[x],
@@ -265,7 +270,8 @@ fn softmax(tape: &mut Tape<'_>, a: &Attention, x: Tensor) -> Tensor {
             x.bytes(),
         ));
     }
-    let value_bytes = if a.softmax_fp32 || tape.shape.autocast { Dtype::Fp32.bytes() } else { x.value_bytes };
+    let wide = a.softmax_fp32 || tape.shape.autocasts();
+    let value_bytes = if wide { Dtype::Fp32.bytes() } else { x.value_bytes };
     let y = tape.tensor(names.output, x.rows, x.width, value_bytes);
     backward.push(memory(names.grad, kind, product(&[2, y.bytes()]), x.bytes()));
     tape.record(&Step {
@@ -286,6 +292,7 @@ fn softmax(tape: &mut Tape<'_>, a: &Attention, x: Tensor) -> Tensor {
 /// Probabilities times values.
 fn context(tape: &mut Tape<'_>, a: &Attention, width: u64, p: Tensor, v: Tensor) -> Tensor {
     let names = names!("attention.core.context");
+    let [p, v] = [p, v].map(|factor| narrow(tape, names, factor));
     let (products, s, keys) = (a.products(), a.length, p.width);
     let mut factor = p;
     let mut backward =
@@ -331,6 +338,8 @@ fn context(tape: &mut Tape<'_>, a: &Attention, width: u64, p: Tensor, v: Tensor)
 /// A bias that is a tensor is one more input, whose gradient the kernel writes for every sequence.
 fn flash(tape: &mut Tape<'_>, a: &Attention, extras: &Extras, [q, k, v]: [Tensor; 3]) -> Tensor {
     let names = names!("attention.flash");
+    let [q, k, v] = [q, k, v].map(|input| narrow(tape, names, input));
+    let [q, k, v] = if extras.unpads { unpad(tape, a, [q, k, v]) } else { [q, k, v] };
     let mut inputs = vec![q, k, v];
     if let Bias::Tensor(bias) = extras.bias {
         inputs.push(expand_bias(tape, a, bias));
@@ -348,6 +357,7 @@ fn flash(tape: &mut Tape<'_>, a: &Attention, extras: &Extras, [q, k, v]: [Tensor
             causal: a.causal,
             pass,
             dtype: tape.other_products(),
+            generation: tape.shape.attention.generation(),
         })
     };
     let (forward, backward) = (kernel(Pass::Forward), kernel(Pass::Backward));
@@ -366,6 +376,41 @@ fn flash(tape: &mut Tape<'_>, a: &Attention, extras: &Extras, [q, k, v]: [Tensor
         gradient: Gradient::New,
         trains: false,
     });
+    if extras.unpads { moved_tokens(tape, names!("attention.pad"), y, true) } else { y }
+}
+
+/// Finds the tokens that are no padding (sums, cumulative sums, `nonzero` and the longest length, for both of which the
+/// host waits) and gathers theirs.
+fn unpad(tape: &mut Tape<'_>, a: &Attention, qkv: [Tensor; 3]) -> [Tensor; 3] {
+    let tokens = product(&[a.batch, a.length]);
+    let index = memory("attention.unpad.index", MemoryBoundKind::Indexing, tokens, product(&[8, tokens]));
+    let waits = Operation { host_sync: true, launches: 4, ..index };
+    tape.run(&[waits, waits], &[]);
+    qkv.map(|x| moved_tokens(tape, names!("attention.unpad"), x, false))
+}
+
+/// Tokens gathered, or scattered among `zeros`; backward does the other.
+fn moved_tokens(tape: &mut Tape<'_>, names: Names, x: Tensor, zeros: bool) -> Tensor {
+    let y = tape.tensor(names.output, x.rows, x.width, x.value_bytes);
+    let bytes = x.bytes();
+    let gathers = |name| memory(name, MemoryBoundKind::Indexing, bytes, bytes);
+    let scatters = |name| Operation {
+        launches: 2,
+        ..memory(name, MemoryBoundKind::Indexing, bytes, product(&[2, bytes]))
+    };
+    let (forward, backward) = if zeros {
+        (scatters(names.op), gathers(names.grad))
+    } else {
+        (gathers(names.op), scatters(names.grad))
+    };
+    tape.record(&Step {
+        forward: &[forward],
+        reads: &[x],
+        inputs: &[x],
+        outputs: &[y],
+        backward: &[backward],
+        ..Step::of(names)
+    });
     y
 }
 
@@ -374,7 +419,7 @@ fn repeat_heads(tape: &mut Tape<'_>, names: Names, x: Tensor, group: u64) -> Ten
     if group == 1 {
         return x;
     }
-    let y = tape.activation(names.output, x.rows, product(&[x.width, group]));
+    let y = tape.result(names.output, x.rows, product(&[x.width, group]), &[x]);
     tape.record(&Step {
         names,
         forward: &[memory(names.op, MemoryBoundKind::Fill, x.bytes(), y.bytes())],
@@ -402,7 +447,7 @@ pub(crate) fn split_columns(tape: &mut Tape<'_>, qkv: Tensor) -> [Tensor; 3] {
 pub(crate) fn split_to_copies(tape: &mut Tape<'_>, qkv: Tensor) -> [Tensor; 3] {
     let names = names!("attention.split_heads");
     let thirds = ["attention.query", "attention.key", "attention.value"]
-        .map(|name| tape.activation(name, qkv.rows, qkv.width / 3));
+        .map(|name| tape.result(name, qkv.rows, qkv.width / 3, &[qkv]));
     let copies =
         Operation { launches: 3, ..memory(names.op, MemoryBoundKind::Fill, qkv.bytes(), qkv.bytes()) };
     concatenate_gradients(tape, names, qkv, thirds, &[copies]);

@@ -21,7 +21,7 @@ pub(crate) fn batch_norm(tape: &mut Tape<'_>, module: &str, names: Names, x: Fea
     let trains = tape.weight(module, "weight", &[x.channels], Split::Whole);
     tape.weight(module, "bias", &[x.channels], Split::Whole);
     let kind = MemoryBoundKind::Norm;
-    let weights = product(&[2, x.channels, tape.activation_bytes()]);
+    let weights = product(&[2, x.channels, tape.parameter_bytes()]);
     let running = product(&[2, x.channels, STATISTIC]);
     let training = tape.shape.training;
     let y = x.output(tape, names.output, x.channels, x.grid());

@@ -1,5 +1,6 @@
 //! Products of feature maps with one factor a channel: squeeze and excitation, layer scale.
 
+use super::autocast::widened;
 use super::convolution::{Convolution, conv2d};
 use super::feature::{Feature, Window};
 use super::in_place::silu_in_place;
@@ -53,10 +54,12 @@ pub(crate) fn squeeze_excitation(
 pub(crate) fn layer_scale(tape: &mut Tape<'_>, parameter: &str, x: Feature) -> Feature {
     let names = names!("layer_scale");
     let trains = tape.weight(parameter, "", &[x.channels, 1, 1], Split::Whole);
-    // Under autocast the factors have 32 bits, and so has the product.
-    let y = tape.tensor(names.output, x.tensor.rows, x.channels, tape.stable_bytes());
-    let y = x.with(y);
-    let factors = product(&[x.channels, tape.stable_bytes()]);
+    // The factors are parameters; where these have more bits, so has the product.
+    let format = if tape.shape.autocasts() { tape.parameter_bytes() } else { x.tensor.value_bytes };
+    let format = format.max(x.tensor.value_bytes);
+    let x = x.with(widened(tape, names, x.tensor, format));
+    let y = x.with(tape.tensor(names.output, x.tensor.rows, x.channels, format));
+    let factors = product(&[x.channels, tape.parameter_bytes()]);
     let (x, bytes, wide) = (x.tensor, x.tensor.bytes(), y.tensor.bytes());
     let mut backward = Vec::new();
     if tape.needs_gradient(x) {

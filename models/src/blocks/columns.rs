@@ -30,7 +30,7 @@ pub(crate) fn split<const N: usize>(
 /// Columns put side by side (`torch.cat`): a copy. The parts' gradients are views.
 pub(crate) fn join_columns(tape: &mut Tape<'_>, names: Names, parts: [Tensor; 2]) -> Tensor {
     let [a, b] = parts;
-    let y = tape.activation(names.output, a.rows, total(&[a.width, b.width]));
+    let y = tape.result(names.output, a.rows, total(&[a.width, b.width]), &parts);
     tape.record(&Step {
         names,
         forward: &[memory(names.op, MemoryBoundKind::Fill, y.bytes(), y.bytes())],

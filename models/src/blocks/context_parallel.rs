@@ -82,6 +82,7 @@ pub(super) fn ring(tape: &mut Tape<'_>, a: &Attention, extras: &Extras, [q, k, v
             value_dim,
             window: 0,
             causal: a.causal,
+            generation: tape.shape.attention.generation(),
             pass,
             dtype: tape.other_products(),
         })

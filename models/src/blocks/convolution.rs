@@ -1,13 +1,13 @@
 //! Two-dimensional convolutions, with what usually follows one.
 
+use super::autocast::{cast_weight, narrow};
 use super::batch_norm::batch_norm;
 use super::feature::{Feature, Window};
 use super::in_place::{relu_in_place, relu6_in_place, silu_in_place};
-use super::pointwise::autocast;
 use crate::operation::{Kernel, MemoryBoundKind};
 use crate::parameter::Split;
 use crate::shape::{ConvolutionPass, ConvolutionShape};
-use crate::tape::{Gradient, Names, Step, Tape, memory, names, single};
+use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, single};
 use crate::units::{Bytes, product, total};
 
 /// A convolution: its module's name, the names of its operations, and its sizes.
@@ -51,9 +51,15 @@ pub(crate) fn conv2d(tape: &mut Tape<'_>, layer: &Convolution<'_>, x: Feature) -
     if layer.bias {
         tape.weight(layer.module, "bias", &[layer.channels], Split::Whole);
     }
-    let x = x.with(autocast(tape, names!("autocast"), x.tensor));
-    let y = x.output(tape, names.output, layer.channels, window.over(x.grid()));
+    let x = x.with(narrow(tape, names, x.tensor));
     let value = tape.activation_bytes();
+    let filter_sizes = [layer.channels, product(&[inputs, height, width]), 1];
+    let bias_sizes = layer.bias.then_some([layer.channels, 1, 1]);
+    let converted: Vec<Tensor> = std::iter::once(filter_sizes)
+        .chain(bias_sizes)
+        .filter_map(|sizes| cast_weight(tape, names, sizes, value, trains))
+        .collect();
+    let y = x.output(tape, names.output, layer.channels, window.over(x.grid()));
     let filter = product(&[layer.channels, inputs, height, width, value]);
     let (dtype, format) = (tape.convolution_products(), tape.shape.convolutions.format);
     let kernel = |pass| {
@@ -73,23 +79,26 @@ pub(crate) fn conv2d(tape: &mut Tape<'_>, layer: &Convolution<'_>, x: Feature) -
             dtype,
         })
     };
-    let mut backward = Vec::new();
+    let (mut backward, mut saves) = (Vec::new(), Vec::new());
     if tape.needs_gradient(x.tensor) {
+        saves.extend(converted.first());
         backward.push(single(names.grad_input, kernel(ConvolutionPass::GradInput)));
     }
     if trains {
+        saves.push(x.tensor);
         backward.push(single(names.grad_weight, kernel(ConvolutionPass::GradWeight)));
         if layer.bias {
             let gradient = product(&[layer.channels, value]);
             backward.push(memory(names.grad_bias, MemoryBoundKind::Reduction, y.tensor.bytes(), gradient));
         }
     }
+    let tensors: Vec<Tensor> = std::iter::once(x.tensor).chain(converted).collect();
     tape.record(&Step {
         names,
         forward: &[single(names.op, kernel(ConvolutionPass::Forward))],
-        reads: &[x.tensor],
-        saves: if trains { std::slice::from_ref(&x.tensor) } else { &[] },
-        inputs: &[x.tensor],
+        reads: &tensors,
+        saves: &saves,
+        inputs: &tensors,
         outputs: &[y.tensor],
         backward: &backward,
         scratch: 0,

@@ -1,5 +1,6 @@
 //! From token ids and images to activations.
 
+use super::autocast::{cast_weight, convert, widened};
 use super::pointwise::add;
 use super::tensor_parallel::leave_tensor_parallel;
 use crate::operation::{Kernel, MemoryBoundKind, Operation, Pass};
@@ -35,7 +36,8 @@ pub(crate) fn shared_lookup(tape: &mut Tape<'_>, module: &str, ids: Tensor, size
 }
 
 fn token_rows(tape: &mut Tape<'_>, ids: Tensor, [vocabulary, width]: [u64; 2]) -> Tensor {
-    let y = tape.activation("embedding.tokens.output", ids.values(), width);
+    let format = tape.parameter_bytes();
+    let y = tape.tensor("embedding.tokens.output", ids.values(), width, format);
     let part = tape.shape.tensor.part(vocabulary);
     rows_of_table(tape, names!("embedding.tokens"), &[ids], y, part);
     leave_tensor_parallel(tape, y)
@@ -44,7 +46,8 @@ fn token_rows(tape: &mut Tape<'_>, ids: Tensor, [vocabulary, width]: [u64; 2]) -
 /// Rows of a table of token types, added to `x`. The ids are a constant of the model where the sample has none.
 pub(crate) fn type_lookup(tape: &mut Tape<'_>, module: &str, x: Tensor, table: u64) -> Tensor {
     tape.weight(module, "weight", &[table, x.width], Split::Whole);
-    let rows = tape.activation("embedding.types.output", x.rows, x.width);
+    let format = tape.parameter_bytes();
+    let rows = tape.tensor("embedding.types.output", x.rows, x.width, format);
     rows_of_table(tape, names!("embedding.types"), &[], rows, table);
     add(tape, names!("embedding.add_types"), x, rows)
 }
@@ -61,7 +64,8 @@ pub(crate) fn position_lookup(
 ) -> Tensor {
     tape.weight(module, "weight", &[table, x.width], Split::Whole);
     let length = tape.shape.tensor.rows(length);
-    let rows = tape.activation("embedding.positions.output", length, x.width);
+    let format = tape.parameter_bytes();
+    let rows = tape.tensor("embedding.positions.output", length, x.width, format);
     rows_of_table(tape, names!("embedding.positions"), &[], rows, table);
     let names = names!("embedding.positions.expand");
     let expanded = tape.view(rows, rows.rows, rows.width);
@@ -84,7 +88,7 @@ pub(crate) fn position_lookup(
 
 /// Fills `y` from a table of `vocabulary` rows, by `ids` that are kept.
 pub(super) fn rows_of_table(tape: &mut Tape<'_>, names: Names, ids: &[Tensor], y: Tensor, vocabulary: u64) {
-    let (tokens, width, dtype) = (y.rows, y.width, tape.shape.activation);
+    let (tokens, width, dtype) = (y.rows, y.width, tape.shape.parameters());
     let kernel = |pass| Kernel::Embedding { tokens, width, vocabulary, pass, dtype };
     let trains = tape.trains();
     let launches = if tokens < SORTED_FROM { 2 } else { 12 };
@@ -123,8 +127,13 @@ pub(crate) fn patches(tape: &mut Tape<'_>, module: &str, image: Tensor, grid: &P
         tape.weight(module, "weight", &[grid.width, grid.channels, grid.size, grid.size], Split::Whole);
     tape.weight(module, "bias", &[grid.width], Split::Whole);
     let names = names!("patches.convolution");
-    let y = tape.activation(names.output, product(&[image.rows, grid.side, grid.side]), grid.width);
     let value = tape.activation_bytes();
+    let sizes = [grid.width, product(&[grid.channels, grid.size, grid.size]), 1];
+    let converted: Vec<Tensor> = [sizes, [grid.width, 1, 1]]
+        .into_iter()
+        .filter_map(|sizes| cast_weight(tape, names, sizes, value, trains))
+        .collect();
+    let y = tape.activation(names.output, product(&[image.rows, grid.side, grid.side]), grid.width);
     let filter = product(&[grid.channels, grid.size, grid.size, grid.width, value]);
     let (dtype, format) = (tape.convolution_products(), tape.shape.convolutions.format);
     let convolution = |pass| {
@@ -150,7 +159,7 @@ pub(crate) fn patches(tape: &mut Tape<'_>, module: &str, image: Tensor, grid: &P
         forward: &[single(names.op, convolution(ConvolutionPass::Forward))],
         reads: &[image],
         saves: &[image],
-        inputs: &[],
+        inputs: &converted,
         outputs: &[y],
         backward: &[
             memory("patches.convolution.grad_layout", MemoryBoundKind::Fill, y.bytes(), y.bytes()),
@@ -169,7 +178,9 @@ pub(crate) fn patches(tape: &mut Tape<'_>, module: &str, image: Tensor, grid: &P
 pub(crate) fn class_token(tape: &mut Tape<'_>, parameter: &str, x: Tensor, batch: u64) -> Tensor {
     let trains = tape.weight(parameter, "", &[1, 1, x.width], Split::Whole);
     let names = names!("embedding.class_token");
-    let y = tape.tensor(names.output, total(&[x.rows, batch]), x.width, tape.stable_bytes());
+    let format = if tape.shape.autocasts() { tape.parameter_bytes() } else { x.value_bytes };
+    let x = convert(tape, names, x, format);
+    let y = tape.result(names.output, total(&[x.rows, batch]), x.width, &[x]);
     let row = product(&[x.width, y.value_bytes]);
     tape.record(&Step {
         names,
@@ -196,7 +207,9 @@ pub(crate) fn positions(
 ) -> Tensor {
     let trains = tape.weight(parameter, "", &[1, table, x.width], Split::Whole);
     let names = names!("embedding.add_positions");
-    let y = tape.tensor(names.output, x.rows, x.width, tape.stable_bytes());
+    let format = if tape.shape.autocasts() { tape.parameter_bytes() } else { x.value_bytes };
+    let x = widened(tape, names, x, format.max(x.value_bytes));
+    let y = tape.tensor(names.output, x.rows, x.width, format.max(x.value_bytes));
     let used = product(&[length, x.width, y.value_bytes]);
     tape.record(&Step {
         names,

@@ -29,7 +29,7 @@ impl Feature {
         channels: u64,
         [height, width]: [u64; 2],
     ) -> Self {
-        let tensor = tape.activation(name, product(&[self.images, height, width]), channels);
+        let tensor = tape.result(name, product(&[self.images, height, width]), channels, &[self.tensor]);
         Self { tensor, channels, height, width, ..self }
     }
 

@@ -118,6 +118,6 @@ fn plain(
     let gradient = product(&[count, width, tape.activation_bytes()]);
     let sum = memory(names.grad_bias, MemoryBoundKind::Reduction, y.bytes(), gradient);
     let low = is_low(tape.shape.compute);
-    record_products(tape, names, [x, y], products, bias.then_some(sum), [trains, low]);
+    record_products(tape, names, [x, y], &[], products, bias.then_some(sum), [trains, low]);
     y
 }

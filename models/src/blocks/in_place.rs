@@ -4,6 +4,7 @@
 //! kept that the next layer does not keep anyway. Those of hard tanh (ReLU6) and SiLU are written in their input, which
 //! is gone after an operation in place: autograd copies it first.
 
+use super::autocast::widened;
 use super::pointwise::add_into;
 use crate::operation::{MemoryBoundKind, Operation};
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory};
@@ -66,6 +67,7 @@ fn over_a_copied_input(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
 
 /// `a += b`: keeps nothing, and hands its gradient to both as it is.
 pub(crate) fn add_in_place(tape: &mut Tape<'_>, names: Names, a: Tensor, b: Tensor) -> Tensor {
+    let b = widened(tape, names, b, a.value_bytes);
     let y = tape.view(a, a.rows, a.width);
     add_into(tape, names, [a, b], y)
 }

@@ -18,7 +18,7 @@ pub(crate) fn concatenate(tape: &mut Tape<'_>, names: Names, first: Feature, oth
 /// Rows of several tensors of one width behind one another: a copy. Keeps nothing; the gradients are views of its own.
 pub(crate) fn concatenate_rows(tape: &mut Tape<'_>, names: Names, parts: &[Tensor]) -> Tensor {
     let rows = parts.iter().fold(0, |sum, part| total(&[sum, part.rows]));
-    let y = tape.activation(names.output, rows, parts.first().map_or(0, |part| part.width));
+    let y = tape.result(names.output, rows, parts.first().map_or(0, |part| part.width), parts);
     join(tape, names, &[copied(names, y)], parts, y);
     y
 }

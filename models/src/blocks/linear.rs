@@ -1,7 +1,8 @@
 //! Linear layers, whole or divided among the ranks of a tensor-parallel group, with low-rank adapters beside them.
 
+use super::autocast::{cast_weight, narrow};
 use super::low_precision::{converted_gradient, converted_input, is_low};
-use super::pointwise::{add, autocast, dropout, scale};
+use super::pointwise::{add, dropout, scale};
 use crate::operation::{Kernel, MemoryBoundKind, Operation};
 use crate::parameter::Split;
 use crate::tape::{Names, Step, Tape, Tensor, memory, names, single};
@@ -130,7 +131,6 @@ impl<'n> Linear<'n> {
 /// sum over the rows for that of `b`.
 pub(crate) fn linear(tape: &mut Tape<'_>, layer: Linear<'_>, x: Tensor) -> Tensor {
     let trains = layer.weights(tape, x.width);
-    let x = autocast(tape, names!("autocast"), x);
     let y = plain(tape, &layer, x, trains);
     let Some((rank, drops)) = tape.adapter(layer.module, layer.output).map(|lora| (lora.rank, lora.dropout))
     else {
@@ -148,49 +148,64 @@ fn plain(tape: &mut Tape<'_>, layer: &Linear<'_>, x: Tensor, trains: bool) -> Te
         }
         Divided::No | Divided::Rows => layer.width,
     };
+    let x = narrow(tape, names, x);
+    let format = tape.activation_bytes();
+    let weight = cast_weight(tape, names, [width, x.width, 1], format, trains);
+    let bias = if layer.bias { cast_weight(tape, names, [width, 1, 1], format, trains) } else { None };
+    let converted: Vec<Tensor> = weight.into_iter().chain(bias).collect();
     let y = tape.activation(names.output, x.rows, width);
     let dtype = if layer.wide { tape.other_products() } else { tape.shape.compute };
     let gemm = |name, [m, n, k]: [u64; 3]| single(name, Kernel::Gemm { batch: 1, m, n, k, dtype });
+    // Of an odd width both the gradient of the result and that of the weight have odd rows: the product is written so
+    // that its result has.
+    let [outer, inner] = if width.is_multiple_of(8) { [width, x.width] } else { [x.width, width] };
     let products = [
         gemm(names.op, [x.rows, width, x.width]),
         gemm(names.grad_input, [x.rows, x.width, width]),
-        gemm(names.grad_weight, [width, x.width, x.rows]),
+        gemm(names.grad_weight, [outer, inner, x.rows]),
     ];
     let gradient = product(&[width, tape.activation_bytes()]);
     let bias = memory(names.grad_bias, MemoryBoundKind::Reduction, y.bytes(), gradient);
-    record_products(tape, names, [x, y], products, layer.bias.then_some(bias), [trains, is_low(dtype)]);
+    let bias = layer.bias.then_some(bias);
+    record_products(tape, names, [x, y], &converted, products, bias, [trains, is_low(dtype)]);
     y
 }
 
 /// Records `y` from `x` and a weight: the product forward, that for the gradient of `x` if something before it is
-/// trained, and if the weight is, that for its gradient and the sum for the bias's. Products of less than 16 bits take
+/// trained, and if the weight is, that for its gradient and the sum for the bias's. The first of the `converted`
+/// parameters is the weight, which is kept where the gradient of `x` asks for it. Products of less than 16 bits take
 /// converted operands (see [`super::low_precision`]).
 pub(super) fn record_products(
     tape: &mut Tape<'_>,
     names: Names,
     [x, y]: [Tensor; 2],
+    converted: &[Tensor],
     [forward, grad_input, grad_weight]: [Operation; 3],
     grad_bias: Option<Operation>,
     [trains, low]: [bool; 2],
 ) {
     let (conversion, kept) = if low { converted_input(tape, x) } else { (None, x) };
-    let mut backward = Vec::new();
+    let (mut backward, mut saves) = (Vec::new(), Vec::new());
     if low && (trains || tape.needs_gradient(x)) {
         backward.push(converted_gradient(tape, y));
     }
     if tape.needs_gradient(x) {
         backward.push(grad_input);
+        saves.extend(converted.first());
     }
     if trains {
         backward.push(grad_weight);
         backward.extend(grad_bias);
+        saves.push(kept);
     }
     let operations = [conversion.unwrap_or(forward), forward];
+    let inputs: Vec<Tensor> = std::iter::once(&x).chain(converted).copied().collect();
+    let reads: Vec<Tensor> = inputs.iter().chain([&kept]).copied().collect();
     tape.record(&Step {
         forward: if conversion.is_some() { &operations } else { &operations[1..] },
-        reads: &[x, kept],
-        saves: if trains { std::slice::from_ref(&kept) } else { &[] },
-        inputs: &[x],
+        reads: &reads,
+        saves: &saves,
+        inputs: &inputs,
         outputs: &[y],
         backward: &backward,
         trains,

@@ -1,5 +1,6 @@
 //! Classification loss.
 
+use super::autocast::widen_for_softmax;
 use super::linear::{Linear, linear};
 use super::pointwise::{cast, softcap};
 use super::tensor_parallel::enter_tensor_parallel;
@@ -15,7 +16,38 @@ use crate::units::{product, total};
 /// Of logits that a tensor-parallel group divides by classes, the largest, the label's, and the sum of exponentials of
 /// each row are all-reduced, one 32-bit value a row each (Megatron-LM, `vocab_parallel_cross_entropy`).
 pub(crate) fn cross_entropy(tape: &mut Tape<'_>, logits: Tensor, divided: bool) -> Tensor {
-    let logits = cast(tape, names!("loss.upcast"), logits, Dtype::Fp32.bytes());
+    let loss = entropy_with_gradient(tape, logits, divided);
+    for _ in 0..tape.shape.loss_metrics {
+        metric(tape, logits);
+    }
+    loss
+}
+
+/// The cross-entropy of the same logits once more as a metric, without a gradient: conversion to 32 bits, log softmax,
+/// negative log-likelihood, count of the labels, two sums.
+fn metric(tape: &mut Tape<'_>, logits: Tensor) {
+    let full = Dtype::Fp32.bytes();
+    let wide = tape.tensor("metric.upcast", logits.rows, logits.width, full);
+    let log = tape.tensor("metric.log_softmax", logits.rows, logits.width, full);
+    if logits.value_bytes < full {
+        let upcast = memory("metric.upcast", MemoryBoundKind::Elementwise, logits.bytes(), wide.bytes());
+        tape.run(&[upcast], &[logits, wide]);
+    }
+    tape.run(
+        &[memory("metric.log_softmax", MemoryBoundKind::Softmax, wide.bytes(), log.bytes())],
+        &[wide, log],
+    );
+    let picked = product(&[log.rows, full + Dtype::Int64.bytes()]);
+    let sums = memory("metric.sums", MemoryBoundKind::Indexing, picked, full);
+    tape.run(&[Operation { launches: 5, ..sums }], &[log]);
+}
+
+fn entropy_with_gradient(tape: &mut Tape<'_>, logits: Tensor, divided: bool) -> Tensor {
+    let logits = if tape.shape.autocasts() {
+        widen_for_softmax(tape, names!("loss.log_softmax"), logits)
+    } else {
+        cast(tape, names!("loss.upcast"), logits, Dtype::Fp32.bytes())
+    };
     let names = names!("loss.log_softmax");
     let kind = MemoryBoundKind::Softmax;
     let log = tape.tensor(names.output, logits.rows, logits.width, Dtype::Fp32.bytes());

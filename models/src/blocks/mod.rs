@@ -2,10 +2,11 @@
 //! line of a module's `forward`, what autograd keeps for it, and what its backward launches.
 //!
 //! Traffic counts each tensor that a kernel reads or writes once. Parameters are in the format of the
-//! activations. Masks of dropout take one byte a value, norm statistics are 32-bit floats, indices 64-bit
+//! activations, but under autocast. Masks of dropout take one byte a value, norm statistics are 32-bit floats, indices 64-bit
 //! integers.
 
 mod attention;
+mod autocast;
 mod batch_norm;
 mod channel_scale;
 mod columns;

@@ -1,14 +1,16 @@
 //! Normalization over the last dimension.
 
-use super::pointwise::cast;
+use super::autocast::{cast_weight, convert};
 use crate::operation::MemoryBoundKind;
 use crate::parameter::Split;
-use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names};
+use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory};
 use crate::units::{product, total};
 
 /// LayerNorm with weight and, where it has one, bias: one kernel. Keeps its input and the mean and reciprocal
-/// deviation of each row.
+/// deviation of each row. Autocast has it in 32 bits unless it is of the low-precision kind.
 pub(crate) fn layer_norm(tape: &mut Tape<'_>, module: &str, names: Names, x: Tensor, bias: bool) -> Tensor {
+    let format = if tape.shape.autocasts() { tape.shape.norm_bytes() } else { x.value_bytes };
+    let x = convert(tape, names, x, format);
     norm(tape, module, names, x, if bias { &["weight", "bias"] } else { &["weight"] }, 2)
 }
 
@@ -36,22 +38,25 @@ fn norm(
         tape.weight(module, leaf, &[x.width], Split::Whole);
     }
     let trains = tape.trains();
-    let x = if tape.shape.autocast { cast(tape, names!("norm.cast"), x, tape.stable_bytes()) } else { x };
-    let y = tape.tensor(names.output, x.rows, x.width, tape.stable_bytes());
+    let y = tape.result(names.output, x.rows, x.width, &[x]);
+    // Weights come in the format of the input, converted where they are kept in another.
+    let pieces = leaves.len() as u64;
+    let converted = cast_weight(tape, names, [x.width, pieces, pieces], x.value_bytes, trains);
     let kept = tape.tensor(names.statistics, x.rows, statistics, 4);
     let kind = MemoryBoundKind::Norm;
-    let weights = product(&[leaves.len() as u64, x.width, tape.stable_bytes()]);
+    let weights = product(&[pieces, x.width, y.value_bytes]);
     let read_back = total(&[y.bytes(), x.bytes(), kept.bytes()]);
     let mut backward = vec![memory(names.grad_input, kind, total(&[read_back, weights]), x.bytes())];
     if trains {
         backward.push(memory(names.grad_weight, kind, read_back, weights));
     }
+    let inputs: Vec<Tensor> = std::iter::once(x).chain(converted).collect();
     tape.record(&Step {
         names,
         forward: &[memory(names.op, kind, total(&[x.bytes(), weights]), total(&[y.bytes(), kept.bytes()]))],
-        reads: &[x],
-        saves: &[x, kept],
-        inputs: &[x],
+        reads: &inputs,
+        saves: &[&inputs[..], &[kept]].concat(),
+        inputs: &inputs,
         outputs: &[y],
         backward: &backward,
         scratch: 0,

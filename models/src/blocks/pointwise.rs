@@ -1,5 +1,6 @@
 //! Element-by-element operations and copies.
 
+use super::autocast::widened;
 use crate::operation::{MemoryBoundKind, Operation};
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names};
 use crate::units::{product, total};
@@ -8,7 +9,7 @@ const ELEMENTWISE: MemoryBoundKind = MemoryBoundKind::Elementwise;
 
 /// GELU or SiLU: keeps its input.
 pub(crate) fn activation(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
-    let y = tape.activation(names.output, x.rows, x.width);
+    let y = tape.result(names.output, x.rows, x.width, &[x]);
     tape.record(&Step {
         names,
         forward: &[memory(names.op, ELEMENTWISE, x.bytes(), y.bytes())],
@@ -67,20 +68,15 @@ pub(crate) fn softcap(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
 
 /// Residual addition. Keeps nothing, and hands its gradient to both sides as it is.
 pub(crate) fn add(tape: &mut Tape<'_>, names: Names, a: Tensor, b: Tensor) -> Tensor {
-    let widest = a.value_bytes.max(b.value_bytes);
-    let bytes = if tape.shape.autocast { widest } else { tape.activation_bytes() };
-    let y = tape.tensor(names.output, a.rows, a.width, bytes);
+    let value_bytes = a.value_bytes.max(b.value_bytes);
+    let [a, b] = [a, b].map(|summand| widened(tape, names, summand, value_bytes));
+    let y = tape.result(names.output, a.rows, a.width, &[a, b]);
     add_into(tape, names, [a, b], y)
 }
 
 /// The sum of two tensors in `y`, a tensor of its own or a view of the first.
 pub(super) fn add_into(tape: &mut Tape<'_>, names: Names, [a, b]: [Tensor; 2], y: Tensor) -> Tensor {
-    // Under autocast the gradient of a narrower side is rounded to its format.
-    let narrow = a.bytes().min(b.bytes());
-    let rounds = [memory(names.grad, ELEMENTWISE, y.bytes(), narrow)];
-    let rounds = if tape.shape.autocast && narrow < y.bytes() { &rounds[..] } else { &[] };
     tape.record(&Step {
-        backward: rounds,
         forward: &[memory(names.op, ELEMENTWISE, total(&[a.bytes(), b.bytes()]), y.bytes())],
         reads: &[a, b],
         inputs: &[a, b],
@@ -93,7 +89,7 @@ pub(super) fn add_into(tape: &mut Tape<'_>, names: Names, [a, b]: [Tensor; 2], y
 
 /// Product of two tensors of one shape: keeps both. Backward is a product for each.
 pub(crate) fn multiply(tape: &mut Tape<'_>, names: Names, a: Tensor, b: Tensor) -> Tensor {
-    let y = tape.activation(names.output, a.rows, a.width);
+    let y = tape.result(names.output, a.rows, a.width, &[a, b]);
     let bytes = y.bytes();
     let both = memory(names.grad, ELEMENTWISE, product(&[4, bytes]), product(&[2, bytes]));
     tape.record(&Step {
@@ -197,11 +193,6 @@ pub(crate) fn cast(tape: &mut Tape<'_>, names: Names, x: Tensor, value_bytes: u6
     y
 }
 
-/// The input of a product under autocast: rounded to the format of the activations.
-pub(crate) fn autocast(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
-    if tape.shape.autocast { cast(tape, names, x, tape.activation_bytes()) } else { x }
-}
-
 /// Rotary position embedding of queries or keys, as Llama's code spells it: `x * cos + rotate_half(x) * sin`.
 ///
 /// Forward, 5 launches: product with cos, negation of one half, concatenation, product with sin, sum. Backward, 9:
@@ -213,7 +204,7 @@ pub(crate) fn autocast(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
 /// concatenated again: one launch more forward and five backward, each slice's gradient filled into zeros and the two
 /// added.
 pub(crate) fn rotary(tape: &mut Tape<'_>, names: Names, x: Tensor, rotated: u64) -> Tensor {
-    let y = tape.activation(names.output, x.rows, x.width);
+    let y = tape.result(names.output, x.rows, x.width, &[x]);
     let part = product(&[x.rows, rotated, x.value_bytes]);
     let times = |halves: u64| product(&[halves, part / 2]);
     let (mut forward, mut backward) = ((5, times(11), times(9)), (9, times(15), times(15)));
@@ -245,7 +236,7 @@ pub(crate) fn rotary(tape: &mut Tape<'_>, names: Names, x: Tensor, rotated: u64)
 pub(crate) fn mean_pool(tape: &mut Tape<'_>, x: Tensor, batch: u64) -> Tensor {
     let masked = mask(tape, names!("head.pool_mask"), x, x.rows);
     let names = names!("head.mean");
-    let y = tape.activation(names.output, batch, x.width);
+    let y = tape.result(names.output, batch, x.width, &[x]);
     let (few, bytes) = (y.bytes(), masked.bytes());
     let sum = memory(names.op, MemoryBoundKind::Reduction, total(&[bytes, few]), product(&[2, few]));
     let expand = memory(names.grad, ELEMENTWISE, product(&[2, few]), total(&[bytes, few]));

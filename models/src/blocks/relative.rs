@@ -26,7 +26,8 @@ pub(crate) fn relative_bias(
     let passes = product(&[u64::from(BUCKET_LAUNCHES), found.bytes()]);
     let buckets_of = memory("attention.bias.buckets", MemoryBoundKind::Elementwise, passes, passes);
     tape.run(&[Operation { launches: BUCKET_LAUNCHES, ..buckets_of }], &[]);
-    let bias = tape.activation("attention.bias.output", pairs, heads);
+    let format = tape.parameter_bytes();
+    let bias = tape.tensor("attention.bias.output", pairs, heads, format);
     rows_of_table(tape, names!("attention.bias"), &[found], bias, buckets);
     // The mask is added to it, once for all blocks of the stack.
     tape.run(

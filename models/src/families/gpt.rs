@@ -54,6 +54,7 @@ pub(super) fn read(section: &Section) -> Result<Transformer, ModelError> {
         query_key_norm: QueryKeyNorm::None,
         attention_softcap: false,
         attention_sinks: false,
+        unpads: false,
         logit_softcap: false,
         window: 0,
         window_every: 1,

@@ -154,6 +154,11 @@ pub(crate) trait Architecture: fmt::Debug + Send + Sync {
     /// Runs the forward code of a layer of one kind on a tape.
     fn trace(&self, kind: u32, trace: Trace<'_>) -> Traced;
 
+    /// Whether the formats of its tensors under autocast are modelled.
+    fn follows_autocast(&self) -> bool {
+        false
+    }
+
     /// Bytes of one sample with its labels on the device, where they do not follow from [`Architecture::sample`].
     fn sample_bytes(&self) -> Option<Bytes> {
         None

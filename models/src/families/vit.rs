@@ -219,7 +219,7 @@ impl Vit {
     fn block(&self, trace: Trace<'_>) -> Traced {
         let shape = trace.shape;
         let rows = product(&[shape.micro_batch, self.tokens()]);
-        let (mut tape, x) = Tape::start(trace, rows, self.hidden, shape.stable_bytes());
+        let (mut tape, x) = Tape::start(trace, rows, self.hidden, shape.residual_bytes());
         let tape = &mut tape;
         let [first, second] = self.implementation.modules().norms;
         let normed = layer_norm(tape, first, names!("attention.norm"), x, true);
@@ -252,7 +252,7 @@ impl Vit {
                 let qkv = linear(tape, packed, x);
                 match tape.shape.attention {
                     AttentionKind::Eager => split_to_copies(tape, qkv),
-                    AttentionKind::Flash => split_columns(tape, qkv),
+                    _ => split_columns(tape, qkv),
                 }
             }
             Implementation::Labml => [
@@ -302,7 +302,7 @@ impl Vit {
     fn head(&self, trace: Trace<'_>) -> Traced {
         let (shape, batch) = (trace.shape, trace.shape.micro_batch);
         let rows = product(&[batch, self.tokens()]);
-        let (mut tape, x) = Tape::start(trace, rows, self.hidden, shape.stable_bytes());
+        let (mut tape, x) = Tape::start(trace, rows, self.hidden, shape.residual_bytes());
         let tape = &mut tape;
         let class = match self.implementation {
             Implementation::Torchvision | Implementation::Timm => {
@@ -347,6 +347,10 @@ impl Architecture for Vit {
 
     fn layers(&self) -> Vec<LayerPlan> {
         stack(self.layers)
+    }
+
+    fn follows_autocast(&self) -> bool {
+        self.experts == 0
     }
 
     fn trace(&self, kind: u32, trace: Trace<'_>) -> Traced {

@@ -51,6 +51,9 @@ pub(crate) struct Names {
     pub(crate) grad_bias: &'static str,
     pub(crate) grad_sum: &'static str,
     pub(crate) scratch: &'static str,
+    pub(crate) cast: &'static str,
+    pub(crate) grad_cast: &'static str,
+    pub(crate) weight_cast: &'static str,
 }
 
 /// `names!("mlp.fc1")`: the operation `mlp.fc1`, its result `mlp.fc1.output`, its backward `mlp.fc1.grad_input`...
@@ -68,6 +71,9 @@ macro_rules! names {
             grad_bias: concat!($($name),+, ".grad_bias"),
             grad_sum: concat!($($name),+, ".grad_sum"),
             scratch: concat!($($name),+, ".scratch"),
+            cast: concat!($($name),+, ".cast"),
+            grad_cast: concat!($($name),+, ".grad_cast"),
+            weight_cast: concat!($($name),+, ".weight_cast"),
         }
     };
 }
@@ -265,17 +271,17 @@ impl<'s> Tape<'s> {
         self.shape.activation.bytes()
     }
 
-    /// Bytes of a value of what autocast keeps in 32 bits.
-    pub(crate) fn stable_bytes(&self) -> u64 {
-        self.shape.stable_bytes()
-    }
-
     /// Format of the products of convolutions.
     pub(crate) fn convolution_products(&self) -> Dtype {
         match self.other_products() {
             Dtype::Fp32 if self.shape.convolutions.tf32 => Dtype::Tf32,
             format => format,
         }
+    }
+
+    /// Bytes of one value of a parameter as operations find it.
+    pub(crate) fn parameter_bytes(&self) -> u64 {
+        self.shape.parameters().bytes()
     }
 
     /// Format of products other than linear layers': attention and convolutions have no 8-bit kernels and run in
@@ -324,6 +330,14 @@ impl<'s> Tape<'s> {
     /// A new tensor of activations.
     pub(crate) fn activation(&mut self, name: &'static str, rows: u64, width: u64) -> Tensor {
         self.tensor(name, rows, width, self.shape.activation.bytes())
+    }
+
+    /// A new tensor that an operation makes of others without a format of its own: in the widest of theirs under autocast,
+    /// else in that of the activations.
+    pub(crate) fn result(&mut self, name: &'static str, rows: u64, width: u64, of: &[Tensor]) -> Tensor {
+        let widest = of.iter().map(|tensor| tensor.value_bytes).max();
+        let value_bytes = widest.filter(|_| self.shape.autocasts()).unwrap_or(self.activation_bytes());
+        self.tensor(name, rows, width, value_bytes)
     }
 
     /// A tensor with a gradient of its own in the memory of another: a view, or the result of an operation in

@@ -3,6 +3,7 @@
 // Functions shared by tests may panic and print; clippy's own switch for tests sees test functions only.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod autocast;
 mod blocks;
 mod components;
 mod errors;

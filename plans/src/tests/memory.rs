@@ -38,8 +38,12 @@ fn the_zero_papers_example_in_gigabytes() {
 fn other_precisions_and_tasks() {
     let base = workload(1);
     let fp32 = Workload { precision: Precision::Fp32, ..base.clone() };
-    let inference = Workload { task: Task::Inference, ..base };
     assert_eq!(state_bytes(&fp32, ZeroStage::Zero, 4, Held::trained(100)).total(), 1600);
+    // Under autocast: 4 bytes of weight, 4 of gradient, 8 of moments, and no copy of the weights.
+    let autocast =
+        state_bytes(&Workload { autocast: true, ..base.clone() }, ZeroStage::Zero, 4, Held::trained(100));
+    assert_eq!((autocast.parameters, autocast.gradients, autocast.optimizer_states), (400, 400, 800));
+    let inference = Workload { task: Task::Inference, ..base };
     assert_eq!(state_bytes(&inference, ZeroStage::Zero, 4, Held::trained(100)).total(), 200);
     // Autocast: weights, gradients and both moments in 32 bits, and no other copy of the weights.
     let autocast = Workload { autocast: true, ..workload(1) };
@@ -217,4 +221,23 @@ fn gradients_in_32_bits_take_two_bytes_more() {
     assert_eq!(total(ZeroStage::Zero, 4), 1800);
     assert_eq!(total(ZeroStage::One, 4), 600 + 1200 / 4);
     assert_eq!(total(ZeroStage::Two, 4), 200 + 1600 / 4);
+}
+
+#[test]
+fn formats_of_exchange_follow_the_parameters_unless_given() {
+    use steptime_models::Dtype;
+
+    let sharded = plan(8, 1, ScheduleKind::OneForwardOneBackward, ZeroStage::Three);
+    let uniform = workload(1);
+    assert_eq!(sharded.gathered_format(&uniform), Dtype::Bf16);
+    let autocast = Workload { autocast: true, ..uniform };
+    assert_eq!(sharded.gathered_format(&autocast), Dtype::Fp32);
+    assert_eq!(sharded.reduced_format(&autocast), Dtype::Fp32);
+    let exchange = crate::ExchangeFormats { gather: Some(Dtype::Bf16), reduce: None };
+    let mixed = crate::Plan { exchange, ..sharded };
+    assert_eq!(mixed.reduced_format(&autocast), Dtype::Bf16);
+    let formats = steptime_models::Formats::Autocast { parameters: Dtype::Bf16, low_precision_norms: false };
+    assert_eq!(mixed.balanced_shape(&autocast).formats, formats);
+    // A single rank gathers nothing.
+    assert_eq!(crate::Plan { data: 1, ..mixed }.gathered_format(&autocast), Dtype::Fp32);
 }

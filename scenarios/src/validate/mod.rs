@@ -5,6 +5,7 @@
 //! with its reason and counted.
 
 mod measurement;
+mod mosaic;
 mod pipeline;
 mod score;
 mod translate;

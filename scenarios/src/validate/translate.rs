@@ -5,6 +5,7 @@ use std::fmt::Write;
 use steptime_models::is_in_catalogue;
 
 use super::measurement::Measurement;
+use super::mosaic::Mosaic;
 use super::pipeline;
 use crate::files::Files;
 
@@ -117,8 +118,8 @@ fn published_feed_forward(row: &Measurement) -> Option<u64> {
     known.filter(|_| row.gated_mlp == Some(true)).map(|&(_, _, width)| width)
 }
 
-/// An architecture file from the row's sizes: gated decoders are Llama's kind, those of the MPT trainer have neither
-/// biases nor gates, the others are GPT's kind; any of them may have routed experts.
+/// An architecture file from the row's sizes: gated decoders are Llama's kind, those of the MPT trainer and the others are
+/// GPT's kind, the former without dropout; any of them may have routed experts.
 fn model_file(row: &Measurement) -> Result<String, String> {
     let needed = |value: Option<u64>, column: &str| {
         value.ok_or_else(|| {
@@ -129,14 +130,15 @@ fn model_file(row: &Measurement) -> Result<String, String> {
     let ffn = row.ffn.or_else(|| published_feed_forward(row));
     let (heads, ffn) = (needed(row.heads, "heads")?, needed(ffn, "ffn")?);
     let (vocab, length) = (needed(row.vocab, "vocab")?, needed(row.seq_len, "seq_len")?);
+    let vocab = if is_megatron(row) { vocab.next_multiple_of(PADDED_VOCABULARY * row.tp) } else { vocab };
     let kv_heads = row.kv_heads.unwrap_or(heads);
     let gated = row.gated_mlp.unwrap_or(false);
     let tied = row.tied_embeddings.unwrap_or(!gated);
-    let bare = row.model == "mpt";
+    let mosaic = Mosaic::of(row);
     let position = if gated { "rotary" } else { "learned" };
     let norm = if gated { "norm = \"rms\"" } else { "norm = \"layer\"" };
     let activation = if gated { "silu" } else { "gelu" };
-    let biases = !gated && !bare;
+    let biases = !gated;
     let mut text = format!(
         "name = \"{}\"\nsource = \"the row itself\"\nfamily = \"transformer\"\n\n[architecture]\n\
          layers = {layers}\nhidden = {hidden}\nheads = {heads}\nkv_heads = {kv_heads}\nfeed_forward = {ffn}\n\
@@ -150,11 +152,11 @@ fn model_file(row: &Measurement) -> Result<String, String> {
             text += "mlp_bias = true\n";
         }
     }
-    if bare {
-        text += "norm_bias = false\n";
+    if let Some(mosaic) = &mosaic {
+        let _ = write!(text, "naming = \"mpt\"\nunpads = {}\n", mosaic.unpads);
     }
     // Trainers of the GPT kind drop out unless they are told not to.
-    let _ = writeln!(text, "dropout = {biases}");
+    let _ = writeln!(text, "dropout = {}", biases && mosaic.is_none());
     if let Some(count) = row.experts {
         let used = needed(row.top_k, "top_k")?;
         let width = row.moe_ffn.unwrap_or(ffn);
@@ -164,6 +166,15 @@ fn model_file(row: &Measurement) -> Result<String, String> {
         );
     }
     Ok(text)
+}
+
+/// Megatron-LM pads the vocabulary so that every rank's part of it is a multiple of this
+/// (`--make-vocab-size-divisible-by`).
+const PADDED_VOCABULARY: u64 = 128;
+
+/// Whether Megatron-LM or what builds on it ran the row.
+fn is_megatron(row: &Measurement) -> bool {
+    ["megatron", "Megatron", "NeMo"].iter().any(|name| row.framework.starts_with(name))
 }
 
 /// Clusters by GPU and interconnect; the first that fits, an empty interconnect standing for any.
@@ -250,7 +261,7 @@ fn workload(row: &Measurement) -> Result<String, String> {
     }
     // Megatron-LM and what builds on it come with fused softmax, SwiGLU, dropout and rotation, and add gradients of
     // weights up in the product that makes them.
-    let megatron = ["megatron", "Megatron", "NeMo"].iter().any(|name| row.framework.starts_with(name));
+    let megatron = is_megatron(row);
     if megatron || row.framework == "nanotron" {
         text += "framework = \"megatron\"\n";
     }
@@ -270,6 +281,9 @@ fn workload(row: &Measurement) -> Result<String, String> {
             || row.framework.starts_with("NeMo"))
     {
         text += "attention = \"flash-3\"\n";
+    }
+    if let Some(mosaic) = Mosaic::of(row) {
+        text += &mosaic.workload();
     }
     // Without 16-bit formats, or before Ampere, attention is unfused anyway.
     if unfused(row) {
@@ -345,6 +359,9 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
     let reduces = row.task != "inference" && row.dp.unwrap_or(2) > 1;
     if row.overlap_grad_reduce == Some(false) && reduces && row.zero_stage < 2 {
         text += "gradient_overlap = false\n";
+    }
+    if let Some(mosaic) = Mosaic::of(row).filter(|_| row.zero_stage == 3) {
+        text += &mosaic.exchange(&row.precision);
     }
     text += &pipeline::keys(row)?;
     Ok(text)

@@ -56,10 +56,13 @@ pub(in crate::families) fn read(section: &Section) -> Result<Arc<dyn Architectur
 }
 
 impl Module for Part {
-    /// Norms, and products with the factors of a block's channels, come before every layer.
+    /// Norms and layer scale make the residuals 32-bit under autocast (the one that a downsampling convolution begins
+    /// anew with 16 bits included, for simplicity).
     fn input_bytes(&self, shape: &WorkShape) -> u64 {
         match self {
-            Self::Block { .. } | Self::Downsample { .. } | Self::Head { .. } => shape.stable_bytes(),
+            Self::Block { .. } | Self::Downsample { .. } | Self::Head { .. } => {
+                shape.norm_bytes().max(shape.parameters().bytes())
+            }
             Self::Stem { .. } => shape.activation.bytes(),
         }
     }

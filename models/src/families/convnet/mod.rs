@@ -48,7 +48,8 @@ trait Module: Copy + Eq + fmt::Debug + Send + Sync + 'static {
     /// Records the layer's forward. Of a head the result is the logits or, in training, the loss.
     fn forward(&self, tape: &mut Tape<'_>, x: Feature) -> Feature;
 
-    /// Bytes of a value that comes from the layer before.
+    /// Bytes of a value that the layer receives from the one before, which convolutions and batch norms leave in the
+    /// activations' format.
     fn input_bytes(&self, shape: &WorkShape) -> u64 {
         shape.activation.bytes()
     }
@@ -144,11 +145,13 @@ impl<M: Module> Convnet<M> {
     fn run<'t>(&self, layer: usize, trace: Trace<'t>) -> (Tape<'t>, Feature) {
         let placed = &self.layers[layer];
         let (images, [height, width]) = (trace.shape.micro_batch, placed.grid);
+        let received = placed.module.input_bytes(trace.shape);
         let activation = trace.shape.activation.bytes();
-        let value = if layer == 0 { Dtype::Fp32.bytes() } else { placed.module.input_bytes(trace.shape) };
+        let value = if layer == 0 { Dtype::Fp32.bytes() } else { received };
         let (mut tape, x) = Tape::start(trace, product(&[images, height, width]), placed.channels, value);
         // Loaders deliver images in 32 bits.
-        let tensor = if layer == 0 { cast(&mut tape, names!("image.cast"), x, activation) } else { x };
+        let format = if layer == 0 { activation } else { received };
+        let tensor = cast(&mut tape, names!("image.cast"), x, format);
         let x = Feature { tensor, images, channels: placed.channels, height, width };
         let y = placed.module.forward(&mut tape, x);
         (tape, y)
@@ -162,6 +165,10 @@ impl<M: Module> Architecture for Convnet<M> {
 
     fn layers(&self) -> Vec<LayerPlan> {
         self.layers.iter().map(|layer| layer.plan.clone()).collect()
+    }
+
+    fn follows_autocast(&self) -> bool {
+        true
     }
 
     fn trace(&self, kind: u32, trace: Trace<'_>) -> Traced {

@@ -19,6 +19,7 @@ impl Transformer {
             softcap: self.attention_softcap,
             unscaled: matches!(self.position, Position::Relative(_)),
             padding: !self.causal,
+            unpads: self.unpads,
             bias: around.bias,
             value_dim: self.latent.map(|latent| latent.value_dim),
             ..Extras::default()

@@ -55,7 +55,7 @@ impl Transformer {
     /// Head of the model.
     pub(super) fn finish(&self, trace: Trace<'_>) -> Traced {
         let shape = trace.shape;
-        let (mut tape, x) = Tape::start(trace, shape.token_rows(), self.hidden, shape.activation.bytes());
+        let (mut tape, x) = self.start(trace);
         let tape = &mut tape;
         let x =
             if self.final_norm { self.norm(tape, self.naming.final_norm, names!("head.norm"), x) } else { x };

@@ -7,7 +7,7 @@ use crate::document::Section;
 use crate::error::ModelError;
 use crate::families::{hidden_and_heads, limits};
 
-const FIELDS: [&str; 46] = [
+const FIELDS: [&str; 47] = [
     "layers",
     "encoder_layers",
     "hidden",
@@ -40,6 +40,7 @@ const FIELDS: [&str; 46] = [
     "query_key_norm",
     "attention_softcap",
     "attention_sinks",
+    "unpads",
     "logit_softcap",
     "window",
     "window_every",
@@ -111,6 +112,7 @@ impl Transformer {
             query_key_norm,
             attention_softcap: section.flag("attention_softcap", false)?,
             attention_sinks: section.flag("attention_sinks", false)?,
+            unpads: section.flag("unpads", false)?,
             logit_softcap: section.flag("logit_softcap", false)?,
             window,
             window_every: section.range("window_every", 1, limits::LAYERS)?.unwrap_or(1),

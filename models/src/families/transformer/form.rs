@@ -125,6 +125,8 @@ pub(crate) struct Transformer {
     pub(crate) attention_softcap: bool,
     /// A learned score for each head beside those of the keys (GPT-OSS).
     pub(crate) attention_sinks: bool,
+    /// Whether fused attention gets the tokens without their padding, gathered before it and scattered behind it.
+    pub(crate) unpads: bool,
     pub(crate) logit_softcap: bool,
     /// Tokens that a token sees in every `window_every`-th block, from the first on; 0 for all.
     pub(crate) window: u64,

@@ -42,7 +42,7 @@ impl Latent {
         let k = join_columns(tape, names!("attention.key_join"), [k_plain, k_turned]);
         let v = match tape.shape.attention {
             AttentionKind::Eager => copy(tape, names!("attention.value_layout"), v),
-            AttentionKind::Flash => v,
+            _ => v,
         };
         [q, k, v]
     }

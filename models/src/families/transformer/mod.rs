@@ -58,10 +58,22 @@ struct Around {
 }
 
 impl Transformer {
-    fn block(&self, block: Block, trace: Trace<'_>) -> Traced {
+    /// Starts a layer that receives the stream of residuals. After norms that follow the addition, or one behind the
+    /// embedding, it has their format.
+    fn start<'t>(&self, trace: Trace<'t>) -> (Tape<'t>, Tensor) {
         let shape = trace.shape;
+        let format = shape.residual_bytes();
+        let format = match self.placement {
+            Placement::Post => shape.norm_bytes(),
+            _ if self.embedding_norm => format.max(shape.norm_bytes()),
+            _ => format,
+        };
+        Tape::start(trace, shape.token_rows(), self.hidden, format)
+    }
+
+    fn block(&self, block: Block, trace: Trace<'_>) -> Traced {
         let needs_gradient = trace.input_needs_gradient;
-        let (mut tape, x) = Tape::start(trace, shape.token_rows(), self.hidden, shape.activation.bytes());
+        let (mut tape, x) = self.start(trace);
         let tape = &mut tape;
         let naming = if block.cross { &naming::T5_DECODER } else { self.naming };
         let (x, encoded) = match (block.cross, block.first) {
@@ -110,7 +122,7 @@ impl Transformer {
             Position::Relative(_) => {
                 let rows = product(&[shape.tensor.part(self.heads), shape.sequence_length]);
                 let trained = tape.trains();
-                Bias::Tensor(tape.outside(rows, shape.sequence_length, shape.activation.bytes(), trained))
+                Bias::Tensor(tape.outside(rows, shape.sequence_length, shape.parameters().bytes(), trained))
             }
             Position::Learned(_) | Position::Rotary(_) | Position::None => Bias::None,
         }
@@ -230,6 +242,10 @@ impl Architecture for Transformer {
             .chain(further);
         layers.splice(1..1, inner);
         layers
+    }
+
+    fn follows_autocast(&self) -> bool {
+        self.routed.is_none() && self.maw.is_none()
     }
 
     fn trace(&self, kind: u32, trace: Trace<'_>) -> Traced {

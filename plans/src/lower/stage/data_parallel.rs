@@ -1,7 +1,7 @@
 //! What data-parallel ranks do together: gathering parameters, reducing gradients, updating.
 
 use steptime_clusters::{CollectiveKind, Placement, collective};
-use steptime_core::{Event, ProgramBuilder, Stream, Tensor};
+use steptime_core::{Event, Label, ProgramBuilder, Stream, Tensor};
 use steptime_models::{Bytes, Kernel, MemoryBoundKind, Pass};
 
 use super::{Meeting, StageBuilder};
@@ -43,7 +43,8 @@ impl StageBuilder<'_> {
 
     /// With ZeRO 2 and 3 a layer's whole gradients live only until they are reduced to their owners.
     pub(super) fn transient_gradients(&mut self, layer: usize) -> Option<Tensor> {
-        let bytes = self.input.layer_trained(layer) * self.storage;
+        let format = self.input.plan.gathered_format(self.input.workload).bytes();
+        let bytes = self.input.layer_trained(layer) * format;
         if self.input.plan.zero < ZeroStage::Two || !self.reduces() || bytes == 0 {
             return None;
         }
@@ -66,7 +67,8 @@ impl StageBuilder<'_> {
         }
         let tied = input.used_trained(layer) - input.layer_trained(layer);
         if tied > 0 {
-            self.tied_gradient = Some(self.whole_gradient(layer, tied * self.storage));
+            let format = input.plan.gathered_format(input.workload).bytes();
+            self.tied_gradient = Some(self.whole_gradient(layer, tied * format));
         } else if layer == 0 {
             let joined = self.tied_gradient.take();
             self.free(joined);
@@ -91,16 +93,16 @@ impl StageBuilder<'_> {
             ZeroStage::Three => {
                 let input = self.input;
                 let elements = |share| input.count_in(share, layer, |it| it.trainable && input.owns(it));
-                let mut sent = false;
-                for share in self.reducing_shares().into_iter().filter(|share| elements(*share) > 0) {
-                    self.order(self.streams.compute, self.streams.collective);
-                    let name = input.model.layers[layer].name.as_str();
-                    let kind = CollectiveKind::ReduceScatter;
-                    let bytes = elements(share) * self.gradient;
-                    self.collective(share, kind, name, "reduce_scatter", bytes, number)?;
-                    sent = true;
-                }
-                if sent {
+                let format = input.plan.reduced_format(input.workload).bytes();
+                let shares: Vec<Share> =
+                    self.reducing_shares().into_iter().filter(|share| elements(*share) > 0).collect();
+                if !shares.is_empty() {
+                    self.flatten_gradients(layer, micro_batch)?;
+                    for share in shares {
+                        let name = input.model.layers[layer].name.as_str();
+                        let (kind, bytes) = (CollectiveKind::ReduceScatter, elements(share) * format);
+                        self.collective(share, kind, name, "reduce_scatter", bytes, number)?;
+                    }
                     pending.sent(&mut self.program, self.streams.collective);
                 }
                 Ok(())
@@ -132,6 +134,34 @@ impl StageBuilder<'_> {
         for layer in self.input.layers().collect::<Vec<_>>().into_iter().rev() {
             self.reduce_buckets(layer, None, self.reduction(), &mut pending)?;
         }
+        Ok(())
+    }
+
+    /// ZeRO 3 reduces one flat gradient a layer. Autograd copies the parameters' gradients into it on the stream of the
+    /// computation; beside that, on the way to the reduction, it is converted if it is reduced in another format, and
+    /// divided by a part of the number of ranks (FSDP's pre-division, against overflow).
+    fn flatten_gradients(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
+        let input = self.input;
+        let elements = input.layer_trained(layer);
+        let made = elements * input.plan.gathered_format(input.workload).bytes();
+        let sent = elements * input.plan.reduced_format(input.workload).bytes();
+        let kernel = copied(made, made);
+        let cost = self.pricer.kernel(kernel, 1, Pass::Backward)?;
+        let name = input.model.layers[layer].name.as_str();
+        let label = self.label(name, "backward", Some(micro_batch));
+        self.kernel(classes::BACKWARD, label, cost)?;
+        self.order(self.streams.compute, self.streams.collective);
+        let label = self.label(name, "reduce_scatter", Some(micro_batch));
+        if sent != made {
+            self.pass_over(label, made, sent)?;
+        }
+        self.pass_over(label, sent, sent)
+    }
+
+    /// An element-wise kernel on the stream of the collectives.
+    fn pass_over(&mut self, label: Label, read: u64, written: u64) -> Result<(), PlanError> {
+        let cost = self.pricer.kernel(copied(read, written), 1, Pass::Backward)?;
+        self.kernel_on(self.streams.collective, classes::COLLECTIVE, label, cost);
         Ok(())
     }
 
@@ -193,10 +223,18 @@ impl StageBuilder<'_> {
         }
         let name = input.model.layers[layer].name.as_str();
         let label = self.tensor_label(layer, "gathered parameters");
-        let tensor = self.program.tensor(elements * self.storage, classes::BUFFERS, label);
+        let format = input.plan.gathered_format(input.workload).bytes();
+        let tensor = self.program.tensor(elements * format, classes::BUFFERS, label);
         self.program.alloc(self.streams.collective, tensor);
+        if format != self.storage {
+            // The rank's own part is converted before it is sent.
+            let part: u64 =
+                parts.iter().map(|&(share, elements)| elements.div_ceil(input.ranks(share))).sum();
+            let span = self.label(name, "all_gather", Some(micro_batch));
+            self.pass_over(span, part * self.storage, part * format)?;
+        }
         for (share, elements) in parts {
-            let (kind, bytes) = (CollectiveKind::AllGather, elements * self.storage);
+            let (kind, bytes) = (CollectiveKind::AllGather, elements * format);
             self.collective(share, kind, name, "all_gather", bytes, Some(micro_batch))?;
         }
         let arrived = self.program.record(self.streams.collective);
@@ -305,6 +343,11 @@ impl StageBuilder<'_> {
         self.order(self.streams.collective, self.streams.compute);
         Ok(())
     }
+}
+
+/// A kernel that reads and writes each value once.
+const fn copied(read: u64, written: u64) -> Kernel {
+    Kernel::MemoryBound { kind: MemoryBoundKind::Elementwise, read: Bytes(read), written: Bytes(written) }
 }
 
 /// A layer's parameters, gathered from all ranks.

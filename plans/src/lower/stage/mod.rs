@@ -227,7 +227,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         tensor: program.stream("tensor parallel"),
         transfers: transfers(&mut program, input),
     };
-    let storage = input.workload.weights().bytes();
+    let storage = input.workload.parameter_format().bytes();
     let gradient = input.workload.gradients().bytes();
     let cap = input.plan.bucket_cap(input.workload);
     let early = input.plan.zero == ZeroStage::Zero && input.plan.gradient_overlap;
@@ -381,15 +381,19 @@ impl StageBuilder<'_> {
     }
 
     fn kernel(&mut self, class: Class, label: Label, cost: OpCost) -> Result<(), PlanError> {
-        for (duration, issue) in [Some(cost.first), cost.last].into_iter().flatten() {
-            self.program.kernel(self.streams.compute, class, label, duration, issue);
-        }
+        self.kernel_on(self.streams.compute, class, label, cost);
         if cost.host_sync {
             self.program.host_sync(self.streams.compute);
             let latency = SimTime::from_seconds(self.input.cluster.host.sync_latency_s)?;
             self.program.host(latency, classes::HOST, label);
         }
         Ok(())
+    }
+
+    fn kernel_on(&mut self, stream: Stream, class: Class, label: Label, cost: OpCost) {
+        for (duration, issue) in [Some(cost.first), cost.last].into_iter().flatten() {
+            self.program.kernel(stream, class, label, duration, issue);
+        }
     }
 
     /// An operation of a layer: kernels, or a transfer among the ranks of a group.
