@@ -136,8 +136,8 @@ pub(crate) struct ClustersArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ValidateArguments {
-    /// Tables of measured runs (CSV), one row a run; repeatable
-    #[arg(long, required = true, value_name = "FILE")]
+    /// Tables of measured runs (CSV), one row a run; repeatable. Without it, published facts that come along
+    #[arg(long, value_name = "FILE")]
     pub(crate) data: Vec<PathBuf>,
     /// Print one JSON document on standard output and nothing else
     #[arg(long)]
@@ -148,6 +148,25 @@ pub(crate) struct ValidateArguments {
     /// Print the scenario of one row instead
     #[arg(long, value_name = "RUN_ID")]
     pub(crate) scenario: Option<String>,
+    /// Write validation.json, validation.csv and the parity figure into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Formats of the figure that `--out` writes: svg, png, pdf, separated by commas
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "svg", requires = "out")]
+    pub(crate) figures: Vec<Format>,
+    /// Compare with scores that `--write-baseline` kept; exit code 1 if a median grew by more than half a point or
+    /// more rows are skipped
+    #[arg(long, value_name = "FILE")]
+    pub(crate) baseline: Option<PathBuf>,
+    /// Keep the scores for later comparison (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write_baseline: Option<PathBuf>,
+    /// Fit the 80 % intervals to these rows and write their tables (TOML)
+    #[arg(long, value_name = "FILE", requires = "data")]
+    pub(crate) write_intervals: Option<PathBuf>,
+    /// Write the page about accuracy (Markdown), with its figure beside it in `figures`
+    #[arg(long, value_name = "FILE", requires = "data")]
+    pub(crate) fidelity: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@
 //! here, and the same result gives the same bytes every time.
 //!
 //! Labels are set in 8 pt, ticks in 7 pt; there is no title inside (that is the caption's work); axes start at
-//! zero and name their unit; colours are Okabe and Ito's with hatching or words as a second cue.
+//! zero (the parity plot's are logarithmic) and name their unit; colours are Okabe and Ito's with hatching or words as a second cue.
 
 mod axis;
 mod bar_text;
@@ -19,8 +19,10 @@ mod font;
 mod frame;
 mod gantt;
 mod legend;
+mod log_axis;
 mod memory;
 mod panel;
+mod parity;
 mod row_labels;
 mod spans;
 mod style;
@@ -36,6 +38,7 @@ pub use error::PlotError;
 pub use export::PNG_DPI;
 pub use gantt::pipeline_gantt;
 pub use memory::memory_over_time;
+pub use parity::parity;
 
 /// The figures that can be drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,12 +51,14 @@ pub enum FigureKind {
     Breakdown,
     /// Step time and peak memory of several runs: [`variant_comparison`].
     VariantComparison,
+    /// Predicted over measured step times, a panel a suite: [`parity()`].
+    Parity,
 }
 
 impl FigureKind {
     /// All kinds.
-    pub const ALL: [Self; 4] =
-        [Self::PipelineGantt, Self::MemoryOverTime, Self::Breakdown, Self::VariantComparison];
+    pub const ALL: [Self; 5] =
+        [Self::PipelineGantt, Self::MemoryOverTime, Self::Breakdown, Self::VariantComparison, Self::Parity];
 
     /// The name in commands and file names.
     pub fn name(self) -> &'static str {
@@ -62,6 +67,7 @@ impl FigureKind {
             Self::MemoryOverTime => "memory_over_time",
             Self::Breakdown => "breakdown",
             Self::VariantComparison => "variant_comparison",
+            Self::Parity => "parity",
         }
     }
 }

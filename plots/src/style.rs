@@ -39,6 +39,12 @@ const GREY: RGBColor = RGBColor(150, 150, 150);
 const LIGHT_GREY: RGBColor = RGBColor(190, 190, 190);
 const PALE_GREY: RGBColor = RGBColor(225, 225, 225);
 
+/// Colours of points, one a series; the marker is the second cue.
+pub(crate) const SERIES: [RGBColor; 7] = [BLUE, VERMILION, GREEN, ORANGE, PURPLE, BLACK, SKY_BLUE];
+/// Where predictions are off by 10 % at most, and by 25 %.
+pub(crate) const NEAR_BAND: RGBColor = RGBColor(218, 218, 218);
+pub(crate) const FAR_BAND: RGBColor = RGBColor(238, 238, 238);
+
 /// Below this lightness ([`luma`]) text is white.
 pub(crate) const DARK: f64 = 95.0;
 

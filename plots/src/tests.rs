@@ -11,11 +11,12 @@ use steptime_scenarios::{Report, Timeline};
 
 use crate::export::raster_pdf::parse;
 use crate::{
-    Figure, FigureKind, Format, PlotError, Width, breakdown, memory_over_time, pipeline_gantt,
+    Figure, FigureKind, Format, PlotError, Width, breakdown, memory_over_time, parity, pipeline_gantt,
     variant_comparison,
 };
 use synthetic::{
-    GIB, data_parallel, infeasible, memory, out_of_memory, pipeline, rank, report, span, timeline, variants,
+    GIB, data_parallel, infeasible, memory, out_of_memory, pipeline, rank, report, span, timeline,
+    validation, variants,
 };
 
 /// Bounds in CSS pixels: left, top, right, bottom.
@@ -377,14 +378,41 @@ fn damaged_results_are_errors() {
 }
 
 /// One figure of each kind.
-fn one_of_each(width: Width) -> [Figure; 4] {
+fn one_of_each(width: Width) -> [Figure; 5] {
     [
         pipeline_gantt(&pipeline(4, 8, 0.01, true), width),
         memory_over_time(&memory(0.35, 24, 31.0, 48.0), None, width),
         breakdown(&variants(), width),
         variant_comparison(&variants(), width),
+        parity(&validation(3, 20, 0.1, 1.3), width),
     ]
     .map(Result::unwrap)
+}
+
+#[test]
+fn parity_is_tidy_for_any_number_of_suites_and_any_range() {
+    for (suites, runs, shortest, growth) in
+        [(1, 1, 1.0, 1.0), (2, 40, 1e-6, 1.9), (3, 5, 123.0, 1.02), (5, 9, 0.02, 4.0), (12, 30, 3e-3, 1.5)]
+    {
+        let what = format!("{suites} suites of {runs} runs from {shortest} s");
+        let figure = check(&what, |width| parity(&validation(suites, runs, shortest, growth), width));
+        assert_says(&figure, &["suite-number-0", "within 10 %", "Measured step time (s)"]);
+    }
+    let figure = parity(&validation(1, 9, 1.0, 2.0), Width::TwoColumn).unwrap();
+    assert_says(&figure, &["H100", "Quadro RTX 8000", "GB200"]);
+}
+
+#[test]
+fn parity_without_pairs_is_refused_and_equal_rows_are_drawn_once() {
+    let mut empty = validation(1, 3, 1.0, 2.0);
+    empty.rows.iter_mut().for_each(|row| row.predicted_step_time_s = None);
+    assert!(matches!(parity(&empty, Width::TwoColumn), Err(PlotError::Empty(_))));
+    let mut damaged = validation(1, 3, 1.0, 2.0);
+    damaged.rows[1].measured_step_time_s = Some(0.0);
+    assert!(matches!(parity(&damaged, Width::TwoColumn), Err(PlotError::Damaged(_))));
+    // Eleven ratios on nine GPUs: points at the same place are drawn once.
+    let many = parity(&validation(1, 5000, 1.0, 1.0), Width::TwoColumn).unwrap();
+    assert!(many.svg.len() < 40_000, "{} bytes", many.svg.len());
 }
 
 #[test]

@@ -6,8 +6,9 @@
 use steptime_plans::{Plan, ScheduleKind, Task};
 
 use crate::error::InputError;
+use crate::interval;
 use crate::report::Report;
-use crate::run::run;
+use crate::run::play;
 use crate::scenario::{Job, Scenario};
 
 /// The report of a scenario, of whose micro-batches only as many are played as it takes to see the rest.
@@ -18,7 +19,12 @@ use crate::scenario::{Job, Scenario};
 /// # Errors
 /// As [`run`].
 pub fn estimate(scenario: &Scenario) -> Result<Report, InputError> {
-    let full = || run(scenario, false).map(|played| played.report);
+    Ok(interval::attach(scenario, in_part(scenario)?))
+}
+
+/// The report without the interval.
+fn in_part(scenario: &Scenario) -> Result<Report, InputError> {
+    let full = || play(scenario, false).map(|played| played.report);
     let Job::Gpus { plan, workload, .. } = &scenario.job else { return full() };
     // Steps that wait for their samples are no line: from some number of micro-batches on the loader is the slower one.
     if scenario.input.is_some() {
@@ -34,7 +40,7 @@ pub fn estimate(scenario: &Scenario) -> Result<Report, InputError> {
     if count <= long + period {
         return full();
     }
-    let played = |micro_batches| run(&scenario.with_micro_batches(micro_batches), false);
+    let played = |micro_batches| play(&scenario.with_micro_batches(micro_batches), false);
     let (first, second) = (played(short)?.report, played(long)?.report);
     let times = (count - long) as f64 / (long - short) as f64;
     let growth = scenario.batch.samples() as f64 / scenario.with_micro_batches(long).batch.samples() as f64;
@@ -72,7 +78,6 @@ fn extended(first: &Report, second: Report, times: f64, growth: f64) -> Report {
     let rate = |value: Option<f64>| value.map(|value| value * faster);
     Report {
         step_time_s: Some(step),
-        step_time_interval_s: second.step_time_interval_s.map(|ends| ends.map(|end| end * step / b)),
         samples_per_s: rate(second.samples_per_s),
         tokens_per_s: rate(second.tokens_per_s),
         tokens_per_s_per_gpu: rate(second.tokens_per_s_per_gpu),
@@ -88,6 +93,7 @@ fn extended(first: &Report, second: Report, times: f64, growth: f64) -> Report {
 mod tests {
     use super::*;
     use crate::files::Files;
+    use crate::run::run;
 
     struct NoFiles;
 

@@ -13,6 +13,7 @@ mod groups;
 mod idle;
 pub mod import;
 mod input;
+mod interval;
 mod loading;
 mod model;
 mod origin;
@@ -37,6 +38,7 @@ pub use error::InputError;
 pub use estimate::estimate;
 pub use files::Files;
 pub use input::Input;
+pub use interval::{Group, Intervals};
 pub use origin::Origin;
 pub use parallelism::Placement;
 pub use report::{
@@ -49,6 +51,6 @@ pub use run::{RunResult, run};
 pub use scenario::{Job, Replay, Scenario};
 pub use tree::{Node, Value};
 pub use validate::{
-    ErrorScore, OutcomeScore, RowScenario, SuiteScore, VALIDATION_SCHEMA, ValidatedRow, Validation,
-    scenarios_of, validate,
+    Baseline, Change, ErrorScore, OutcomeScore, Predictions, PublishedFact, RowScenario, SuiteScore,
+    VALIDATION_SCHEMA, ValidatedRow, Validation, published, scenarios_of, score_rows, validation_csv,
 };

@@ -54,7 +54,7 @@ fn row(report: &Report) -> String {
 }
 
 /// RFC 4180: a field with a comma, a quote or a line break stands in quotes.
-fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {

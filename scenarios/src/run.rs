@@ -15,10 +15,7 @@ use crate::report::{
     Verdict,
 };
 use crate::scenario::{Job, Scenario};
-use crate::{refusal, timeline, vehicles};
-
-/// Half-width of the step-time interval while predictions rest on data sheets and published constants only.
-const UNCALIBRATED: f64 = 0.35;
+use crate::{interval, refusal, timeline, vehicles};
 
 /// A played scenario.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +32,12 @@ pub struct RunResult {
 /// The plan does not fit the model or the cluster, or the job is too large to be played; the error names the key
 /// of the scenario.
 pub fn run(scenario: &Scenario, with_timeline: bool) -> Result<RunResult, InputError> {
+    let played = play(scenario, with_timeline)?;
+    Ok(RunResult { report: interval::attach(scenario, played.report), ..played })
+}
+
+/// The same without the interval of the step time.
+pub(crate) fn play(scenario: &Scenario, with_timeline: bool) -> Result<RunResult, InputError> {
     let refuse = |source: PlanError| refusal::explain(scenario, source);
     match &scenario.job {
         Job::Gpus { cluster, plan, workload } => {
@@ -88,7 +91,7 @@ impl GpuRun<'_> {
             name: self.scenario.name.clone(),
             verdict: if out_of_memory.is_some() { Verdict::OutOfMemory } else { Verdict::Fits },
             step_time_s: Some(step),
-            step_time_interval_s: Some([step * (1.0 - UNCALIBRATED), step * (1.0 + UNCALIBRATED)]),
+            step_time_interval_s: None,
             samples_per_s: Some(global / step),
             tokens_per_s: tokens,
             tokens_per_s_per_gpu: tokens.map(|tokens| tokens / gpus as f64),
@@ -221,12 +224,6 @@ impl GpuRun<'_> {
                 "assumption",
                 format!("launch cost of {style} execution from the cluster's catalogue entry"),
                 "one cost a launch; the CPU model is not looked at",
-            ),
-            entry(
-                "interval",
-                "assumption",
-                format!("+-{:.0} % of the step: no calibrated residuals", 100.0 * UNCALIBRATED),
-                "",
             ),
             entry(
                 "reserved memory",

@@ -13,6 +13,7 @@ mod data_loading;
 mod determinism;
 mod documents;
 mod errors;
+mod fidelity;
 mod goldens;
 mod import;
 mod invariants;

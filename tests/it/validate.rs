@@ -77,3 +77,68 @@ fn tables_that_are_none_are_refused_with_their_place() {
     insta::assert_snapshot!(all);
     assert_eq!(steptime(&["validate", "--data", "no-such-file.csv"]).status.code(), Some(2));
 }
+
+#[test]
+fn without_tables_published_facts_are_scored() {
+    let output = steptime(&["validate", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let suite = &document["suites"][0];
+    assert_eq!((&suite["suite"], &suite["skipped"]), (&"published".into(), &0.into()));
+    assert!(suite["time"]["scored"].as_u64().unwrap() >= 10);
+    // Model states follow from the formulas of the paper, which rounds to three digits.
+    assert!(number(&suite["static_allocated"]["max_ape"]) < 0.025);
+    let scenario = steptime(&["validate", "--scenario", "zero-2020-stage-3"]);
+    assert!(String::from_utf8(scenario.stdout).unwrap().contains("zero_stage = 3"));
+    assert_eq!(steptime(&["validate", "--scenario", "no-such-fact"]).status.code(), Some(2));
+}
+
+#[test]
+fn results_are_written_and_intervals_and_scores_can_be_kept() {
+    let (folder, path) = table(TABLE);
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (out, scores, intervals) = (file("out"), file("scores.toml"), file("intervals.toml"));
+    let run = steptime(&[
+        "validate",
+        "--data",
+        &path,
+        "--out",
+        &out,
+        "--write-baseline",
+        &scores,
+        "--write-intervals",
+        &intervals,
+    ]);
+    assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
+    let csv = std::fs::read_to_string(format!("{out}/validation.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 4);
+    assert!(csv.lines().all(|line| line.contains("abacus") || line.split(',').count() == 25), "{csv}");
+    assert!(std::fs::read_to_string(format!("{out}/figures/parity.svg")).unwrap().starts_with("<svg"));
+    assert!(std::fs::read_to_string(&intervals).unwrap().contains("runs = 2"));
+    // Nothing has changed; then a score that was better; then a file that is none.
+    let compare = || steptime(&["validate", "--data", &path, "--baseline", &scores]);
+    assert_eq!(compare().status.code(), Some(0));
+    let kept = std::fs::read_to_string(&scores).unwrap();
+    let (before, after) = kept.split_once("median = ").unwrap();
+    let (_, rest) = after.split_once(',').unwrap();
+    std::fs::write(&scores, format!("{before}median = 0.1,{rest}")).unwrap();
+    let worse = compare();
+    assert_eq!(worse.status.code(), Some(1));
+    assert!(String::from_utf8(worse.stdout).unwrap().contains("worse"));
+    std::fs::write(&scores, "[mine]\nrows = \"many\"\n").unwrap();
+    let wrong = compare();
+    assert_eq!(wrong.status.code(), Some(2));
+    let error = String::from_utf8(wrong.stderr).unwrap();
+    assert!(error.contains("scores.toml:") && error.contains("no table of scores"), "{error}");
+}
+
+/// A row and a run of its scenario have about the same interval: the row's is from a table without its part.
+#[test]
+fn reports_have_intervals_and_say_what_they_rest_on() {
+    let report = crate::support::report(&["scenarios/llama3-8b-h100-zero2.toml"]);
+    let ends = report["step_time_interval_s"].as_array().unwrap();
+    assert!(number(&ends[0]) < number(&ends[1]));
+    let provenance = report["provenance"].as_array().unwrap();
+    let interval = provenance.iter().find(|entry| entry["what"] == "interval").unwrap();
+    assert!(interval["source"].as_str().unwrap().contains("measured runs"), "{interval}");
+}

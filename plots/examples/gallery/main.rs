@@ -39,6 +39,7 @@ fn drawings() -> Vec<Drawing> {
         ("breakdown", Box::new(|width| steptime_plots::breakdown(&synthetic::variants(), width))),
         ("breakdown_one", Box::new(move |width| steptime_plots::breakdown(&one, width))),
         ("variants", Box::new(|width| steptime_plots::variant_comparison(&synthetic::variants(), width))),
+        ("parity", Box::new(|width| steptime_plots::parity(&synthetic::validation(7, 60, 0.01, 1.2), width))),
     ]
 }
 

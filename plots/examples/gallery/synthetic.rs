@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use steptime_scenarios::{
     Infeasible, MemoryPoint, OutOfMemory, Parameters, PeakMemory, Report, TIMELINE_SCHEMA, TimeBreakdown,
-    Timeline, TimelineRank, TimelineSpan, Verdict,
+    Timeline, TimelineRank, TimelineSpan, ValidatedRow, Validation, Verdict,
 };
 
 pub(crate) const GIB: f64 = 1_073_741_824.0;
@@ -270,4 +270,32 @@ pub(crate) fn variants() -> Vec<Report> {
         out_of_memory("VisionEncoder-L, no partitioning", Some(0.231), 27.8, 24.0),
         infeasible("VisionEncoder-H"),
     ]
+}
+
+/// So many runs a suite, their steps `growth` times as long each, predicted within a fifth.
+pub(crate) fn validation(suites: usize, runs: u32, shortest: f64, growth: f64) -> Validation {
+    const GPUS: [&str; 9] = [
+        "h100-80gb-sxm",
+        "a100-80gb-sxm",
+        "quadro-rtx-8000",
+        "rtx-a5000",
+        "v100-16gb-sxm2",
+        "gb200",
+        "b200",
+        "l40s",
+        "rtx-4090",
+    ];
+    let row = |(suite, run): (usize, u32)| {
+        let measured = (0..run).fold(shortest, |step, _| step * growth);
+        ValidatedRow {
+            run_id: format!("run-{suite}-{run}"),
+            suite: format!("suite-number-{suite}"),
+            gpu: GPUS[(suite + run as usize) % GPUS.len()].to_owned(),
+            measured_step_time_s: Some(measured),
+            predicted_step_time_s: Some(measured * (0.8 + 0.4 * f64::from(run * 7 % 11) / 10.0)),
+            ..ValidatedRow::default()
+        }
+    };
+    let runs = (0..suites).flat_map(|suite| (0..runs).map(move |run| (suite, run)));
+    Validation::new(runs.map(row).collect())
 }

@@ -4,9 +4,12 @@
 //! No row is special: what a row says is all that its scenario is made of, and a row that cannot be played is skipped
 //! with its reason and counted.
 
+mod baseline;
 mod measurement;
 mod mosaic;
 mod pipeline;
+mod published;
+mod rows_csv;
 mod score;
 mod translate;
 
@@ -15,11 +18,15 @@ use serde::Serialize;
 
 use crate::error::InputError;
 use crate::estimate::estimate;
-use crate::report::TimeBreakdown;
-use crate::scenario::Scenario;
+use crate::interval::{Intervals, Residual, Traits};
+use crate::report::{Report, TimeBreakdown};
+use crate::scenario::{Job, Scenario};
 
+pub use self::baseline::{Baseline, Change};
 use self::measurement::Measurement;
-pub use self::score::{ErrorScore, OutcomeScore, SuiteScore};
+pub use self::published::{PublishedFact, published};
+pub use self::rows_csv::validation_csv;
+pub use self::score::{ErrorScore, OutcomeScore, SuiteScore, score_rows};
 
 /// Schema of a validation's JSON document.
 pub const VALIDATION_SCHEMA: &str = "steptime.validation/1";
@@ -49,6 +56,10 @@ pub struct ValidatedRow {
     pub run_id: String,
     /// The suite it is scored in.
     pub suite: String,
+    /// The GPU: its catalogue name, or as the table names one that is not in the catalogue.
+    pub gpu: String,
+    /// GPUs of the run.
+    pub gpus: u64,
     /// Seconds a step, predicted.
     pub predicted_step_time_s: Option<f64>,
     /// The 80 % interval of the prediction.
@@ -77,23 +88,64 @@ pub struct ValidatedRow {
     pub skipped: Option<String>,
 }
 
-/// Predicts every row of some tables, each with the name that errors give it, and scores them.
-///
-/// # Errors
-/// A table that does not follow the schema: the file, the line, the column, what was found and what is allowed.
-pub fn validate(tables: &[(String, String)]) -> Result<Validation, InputError> {
-    let mut measurements = Vec::new();
-    for (name, text) in tables {
-        measurements.extend(measurement::read(name, text)?);
+/// Every row of some tables with what is predicted for it, before intervals and scores.
+#[derive(Clone, Debug)]
+pub struct Predictions {
+    rows: Vec<Prediction>,
+}
+
+#[derive(Clone, Debug)]
+struct Prediction {
+    row: ValidatedRow,
+    /// Absent where the row is skipped.
+    traits: Option<Traits>,
+}
+
+impl Predictions {
+    /// Predicts every row of some tables, each with the name that errors give it.
+    ///
+    /// # Errors
+    /// A table that does not follow the schema: the file, the line, the column, what was found and what is allowed.
+    pub fn of(tables: &[(String, String)]) -> Result<Self, InputError> {
+        let mut measurements = Vec::new();
+        for (name, text) in tables {
+            measurements.extend(measurement::read(name, text)?);
+        }
+        // Rows are independent, and collected in their order: the result does not depend on the number of threads.
+        Ok(Self { rows: measurements.par_iter().map(predict).collect() })
     }
-    // Rows are independent, and collected in their order: the result does not depend on the number of threads.
-    let rows: Vec<ValidatedRow> = measurements.par_iter().map(predict).collect();
-    Ok(Validation {
-        schema: VALIDATION_SCHEMA.to_owned(),
-        suites: score::suites(&rows),
-        rows,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    })
+
+    /// Tables of intervals fitted to the residuals of these rows.
+    pub fn intervals(&self) -> Intervals {
+        let residual = |it: &Prediction| {
+            let ratio = it.row.measured_step_time_s? / it.row.predicted_step_time_s?;
+            Some(Residual { run_id: it.row.run_id.clone(), traits: it.traits.clone()?, ratio })
+        };
+        Intervals::fit(&self.rows.iter().filter_map(residual).collect::<Vec<_>>())
+    }
+
+    /// The rows with their intervals, each from the table that it had no hand in, and the scores.
+    pub fn scored(self, intervals: &Intervals) -> Validation {
+        let with_interval = |Prediction { row, traits }: Prediction| {
+            let factors = traits.and_then(|traits| intervals.without(&row.run_id, &traits));
+            let interval = row.predicted_step_time_s.zip(factors);
+            let ends = interval.map(|(step, factors)| [step * factors.low, step * factors.high]);
+            ValidatedRow { predicted_step_time_interval_s: ends, ..row }
+        };
+        Validation::new(self.rows.into_iter().map(with_interval).collect())
+    }
+}
+
+impl Validation {
+    /// Scores rows, suite by suite in the order of first appearance.
+    pub fn new(rows: Vec<ValidatedRow>) -> Self {
+        Self {
+            schema: VALIDATION_SCHEMA.to_owned(),
+            suites: score::suites(&rows),
+            rows,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
 }
 
 /// The scenarios of a table as a user would write them, or why a row has none, each with its name.
@@ -106,10 +158,12 @@ pub fn scenarios_of(name: &str, text: &str) -> Result<Vec<RowScenario>, InputErr
     Ok(all.iter().map(shown).collect())
 }
 
-fn predict(row: &Measurement) -> ValidatedRow {
+fn predict(row: &Measurement) -> Prediction {
     let measured = ValidatedRow {
         run_id: row.run_id.clone(),
         suite: row.suite.clone(),
+        gpu: row.gpu.clone(),
+        gpus: row.nodes * row.gpus_per_node,
         measured_step_time_s: row.step_time_s,
         measured_peak_allocated_gib: row.peak_allocated_gib,
         measured_peak_reserved_gib: row.peak_reserved_gib,
@@ -117,22 +171,28 @@ fn predict(row: &Measurement) -> ValidatedRow {
         measured_outcome: row.outcome.clone(),
         ..ValidatedRow::default()
     };
-    let skip = |reason: String| ValidatedRow { skipped: Some(reason), ..measured.clone() };
-    let translated = match translate::scenario(row) {
-        Ok(translated) => translated,
-        Err(reason) => return skip(reason),
-    };
-    let played = Scenario::read(&row.run_id, &translated.scenario, &[], &translated)
-        .and_then(|scenario| estimate(&scenario));
-    let report = match played {
-        Ok(report) => report,
-        Err(error) => return skip(error.reason()),
-    };
+    let played = translate::scenario(row).and_then(|translated| {
+        let scenario = Scenario::read(&row.run_id, &translated.scenario, &[], &translated);
+        scenario.and_then(|it| estimate(&it).map(|report| (it, report))).map_err(|error| error.reason())
+    });
+    match played {
+        Ok((scenario, report)) => predicted(measured, &scenario, &report),
+        Err(reason) => Prediction { row: ValidatedRow { skipped: Some(reason), ..measured }, traits: None },
+    }
+}
+
+/// The row with what a report says of it.
+fn predicted(measured: ValidatedRow, scenario: &Scenario, report: &Report) -> Prediction {
     let memory = &report.peak_memory;
     let gib = |bytes: u64| Some(bytes as f64 / GIB);
-    ValidatedRow {
+    let gpu = match &scenario.job {
+        Job::Gpus { cluster, .. } => cluster.gpu.name.clone(),
+        Job::Vehicles { .. } => measured.gpu.clone(),
+    };
+    let row = ValidatedRow {
+        gpu,
+        gpus: report.gpus,
         predicted_step_time_s: report.step_time_s,
-        predicted_step_time_interval_s: report.step_time_interval_s,
         predicted_peak_allocated_gib: gib(memory.allocated_bytes),
         predicted_peak_reserved_gib: gib(memory.reserved_bytes),
         predicted_static_allocated_gib: gib(memory.after_step_bytes),
@@ -141,5 +201,6 @@ fn predict(row: &Measurement) -> ValidatedRow {
         ),
         predicted_time_breakdown_s: Some(report.time_breakdown_s),
         ..measured
-    }
+    };
+    Prediction { row, traits: Traits::of(scenario, report) }
 }

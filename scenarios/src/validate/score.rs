@@ -81,9 +81,7 @@ fn suite(name: &str, rows: &[&ValidatedRow]) -> SuiteScore {
         suite: name.to_owned(),
         rows: rows.len(),
         skipped: rows.iter().filter(|row| row.skipped.is_some()).count(),
-        time: pairs(|row| {
-            Some((row.predicted_step_time_s?, row.measured_step_time_s?, row.predicted_step_time_interval_s))
-        }),
+        time: pairs(time),
         peak_allocated: pairs(|row| {
             Some((row.predicted_peak_allocated_gib?, row.measured_peak_allocated_gib?, None))
         }),
@@ -95,6 +93,15 @@ fn suite(name: &str, rows: &[&ValidatedRow]) -> SuiteScore {
         }),
         outcome: outcomes(rows),
     }
+}
+
+/// The score of the step times of some rows, whatever their suites; absent where none has both numbers.
+pub fn score_rows<'a>(rows: impl IntoIterator<Item = &'a ValidatedRow>) -> Option<ErrorScore> {
+    errors(&rows.into_iter().filter_map(time).collect::<Vec<_>>())
+}
+
+fn time(row: &ValidatedRow) -> Option<Pair> {
+    Some((row.predicted_step_time_s?, row.measured_step_time_s?, row.predicted_step_time_interval_s))
 }
 
 fn errors(pairs: &[Pair]) -> Option<ErrorScore> {

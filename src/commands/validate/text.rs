@@ -1,59 +1,15 @@
-//! `steptime validate`: predictions against measured training steps.
+//! Scores as people read them.
 
 use std::collections::BTreeMap;
 
-use steptime_scenarios::{ErrorScore, SuiteScore, ValidatedRow, Validation, scenarios_of, validate as score};
+use steptime_scenarios::{Change, ErrorScore, SuiteScore, ValidatedRow, Validation};
 
-use crate::cli::ValidateArguments;
-use crate::failure::{Answer, Failure};
-use crate::output;
-use crate::present::{right_align, significant, table, trimmed};
+use crate::present::{right_align, significant, table};
 
-/// `steptime validate --data FILE...`.
-pub(crate) fn validate(arguments: &ValidateArguments) -> Result<Answer, Failure> {
-    let tables = arguments
-        .data
-        .iter()
-        .map(|path| {
-            let name = path.display().to_string();
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Failure::Message(format!("cannot read {name}: {error}")))?;
-            Ok((name, text))
-        })
-        .collect::<Result<Vec<_>, Failure>>()?;
-    if let Some(wanted) = &arguments.scenario {
-        print!("{}", scenario(&tables, wanted)?);
-        return Ok(Answer::Yes);
-    }
-    let validation = score(&tables).map_err(|error| Failure::Message(error.to_string()))?;
-    if arguments.json {
-        print!("{}", output::json(&validation)?);
-    } else {
-        print!("{}", trimmed(&text(&validation, arguments.worst)));
-    }
-    Ok(Answer::Yes)
-}
-
-/// What a row becomes.
-fn scenario(tables: &[(String, String)], wanted: &str) -> Result<String, Failure> {
-    for (name, text) in tables {
-        let rows = scenarios_of(name, text).map_err(|error| Failure::Message(error.to_string()))?;
-        if let Some((_, scenario)) = rows.into_iter().find(|(run_id, _)| run_id == wanted) {
-            return scenario
-                .map_err(|reason| Failure::Message(format!("{wanted} cannot be played: {reason}")));
-        }
-    }
-    Err(Failure::Message(format!("no row is named `{wanted}`")))
-}
-
-fn text(validation: &Validation, worst: usize) -> String {
+/// Scores, skipped rows with their reasons, and the worst rows.
+pub(super) fn text(validation: &Validation, worst: usize) -> String {
     let mut text = scores(&validation.suites);
-    let mut skipped: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for row in &validation.rows {
-        if let Some(reason) = &row.skipped {
-            *skipped.entry((&row.suite, reason)).or_default() += 1;
-        }
-    }
+    let skipped = skipped(validation);
     if !skipped.is_empty() {
         text += "\nskipped rows\n";
         for ((suite, reason), count) in skipped {
@@ -63,11 +19,22 @@ fn text(validation: &Validation, worst: usize) -> String {
     text + &worst_rows(&validation.rows, worst)
 }
 
-fn percent(share: f64) -> String {
+/// How many rows are skipped, by suite and reason.
+pub(super) fn skipped(validation: &Validation) -> BTreeMap<(&str, &str), usize> {
+    let mut skipped = BTreeMap::new();
+    for row in &validation.rows {
+        if let Some(reason) = &row.skipped {
+            *skipped.entry((row.suite.as_str(), reason.as_str())).or_default() += 1;
+        }
+    }
+    skipped
+}
+
+pub(super) fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
-fn optional(share: Option<f64>) -> String {
+pub(super) fn optional(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), percent)
 }
 
@@ -116,17 +83,27 @@ fn scores(suites: &[SuiteScore]) -> String {
         }
     }
     right_align(&mut list, 4);
+    for whole in [0, 3] {
+        if let Some(column) = list.column_mut(whole) {
+            column.set_constraint(comfy_table::ColumnConstraint::ContentWidth);
+        }
+    }
     format!("{list}\n")
 }
 
-/// The rows whose step time is furthest off, by the logarithm of the ratio, so that too fast and too slow weigh the
-/// same.
-fn worst_rows(rows: &[ValidatedRow], count: usize) -> String {
+/// The rows whose step time is furthest off, with predicted over measured, by the logarithm of that ratio, so that too
+/// fast and too slow weigh the same.
+pub(super) fn furthest_off(rows: &[ValidatedRow], count: usize) -> Vec<(f64, &ValidatedRow)> {
     let ratio = |row: &ValidatedRow| Some(row.predicted_step_time_s? / row.measured_step_time_s?);
     let mut scored: Vec<(f64, &ValidatedRow)> =
         rows.iter().filter_map(|row| Some((ratio(row)?, row))).collect();
     scored.sort_by(|(a, _), (b, _)| b.max(1.0 / b).total_cmp(&a.max(1.0 / a)));
     scored.truncate(count);
+    scored
+}
+
+fn worst_rows(rows: &[ValidatedRow], count: usize) -> String {
+    let scored = furthest_off(rows, count);
     if scored.is_empty() {
         return String::new();
     }
@@ -149,7 +126,7 @@ fn worst_rows(rows: &[ValidatedRow], count: usize) -> String {
 }
 
 /// The three largest parts of a step.
-fn parts(row: &ValidatedRow) -> String {
+pub(super) fn parts(row: &ValidatedRow) -> String {
     let (Some(breakdown), Some(step)) = (&row.predicted_time_breakdown_s, row.predicted_step_time_s) else {
         return String::new();
     };
@@ -159,7 +136,28 @@ fn parts(row: &ValidatedRow) -> String {
         .iter()
         .take(3)
         .filter(|(_, seconds)| *seconds > 0.01 * step)
-        .map(|(name, seconds)| format!("{name} {:.0} %", 100.0 * seconds / step))
+        .map(|(name, seconds)| format!("{} {:.0} %", name.replace('_', " "), 100.0 * seconds / step))
         .collect();
     shown.join(", ")
+}
+
+/// What has changed since a baseline; empty where nothing has.
+pub(super) fn changes(changes: &[Change]) -> String {
+    if changes.is_empty() {
+        return String::new();
+    }
+    let mut list = table(&["suite", "number", "before", "now", ""]);
+    for change in changes {
+        let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |it| format!("{it:.1} %"));
+        let mark = if change.worse { "worse" } else { "" };
+        list.add_row([
+            change.suite.clone(),
+            change.what.replace('_', " "),
+            number(change.before),
+            number(change.now),
+            mark.to_owned(),
+        ]);
+    }
+    right_align(&mut list, 2);
+    format!("\nsince the baseline\n{list}\n")
 }
