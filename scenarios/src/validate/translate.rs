@@ -338,6 +338,10 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
             let _ = writeln!(text, "{key} = {size}");
         }
     }
+    // PyTorch's 25 MiB of gradients as they are made, in 16 bits, which nanotron reduces in 32.
+    if row.framework == "nanotron" && row.dp.unwrap_or(2) > 1 {
+        text += "bucket_bytes = \"50 MiB\"\n";
+    }
     if row.framework == "nanotron" && row.pp > 1 {
         text += "stages = \"balanced\"\n";
     }
