@@ -44,9 +44,12 @@ pub struct LaunchCost {
 pub enum Framework {
     /// Modules of PyTorch and of libraries that look like it.
     PyTorch,
-    /// Megatron-LM, NeMo, nanotron: autograd functions in Python around each linear layer, their communication, and
-    /// hooks that gather gradients.
+    /// Megatron-LM and NeMo: autograd functions in Python around each linear layer, their communication, and hooks that
+    /// gather gradients.
     Megatron,
+    /// nanotron: layers like Megatron-LM's, in PyTorch's `DistributedDataParallel`; with ZeRO 1 it moves each tensor's
+    /// parts one by one into the buffers of its collectives and out of them.
+    Nanotron,
 }
 
 /// Host time beside that of launching kernels, seconds.
@@ -77,7 +80,7 @@ impl FrameworkCost {
 pub struct Host {
     /// Time to launch one kernel.
     pub launch: LaunchCost,
-    /// What [`Framework::Megatron`] adds to launches of eager execution.
+    /// What [`Framework::Megatron`] and [`Framework::Nanotron`] add to launches of eager execution.
     pub megatron: FrameworkCost,
     /// What the host loses in waiting for a result of the device, beyond the wait itself, seconds.
     pub sync_latency_s: f64,
@@ -97,7 +100,7 @@ impl Host {
     /// What a framework adds to launching kernels. Generated code and replayed graphs run without it.
     pub fn framework(&self, framework: Framework, style: ExecutionStyle) -> FrameworkCost {
         match (framework, style) {
-            (Framework::Megatron, ExecutionStyle::Eager) => self.megatron,
+            (Framework::Megatron | Framework::Nanotron, ExecutionStyle::Eager) => self.megatron,
             _ => FrameworkCost::default(),
         }
     }

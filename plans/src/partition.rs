@@ -48,7 +48,7 @@ pub fn partition_layers(
 }
 
 /// Blocks of each stage when the stages get equal shares of the multiply-adds of the blocks' linear layers and of the
-/// output projection: a stage takes blocks until the sum so far passes its share (the rule of nanotron's
+/// output projection: a stage takes blocks until the sum so far reaches its share (the rule of nanotron's
 /// `get_block_compute_costs`). The projection is the last stage's, alone there if the blocks end before.
 pub fn balanced_stages(model: &Model, stages: u64) -> Vec<u64> {
     let weights = |layer: &Layer| {
@@ -69,7 +69,7 @@ pub fn balanced_stages(model: &Model, stages: u64) -> Vec<u64> {
     shared
 }
 
-/// Gives blocks to stages in order; a stage is full once the costs so far pass its part of all of them and `rest`.
+/// Gives blocks to stages in order; a stage is full once the costs so far reach its part of all of them and `rest`.
 fn fill(costs: &[f64], rest: f64, stages: u64) -> Vec<u64> {
     let total = costs.iter().sum::<f64>() + rest;
     let mut counts = vec![0; stages as usize];
@@ -77,7 +77,7 @@ fn fill(costs: &[f64], rest: f64, stages: u64) -> Vec<u64> {
     for (index, cost) in costs.iter().enumerate() {
         counts[stage] += 1;
         passed += cost;
-        let full = passed > total * (stage + 1) as f64 / stages as f64;
+        let full = passed >= total * (stage + 1) as f64 / stages as f64;
         // No stage but the last goes empty while there are blocks.
         let scarce = costs.len() - index - 1 < counts.len() - stage - 1 && rest == 0.0;
         if (full || scarce) && stage + 1 < counts.len() {

@@ -145,7 +145,8 @@ impl Plan {
     ///
     /// Without ZeRO this is PyTorch DDP's `bucket_cap_mb` (25 MiB); with ZeRO 1 and 2 it is DeepSpeed's
     /// `reduce_bucket_size`, 5e8 values. Megatron-LM's, with and without its distributed optimizer, is the larger of 4e7
-    /// values and 1e6 for each data-parallel rank (`DistributedDataParallelConfig.bucket_size`). ZeRO 3 reduces layer by layer. What does not run beside backward is reduced
+    /// values and 1e6 for each data-parallel rank (`DistributedDataParallelConfig.bucket_size`). nanotron reduces in PyTorch
+    /// DDP's buckets with ZeRO 1 as well. ZeRO 3 reduces layer by layer. What does not run beside backward is reduced
     /// in one piece.
     pub fn bucket_cap(&self, workload: &Workload) -> u64 {
         self.bucket_bytes.unwrap_or(match self.zero {
@@ -153,6 +154,10 @@ impl Plan {
             ZeroStage::Zero | ZeroStage::One if workload.framework == Framework::Megatron => {
                 let values = self.replicas().saturating_mul(1_000_000).max(40_000_000);
                 values.saturating_mul(workload.gradients().bytes())
+            }
+            // Of gradients as they are made, which are reduced in the format in which they are kept.
+            ZeroStage::Zero | ZeroStage::One if workload.framework == Framework::Nanotron => {
+                (25 << 20) / workload.parameter_format().bytes() * workload.gradients().bytes()
             }
             ZeroStage::Zero => 25 << 20,
             _ => 500_000_000 * workload.gradients().bytes(),

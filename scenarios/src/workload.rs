@@ -32,8 +32,8 @@ const PRECISIONS: [(&str, Precision); 6] = [
     ("nvfp4", Precision::Fp4),
 ];
 
-const FRAMEWORKS: [(&str, Framework); 2] =
-    [("pytorch", Framework::PyTorch), ("megatron", Framework::Megatron)];
+const FRAMEWORKS: [(&str, Framework); 3] =
+    [("pytorch", Framework::PyTorch), ("megatron", Framework::Megatron), ("nanotron", Framework::Nanotron)];
 
 /// What the defaults of a GPU job depend on.
 pub(crate) struct GpuDefaults<'a> {

@@ -262,8 +262,11 @@ fn workload(row: &Measurement) -> Result<String, String> {
     // Megatron-LM and what builds on it come with fused softmax, SwiGLU, dropout and rotation, and add gradients of
     // weights up in the product that makes them.
     let megatron = is_megatron(row);
-    if megatron || row.framework == "nanotron" {
+    if megatron {
         text += "framework = \"megatron\"\n";
+    }
+    if row.framework == "nanotron" {
+        text += "framework = \"nanotron\"\n";
     }
     if megatron {
         text += "fused_kernels = \"transformer-engine\"\n";
@@ -337,10 +340,6 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
         if size > 1 {
             let _ = writeln!(text, "{key} = {size}");
         }
-    }
-    // PyTorch's 25 MiB of gradients as they are made, in 16 bits, which nanotron reduces in 32.
-    if row.framework == "nanotron" && row.dp.unwrap_or(2) > 1 {
-        text += "bucket_bytes = \"50 MiB\"\n";
     }
     if row.framework == "nanotron" && row.pp > 1 {
         text += "stages = \"balanced\"\n";

@@ -1,7 +1,7 @@
 //! What data-parallel ranks do together: gathering parameters, reducing gradients, updating.
 
-use steptime_clusters::{CollectiveKind, Placement, collective};
-use steptime_core::{Event, Label, ProgramBuilder, Stream, Tensor};
+use steptime_clusters::{CollectiveKind, Framework, Placement, collective};
+use steptime_core::{Class, Event, Label, ProgramBuilder, Stream, Tensor};
 use steptime_models::{Bytes, Kernel, MemoryBoundKind, Pass};
 
 use super::{Meeting, StageBuilder};
@@ -180,12 +180,30 @@ impl StageBuilder<'_> {
             if self.copies_buckets() {
                 self.copy_bucket(bucket, micro_batch)?;
             }
+            if self.moves_parts() {
+                let label = self.label("gradient buckets", "backward", micro_batch);
+                self.move_parts(classes::BACKWARD, label, bucket.tensors, bucket.elements * self.gradient)?;
+            }
             self.order(self.streams.compute, self.streams.collective);
             let bytes = bucket.elements * self.gradient;
             self.collective(share, kind, "gradients", word, bytes, micro_batch)?;
             pending.sent(&mut self.program, self.streams.collective);
         }
         Ok(())
+    }
+
+    /// Whether each tensor's parts for the ranks are moved one by one into the buffers of collectives and out of them
+    /// (PyTorch's coalesced collectives of lists, as nanotron calls them with ZeRO 1).
+    fn moves_parts(&self) -> bool {
+        let nanotron = self.input.workload.framework == Framework::Nanotron;
+        nanotron && self.reduces() && self.input.plan.zero == ZeroStage::One
+    }
+
+    /// Moves `bytes` of so many tensors, a kernel for each tensor and rank.
+    fn move_parts(&mut self, class: Class, label: Label, tensors: u64, bytes: u64) -> Result<(), PlanError> {
+        let launches = tensors.saturating_mul(self.input.plan.replicas());
+        let cost = self.pricer.kernel(copied(bytes, bytes), launches, Pass::Forward)?;
+        self.kernel(class, label, cost)
     }
 
     /// Copies gradients into their bucket, or back: one kernel a tensor.
@@ -307,12 +325,22 @@ impl StageBuilder<'_> {
         self.free(temporary);
         if self.reduces() && matches!(input.plan.zero, ZeroStage::One | ZeroStage::Two) {
             self.order(self.streams.compute, self.streams.collective);
+            let whole = |share| input.held(share).trained * self.storage;
+            let bytes: u64 = self.reducing_shares().into_iter().map(whole).sum();
+            if self.moves_parts() {
+                // The buffers of all ranks' parts and of the rank's own are still there when the step ends.
+                self.hold("gathered parameters", bytes, classes::BUFFERS);
+                self.hold("own part of parameters", bytes.div_ceil(input.plan.replicas()), classes::BUFFERS);
+            }
             for share in self.reducing_shares() {
                 let bytes = input.held(share).trained * self.storage;
                 let kind = CollectiveKind::AllGather;
                 self.collective(share, kind, "parameters", "all_gather", bytes, None)?;
             }
             self.order(self.streams.collective, self.streams.compute);
+            if self.moves_parts() {
+                self.move_parts(classes::OPTIMIZER, label, input.trained_tensors(), bytes)?;
+            }
         }
         self.convert_weights(label)
     }

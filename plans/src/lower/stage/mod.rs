@@ -8,7 +8,9 @@ mod pipeline;
 
 use std::ops::Range;
 
-use steptime_clusters::{Cluster, CollectiveKind, GpuArchitecture, Placement, Transfer, collective};
+use steptime_clusters::{
+    Cluster, CollectiveKind, Framework, GpuArchitecture, Placement, Transfer, collective,
+};
 use steptime_core::{
     Category, Channel, Class, Event, Label, Program, ProgramBuilder, SimTime, Stream, Tensor,
 };
@@ -339,8 +341,18 @@ impl StageBuilder<'_> {
         self.hold("gradients", states.gradients, classes::GRADIENTS);
         self.hold("optimizer states", states.optimizer_states, classes::OPTIMIZER_STATES);
         self.hold("low-precision weights", input.converted_weights(), classes::BUFFERS);
-        self.hold("cuBLAS workspace", blas_workspace(input.cluster.gpu.architecture), classes::WORKSPACE);
-        if self.copies_buckets() {
+        // The thread of backward has a handle of its own.
+        let handles = if input.training() { 2 } else { 1 };
+        let workspace = handles * blas_workspace(input.cluster.gpu.architecture);
+        self.hold("cuBLAS workspace", workspace, classes::WORKSPACE);
+        let gathers = input.plan.tensor > 1 && input.plan.sequence_parallel && input.training();
+        if gathers && input.workload.framework == Framework::Nanotron {
+            // Buffers that all layers gather into in turn, one forward and one backward (nanotron's `MemoryBuffer`).
+            let blocks = input.layers().filter(|&layer| input.model.layers[layer].role == LayerRole::Block);
+            let part = blocks.map(|layer| input.costs.layer(layer).work.input.0).max().unwrap_or(0);
+            self.hold("gathered activations", 2 * part * input.plan.tensor, classes::BUFFERS);
+        }
+        if self.copies_buckets() || self.reduces() && input.workload.framework == Framework::Nanotron {
             let elements: u64 = self.reduced_buckets().map(|bucket| bucket.elements).sum();
             self.hold("gradient buckets", elements * self.storage, classes::BUFFERS);
         }
