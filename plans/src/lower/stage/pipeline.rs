@@ -1,6 +1,6 @@
 //! What enters and leaves a stage: input batches, activations and gradients between stages.
 
-use steptime_clusters::point_to_point;
+use steptime_clusters::{Framework, point_to_point};
 use steptime_core::{ProgramBuilder, Stream};
 use steptime_models::{Bytes, Kernel, Pass};
 
@@ -81,6 +81,12 @@ impl StageBuilder<'_> {
         self.program.alloc(stream, buffer);
         self.meet(stream, meeting, (classes::TRANSFER, classes::TRANSFER_WAIT), label, transfer)?;
         self.order(stream, self.streams.compute);
+        if self.input.workload.framework != Framework::PyTorch {
+            // Megatron-LM waits for the device after sends and receives (`batch_p2p_sync`), nanotron for the sizes that
+            // it receives first: the host does not run ahead of a stage's inputs.
+            let arrived = self.program.record(stream);
+            self.program.host_wait(arrived);
+        }
         // From here on the first layer keeps what it needs of it.
         self.program.free(self.streams.compute, buffer);
         Ok(())
