@@ -13,7 +13,7 @@ use crate::fact::Fact;
 pub(super) const KEYS: [&str; 7] = ["name", "gpu", "gpus_per_node", "nodes", "fabric", "network", "host"];
 /// Launches of eager execution that take the host as long as Megatron-LM's forward of a block, its backward, and one of
 /// its collectives: the ratios of `hosts/x86-pcie5.toml`.
-const LAUNCHES: [f64; 3] = [330.0, 220.0, 33.0];
+const LAUNCHES: [f64; 3] = [234.0, 152.0, 23.0];
 /// Keys of a host.
 pub(super) const HOST_KEYS: [&str; 11] = [
     "megatron",
