@@ -5,6 +5,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use steptime_benches as set_up;
 use steptime_benches::{Delays, SetUp};
+use steptime_core::allocator::{Allocator, Config};
 use steptime_core::{NoObserver, simulate};
 
 /// Kernel records of one rank.
@@ -44,4 +45,22 @@ pub(crate) fn event_queues(criterion: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// Pairs of requests and frees of a training step in its steady state, beside a loop that only notes sizes.
+pub(crate) fn allocators(criterion: &mut Criterion) -> SetUp<()> {
+    let turns = set_up::training_step();
+    let mut group = criterion.benchmark_group("alloc and free");
+    group.throughput(Throughput::Elements(turns.len() as u64 / 2));
+    let mut noted: Vec<Option<u64>> = set_up::slots().iter().map(|_| None).collect();
+    group.bench_function("bare loop", |b| b.iter(|| set_up::bare_step(&mut noted, black_box(&turns))));
+    for (name, expandable_segments) in [("caching allocator", false), ("expandable segments", true)] {
+        let mut allocator = Allocator::new(Config { expandable_segments, ..Config::default() })?;
+        let mut slots = set_up::slots();
+        group.bench_function(name, |b| {
+            b.iter(|| set_up::play_step(&mut allocator, &mut slots, black_box(&turns)));
+        });
+    }
+    group.finish();
+    Ok(())
 }

@@ -3,12 +3,14 @@
 //! The benchmarks themselves are in `benches/`; whatever they need built before the clock starts is here,
 //! where tests reach it.
 
+mod allocator;
 mod kernels;
 mod queue;
 mod scenarios;
 
 use std::error::Error;
 
+pub use allocator::{Turn, bare_step, play_step, slots, training_step};
 pub use kernels::{Kernel, bare_loop, kernels, one_rank};
 pub use queue::{
     BinaryHeapOfKeys, Delays, binary_heap, event_queue, hold_in_binary_heap, hold_in_event_queue,

@@ -263,7 +263,7 @@ fn tokens_per_sample(model: &Model, workload: &Workload) -> Option<u64> {
     }
 }
 
-fn ratio(part: u64, whole: u64) -> f64 {
+fn ratio(part: u128, whole: u128) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
@@ -329,8 +329,9 @@ impl Times {
 /// Busy, bubble and communication share of the step over some ranks.
 pub(crate) fn rank_shares(ranks: &[&RankOutcome], end: SimTime) -> (f64, f64, f64) {
     let share = |of: fn(&Times) -> u64| {
-        let total: u64 = ranks.iter().map(|rank| of(&Times::of(rank))).sum();
-        ratio(total, end.picos().saturating_mul(ranks.len() as u64))
+        // Many ranks of long steps leave 64 bits.
+        let total: u128 = ranks.iter().map(|rank| u128::from(of(&Times::of(rank)))).sum();
+        ratio(total, u128::from(end.picos()) * ranks.len() as u128)
     };
     (share(Times::busy), share(|times| times.bubble + times.tail), share(|times| times.communication))
 }

@@ -8,6 +8,7 @@
 //! meaning belongs to the caller.
 
 mod accounts;
+pub mod allocator;
 mod engine;
 mod error;
 mod flow;

@@ -108,3 +108,14 @@ proptest! {
         }
     }
 }
+
+/// Sixteen steps of a fortnight each are more picoseconds than 64 bits hold.
+#[test]
+fn shares_of_many_ranks_with_long_steps_are_shares() {
+    let text = "[model]\nname = \"megatron-1t\"\noverrides = { layers = 6 }\n\
+                [cluster]\nname = \"dgx-a100-80gb\"\nnodes = 2\ngpus_per_node = 8\n\
+                [workload]\nmicro_batch_size = 5000\ngradient_accumulation_steps = 7\nprecision = \"fp32\"\n\
+                execution = \"eager\"\n[simulation]\nexplicit = true\n";
+    let scenario = Scenario::read("long.toml", text, &[], &NoFiles).unwrap();
+    check(&run(&scenario, false).unwrap().report);
+}

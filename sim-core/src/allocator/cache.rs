@@ -1,0 +1,137 @@
+//! The free blocks of a pool, ordered by size and then address, and found by best fit.
+//!
+//! A tree would do; blocks of like size in one short sorted list are faster, and after a while nothing is
+//! allocated any more.
+
+use super::config::MIN_BLOCK;
+
+/// A free block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    pub(super) size: u64,
+    pub(super) address: u64,
+    pub(super) block: u32,
+}
+
+/// Free blocks in bins, four for each power of two of the size in units of 512 bytes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cache {
+    bins: Vec<Vec<Entry>>,
+    /// A bit for each bin that is not empty.
+    occupied: [u64; 4],
+}
+
+/// The bin of a size: it never falls as the size grows, and stays below 256.
+#[inline]
+fn bin(size: u64) -> usize {
+    let units = (size / MIN_BLOCK).max(1);
+    let power = units.ilog2() as usize;
+    if power < 2 { units as usize } else { (power - 1) * 4 + ((units >> (power - 2)) & 3) as usize }
+}
+
+/// Where the first entry at or after a size and address is, or would be.
+#[inline]
+fn place(entries: &[Entry], size: u64, address: u64) -> usize {
+    entries.partition_point(|entry| (entry.size, entry.address) < (size, address))
+}
+
+impl Cache {
+    pub(super) fn insert(&mut self, entry: Entry) {
+        let bin = bin(entry.size);
+        if bin >= self.bins.len() {
+            self.bins.resize_with(bin + 1, Vec::new);
+        }
+        let entries = &mut self.bins[bin];
+        entries.insert(place(entries, entry.size, entry.address), entry);
+        self.occupied[bin / 64] |= 1 << (bin % 64);
+    }
+
+    /// Removes the block with this size and address.
+    pub(super) fn remove(&mut self, size: u64, address: u64) {
+        let bin = bin(size);
+        let Some(entries) = self.bins.get_mut(bin) else { return };
+        let place = place(entries, size, address);
+        debug_assert!(entries.get(place).is_some_and(|e| (e.size, e.address) == (size, address)));
+        if place < entries.len() {
+            entries.remove(place);
+        }
+        if entries.is_empty() {
+            self.occupied[bin / 64] &= !(1 << (bin % 64));
+        }
+    }
+
+    /// The first block at or after a size and address.
+    #[inline]
+    pub(super) fn at_or_after(&self, size: u64, address: u64) -> Option<Entry> {
+        let bin = bin(size);
+        let entries = self.bins.get(bin)?;
+        match entries.get(place(entries, size, address)) {
+            Some(entry) => Some(*entry),
+            None => self.bins.get(self.occupied_from(bin + 1)?)?.first().copied(),
+        }
+    }
+
+    /// The largest block; of equals the one with the highest address.
+    pub(super) fn last(&self) -> Option<Entry> {
+        self.bins.iter().rev().find_map(|entries| entries.last()).copied()
+    }
+
+    /// All blocks in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Entry> {
+        self.bins.iter().flatten().copied()
+    }
+
+    /// The first bin from `bin` on that is not empty.
+    #[inline]
+    fn occupied_from(&self, bin: usize) -> Option<usize> {
+        let mut word = bin / 64;
+        let mut bits = self.occupied.get(word)? & (u64::MAX << (bin % 64));
+        while bits == 0 {
+            word += 1;
+            bits = *self.occupied.get(word)?;
+        }
+        Some(word * 64 + bits.trailing_zeros() as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn bins_never_fall_and_stay_few() {
+        let sizes = (0..60).flat_map(|power| (4..8).map(move |quarter| (quarter << power) / 4));
+        let bins: Vec<usize> = sizes.filter(|size| *size >= MIN_BLOCK).map(bin).collect();
+        assert!(bins.is_sorted());
+        assert!(bins.iter().all(|bin| *bin < 256));
+    }
+
+    proptest! {
+        #[test]
+        fn finds_what_an_ordered_set_finds(
+            steps in prop::collection::vec((1_u64..200_000, 0_u64..8, any::<bool>()), 1..200),
+        ) {
+            let (mut cache, mut set) = (Cache::default(), BTreeSet::new());
+            for (units, address, wants) in steps {
+                let size = units * MIN_BLOCK;
+                if wants {
+                    let found = set.range((size, address)..).next().copied();
+                    prop_assert_eq!(cache.at_or_after(size, address).map(|e| (e.size, e.address)), found);
+                    if let Some(found) = found {
+                        cache.remove(found.0, found.1);
+                        set.remove(&found);
+                    }
+                } else if set.insert((size, address)) {
+                    cache.insert(Entry { size, address, block: 0 });
+                }
+                prop_assert_eq!(cache.last().map(|e| (e.size, e.address)), set.last().copied());
+            }
+            let all: Vec<_> = cache.iter().map(|e| (e.size, e.address)).collect();
+            prop_assert_eq!(all, set.into_iter().collect::<Vec<_>>());
+        }
+    }
+}
