@@ -94,6 +94,8 @@ pub struct Costs {
     pub all_to_all: Curve,
     /// Send and receive between two GPUs.
     pub point_to_point: Curve,
+    /// The same of more than 32 MiB, which NCCL spreads over more channels; `None`: as smaller ones.
+    pub large_point_to_point: Option<Curve>,
     /// All-reduce inside the switches (NVLink SHARP), where they can; steps are ranks.
     pub nvls: Option<Curve>,
 }
@@ -113,6 +115,7 @@ impl Costs {
             small_all_to_all: curve,
             all_to_all: curve,
             point_to_point: curve,
+            large_point_to_point: None,
             nvls: None,
         }
     }

@@ -23,19 +23,23 @@ pub use self::rows::{CollectiveRow, CollectiveRowsError, Operation, read_collect
 use self::solve::{Equation, loss, non_negative};
 pub use self::text::MARKER;
 use crate::cluster::Cluster;
-use crate::collective::{CollectiveKind, Protocol, Way, largest_small_exchange, nvls_in_node, way_in_node};
+use crate::collective::{
+    CollectiveKind, LARGE_SEND, Protocol, Way, largest_small_exchange, nvls_in_node, way_in_node,
+};
 use crate::fabric::{Costs, Curve, FILL_BYTES, Fabric};
 
 /// Assumed bandwidths that are tried, of the port's.
 const ASSUMED: [f64; 10] = [0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.7];
 /// Sizes from which the switches are taken to reduce, MiB.
-const NVLS_FROM: [u64; 4] = [4, 8, 16, 32];
+const NVLS_FROM: [u64; 6] = [1, 2, 4, 8, 16, 32];
 /// Fewer rows of a kind than this say nothing about it.
 const FEWEST_ROWS: usize = 4;
 /// The same of the two coefficients of a reduction in the switches.
 const FEWEST_NVLS_ROWS: usize = 3;
 /// Messages up to so many times the size at which the protocol changes tell what it costs there.
 const NEAR: f64 = 8.0;
+/// Share of a measured time that is left where the port alone should have taken all of it.
+const LEAST_BEYOND: f64 = 0.05;
 /// Kinds whose rings share the latencies of the Simple protocol.
 const RINGS: [CollectiveKind; 3] =
     [CollectiveKind::AllReduce, CollectiveKind::AllGather, CollectiveKind::ReduceScatter];
@@ -131,13 +135,16 @@ fn fit_side(cluster: &mut Cluster, side: Side, rows: &[&CollectiveRow]) -> Vec<&
 /// Sends and all-to-alls.
 fn fit_direct(cluster: &mut Cluster, side: Side, rows: &[&CollectiveRow]) -> Vec<&'static str> {
     let mut names = Vec::new();
-    let (mut small, mut large, mut sends) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut small, mut large) = (Vec::new(), Vec::new());
+    let (mut sends, mut large_sends) = (Vec::new(), Vec::new());
     let mut exchanges = Vec::new();
     for row in rows {
         let bytes = row.bytes as f64;
         match row.operation {
             Operation::Send => {
-                sends.push(equation(row, &[1.0, 0.0, (bytes / FILL_BYTES).sqrt(), bytes, 0.0]));
+                let list = if bytes < LARGE_SEND { &mut sends } else { &mut large_sends };
+                let features = [1.0, 0.0, (bytes / FILL_BYTES).sqrt(), bytes, bytes];
+                list.push(beyond_port(equation(row, &features), port_of(cluster, row)));
             }
             Operation::Collective(CollectiveKind::AllToAll) => {
                 let way = way_in_node(cluster, CollectiveKind::AllToAll, row.placement.ranks, row.bytes);
@@ -148,6 +155,7 @@ fn fit_direct(cluster: &mut Cluster, side: Side, rows: &[&CollectiveRow]) -> Vec
             Operation::Collective(_) => {}
         }
     }
+    let port = rows.first().map_or(f64::INFINITY, |row| port_of(cluster, row));
     let costs = side.costs_mut(&mut cluster.fabric);
     if small.len() >= FEWEST_ROWS && large.len() >= FEWEST_ROWS {
         costs.small_all_to_all = text::rounded(&curve_of(&non_negative(&small)));
@@ -156,8 +164,12 @@ fn fit_direct(cluster: &mut Cluster, side: Side, rows: &[&CollectiveRow]) -> Vec
         names.extend(["small_all_to_all", "all_to_all"]);
     }
     if sends.len() >= FEWEST_ROWS {
-        costs.point_to_point = text::rounded(&curve_of(&non_negative(&sends)));
+        costs.point_to_point = text::rounded(&curve_beyond(port, &non_negative(&sends)));
         names.push("point_to_point");
+    }
+    if large_sends.len() >= FEWEST_ROWS {
+        costs.large_point_to_point = Some(text::rounded(&curve_beyond(port, &non_negative(&large_sends))));
+        names.push("large_point_to_point");
     }
     names
 }
@@ -194,31 +206,31 @@ fn fit_rings(
             continue;
         }
         if let Some(way) = in_switches(cluster, side, row, nvls_from) {
-            nvls.push(equation(row, &[0.0, way.hops, 0.0, way.wire, 0.0]));
+            nvls.push(equation(row, &[0.0, way.hops, filling(&way), way.wire, 0.0]));
             continue;
         }
         let way = way_in_node(cluster, kind, row.placement.ranks, row.bytes);
         let equation = equation(row, &features(&way));
         match way.protocol {
-            Protocol::LowLatency => ll.push(of_handled(equation)),
-            Protocol::LowLatency128 => ll128.push(of_handled(equation)),
+            Protocol::LowLatency => ll.push(beyond_port(equation, port_of(cluster, row))),
+            Protocol::LowLatency128 => ll128.push(beyond_port(equation, port_of(cluster, row))),
             Protocol::Simple => simple.push((kind, equation)),
         }
     }
+    let port = rows.first().map_or(f64::INFINITY, |row| port_of(cluster, row));
     let costs = side.costs_mut(&mut cluster.fabric);
     let mut names = Vec::new();
-    let mut alone = |name, equations: &[Equation], fewest: usize, place: &mut Curve| {
-        if equations.len() >= fewest {
-            *place = text::rounded(&curve_of(&non_negative(equations)));
-            names.push(name);
-        }
-    };
-    alone("ll", &ll, FEWEST_ROWS, &mut costs.ll);
-    if let Some(place) = &mut costs.ll128 {
-        alone("ll128", &ll128, FEWEST_ROWS, place);
+    if ll.len() >= FEWEST_ROWS {
+        costs.ll = text::rounded(&curve_beyond(port, &non_negative(&ll)));
+        names.push("ll");
     }
-    if let Some(place) = &mut costs.nvls {
-        alone("nvls", &nvls, FEWEST_NVLS_ROWS, place);
+    if let Some(place) = costs.ll128.as_mut().filter(|_| ll128.len() >= FEWEST_ROWS) {
+        *place = text::rounded(&curve_beyond(port, &non_negative(&ll128)));
+        names.push("ll128");
+    }
+    if let Some(place) = costs.nvls.as_mut().filter(|_| nvls.len() >= FEWEST_NVLS_ROWS) {
+        *place = text::rounded(&curve_of(&non_negative(&nvls)));
+        names.push("nvls");
     }
     names.extend(fit_simple(costs, &simple));
     names
@@ -234,7 +246,8 @@ fn in_switches(cluster: &Cluster, side: Side, row: &CollectiveRow, from: u64) ->
     nvls_in_node(row.placement.ranks, row.bytes).filter(|_| wanted)
 }
 
-/// Rings in the Simple protocol: start, step and filling are the same for all kinds, the rates are not.
+/// Rings in the Simple protocol: start and step are the same for all kinds; filling and rates are not, as some kinds add
+/// what arrives and others only pass it on.
 fn fit_simple(costs: &mut Costs, rows: &[(CollectiveKind, Equation)]) -> Vec<&'static str> {
     let enough = |kind: &CollectiveKind| rows.iter().filter(|(of, _)| of == kind).count() >= FEWEST_ROWS;
     let kinds: Vec<CollectiveKind> = RINGS.into_iter().filter(enough).collect();
@@ -242,17 +255,17 @@ fn fit_simple(costs: &mut Costs, rows: &[(CollectiveKind, Equation)]) -> Vec<&'s
         .iter()
         .filter_map(|(kind, equation)| {
             let place = kinds.iter().position(|of| of == kind)?;
-            let (latencies, rates) = equation.features.split_at(3);
+            let (latencies, rates) = equation.features.split_at(2);
             let mut features = latencies.to_vec();
-            features.resize(3 + 2 * kinds.len(), 0.0);
-            features.get_mut(3 + 2 * place..5 + 2 * place)?.copy_from_slice(rates);
+            features.resize(2 + 3 * kinds.len(), 0.0);
+            features.get_mut(2 + 3 * place..5 + 3 * place)?.copy_from_slice(rates);
             Some(Equation { features, measured: equation.measured })
         })
         .collect();
     let found = non_negative(&equations);
-    let (latencies, rates) = found.split_at(found.len().min(3));
+    let (latencies, rates) = found.split_at(found.len().min(2));
     let mut names = Vec::new();
-    for (kind, rates) in kinds.iter().zip(rates.chunks(2)) {
+    for (kind, rates) in kinds.iter().zip(rates.chunks(3)) {
         let (name, place) = match kind {
             CollectiveKind::AllReduce => ("all_reduce", &mut costs.all_reduce),
             CollectiveKind::AllGather => ("all_gather", &mut costs.all_gather),
@@ -266,20 +279,37 @@ fn fit_simple(costs: &mut Costs, rows: &[(CollectiveKind, Equation)]) -> Vec<&'s
 
 /// What each part of a curve is multiplied with: start, step, filling, bytes through the port, bytes handled.
 fn features(way: &Way) -> [f64; 5] {
-    [1.0, way.hops, (way.handled / FILL_BYTES).sqrt(), way.wire, way.handled]
+    [1.0, way.hops, filling(way), way.wire, way.handled]
+}
+
+/// What [`Curve::fill_s`] is multiplied with.
+fn filling(way: &Way) -> f64 {
+    (way.handled / FILL_BYTES).sqrt()
 }
 
 fn equation(row: &CollectiveRow, features: &[f64]) -> Equation {
     Equation { features: features.to_vec(), measured: row.seconds }
 }
 
-/// The protocols with flags are bound by the GPU, which writes and polls flags for all that it handles, and not by the
-/// wire.
-fn of_handled(mut equation: Equation) -> Equation {
+/// What a row takes beyond the time of its bytes through a port at the port's full rate, which nothing undercuts. The
+/// protocols with flags are bound by the GPU, which writes and polls flags for all that it handles, and a send has no
+/// other bytes than those on the wire: one rate besides the port's is all that their rows tell.
+fn beyond_port(mut equation: Equation, port: f64) -> Equation {
     if let Some(wire) = equation.features.get_mut(3) {
+        equation.measured = (equation.measured - *wire / port).max(LEAST_BEYOND * equation.measured);
         *wire = 0.0;
     }
     equation
+}
+
+/// The curve of such rows.
+fn curve_beyond(port: f64, found: &[f64]) -> Curve {
+    Curve { wire: port, ..curve_of(found) }
+}
+
+/// The rate of a member's port in a row's group, bytes/s.
+fn port_of(cluster: &Cluster, row: &CollectiveRow) -> f64 {
+    cluster.fabric_bandwidth(row.placement.ranks)
 }
 
 fn curve_of(found: &[f64]) -> Curve {

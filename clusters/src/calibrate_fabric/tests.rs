@@ -35,8 +35,8 @@ fn the_catalogue_is_the_outcome_of_the_fit() {
     let Some(folder) = measurements() else { return };
     let rows = read_collectives(File::open(folder.join("collectives.csv")).unwrap()).unwrap();
     for (name, most_from_mebibyte, most_median) in [
-        ("nvswitch-3", 0.07, 0.05),
-        ("nvswitch-4", 0.06, 0.05),
+        ("nvswitch-3", 0.05, 0.05),
+        ("nvswitch-4", 0.05, 0.05),
         ("pcie4", 0.04, 0.05),
         ("nvlink-bridge-a100", 0.02, 0.02),
         ("nvlink-bridge-h100", 0.02, 0.02),

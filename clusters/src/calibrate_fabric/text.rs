@@ -113,7 +113,7 @@ fn side(text: &mut String, path: &str, costs: &Costs, fitted: &[&'static str], s
 }
 
 /// Curves in the order of their names.
-fn curves(costs: &Costs) -> [Option<Curve>; 9] {
+fn curves(costs: &Costs) -> [Option<Curve>; 10] {
     [
         Some(costs.ll),
         costs.ll128,
@@ -123,6 +123,7 @@ fn curves(costs: &Costs) -> [Option<Curve>; 9] {
         Some(costs.small_all_to_all),
         Some(costs.all_to_all),
         Some(costs.point_to_point),
+        costs.large_point_to_point,
         costs.nvls,
     ]
 }

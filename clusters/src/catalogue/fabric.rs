@@ -23,8 +23,8 @@ const OWN: [&str; 11] = [
     "pair",
 ];
 /// Keys of a fabric.
-pub(super) const KEYS: [&str; 20] = {
-    let mut keys = [""; 20];
+pub(super) const KEYS: [&str; 21] = {
+    let mut keys = [""; 21];
     let mut index = 0;
     while index < OWN.len() {
         keys[index] = OWN[index];
@@ -37,7 +37,7 @@ pub(super) const KEYS: [&str; 20] = {
     keys
 };
 /// Curves of [`Costs`], in its order.
-pub(crate) const CURVES: [&str; 9] = [
+pub(crate) const CURVES: [&str; 10] = [
     "ll",
     "ll128",
     "all_reduce",
@@ -46,11 +46,12 @@ pub(crate) const CURVES: [&str; 9] = [
     "small_all_to_all",
     "all_to_all",
     "point_to_point",
+    "large_point_to_point",
     "nvls",
 ];
 /// Keys of the costs between the GPUs of a bridged pair.
-const PAIR: [&str; 12] = {
-    let mut keys = [""; 12];
+const PAIR: [&str; 13] = {
+    let mut keys = [""; 13];
     keys[0] = "like";
     keys[1] = "like_share";
     keys[2] = "assumed";
@@ -62,8 +63,8 @@ const PAIR: [&str; 12] = {
     keys
 };
 /// Keys of the costs that a calibration file may give anew.
-pub(super) const OVERLAY_KEYS: [&str; 12] = {
-    let mut keys = [""; 12];
+pub(super) const OVERLAY_KEYS: [&str; 13] = {
+    let mut keys = [""; 13];
     keys[0] = "name";
     keys[1] = "assumed";
     keys[2] = "pair";
@@ -241,6 +242,7 @@ fn costs(
         _ => read_curve(section, key, facts),
     };
     let ll128 = curve("ll128", |costs| costs.ll128)?;
+    let large_point_to_point = curve("large_point_to_point", |costs| costs.large_point_to_point)?;
     let nvls = curve("nvls", |costs| costs.nvls)?;
     let mut needed = |key: &str, own: fn(&Costs) -> Option<Curve>| {
         curve(key, own)?.ok_or_else(|| {
@@ -259,6 +261,7 @@ fn costs(
         small_all_to_all: needed("small_all_to_all", |costs| Some(costs.small_all_to_all))?,
         all_to_all: needed("all_to_all", |costs| Some(costs.all_to_all))?,
         point_to_point: needed("point_to_point", |costs| Some(costs.point_to_point))?,
+        large_point_to_point,
         nvls,
     })
 }

@@ -17,7 +17,7 @@ fn every_preset_makes_a_cluster_whose_constants_have_sources() {
         assert_eq!((cluster.nodes, cluster.gpus_per_node), (1, 4), "{fabric}");
         let facts = &cluster.fabric.facts;
         assert!(facts.iter().all(|fact| fact.source.len() > 5), "{fabric}");
-        for what in ["bandwidth", "assumed.bandwidth", "ll.start", "all_to_all.wire", "overlap.channels"] {
+        for what in ["bandwidth", "assumed.bandwidth", "ll.fill", "all_to_all.wire", "overlap.channels"] {
             assert_eq!(facts.iter().filter(|fact| fact.what == what).count(), 1, "{fabric}: {what}");
         }
         assert!(cluster.fabric.overlap.channels > 0);

@@ -117,6 +117,9 @@ impl Transfer {
 /// Parts of at most this many bytes take the low-latency way in an all-to-all (NCCL's default of
 /// `NCCL_P2P_LL_THRESHOLD`).
 const SMALL_PART: f64 = 16384.0;
+/// Sends of more bytes than this go over more channels: NCCL starts with two and doubles them until none takes more than
+/// 32 steps of its buffer, 16 MiB (`calcP2pChunkSize` in `src/enqueue.cc`).
+pub(crate) const LARGE_SEND: f64 = 33_554_432.0;
 /// Fewer ranks of a node than this do not reduce in the switches.
 const FEWEST_NVLS_RANKS: u32 = 4;
 
@@ -131,7 +134,9 @@ pub fn collective(cluster: &Cluster, kind: CollectiveKind, placement: Placement,
     let ways = match kind {
         CollectiveKind::AllToAll => [Some(group.all_to_all(bytes)), None, None],
         CollectiveKind::AllReduce => {
-            [Some(group.ring(kind, bytes)), group.tree(2.0, bytes), group.nvls(bytes)]
+            let (ring, nvls) = (group.ring(kind, bytes), group.nvls(bytes));
+            let switches = nvls.is_some() && group.fills_its_node() && ring.protocol == Protocol::Simple;
+            [Some(ring).filter(|_| !switches), group.tree(2.0, bytes), nvls]
         }
         CollectiveKind::Broadcast => [Some(group.ring(kind, bytes)), group.tree(1.0, bytes), None],
         CollectiveKind::AllGather | CollectiveKind::ReduceScatter => {
@@ -151,8 +156,21 @@ pub fn point_to_point(cluster: &Cluster, crosses_nodes: bool, bytes: u64) -> Tra
     let bytes = bytes as f64;
     let (inside, between) = if crosses_nodes { (0.0, 1.0) } else { (1.0, 0.0) };
     let share = cluster.network.as_ref().map_or(1.0, |network| network.point_to_point);
-    let work = Work { inside, between, late: 0.0, wire: bytes, node: bytes / share, handled: bytes };
-    group.transfer(Algorithm::Direct, Protocol::Simple, &group.costs.point_to_point, &work)
+    let work =
+        |bytes: f64| Work { inside, between, late: 0.0, wire: bytes, node: bytes / share, handled: bytes };
+    let Some(large) = &group.costs.large_point_to_point else {
+        return group.transfer(
+            Algorithm::Direct,
+            Protocol::Simple,
+            &group.costs.point_to_point,
+            &work(bytes),
+        );
+    };
+    let rungs =
+        [Rung { choice: &group.costs.point_to_point, from: 0.0 }, Rung { choice: large, from: LARGE_SEND }];
+    group.climb(&rungs, bytes, |curve, bytes| {
+        group.transfer(Algorithm::Direct, Protocol::Simple, curve, &work(bytes))
+    })
 }
 
 /// A way through the links of one node, as a curve takes it.
@@ -245,10 +263,16 @@ impl<'a> Group<'a> {
         }
     }
 
+    /// Whether these are all GPUs behind the switches of one node. NCCL's model then gives their reduction more bandwidth
+    /// and less latency than a ring in the Simple protocol, whatever either takes.
+    fn fills_its_node(&self) -> bool {
+        self.placement.nodes == 1 && self.placement.ranks >= self.cluster.gpus_per_node
+    }
+
     fn ring(&self, kind: CollectiveKind, bytes: f64) -> Transfer {
         let (rounds, parts) = self.rounds(kind);
         let (inside, between) = (rounds * (self.ranks - self.nodes), rounds * (self.nodes - 1.0));
-        let rungs = ladder(self.cluster, kind, self.placement, (inside, between), parts / self.ranks);
+        let rungs = ladder(self.cluster, self.placement, (inside, between), parts / self.ranks);
         self.climb(&rungs, bytes, |protocol, array| {
             let wire = share(parts, self.ranks, array);
             let handled = rounds * array;
@@ -322,12 +346,7 @@ impl<'a> Group<'a> {
     }
 
     /// The transfer of the rung that `bytes` stand on, no faster than the last sizes of the rungs below it.
-    fn climb(
-        &self,
-        rungs: &[Rung<Protocol>],
-        bytes: f64,
-        price: impl Fn(Protocol, f64) -> Transfer,
-    ) -> Transfer {
+    fn climb<T: Copy>(&self, rungs: &[Rung<T>], bytes: f64, price: impl Fn(T, f64) -> Transfer) -> Transfer {
         let mut floor = 0.0_f64;
         for (index, rung) in rungs.iter().enumerate() {
             match rungs.get(index + 1) {

@@ -1,12 +1,12 @@
 //! Which protocol NCCL takes for a ring: the fastest by its own model, whose constants are not the hardware's.
 //!
 //! NCCL (`src/graph/tuning.cc`) reckons with the latencies below, with the bus bandwidth
-//! that its topology search found, with a quarter of it (a third for all-gather and reduce-scatter inside a node)
-//! but no more than a limit by generation for LL, and with 92 % of it for LL128. Real times jump where it
+//! that its topology search found, with half of it but no more than a limit by generation for LL (versions before 2.19: a
+//! quarter or a third), and with 92 % of it for LL128. Real times jump where it
 //! changes from one protocol to the next, because the choice does not know them.
 
 use crate::cluster::Cluster;
-use crate::collective::{CollectiveKind, Placement};
+use crate::collective::Placement;
 
 /// How a message is made safe to read on arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,7 +44,6 @@ pub(super) struct Rung<T> {
 /// The protocols of a ring by size of the array, smallest sizes first.
 pub(super) fn ladder(
     cluster: &Cluster,
-    kind: CollectiveKind,
     placement: Placement,
     (inside, between): (f64, f64),
     share: f64,
@@ -57,8 +56,7 @@ pub(super) fn ladder(
         Some(network) if crosses => costs.assumed_bandwidth.min(network.group_bandwidth(members)),
         _ => costs.assumed_bandwidth,
     };
-    let part = if crosses || kind == CollectiveKind::AllReduce { 4.0 } else { 3.0 };
-    let rates = [(bandwidth / part).min(costs.assumed_ll_bandwidth), 0.92 * bandwidth, bandwidth];
+    let rates = [(0.5 * bandwidth).min(costs.assumed_ll_bandwidth), 0.92 * bandwidth, bandwidth];
     let lines: Vec<(Protocol, f64, f64)> = Protocol::ALL
         .into_iter()
         .zip(START.into_iter().zip(step).zip(NETWORK))

@@ -53,6 +53,9 @@ impl GemmShape {
 const SPLITS: [f64; 8] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0];
 /// Splitting pays only while tiles are few: at most this many waves of parts.
 const SPLIT_WAVES: f64 = 4.0;
+/// Tensor cores are done with short parts before the partial sums are written: beyond one wave libraries cut only sums
+/// so long that each part keeps this many values.
+const SPLIT_LENGTH: f64 = 2048.0;
 /// Bytes along k that a pipeline stage takes at once: 16 values of fp32, 32 of 16 bits.
 const K_BYTES: f64 = 64.0;
 /// Results of the tile that [`GemmCoefficients::resident`] counts.
@@ -109,6 +112,7 @@ pub(crate) struct Work {
     n: f64,
     k: f64,
     k_step: f64,
+    tensor_cores: bool,
     bytes: f64,
     sms: f64,
     /// FLOP/s of one multiprocessor.
@@ -129,6 +133,7 @@ impl Work {
             n: shape.n as f64,
             k: shape.k as f64,
             k_step: K_BYTES / shape.dtype.bytes() as f64,
+            tensor_cores: shape.dtype != Dtype::Fp32,
             bytes: traffic.0 as f64,
             sms,
             peak: peak / sms,
@@ -150,7 +155,7 @@ impl Work {
             let resident = (c.resident * RESIDENT_TILE / (rows * columns)).max(1.0);
             for split in SPLITS {
                 let parts = tiles * split / self.sms;
-                if split > 1.0 && parts > SPLIT_WAVES {
+                if split > 1.0 && parts > self.split_waves(split) {
                     break;
                 }
                 let steps = (self.k / split / self.k_step).ceil() * self.k_step;
@@ -169,6 +174,12 @@ impl Work {
             }
         }
         best
+    }
+
+    /// The most waves of parts for which a library cuts sums into so many.
+    fn split_waves(&self, split: f64) -> f64 {
+        let short = self.tensor_cores && self.k / split < SPLIT_LENGTH;
+        if short { 1.0 } else { SPLIT_WAVES }
     }
 
     /// Operands and result, each once; faster where they stay in the second-level cache between kernels.
