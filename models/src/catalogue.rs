@@ -10,7 +10,7 @@ macro_rules! entries {
 }
 
 /// Names and texts, sorted by name.
-const ENTRIES: [(&str, &str); 194] = entries![
+const ENTRIES: [(&str, &str); 195] = entries![
     "all-minilm-l12-v2",
     "all-minilm-l6-v2",
     "bert-base",
@@ -155,6 +155,7 @@ const ENTRIES: [(&str, &str); 194] = entries![
     "resnext101_64x4d",
     "resnext50_32x4d",
     "roberta-base",
+    "ssd300-resnet50",
     "switch-base-128",
     "switch-base-16",
     "switch-base-256",

@@ -21,6 +21,8 @@ pub enum Dimension {
     Seconds,
     /// Frequency; result in hertz. `Hz` with a decimal prefix.
     Hertz,
+    /// Power; result in watts. `W` with a decimal prefix.
+    Watts,
 }
 
 /// Why a text is not a quantity of the wanted dimension.
@@ -100,6 +102,7 @@ impl Dimension {
             Self::BytesPerSecond => "bandwidth",
             Self::Seconds => "time",
             Self::Hertz => "frequency",
+            Self::Watts => "power",
         }
     }
 
@@ -112,6 +115,7 @@ impl Dimension {
             Self::BytesPerSecond => "B/s, MB/s, GB/s, TB/s, MiB/s, GiB/s, bit/s, Mbit/s, Gbit/s, Tbit/s",
             Self::Seconds => "s, ms, us, ns, ps",
             Self::Hertz => "Hz, kHz, MHz, GHz",
+            Self::Watts => "W, kW",
         }
     }
 
@@ -124,6 +128,7 @@ impl Dimension {
             Self::BytesPerSecond => "\"3.35 TB/s\" or \"400 Gbit/s\"",
             Self::Seconds => "\"2.5 us\"",
             Self::Hertz => "\"1.41 GHz\"",
+            Self::Watts => "\"400 W\"",
         }
     }
 
@@ -144,6 +149,7 @@ impl Dimension {
                 SECONDS.iter().map(|&(unit, power)| (unit.to_owned(), Scale::Decimal(power), 0)).collect()
             }
             Self::Hertz => prefixed("Hz", false, 0).collect(),
+            Self::Watts => prefixed("W", false, 0).collect(),
         }
     }
 }
@@ -257,6 +263,7 @@ mod tests {
         same("2.5 \u{b5}s", Dimension::Seconds, 2.5e-6);
         same("700 ps", Dimension::Seconds, 700e-12);
         same("1_770 MHz", Dimension::Hertz, 1.77e9);
+        same("0.7 kW", Dimension::Watts, 700.0);
     }
 
     #[test]

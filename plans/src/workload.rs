@@ -105,6 +105,9 @@ impl OptimizerKind {
 /// How the update runs on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OptimizerImplementation {
+    /// One kernel for each elementary step and tensor (PyTorch's default before 2.0, and optimizers written out in
+    /// Python).
+    ForLoop,
     /// One kernel for each elementary step over lists of tensors (PyTorch's default).
     Foreach,
     /// One kernel for the whole update of many tensors (`fused=True`, Apex, DeepSpeed, Megatron).
@@ -162,6 +165,9 @@ pub struct Workload {
     pub optimizer: OptimizerKind,
     /// How it is implemented.
     pub implementation: OptimizerImplementation,
+    /// A share of each weight is added to its gradient before Adam's or gradient descent's update: one elementary step
+    /// more. Decoupled decay is part of the others.
+    pub weight_decay: bool,
     /// How attention is computed.
     pub attention: AttentionKind,
     /// How operations are issued.
@@ -250,23 +256,32 @@ impl Workload {
         if self.task == Task::Training { 2 * copy } else { copy }
     }
 
+    /// Whether weight decay is an elementary step of its own; a fused kernel does it on the way.
+    fn decays_in_a_step(&self) -> bool {
+        self.weight_decay && self.implementation != OptimizerImplementation::Fused
+    }
+
     /// Bytes that the update reads and writes for each parameter.
     ///
     /// Fused: the gradient and every state are read once, every state and the weight written once. Foreach
     /// runs PyTorch's `_multi_tensor_adam` (2.1 and later) step by step, each step reading and writing its lists:
     /// gradient blended into the first moment (12), second moment scaled (8), squared gradient added (12),
     /// square root (8), bias correction (8), epsilon (8), quotient added to the weight (16): 72 bytes for 32-bit
-    /// Adam, and 8 more for decoupled weight decay.
+    /// Adam, and 8 more for decoupled weight decay. For-loop: `_single_tensor_adam` of PyTorch 1.13 does the same tensor
+    /// by tensor, but scales the first moment (8) and adds the gradient to it (12) in two steps. Weight
+    /// decay by the gradient is 12 bytes more in both.
     pub fn update_traffic_per_parameter(&self) -> u64 {
         let storage = self.parameter_format().bytes();
         let gradient = self.gradients().bytes();
         let states = 4 * self.optimizer.moments();
+        // Weight and gradient read, gradient written.
+        let decayed = if self.decays_in_a_step() { 12 } else { 0 };
         match (self.implementation, self.optimizer) {
             (OptimizerImplementation::Fused, _) if self.has_master_copy() => {
                 gradient + 2 * (states + 4) + storage
             }
             (OptimizerImplementation::Fused, _) => gradient + 2 * states + 2 * storage,
-            (OptimizerImplementation::Foreach, kind) => {
+            (OptimizerImplementation::Foreach | OptimizerImplementation::ForLoop, kind) => {
                 let master = if self.has_master_copy() {
                     // The gradient is widened to 32 bits first if it is narrower, the weight narrowed afterwards.
                     let widened = if gradient < 4 { gradient + 4 } else { 0 };
@@ -274,10 +289,12 @@ impl Workload {
                 } else {
                     0
                 };
+                let scaled = if self.implementation == OptimizerImplementation::ForLoop { 8 } else { 0 };
                 master
+                    + decayed
                     + match kind {
-                        OptimizerKind::Adam => 72,
-                        OptimizerKind::AdamW | OptimizerKind::Muon => 80,
+                        OptimizerKind::Adam => 72 + scaled,
+                        OptimizerKind::AdamW | OptimizerKind::Muon => 80 + scaled,
                         OptimizerKind::Sgd => 12,
                         OptimizerKind::SgdMomentum => 8 + 12 + 12,
                     }
@@ -286,9 +303,10 @@ impl Workload {
     }
 
     /// Bytes of lists that the update makes for each parameter and gives back: foreach Adam takes the square root
-    /// of the second moments into a list of its own, and with a master copy widens the gradients first.
+    /// of the second moments into a list of its own, and with a master copy widens the gradients first. A loop over
+    /// tensors makes them for one tensor at a time, which is not counted.
     pub fn update_temporary_per_parameter(&self) -> u64 {
-        if self.implementation == OptimizerImplementation::Fused {
+        if self.implementation != OptimizerImplementation::Foreach {
             return 0;
         }
         let widened = if self.has_master_copy() && self.gradients().bytes() < 4 { 4 } else { 0 };
@@ -298,7 +316,8 @@ impl Workload {
         }
     }
 
-    /// Kernels that the update launches over `tensors` parameter tensors with `parameters` values.
+    /// Kernels that the update launches over `tensors` parameter tensors with `parameters` values: one a step and
+    /// tensor in a loop over them.
     ///
     /// A multi-tensor launch takes at most 36 to 110 tensors (by the number of lists) and 320 chunks of
     /// 65,536 values (PyTorch `MultiTensorApply.cuh`); 48 tensors is the limit for four lists.
@@ -306,10 +325,17 @@ impl Workload {
         let launches = tensors.div_ceil(48).max(parameters.div_ceil(320 * 65_536)).max(1);
         let steps = match (self.implementation, self.optimizer) {
             (OptimizerImplementation::Fused, _) | (_, OptimizerKind::Sgd) => 1,
-            (OptimizerImplementation::Foreach, OptimizerKind::Adam) => 7,
-            (OptimizerImplementation::Foreach, OptimizerKind::AdamW | OptimizerKind::Muon) => 8,
-            (OptimizerImplementation::Foreach, OptimizerKind::SgdMomentum) => 3,
+            (_, OptimizerKind::Adam) => 7,
+            (_, OptimizerKind::AdamW | OptimizerKind::Muon) => 8,
+            (_, OptimizerKind::SgdMomentum) => 3,
         };
-        launches * steps
+        let steps = steps + u64::from(self.decays_in_a_step());
+        if self.implementation != OptimizerImplementation::ForLoop {
+            return launches * steps;
+        }
+        // The first moment takes two steps; gradients are widened and weights narrowed tensor by tensor, too.
+        let scaled = u64::from(self.optimizer.moments() > 1);
+        let converted = if self.has_master_copy() { 1 + u64::from(self.gradients().bytes() < 4) } else { 0 };
+        tensors.max(1) * (steps + scaled + converted)
     }
 }

@@ -17,7 +17,7 @@ use crate::scenario::{Job, Scenario};
 /// are in flight once the pipeline is full.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`crate::run`].
 pub fn estimate(scenario: &Scenario) -> Result<Report, InputError> {
     Ok(interval::attach(scenario, in_part(scenario)?))
 }

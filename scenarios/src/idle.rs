@@ -57,6 +57,7 @@ impl Idle<'_, '_> {
         let nothing = [
             (self.workload, "optimizer", "it has no parameters to update"),
             (self.workload, "optimizer_implementation", "it has no parameters to update"),
+            (self.workload, "weight_decay", "it has no parameters to update"),
             (self.workload, "activation_checkpointing", "it has no activations to recompute"),
             (self.workload, "gradient_dtype", "it has no gradients"),
             (self.workload, "gradient_accumulation_fusion", "it has no gradients"),
@@ -88,6 +89,7 @@ impl Idle<'_, '_> {
             (self.workload, "gradient_accumulation_fusion", none),
             (self.workload, "optimizer", update),
             (self.workload, "optimizer_implementation", update),
+            (self.workload, "weight_decay", update),
             (
                 self.workload,
                 "activation_checkpointing",
@@ -134,7 +136,10 @@ impl Idle<'_, '_> {
 fn is_set(section: &Section<'_>, key: &'static str) -> Result<bool, InputError> {
     Ok(section.node(key)?.is_some_and(|node| match (key, &node.value) {
         ("activation_checkpointing", Value::Text(text)) => text != "none",
-        ("gradient_as_bucket_view" | "gradient_accumulation_fusion" | "autocast", Value::Boolean(on)) => *on,
+        (
+            "gradient_as_bucket_view" | "gradient_accumulation_fusion" | "autocast" | "weight_decay",
+            Value::Boolean(on),
+        ) => *on,
         ("gradient_overlap", Value::Boolean(on)) => !*on,
         ("framework", Value::Text(text)) => text != "pytorch",
         ("memory_format", Value::Text(text)) => text != "contiguous",

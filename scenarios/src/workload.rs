@@ -57,8 +57,11 @@ pub(crate) fn read(
         ("muon", OptimizerKind::Muon),
     ];
     let optimizer = section.choice("optimizer", &optimizers)?.unwrap_or(OptimizerKind::AdamW);
-    let implementations =
-        [("foreach", OptimizerImplementation::Foreach), ("fused", OptimizerImplementation::Fused)];
+    let implementations = [
+        ("for-loop", OptimizerImplementation::ForLoop),
+        ("foreach", OptimizerImplementation::Foreach),
+        ("fused", OptimizerImplementation::Fused),
+    ];
     let autocast = read_autocast(section, defaults, precision)?;
     let usual = if precision.has_master_copy() && !autocast {
         OptimizerImplementation::Fused
@@ -66,6 +69,7 @@ pub(crate) fn read(
         OptimizerImplementation::Foreach
     };
     let implementation = section.choice("optimizer_implementation", &implementations)?.unwrap_or(usual);
+    let weight_decay = read_weight_decay(section, optimizer, implementation)?;
     let attention = read_attention(section, defaults.cluster, precision)?;
     let executions = [
         ("eager", Execution::Eager),
@@ -114,6 +118,7 @@ pub(crate) fn read(
         router: read_router(section, defaults)?,
         optimizer,
         implementation,
+        weight_decay,
         attention,
         execution,
         framework: section.choice("framework", &FRAMEWORKS)?.unwrap_or(Framework::PyTorch),
@@ -204,6 +209,25 @@ fn read_autocast(
         return Err(section.conflict("autocast", message));
     }
     Ok(autocast)
+}
+
+/// Weight decay that is added to gradients: a step of its own, where the optimizer has steps and does not decay anyway.
+fn read_weight_decay(
+    section: &Section<'_>,
+    optimizer: OptimizerKind,
+    implementation: OptimizerImplementation,
+) -> Result<bool, InputError> {
+    let decays = section.flag("weight_decay")?.unwrap_or(false);
+    if decays && matches!(optimizer, OptimizerKind::AdamW | OptimizerKind::Muon) {
+        let message = "adamw and muon decay weights in any case, allowed: false, or optimizer = \"adam\"";
+        return Err(section.conflict("weight_decay", message));
+    }
+    if decays && implementation == OptimizerImplementation::Fused {
+        let message = "a fused update decays weights on the way, allowed: false, or optimizer_implementation = \
+                       \"foreach\"";
+        return Err(section.conflict("weight_decay", message));
+    }
+    Ok(decays)
 }
 
 /// Flash attention wherever its kernels run, unless the file says otherwise.

@@ -1,10 +1,11 @@
 //! Reads `[calibration]`: the coefficients of the kernel models, fitted on this GPU or borrowed from a relative.
 
-use steptime_models::MemoryBoundKind;
+use steptime_models::{Dtype, MemoryBoundKind};
 
 use super::embedded::GPUS;
 use super::error::{CatalogueError, nearest, nearest_hint};
 use super::gpu;
+use super::power::PowerDensity;
 use super::reader::{Section, parse};
 use crate::coefficients::{
     ATTENTION, AttentionCoefficients, CONVOLUTION, Coefficient, ConvolutionCoefficients, GEMM,
@@ -25,6 +26,8 @@ pub(crate) const MEMORY_KINDS: [(&str, MemoryBoundKind); 6] = [
 /// Tables that coefficients may come from: `gemm` by format, `attention`, `memory` by kind, `convolution`.
 const SLOTS: usize = CONVOLUTION_SLOT + 1;
 const CONVOLUTION_SLOT: usize = FORMATS.len() + 1 + MEMORY_KINDS.len();
+/// Shares of the peak by tile, at the front of [`GEMM`].
+const GEMM_TILES: usize = 6;
 const KEYS: [&str; 5] = ["borrowed_from", "gemm", "attention", "memory", "convolution"];
 /// The same where nothing may be borrowed from another GPU.
 pub(super) const OWN_KEYS: [&str; 4] = ["gemm", "attention", "memory", "convolution"];
@@ -103,6 +106,19 @@ impl Block {
         Self { source, basis: Basis::DataSheet, error: widened(self.error), ..self.clone() }
     }
 
+    /// At a share of the lender's clock.
+    fn clocked(mut self, slot: usize, share: f64) -> Self {
+        let rates = clocked(slot);
+        if share < 1.0 && rates > 0 {
+            for (value, written) in self.values.iter_mut().zip(&mut self.written).take(rates) {
+                *value *= share;
+                *written = format!("{value:.3}");
+            }
+            self.source = format!("{}; at {share:.3} of its clock, by the boards' power", self.source);
+        }
+        self
+    }
+
     /// Adds its facts and returns the first's identity with the ground of prices.
     fn record(&self, path: &str, coefficients: &[Coefficient], facts: &mut Vec<Fact>) -> Ground {
         let fact = FactId(facts.len());
@@ -118,6 +134,16 @@ impl Block {
     }
 }
 
+/// Coefficients of `slot` that are rates of tensor cores: they follow the clock that a board's power allows.
+fn clocked(slot: usize) -> usize {
+    match FORMATS.get(slot) {
+        Some((_, Dtype::Fp32)) => 0,
+        Some(_) => GEMM_TILES,
+        None if slot == FORMATS.len() => 1,
+        None => 0,
+    }
+}
+
 /// Error of coefficients one step away from the hardware that they were fitted on. One step within an architecture and
 /// two to another one hold 80 % of the shapes in seven of eight pairs of measured GPUs (the test of `calibrate` counts
 /// them): the eighth is a lender that its power does not hold back for a borrower that it does.
@@ -129,13 +155,23 @@ fn widened(error: f64) -> f64 {
 struct Lenders {
     /// Architecture of the borrower.
     architecture: GpuArchitecture,
-    read: Vec<(String, Calibration)>,
+    /// Power of the borrower.
+    power: Option<PowerDensity>,
+    read: Vec<(String, Lender)>,
+}
+
+/// What a GPU lends.
+#[derive(Clone)]
+struct Lender {
+    calibration: Calibration,
+    /// Clock of the borrower under load, of the lender's.
+    clock_share: f64,
 }
 
 impl Lenders {
-    fn own(&mut self, section: &Section<'_>, name: &str) -> Result<Calibration, CatalogueError> {
-        if let Some((_, calibration)) = self.read.iter().find(|(known, _)| known == name) {
-            return Ok(calibration.clone());
+    fn own(&mut self, section: &Section<'_>, name: &str) -> Result<Lender, CatalogueError> {
+        if let Some((_, lender)) = self.read.iter().find(|(known, _)| known == name) {
+            return Ok(lender.clone());
         }
         let text = GPUS.iter().find(|(entry, _)| *entry == name).map(|&(_, text)| text);
         let text = text.ok_or_else(|| {
@@ -150,8 +186,13 @@ impl Lenders {
                 block.error = widened(block.error);
             }
         }
-        self.read.push((name.to_owned(), calibration.clone()));
-        Ok(calibration)
+        let clock_share = match (self.power, PowerDensity::read(&root)?) {
+            (Some(own), Some(lender)) => own.clock_share(lender),
+            _ => 1.0,
+        };
+        let lender = Lender { calibration, clock_share };
+        self.read.push((name.to_owned(), lender.clone()));
+        Ok(lender)
     }
 }
 
@@ -181,23 +222,26 @@ impl Calibration {
         let section = root.section("calibration", &KEYS)?;
         let (mut all, borrowed) = Self::own(&section)?;
         let architecture = root.choice("architecture", &GpuArchitecture::NAMES)?;
-        let mut lenders = Lenders { architecture, read: Vec::new() };
+        let mut lenders = Lenders { architecture, power: PowerDensity::read(root)?, read: Vec::new() };
         for entry in borrowed.iter().filter(|entry| entry.from != "self") {
             let lender = lenders.own(&entry.table, &entry.from)?;
-            let block = lender.get(entry.like).ok_or_else(|| {
+            let block = lender.calibration.get(entry.like).ok_or_else(|| {
                 let wanted = path(entry.like);
                 let problem = format!("`{}` has no [calibration.{wanted}] of its own to borrow", entry.from);
                 entry.table.error_at("borrowed_from", problem)
             })?;
-            all.set(entry.slot, entry.take(block, &entry.from)?);
+            let block = block.clone().clocked(entry.slot, lender.clock_share);
+            all.set(entry.slot, entry.take(&block, &entry.from)?);
         }
         if section.has("borrowed_from") {
             for name in section.names("borrowed_from")? {
                 let lender = lenders.own(&section, name)?;
                 for slot in 0..SLOTS {
                     let takes_its_own = borrowed.iter().any(|entry| entry.slot == slot);
-                    if let (None, Some(block), false) = (all.get(slot), lender.get(slot), takes_its_own) {
-                        all.set(slot, block.lent(name));
+                    if let (None, Some(block), false) =
+                        (all.get(slot), lender.calibration.get(slot), takes_its_own)
+                    {
+                        all.set(slot, block.lent(name).clocked(slot, lender.clock_share));
                     }
                 }
             }

@@ -9,12 +9,13 @@ use crate::fact::Fact;
 use crate::gpu::{Achievable, Arithmetic, FORMATS, Gpu, GpuArchitecture, MemoryFractions};
 
 /// Keys of a GPU file.
-pub(super) const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 14] = [
     "name",
     "product",
     "architecture",
     "streaming_multiprocessors",
     "clock",
+    "power",
     "memory",
     "memory_bandwidth",
     "l2",
@@ -29,6 +30,9 @@ pub(super) fn read(root: &Section<'_>) -> Result<Gpu, CatalogueError> {
     let mut facts = Vec::new();
     root.own_source()?;
     let calibration = Calibration::read(root)?;
+    if root.has("power") {
+        root.quantity("power", Dimension::Watts, &mut facts)?;
+    }
     Ok(Gpu {
         name: root.name("name")?.to_owned(),
         product: root.name("product")?.to_owned(),

@@ -9,6 +9,7 @@ mod gpu;
 mod network;
 mod overlay;
 mod parts;
+mod power;
 mod reader;
 #[cfg(test)]
 mod tests;

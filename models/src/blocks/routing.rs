@@ -165,7 +165,8 @@ fn from_host(name: &'static str, bytes: u64) -> Operation {
     Operation { host_sync: true, ..single(name, Kernel::HostCopy { bytes: Bytes(bytes), pinned: false }) }
 }
 
-/// One expert on its tokens: gather, linear, GELU, dropout, linear (labml's `FeedForward`).
+/// One expert on its tokens: gather, linear, GELU, dropout, linear (labml's `FeedForward`), and as in the published
+/// Switch-ViT (anand-vishwakarma-1/switch-vit, `vit.py`) dropout once more.
 fn expert(tape: &mut Tape<'_>, switch: &Switch, number: usize, x: Tensor, chosen: Tensor) -> Tensor {
     let name = |layer| format!("feed_forward.experts.{number}.{layer}");
     let rows = gather(tape, names!("switch.gather"), x, chosen);
@@ -173,7 +174,9 @@ fn expert(tape: &mut Tape<'_>, switch: &Switch, number: usize, x: Tensor, chosen
         linear(tape, Linear::new(&name("layer1"), names!("expert.layer1"), switch.hidden).bias(true), rows);
     let hidden = activation(tape, names!("expert.gelu"), hidden);
     let hidden = dropout(tape, names!("expert.hidden_dropout"), hidden, switch.dropout);
-    linear(tape, Linear::new(&name("layer2"), names!("expert.layer2"), x.width).bias(true), hidden)
+    let rows =
+        linear(tape, Linear::new(&name("layer2"), names!("expert.layer2"), x.width).bias(true), hidden);
+    dropout(tape, names!("expert.dropout"), rows, switch.dropout)
 }
 
 /// `x[indices, :]`: keeps the indices. Backward fills a gradient of the size of `x` with zeros and accumulates into

@@ -1,7 +1,7 @@
 //! Vision models: parameters and arithmetic as published, sizes for any image, messages.
 
 use steptime_models::{
-    AttentionKind, ConvolutionPass, Convolutions, Dtype, FieldValue, Formats, Kernel, LayerRole,
+    AttentionKind, Bytes, ConvolutionPass, Convolutions, Dtype, FieldValue, Formats, Kernel, LayerRole,
     MemoryFormat, Model, Operation, Overrides, Sample, WorkShape,
 };
 
@@ -159,6 +159,33 @@ fn variants_of_an_entry_have_their_counts() {
     for (alias, entry) in [("efficientnetv2_s", "efficientnet_v2_s"), ("mobilenetv2_100", "mobilenet_v2")] {
         assert_eq!(model(alias).parameters(), model(entry).parameters());
     }
+}
+
+#[test]
+fn ssd_has_its_backbone_maps_and_boxes() {
+    let ssd = model("ssd300-resnet50");
+    // ResNet-50 less its last stage (14,964,736) and its classifier (2,049,000); five coarser maps and twelve
+    // convolutions of the predictions as in NVIDIA's `ssd/model.py`.
+    let norms = |channels: u64| 2 * channels;
+    let maps = [(1024, 256, 512), (512, 256, 512), (512, 128, 256), (256, 128, 256), (256, 128, 256)];
+    let coarser: u64 = maps
+        .iter()
+        .map(|&(from, inner, out)| from * inner + norms(inner) + 9 * inner * out + norms(out))
+        .sum();
+    let boxes = [(1024, 4), (512, 6), (512, 6), (256, 6), (256, 4), (256, 4)];
+    let predictions: u64 = boxes.iter().map(|&(from, count)| (9 * from + 1) * count * (4 + 81)).sum();
+    assert_eq!(ssd.parameters(), 25_557_032 - 14_964_736 - 2_049_000 + coarser + predictions);
+    assert_eq!(ssd.parameters(), 22_894_902);
+    // 8,732 boxes (Liu et al. 2016, section 3.1): 38^2, 19^2, 10^2, 5^2, 3^2, 1 pixels with 4 or 6 each.
+    let work = ssd.work(ssd.layers.len() - 1, &inference());
+    let joined = work.forward.iter().find(|operation| operation.name == "confidences").unwrap();
+    let Kernel::MemoryBound { written, .. } = joined.kernel else { panic!("a copy") };
+    assert_eq!(written, Bytes(4 * 81 * 8732));
+    // The coarsest map is a pixel; of a smaller image nothing is left.
+    let small = Model::from_catalogue("ssd300-resnet50", &Overrides::none().with("image_size", 200));
+    assert!(small.unwrap_err().to_string().contains("nothing is left of the image"));
+    let none = Model::from_catalogue("ssd300-resnet50", &Overrides::none().with("classes", 0));
+    assert!(none.unwrap_err().to_string().contains("detector"));
 }
 
 #[test]

@@ -70,6 +70,7 @@ pub(super) fn workload(micro_batches: u64) -> Workload {
         checkpointing: Checkpointing::None,
         wide_gradients: false,
         accumulation_fusion: false,
+        weight_decay: false,
         convolutions: steptime_models::Convolutions::default(),
         autocast: false,
         synthetic_data: false,

@@ -6,4 +6,5 @@ mod folding;
 mod groups;
 mod memory;
 mod traffic;
+mod updates;
 mod zero_bubble;

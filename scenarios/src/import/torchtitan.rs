@@ -286,13 +286,11 @@ fn optimizer(fields: &Fields<'_, '_>, run: &mut Run) -> Result<(), InputError> {
     let Some(section) = fields.section("optimizer")? else { return Ok(()) };
     let name = section.choice("name", &[("AdamW", "adamw"), ("Adam", "adam")])?.unwrap_or("adamw");
     run.workload.push(("optimizer", name.into()));
-    let words = [("fused", Some("fused")), ("foreach", Some("foreach")), ("for-loop", None)];
+    let words = [("fused", "fused"), ("foreach", "foreach"), ("for-loop", "for-loop")];
     // Older files have a switch instead.
-    let fused = section.flag("fused")?.map(|fused| if fused { Some("fused") } else { Some("foreach") });
-    match section.choice("implementation", &words)?.or(fused).unwrap_or(Some("fused")) {
-        Some(implementation) => run.workload.push(("optimizer_implementation", implementation.into())),
-        None => section.note("optimizer.implementation for-loop is not modelled: foreach is written"),
-    }
+    let fused = section.flag("fused")?.map(|fused| if fused { "fused" } else { "foreach" });
+    let implementation = section.choice("implementation", &words)?.or(fused).unwrap_or("fused");
+    run.workload.push(("optimizer_implementation", implementation.into()));
     section.ignore_all(&["lr", "beta1", "beta2", "eps", "weight_decay"], reason::NO_EFFECT);
     section.ignore_all(&["early_step_in_backward"], reason::NOT_MODELLED);
     section.finish()

@@ -6,6 +6,7 @@
 
 mod baseline;
 mod measurement;
+mod memory_filling;
 mod mosaic;
 mod pipeline;
 mod published;

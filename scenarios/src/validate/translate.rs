@@ -5,6 +5,7 @@ use std::fmt::Write;
 use steptime_models::is_in_catalogue;
 
 use super::measurement::Measurement;
+use super::memory_filling;
 use super::mosaic::Mosaic;
 use super::pipeline;
 use crate::files::Files;
@@ -38,7 +39,9 @@ impl Translated {
 
 /// The scenario of a row, or why there is none.
 pub(super) fn scenario(row: &Measurement) -> Result<Translated, String> {
-    let (name, model) = match catalogued(&row.model) {
+    let cluster_name = cluster_name(row)?;
+    let told = memory_filling::model(row, cluster_name).map(str::to_owned);
+    let (name, model) = match told.or_else(|| catalogued(&row.model)) {
         Some(name) => (format!("name = \"{name}\"\n"), None),
         None => (format!("file = \"{MODEL_FILE}\"\n"), Some(model_file(row)?)),
     };
@@ -52,7 +55,11 @@ pub(super) fn scenario(row: &Measurement) -> Result<Translated, String> {
     if let Some(size) = image_size(&row.notes) {
         let _ = writeln!(text, "image_size = {size}");
     }
-    text += &cluster(row)?;
+    let _ = write!(
+        text,
+        "\n[cluster]\nname = \"{cluster_name}\"\nnodes = {}\ngpus_per_node = {}\n",
+        row.nodes, row.gpus_per_node
+    );
     text += &workload(row)?;
     text += &parallelism(row)?;
     Ok(Translated { scenario: text, model })
@@ -208,17 +215,13 @@ const CLUSTERS: [(&str, &str, &str); 27] = [
     ("quadro-rtx-8000", "", "rtx8000-pcie-8"),
 ];
 
-fn cluster(row: &Measurement) -> Result<String, String> {
+fn cluster_name(row: &Measurement) -> Result<&'static str, String> {
     let known = CLUSTERS.iter().find(|(gpu, interconnect, _)| {
         *gpu == row.gpu && (interconnect.is_empty() || *interconnect == row.interconnect)
     });
-    let Some((_, _, name)) = known else {
-        return Err(format!("no cluster of {} GPUs with interconnect {}", row.gpu, row.interconnect));
-    };
-    Ok(format!(
-        "\n[cluster]\nname = \"{name}\"\nnodes = {}\ngpus_per_node = {}\n",
-        row.nodes, row.gpus_per_node
-    ))
+    known
+        .map(|&(_, _, name)| name)
+        .ok_or_else(|| format!("no cluster of {} GPUs with interconnect {}", row.gpu, row.interconnect))
 }
 
 fn workload(row: &Measurement) -> Result<String, String> {
@@ -249,6 +252,9 @@ fn workload(row: &Measurement) -> Result<String, String> {
             other => return Err(format!("optimizer {other}")),
         };
         let _ = writeln!(text, "optimizer = \"{optimizer}\"");
+        if memory_filling::updates_in_a_loop(row) {
+            text += "optimizer_implementation = \"for-loop\"\n";
+        }
         match row.activation_checkpointing.as_str() {
             "" | "none" | "unstated" => {}
             // Of fused attention nothing is left to drop.

@@ -6,6 +6,7 @@
 
 mod convnext;
 mod densenet;
+mod detector;
 mod inception;
 mod inverted_residual;
 mod resnet;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::detector::detector;
 use super::{Common, FEATURE_CHANNELS, HEAD, Module, Named, STAGE_BLOCKS, STAGES, STEM, classify, result};
 use crate::blocks::{
     Feature, InPlace, Normed, Window, add_in_place, conv_norm, convolution_names, global_average_pool,
@@ -41,13 +42,19 @@ enum Part {
     Head {
         classes: u64,
     },
+    /// The head of a single-shot detector.
+    Detector {
+        classes: u64,
+    },
 }
 
 /// Fields: `block` ("basic" or "bottleneck"), `blocks` of each stage, `width` of the stem and of the first stage's
 /// blocks (each stage doubles it), for bottlenecks `groups` and `group_width` (channels of a group in the first stage,
-/// where the stage is 64 wide), and the common ones.
+/// where the stage is 64 wide), `last_stride` (1 or 2) of the last stage, `head` ("classifier" or "detector"), and the
+/// common ones.
 pub(in crate::families) fn read(section: &Section) -> Result<Arc<dyn Architecture>, ModelError> {
-    section.only(&[&["block", "blocks", "width", "groups", "group_width"][..], &Common::FIELDS].concat())?;
+    let own = ["block", "blocks", "width", "groups", "group_width", "last_stride", "head"];
+    section.only(&[&own[..], &Common::FIELDS].concat())?;
     let common = Common::read(section)?;
     let bottleneck = section.choice("block", &["basic", "bottleneck"])? == 1;
     // Every stage doubles the width.
@@ -70,10 +77,19 @@ pub(in crate::families) fn read(section: &Section) -> Result<Arc<dyn Architectur
         return Err(section.refuse("width", width, allowed));
     }
     let mut layers: Vec<Named<Part>> = vec![(STEM.to_owned(), LayerRole::Embedding, Part::Stem { width })];
+    let last_stride = section.range("last_stride", 1, 2)?.unwrap_or(2);
+    let detects = section.choice_or("head", &["classifier", "detector"], 0)? == 1;
+    if detects && common.classes == 0 {
+        return Err(section.refuse("classes", 0, "at least 1 with the head of a detector"));
+    }
     for (stage, &count) in blocks.iter().enumerate() {
         let planes = width << stage;
         for block in 0..count {
-            let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+            let stride = match (stage, block) {
+                (1.., 0) if stage + 1 == blocks.len() => last_stride,
+                (1.., 0) => 2,
+                _ => 1,
+            };
             let part = if bottleneck {
                 let inner = planes * group_width / BASE_WIDTH * groups;
                 Part::Bottleneck { inner, groups, out: planes * EXPANSION, stride }
@@ -83,7 +99,9 @@ pub(in crate::families) fn read(section: &Section) -> Result<Arc<dyn Architectur
             layers.push((format!("layer{}.{block}", stage + 1), LayerRole::Block, part));
         }
     }
-    layers.push((HEAD.to_owned(), LayerRole::Head, Part::Head { classes: common.classes }));
+    let classes = common.classes;
+    let head = if detects { Part::Detector { classes } } else { Part::Head { classes } };
+    layers.push((HEAD.to_owned(), LayerRole::Head, head));
     common.chain(section, layers)
 }
 
@@ -117,6 +135,10 @@ impl Module for Part {
                 let pooled = global_average_pool(tape, names!("head.pool"), x);
                 let logits = classify(tape, "fc", classes, pooled.flat());
                 result(x, logits)
+            }
+            Self::Detector { classes } => {
+                tape.hold_input();
+                detector(tape, classes, x)
             }
         }
     }

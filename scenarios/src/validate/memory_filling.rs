@@ -1,0 +1,65 @@
+//! What the tables of Lambda's PyTorch benchmark leave unsaid. It runs NVIDIA's published training scripts with batches
+//! that fill the memory, and its rows called `resnet50` hold two of them: the classifier and the detector SSD300, whose
+//! backbone is a ResNet-50. The benchmark's configurations (lambdal/deeplearning-benchmark, `pytorch/scripts`) give every
+//! board's batches of both, which never come near each other.
+
+use steptime_clusters::{ClusterEntry, cluster_from_catalogue};
+
+use super::measurement::Measurement;
+
+/// The benchmark, as the tables' column `source` names it.
+const BENCHMARK: &str = "lambdal/deeplearning-benchmark";
+
+/// The detector in the model catalogue.
+const DETECTOR: &str = "ssd300-resnet50";
+
+/// Images in 16 bits for each GiB of memory: the classifier's published batches are 16 to 20 (half of them in 32 bits),
+/// the detector's 5.5 to 6.7.
+const BETWEEN: f64 = 10.5;
+
+const GIB: f64 = 1_073_741_824.0;
+
+/// The model that a row trains, where its batch says that it is another than the one it is called by.
+pub(super) fn model(row: &Measurement, cluster: &str) -> Option<&'static str> {
+    if row.model != "resnet50" || row.source != BENCHMARK {
+        return None;
+    }
+    let Ok(ClusterEntry::Nodes(cluster)) = cluster_from_catalogue(cluster) else { return None };
+    let memory = cluster.gpu.memory.0 as f64 / GIB;
+    let values = if row.precision == "fp16" { 1.0 } else { 2.0 };
+    (row.micro_batch? as f64 * values / memory < BETWEEN).then_some(DETECTOR)
+}
+
+/// Whether the update loops over tensors in Python: NVIDIA's script fine-tunes BERT in 32 bits by an optimizer of its
+/// own (`BertAdam` in `optimization.py`), and only in 16 bits by Apex's fused one.
+pub(super) fn updates_in_a_loop(row: &Measurement) -> bool {
+    row.source == BENCHMARK && row.model.starts_with("bert-") && row.precision != "fp16"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_batch_tells_the_detector_from_the_classifier() {
+        let row = |batch, precision: &str| Measurement {
+            model: "resnet50".to_owned(),
+            source: BENCHMARK.to_owned(),
+            micro_batch: Some(batch),
+            precision: precision.to_owned(),
+            ..Measurement::default()
+        };
+        // config_pytorch_QuadroRTX8000.sh: 928 and 496 images of the classifier, 288 and 158 of the detector.
+        for (batch, precision, detects) in [
+            (928, "fp16", false),
+            (496, "fp32 (tf32 possible)", false),
+            (288, "fp16", true),
+            (158, "fp32", true),
+        ] {
+            let found = model(&row(batch, precision), "rtx8000-pcie-8");
+            assert_eq!(found, detects.then_some(DETECTOR), "{batch} in {precision}");
+        }
+        let other = Measurement { source: "elsewhere".to_owned(), ..row(288, "fp16") };
+        assert_eq!(model(&other, "rtx8000-pcie-8"), None);
+    }
+}
