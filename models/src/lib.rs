@@ -64,4 +64,6 @@ pub use quantity::{Dimension, UnitError, parse_quantity};
 pub use shape::{AttentionShape, ConvolutionPass, ConvolutionShape, FlashGeneration, MemoryFormat};
 pub use trainable::{Lora, Trainable};
 pub use units::{Bytes, Flops};
-pub use work_shape::{AttentionKind, Convolutions, Formats, Fusion, Scaling, TensorParallel, WorkShape};
+pub use work_shape::{
+    AttentionKind, Convolutions, CrossEntropy, Formats, Fusion, Scaling, TensorParallel, WorkShape,
+};

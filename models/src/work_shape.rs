@@ -66,6 +66,21 @@ pub struct WorkShape {
     pub formats: Formats,
     /// Cross-entropies of the logits that training computes once more as metrics, without a gradient.
     pub loss_metrics: u64,
+    /// Whose kernels compute the loss of language models.
+    pub cross_entropy: CrossEntropy,
+}
+
+/// Whose kernels compute the cross-entropy of a language model's logits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CrossEntropy {
+    /// `F.cross_entropy`: log softmax in 32 bits and negative log-likelihood.
+    #[default]
+    Torch,
+    /// Megatron-LM's `vocab_parallel_cross_entropy` and its copies (nanotron): a kernel for each elementary step on a
+    /// 32-bit copy of the logits, in place.
+    VocabularyParallel,
+    /// Two kernels that make the gradient with the loss, in 32 bits (Transformer Engine's `parallel_cross_entropy`).
+    Fused,
 }
 
 /// How convolutions run, where they differ from other products.
@@ -129,6 +144,7 @@ impl WorkShape {
             convolutions: Convolutions { format: MemoryFormat::Contiguous, tf32: false },
             formats: Formats::Uniform,
             loss_metrics: 0,
+            cross_entropy: CrossEntropy::Torch,
         }
     }
 

@@ -1,7 +1,9 @@
 //! What is trained and how: batch, precision, optimizer, execution.
 
 use steptime_clusters::Framework;
-use steptime_models::{AttentionKind, Convolutions, Dtype, Formats, Fusion, Scaling, WorkShape};
+use steptime_models::{
+    AttentionKind, Convolutions, CrossEntropy, Dtype, Formats, Fusion, Scaling, WorkShape,
+};
 
 use crate::router::Router;
 
@@ -161,6 +163,8 @@ pub struct Workload {
     pub low_precision_norms: bool,
     /// Cross-entropies of the logits that are computed once more as metrics, for each micro-batch.
     pub loss_metrics: u64,
+    /// Whose kernels compute the loss of language models.
+    pub cross_entropy: CrossEntropy,
     /// Update rule.
     pub optimizer: OptimizerKind,
     /// How it is implemented.
@@ -209,6 +213,7 @@ impl Workload {
             convolutions: self.convolutions,
             formats: self.formats(self.parameter_format()),
             loss_metrics: self.loss_metrics,
+            cross_entropy: self.cross_entropy,
             ..WorkShape::default()
         }
     }

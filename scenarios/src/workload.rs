@@ -1,7 +1,9 @@
 //! The `[workload]` section.
 
 use steptime_clusters::{Cluster, Framework, GpuArchitecture};
-use steptime_models::{AttentionKind, Convolutions, Dtype, Fusion, MemoryFormat, Model, Sample, Scaling};
+use steptime_models::{
+    AttentionKind, Convolutions, CrossEntropy, Dtype, Fusion, MemoryFormat, Model, Sample, Scaling,
+};
 use steptime_plans::{
     Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Router, Task, Workload,
 };
@@ -105,10 +107,12 @@ pub(crate) fn read(
     if loss_metrics > 0 && task == Task::Inference {
         return Err(section.conflict("loss_metrics", "needs task = \"training\", allowed: 0"));
     }
+    let framework = section.choice("framework", &FRAMEWORKS)?.unwrap_or(Framework::PyTorch);
     let workload = Workload {
         task,
         low_precision_norms,
         loss_metrics,
+        cross_entropy: read_cross_entropy(section, framework)?,
         micro_batch_size: batch.micro,
         accumulation: batch.accumulation,
         last_micro_batch_size: batch.last,
@@ -121,7 +125,7 @@ pub(crate) fn read(
         weight_decay,
         attention,
         execution,
-        framework: section.choice("framework", &FRAMEWORKS)?.unwrap_or(Framework::PyTorch),
+        framework,
         fusion,
         checkpointing,
         wide_gradients: read_gradients(section, precision, autocast)? == Dtype::Fp32,
@@ -132,6 +136,20 @@ pub(crate) fn read(
     };
     check_capture(section, &defaults.section.model, &workload)?;
     Ok(workload)
+}
+
+/// `cross_entropy`: whose kernels compute the loss; Megatron-LM and nanotron have their own.
+fn read_cross_entropy(section: &Section<'_>, framework: Framework) -> Result<CrossEntropy, InputError> {
+    let kinds = [
+        ("torch", CrossEntropy::Torch),
+        ("vocabulary-parallel", CrossEntropy::VocabularyParallel),
+        ("fused", CrossEntropy::Fused),
+    ];
+    let usual = match framework {
+        Framework::Megatron | Framework::Nanotron => CrossEntropy::VocabularyParallel,
+        Framework::PyTorch => CrossEntropy::Torch,
+    };
+    Ok(section.choice("cross_entropy", &kinds)?.unwrap_or(usual))
 }
 
 /// Format of kept gradients: that of the weights, or 32 bits.

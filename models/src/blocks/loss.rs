@@ -7,6 +7,7 @@ use super::tensor_parallel::enter_tensor_parallel;
 use crate::operation::{Dtype, ExchangeKind, MemoryBoundKind, Operation};
 use crate::tape::{Gradient, Step, Tape, Tensor, exchange, memory, names};
 use crate::units::{product, total};
+use crate::work_shape::CrossEntropy;
 
 /// Cross-entropy of logits (rows x classes) against labels, as `F.cross_entropy`: logits converted to 32 bits, log
 /// softmax (keeps its result), negative log-likelihood. Returns the loss, one value.
@@ -16,7 +17,11 @@ use crate::units::{product, total};
 /// Of logits that a tensor-parallel group divides by classes, the largest, the label's, and the sum of exponentials of
 /// each row are all-reduced, one 32-bit value a row each (Megatron-LM, `vocab_parallel_cross_entropy`).
 pub(crate) fn cross_entropy(tape: &mut Tape<'_>, logits: Tensor, divided: bool) -> Tensor {
-    let loss = entropy_with_gradient(tape, logits, divided);
+    let loss = match tape.shape.cross_entropy {
+        CrossEntropy::VocabularyParallel if divided => vocabulary_parallel(tape, logits),
+        CrossEntropy::Fused if divided => fused(tape, logits),
+        _ => entropy_with_gradient(tape, logits, divided),
+    };
     for _ in 0..tape.shape.loss_metrics {
         metric(tape, logits);
     }
@@ -42,6 +47,81 @@ fn metric(tape: &mut Tape<'_>, logits: Tensor) {
     tape.run(&[Operation { launches: 5, ..sums }], &[log]);
 }
 
+/// Megatron-LM's `vocab_parallel_cross_entropy`, kernel by kernel. Forward, on a 32-bit copy of the logits (6 bytes a value
+/// to make it from 16 bits): the largest of each row (4), subtracted in place (8), exponentials in place (8), their sum (4),
+/// quotients in place (8): 32 bytes a value. The quotients are kept; backward sets one value a row and multiplies all in
+/// place (8), and the copy's gradient is converted back (6).
+fn vocabulary_parallel(tape: &mut Tape<'_>, logits: Tensor) -> Tensor {
+    let wide = cast(tape, names!("loss.upcast"), logits, Dtype::Fp32.bytes());
+    let names = names!("loss.vocabulary_parallel");
+    let bytes = wide.bytes();
+    let loss = tape.tensor(names.output, 1, 1, Dtype::Fp32.bytes());
+    // The label's logit, the logarithm and the mask: small tensors, each with a kernel.
+    let picked = product(&[wide.rows, Dtype::Fp32.bytes() + Dtype::Int64.bytes()]);
+    let reductions = memory(names.op, MemoryBoundKind::Reduction, product(&[2, bytes]), 0);
+    let elementwise =
+        memory(names.op, MemoryBoundKind::Elementwise, product(&[3, bytes]), product(&[3, bytes]));
+    let labels = memory(names.op, MemoryBoundKind::Indexing, picked, product(&[2, picked]));
+    let scatter = memory(names.grad, MemoryBoundKind::Indexing, picked, picked);
+    tape.record(&Step {
+        forward: &[
+            Operation { launches: 2, ..reductions },
+            Operation { launches: 3, ..elementwise },
+            Operation { launches: 9, ..labels },
+        ],
+        reads: &[wide],
+        saves: &[wide],
+        inputs: &[wide],
+        outputs: &[loss],
+        backward: &[
+            Operation { launches: 4, ..scatter },
+            memory(names.grad, MemoryBoundKind::Elementwise, bytes, bytes),
+        ],
+        gradient: Gradient::InPlace,
+        ..Step::of(names)
+    });
+    exchange_statistics(tape, wide);
+    loss
+}
+
+/// Transformer Engine's `parallel_cross_entropy`: one kernel finds the largest logit and the sum of exponentials of each
+/// row, a second reads the logits once more and writes their gradient in 32 bits, which is kept. Backward multiplies it by
+/// that of the loss, in place, and converts it to the format of the logits (`transformer_engine/common/triton/
+/// cross_entropy.py`).
+fn fused(tape: &mut Tape<'_>, logits: Tensor) -> Tensor {
+    let names = names!("loss.fused");
+    let loss = tape.tensor(names.output, 1, 1, Dtype::Fp32.bytes());
+    let kept = tape.tensor(names.statistics, logits.rows, logits.width, Dtype::Fp32.bytes());
+    let bytes = kept.bytes();
+    let kernels = memory(names.op, MemoryBoundKind::Softmax, product(&[2, logits.bytes()]), bytes);
+    let scaled = memory(names.grad, MemoryBoundKind::Elementwise, bytes, bytes);
+    let converted = memory(names.grad_cast, MemoryBoundKind::Elementwise, bytes, logits.bytes());
+    let wide = logits.value_bytes == Dtype::Fp32.bytes();
+    let (operations, gradient) = if wide { (1, Gradient::InPlace) } else { (2, Gradient::New) };
+    tape.record(&Step {
+        forward: &[Operation { launches: 2, ..kernels }],
+        reads: &[logits, kept],
+        saves: &[kept],
+        inputs: &[logits],
+        outputs: &[loss],
+        backward: &[scaled, converted][..operations],
+        gradient,
+        ..Step::of(names)
+    });
+    exchange_statistics(tape, logits);
+    loss
+}
+
+/// Of logits that a tensor-parallel group divides: one 32-bit value a row each for the largest, the label's and the sum of
+/// exponentials.
+fn exchange_statistics(tape: &mut Tape<'_>, logits: Tensor) {
+    if tape.shape.tensor.ways() > 1 {
+        let bytes = product(&[logits.rows, Dtype::Fp32.bytes()]);
+        let sums = exchange("loss.vocabulary_parallel", ExchangeKind::AllReduce, bytes);
+        tape.run(&[sums, sums, sums], &[logits]);
+    }
+}
+
 fn entropy_with_gradient(tape: &mut Tape<'_>, logits: Tensor, divided: bool) -> Tensor {
     let logits = if tape.shape.autocasts() {
         widen_for_softmax(tape, names!("loss.log_softmax"), logits)
@@ -63,13 +143,8 @@ fn entropy_with_gradient(tape: &mut Tape<'_>, logits: Tensor, divided: bool) -> 
         gradient: Gradient::New,
         trains: false,
     });
-    if divided && tape.shape.tensor.ways() > 1 {
-        let sums = exchange(
-            "loss.vocabulary_parallel",
-            ExchangeKind::AllReduce,
-            product(&[log.rows, Dtype::Fp32.bytes()]),
-        );
-        tape.run(&[sums, sums, sums], &[log]);
+    if divided {
+        exchange_statistics(tape, log);
     }
     let names = names!("loss.nll");
     let loss = tape.tensor(names.output, 1, 1, Dtype::Fp32.bytes());

@@ -146,6 +146,8 @@ pub(crate) enum Gradient {
     New,
     /// The inputs' gradients are the output's gradient itself, or views of it (residual addition, reshaping).
     Passed,
+    /// The input's gradient takes the place of the saved tensor when the step's backward is done.
+    InPlace,
 }
 
 /// One recorded step; see the module's description.

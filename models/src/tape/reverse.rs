@@ -101,6 +101,7 @@ impl Reverse {
         for input in &node.inputs {
             let contribution = match node.gradient {
                 Gradient::Passed => incoming[0],
+                Gradient::InPlace => self.alive(node.names.grad_input, input.bytes(), self.operations.len()),
                 Gradient::New => {
                     let made = self.alive(node.names.grad_input, input.bytes(), start);
                     self.group.iter_mut().for_each(|group| group.made.push(made));

@@ -1,8 +1,8 @@
 //! FLOPs against closed forms, and what kernels a layer launches.
 
 use steptime_models::{
-    AttentionKind, Bytes, Dtype, Flops, Kernel, LayerWork, Model, Operation, Overrides, Sample,
-    catalogue_names,
+    AttentionKind, Bytes, CrossEntropy, Dtype, Flops, Kernel, LayerWork, Model, Operation, Overrides, Sample,
+    WorkShape, catalogue_names,
 };
 
 use crate::{model, shape};
@@ -241,4 +241,36 @@ fn patches_have_no_input_gradient() {
     assert_eq!((convolutions(&work.forward), convolutions(&work.backward)), (1, 1));
     // 2 images, 256 patches, 48 values each, 300 channels.
     assert_eq!(work.forward_flops(), Flops(2 * 2 * 256 * 48 * 300));
+}
+
+/// Traffic of the loss in bytes a logit, 16-bit logits: `F.cross_entropy` converts (6), takes the log softmax (8; backward
+/// 12), fills a gradient (4) and converts back (6); Megatron-LM's kernels move 38 forward and 14 backward; Transformer
+/// Engine's read 16 bits twice and write 32 (8), then scale (8) and convert (6).
+#[test]
+fn losses_by_library() {
+    let model = Model::from_catalogue("llama3-8b", &Overrides::none()).unwrap();
+    let head = model.layers.len() - 1;
+    let logits = 2048.0 * 128256.0;
+    for (cross_entropy, expected, kept) in [
+        (CrossEntropy::Torch, 36.0, 4.0),
+        (CrossEntropy::VocabularyParallel, 52.0, 4.0),
+        (CrossEntropy::Fused, 22.0, 4.0),
+    ] {
+        let work = model
+            .work(head, &WorkShape { cross_entropy, ..shape(1, 2048, Dtype::Bf16, AttentionKind::Flash) });
+        let moved: u64 = work
+            .forward
+            .iter()
+            .chain(&work.backward)
+            .filter(|operation| operation.name.contains("loss"))
+            .map(|operation| match operation.kernel {
+                Kernel::MemoryBound { read, written, .. } => read.0 + written.0,
+                _ => 0,
+            })
+            .sum();
+        let found = moved as f64 / logits;
+        assert!((found - expected).abs() < 0.01, "{cross_entropy:?}: {found}");
+        let saved: u64 = work.saved.iter().filter(|it| it.name.contains("loss")).map(|it| it.bytes.0).sum();
+        assert!((saved as f64 / logits - kept).abs() < 0.01, "{cross_entropy:?}: {saved} kept");
+    }
 }

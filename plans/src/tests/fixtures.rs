@@ -61,6 +61,7 @@ pub(super) fn workload(micro_batches: u64) -> Workload {
         router: crate::router::Router::Uniform,
         low_precision_norms: false,
         loss_metrics: 0,
+        cross_entropy: steptime_models::CrossEntropy::Torch,
         optimizer: OptimizerKind::Adam,
         implementation: OptimizerImplementation::Fused,
         attention: AttentionKind::Flash,

@@ -280,6 +280,9 @@ fn workload(row: &Measurement) -> Result<String, String> {
             text += "gradient_accumulation_fusion = true\n";
         }
     }
+    if !inference && fuses_cross_entropy(row) {
+        text += "cross_entropy = \"fused\"\n";
+    }
     if !inference && row.fp32_grad_accumulation == Some(true) && row.precision != "fp32" {
         text += "gradient_dtype = \"fp32\"\n";
     }
@@ -309,6 +312,11 @@ fn workload(row: &Measurement) -> Result<String, String> {
         text += "synthetic_data = true\n";
     }
     Ok(text)
+}
+
+/// Tables say so, and the recipes of NeMo's performance tables set it (`cross_entropy_fusion_impl = "te"`).
+fn fuses_cross_entropy(row: &Measurement) -> bool {
+    row.notes.contains("fused cross-entropy TE") || row.framework.starts_with("NeMo")
 }
 
 /// Libraries of vision models call PyTorch's fused attention where it is: from 2.0 on, written `pt2...` in the tables.
