@@ -89,7 +89,7 @@ pub(crate) const SPAN_CLASSES: [(&str, Fill); 11] = [
     ("data loading", fill(BLUE, Hatch::Horizontal)),
     ("copy", fill(ORANGE, Hatch::Cross)),
     ("other", fill(LIGHT_GREY, Hatch::Falling)),
-    ("weights", fill(BLUE, Hatch::None)),
+    ("weights", fill(BLUE, Hatch::Rising)),
 ];
 
 /// Index into [`SPAN_CLASSES`] of a span's kind; kinds that are not known are `other`.

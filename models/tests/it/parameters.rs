@@ -90,7 +90,8 @@ fn every_entry_is_checked() {
             .chain(&transformers::PUBLISHED)
             .any(|&(published, ..)| published == name);
         assert!(
-            checked || matches!(model.family, Family::Components | Family::Rat),
+            // The detector's count is worked by hand in `vision.rs`.
+            checked || name == "ssd300-resnet50" || matches!(model.family, Family::Components | Family::Rat),
             "{name} has no published count"
         );
     }
