@@ -4,12 +4,8 @@ use std::fmt;
 
 use steptime_models::{Bytes, Dtype, MemoryBoundKind};
 
-use crate::catalogue::gpu_from_catalogue;
 use crate::coefficients::{AttentionCoefficients, ConvolutionCoefficients, GemmCoefficients};
 use crate::fact::{Basis, Constant, Fact, FactId};
-
-/// The GPU on which FlashAttention-2 was measured.
-const AMPERE: &str = "a100-80gb-sxm";
 
 /// Time in which a GPU's clock follows its power, seconds (order of magnitude).
 const GOVERNOR_S: f64 = 0.5e-3;
@@ -167,6 +163,9 @@ impl MemoryFractions {
 pub struct Achievable {
     /// Fused attention forward.
     pub attention: Calibrated<AttentionCoefficients>,
+    /// The same by kernels with Ampere's matrix instructions (FlashAttention-2 and before), where the GPU has faster ones
+    /// of its own.
+    pub portable_attention: Option<Calibrated<AttentionCoefficients>>,
     /// Arithmetic rate of fused attention backward, of forward's.
     pub attention_backward: Constant,
     /// Convolutions.
@@ -223,47 +222,13 @@ impl Gpu {
     /// are governed are not the clock's and stay as they are.
     #[must_use]
     pub fn sustained(mut self) -> Self {
-        let attention = &mut self.achievable.attention.coefficients.throttle_after_s;
+        let Achievable { attention, portable_attention, .. } = &mut self.achievable;
+        let attention = [attention].into_iter().chain(portable_attention);
+        let attention = attention.map(|it| &mut it.coefficients.throttle_after_s);
         let products = self.arithmetic.iter_mut().map(|it| &mut it.model.coefficients.throttle_after_s);
-        for after in products.chain([attention]).filter(|after| **after >= GOVERNOR_S) {
+        for after in products.chain(attention).filter(|after| **after >= GOVERNOR_S) {
             *after = 0.0;
         }
         self
-    }
-
-    /// The GPU whose fused attention runs kernels of FlashAttention-2 (Dao 2023), which PyTorch's `flash` backend and
-    /// the package `flash-attn` have. They use the matrix instructions of Ampere (`mma.sync`), which on Hopper and
-    /// Blackwell run beside the faster ones that FlashAttention-3 (Shah et al. 2024) and cuDNN use: per
-    /// multiprocessor and clock they do what an A100 does. Its published best for forward and backward together, 225
-    /// TFLOP/s on an A100 and 335 TFLOP/s on an H100 (Dao 2023, section 4.1), is that ratio.
-    ///
-    /// Older GPUs are returned as they are.
-    #[must_use]
-    pub fn with_flash_attention_2(self) -> Self {
-        if self.architecture < GpuArchitecture::Hopper {
-            return self;
-        }
-        let Ok(ampere) = gpu_from_catalogue(AMPERE) else { return self };
-        let (Some(theirs), Some(own)) = (ampere.peak(Dtype::Bf16), self.peak(Dtype::Bf16)) else {
-            return self;
-        };
-        let size = f64::from(self.sms) * self.clock_hz / (f64::from(ampere.sms) * ampere.clock_hz);
-        let mut attention = ampere.achievable.attention;
-        attention.coefficients.efficiency *= theirs * size / own;
-        let mut facts = self.facts;
-        attention.ground.fact = FactId(facts.len());
-        attention.ground.basis = Basis::DataSheet;
-        attention.ground.error = 1.5 * attention.ground.error + 0.05;
-        facts.push(Fact {
-            what: "calibration.attention.efficiency".to_owned(),
-            value: format!("{:.3}", attention.coefficients.efficiency),
-            source: format!(
-                "FlashAttention-2 as on {AMPERE} by multiprocessors and clock (Dao 2023, section 4.1: 225 TFLOP/s on an \
-                 A100, 335 on an H100)"
-            ),
-            basis: Basis::DataSheet,
-        });
-        let achievable = Achievable { attention, ..self.achievable };
-        Self { achievable, facts, ..self }
     }
 }

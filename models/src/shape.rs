@@ -40,7 +40,10 @@ pub enum FlashGeneration {
     First,
     /// The Triton kernels after it.
     Triton,
-    /// FlashAttention-2 (Dao 2023), or what the GPU has since.
+    /// FlashAttention-2 (Dao 2023): Ampere's matrix instructions, on later GPUs as well.
+    Second,
+    /// Kernels for the GPU's own matrix instructions: up to Ada FlashAttention-2's, then FlashAttention-3's (Shah et al.
+    /// 2024) or cuDNN's.
     #[default]
     Current,
 }

@@ -10,8 +10,10 @@ use crate::units::product;
 pub enum AttentionKind {
     /// Score matrix, softmax and dropout as kernels of their own, kept for backward.
     Eager,
-    /// One fused kernel that keeps only row statistics.
+    /// One fused kernel that keeps only row statistics: FlashAttention-2, in PyTorch and the package flash-attn.
     Flash,
+    /// The same by kernels for the GPU's own matrix instructions (FlashAttention-3, cuDNN).
+    Flash3,
     /// The same by the kernels of the first FlashAttention (flash-attn before 2.0).
     Flash1,
     /// The same by kernels written in Triton after the first FlashAttention.
@@ -24,10 +26,11 @@ impl AttentionKind {
         !matches!(self, Self::Eager)
     }
 
-    /// Whose kernels run; those of today where none are named.
+    /// Whose kernels run.
     pub(crate) const fn generation(self) -> FlashGeneration {
         match self {
-            Self::Eager | Self::Flash => FlashGeneration::Current,
+            Self::Eager | Self::Flash3 => FlashGeneration::Current,
+            Self::Flash => FlashGeneration::Second,
             Self::Flash1 => FlashGeneration::First,
             Self::FlashTriton => FlashGeneration::Triton,
         }

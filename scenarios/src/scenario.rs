@@ -224,7 +224,6 @@ fn gpu_job(
     let batch = batch::read(&workload, plan.data)?;
     let defaults = GpuDefaults { section, cluster: &cluster };
     let workload_values = workload::read(&workload, &defaults, &batch.batch)?;
-    let cluster = workload::with_attention_kernels(&workload, cluster)?;
     let cluster = Cluster { gpu: cluster.gpu.sustained(), ..cluster };
     parallelism::check_exchange(&parallelism, plan.exchange, &workload_values)?;
     parallelism.finish()?;

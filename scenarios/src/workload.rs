@@ -164,24 +164,14 @@ fn read_gradients(section: &Section<'_>, precision: Precision, autocast: bool) -
     Err(section.conflict("gradient_dtype", message))
 }
 
-/// Which kernels fused attention runs; the others are those of the GPU's own instructions.
-const ATTENTION: [(&str, (AttentionKind, bool)); 5] = [
-    ("flash", (AttentionKind::Flash, true)),
-    ("flash-3", (AttentionKind::Flash, false)),
-    ("flash-1", (AttentionKind::Flash1, true)),
-    ("flash-triton", (AttentionKind::FlashTriton, true)),
-    ("eager", (AttentionKind::Eager, true)),
+/// How attention is computed, and by whose kernels.
+const ATTENTION: [(&str, AttentionKind); 5] = [
+    ("flash", AttentionKind::Flash),
+    ("flash-3", AttentionKind::Flash3),
+    ("flash-1", AttentionKind::Flash1),
+    ("flash-triton", AttentionKind::FlashTriton),
+    ("eager", AttentionKind::Eager),
 ];
-
-/// The cluster as the workload's software uses it: fused attention by the kernels of FlashAttention-2, which PyTorch
-/// and the package `flash-attn` run, unless those written for Hopper and Blackwell are asked for.
-pub(crate) fn with_attention_kernels(section: &Section<'_>, cluster: Cluster) -> Result<Cluster, InputError> {
-    if let Some((_, false)) = section.choice("attention", &ATTENTION)? {
-        return Ok(cluster);
-    }
-    let gpu = cluster.gpu.with_flash_attention_2();
-    Ok(Cluster { gpu, ..cluster })
-}
 
 /// `fp8_recipe`: how values are scaled to 8 bits.
 fn read_scaling(section: &Section<'_>, precision: Precision) -> Result<Scaling, InputError> {
@@ -254,8 +244,7 @@ fn read_attention(
     cluster: &Cluster,
     precision: Precision,
 ) -> Result<AttentionKind, InputError> {
-    let named = section.choice("attention", &ATTENTION)?;
-    let given = named.map(|(kind, _)| kind);
+    let given = section.choice("attention", &ATTENTION)?;
     let gpu = &cluster.gpu;
     // FlashAttention-2, which PyTorch's flash backend is as well, has no kernels for Turing and none for fp32.
     let why_not = if gpu.architecture < GpuArchitecture::Ampere {
@@ -266,8 +255,8 @@ fn read_attention(
     } else {
         return Ok(given.unwrap_or(AttentionKind::Flash));
     };
-    if let Some(named) = named.filter(|(kind, _)| kind.is_fused()) {
-        let name = ATTENTION.iter().find(|(_, other)| *other == named).map_or("", |(name, _)| *name);
+    if let Some(given) = given.filter(|kind| kind.is_fused()) {
+        let name = ATTENTION.iter().find(|(_, kind)| *kind == given).map_or("", |(name, _)| *name);
         return Err(InputError::Value {
             origin: section.place("attention"),
             key: section.full("attention"),

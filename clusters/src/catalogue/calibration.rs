@@ -147,7 +147,7 @@ fn clocked(slot: usize) -> usize {
 /// Error of coefficients one step away from the hardware that they were fitted on. One step within an architecture and
 /// two to another one hold 80 % of the shapes in seven of eight pairs of measured GPUs (the test of `calibrate` counts
 /// them): the eighth is a lender that its power does not hold back for a borrower that it does.
-fn widened(error: f64) -> f64 {
+pub(super) fn widened(error: f64) -> f64 {
     1.5 * error + 0.06
 }
 
@@ -284,6 +284,11 @@ impl Calibration {
     /// Whether there is a table for fused attention.
     pub(super) fn has_attention(&self) -> bool {
         self.get(FORMATS.len()).is_some()
+    }
+
+    /// Whether there is a table for convolutions.
+    pub(super) fn has_convolution(&self) -> bool {
+        self.get(CONVOLUTION_SLOT).is_some()
     }
 
     /// Whether there is a table for a memory-bound kind, given as index of [`MEMORY_KINDS`].

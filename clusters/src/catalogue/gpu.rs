@@ -1,12 +1,19 @@
 //! Reads a GPU.
 
-use steptime_models::Dimension;
+use steptime_models::{Dimension, Dtype};
 
-use super::calibration::Calibration;
+use super::calibration::{Calibration, widened};
 use super::error::CatalogueError;
+use super::gpu_from_catalogue;
 use super::reader::Section;
-use crate::fact::Fact;
-use crate::gpu::{Achievable, Arithmetic, FORMATS, Gpu, GpuArchitecture, MemoryFractions};
+use crate::coefficients::AttentionCoefficients;
+use crate::fact::{Basis, Fact, FactId};
+use crate::gpu::{
+    Achievable, Arithmetic, Calibrated, FORMATS, Gpu, GpuArchitecture, Ground, MemoryFractions,
+};
+
+/// The GPU on which FlashAttention-2 was measured.
+const AMPERE: &str = "a100-80gb-sxm";
 
 /// Keys of a GPU file.
 pub(super) const KEYS: [&str; 14] = [
@@ -33,7 +40,7 @@ pub(super) fn read(root: &Section<'_>) -> Result<Gpu, CatalogueError> {
     if root.has("power") {
         root.quantity("power", Dimension::Watts, &mut facts)?;
     }
-    Ok(Gpu {
+    let mut gpu = Gpu {
         name: root.name("name")?.to_owned(),
         product: root.name("product")?.to_owned(),
         architecture: root.choice("architecture", &GpuArchitecture::NAMES)?,
@@ -47,7 +54,38 @@ pub(super) fn read(root: &Section<'_>) -> Result<Gpu, CatalogueError> {
         arithmetic: arithmetic(root, &calibration, &mut facts)?,
         achievable: achievable(root, &calibration, &mut facts)?,
         facts,
-    })
+    };
+    if gpu.architecture >= GpuArchitecture::Hopper {
+        gpu.achievable.portable_attention = portable_attention(&mut gpu)?;
+    }
+    Ok(gpu)
+}
+
+/// Fused attention by kernels with the matrix instructions of Ampere (`mma.sync`), which Hopper and Blackwell run beside
+/// the faster ones that FlashAttention-3 and cuDNN use: per multiprocessor and clock they do what an A100 does. The
+/// published best of FlashAttention-2, forward and backward together, 225 TFLOP/s on an A100 and 335 TFLOP/s on an H100
+/// (Dao 2023, section 4.1), is that ratio. None for a GPU without bf16.
+fn portable_attention(gpu: &mut Gpu) -> Result<Option<Calibrated<AttentionCoefficients>>, CatalogueError> {
+    let ampere = gpu_from_catalogue(AMPERE)?;
+    let (Some(theirs), Some(own)) = (ampere.peak(Dtype::Bf16), gpu.peak(Dtype::Bf16)) else {
+        return Ok(None);
+    };
+    let size = f64::from(gpu.sms) * gpu.clock_hz / (f64::from(ampere.sms) * ampere.clock_hz);
+    let mut attention = ampere.achievable.attention;
+    attention.coefficients.efficiency *= theirs * size / own;
+    // Lent to another architecture.
+    let error = widened(widened(attention.ground.error));
+    attention.ground = Ground { basis: Basis::DataSheet, fact: FactId(gpu.facts.len()), error };
+    gpu.facts.push(Fact {
+        what: "calibration.attention.portable.efficiency".to_owned(),
+        value: format!("{:.3}", attention.coefficients.efficiency),
+        source: format!(
+            "FlashAttention-2 as on {AMPERE} by multiprocessors and clock (Dao 2023, section 4.1: 225 TFLOP/s on an A100, \
+             335 on an H100)"
+        ),
+        basis: Basis::DataSheet,
+    });
+    Ok(Some(attention))
 }
 
 fn arithmetic(
@@ -85,6 +123,7 @@ fn achievable(
     };
     Ok(Achievable {
         attention: calibration.attention(root, facts)?,
+        portable_attention: None,
         attention_backward: section.fraction("attention_backward", facts)?,
         convolution: calibration.convolution(root, facts)?,
         memory,

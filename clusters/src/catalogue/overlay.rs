@@ -93,6 +93,14 @@ fn gpu(gpu: &mut Gpu, section: &Section<'_>) -> Result<(), CatalogueError> {
         let mut attention = calibration.attention(&tables, &mut facts)?;
         attention.ground.fact = replace(&mut gpu.facts, facts, "");
         gpu.achievable.attention = attention;
+        // What was measured are the kernels that run, whosever they are.
+        gpu.achievable.portable_attention = None;
+    }
+    if calibration.has_convolution() {
+        let mut facts = Vec::new();
+        let mut convolution = calibration.convolution(&tables, &mut facts)?;
+        convolution.ground.fact = replace(&mut gpu.facts, facts, "");
+        gpu.achievable.convolution = convolution;
     }
     let memory = &mut gpu.achievable.memory;
     for (kind, place) in [

@@ -36,9 +36,10 @@ fn every_gpu_loads_with_a_source_for_every_constant() {
         assert_eq!(gpu.name, name);
         sourced(name, &gpu.facts);
         // 7 constants, 2 for each of 6 memory-bound kinds, 11 of attention, 8 of convolutions, a ratio; a peak and 18
-        // a format; the power of some boards.
+        // a format; the power of some boards; from Hopper on the rate of FlashAttention-2.
         let power = gpu.facts.iter().filter(|fact| fact.what == "power").count();
-        assert_eq!(gpu.facts.len(), 39 + power + 19 * gpu.arithmetic.len(), "{name}");
+        let portable = usize::from(gpu.architecture >= GpuArchitecture::Hopper);
+        assert_eq!(gpu.facts.len(), 39 + power + portable + 19 * gpu.arithmetic.len(), "{name}");
         let fp32 = gpu.peak(Dtype::Fp32).unwrap();
         assert!(gpu.arithmetic.iter().all(|arithmetic| arithmetic.peak.value >= fp32), "{name}");
         assert!(gpu.memory > Bytes(14 << 30) && gpu.context < Bytes(1 << 30), "{name}");
@@ -360,4 +361,20 @@ fn borrowed_tables_may_change_a_coefficient_and_say_why() {
     // 1.5 times the error of the lender and 6 %.
     let error = |dtype| gpu.arithmetic(dtype).unwrap().model.ground.error;
     assert!((error(Dtype::Tf32) - 0.1).abs() < 1e-12 && (error(Dtype::Fp32) - 0.21).abs() < 1e-12);
+}
+
+/// Every table of a calibration file acts; measured attention is that of the kernels that run, whosever they are.
+#[test]
+fn calibrated_attention_and_convolutions_replace_the_catalogues() {
+    let text = "[gpu.calibration.attention]\nsource = \"x\"\nbasis = \"fitted\"\nerror = 0.1\nefficiency = 0.5\n\
+                fill = 0.0\ntail = 0.5\nimbalance = 0.5\ncrowd = 4.0\nbandwidth = 0.5\nthrottle = 0.0\n\
+                throttle_after = \"1 ms\"\nmeasured_start = \"0 ns\"\nmeasured_cache = \"0 ns\"\nmeasured_cache_heads = 1.0\n\
+                \n[gpu.calibration.convolution]\nsource = \"x\"\nbasis = \"fitted\"\nerror = 0.2\nforward = 0.9\n\
+                backward = 0.8\ngrouped = 1.0\ndepthwise_bandwidth = 0.5\ndepthwise_arithmetic = 0.4\n\
+                layout_forward = 1.0\nlayout_backward = 2.0\nlayout_tf32 = 0.5\n";
+    let before = nodes("dgx-h100").gpu;
+    let after = nodes("dgx-h100").calibrated(text).unwrap().gpu.achievable;
+    assert!(before.achievable.portable_attention.is_some());
+    assert_eq!((after.attention.coefficients.efficiency, after.portable_attention), (0.5, None));
+    assert_eq!((after.convolution.coefficients.forward, after.convolution.ground.error), (0.9, 0.2));
 }

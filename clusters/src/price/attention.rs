@@ -36,7 +36,7 @@ fn traffic(shape: &AttentionShape) -> Bytes {
 fn older_kernels(shape: &AttentionShape) -> f64 {
     let narrow = shape.head_dim <= NARROW_HEAD;
     match (shape.generation, shape.pass) {
-        (FlashGeneration::Current, _) => 1.0,
+        (FlashGeneration::Second | FlashGeneration::Current, _) => 1.0,
         (FlashGeneration::Triton, Pass::Forward) => 0.7,
         (FlashGeneration::Triton, Pass::Backward) => 0.58,
         (FlashGeneration::First, Pass::Forward) if narrow => 0.65,
@@ -53,7 +53,10 @@ fn older_kernels(shape: &AttentionShape) -> f64 {
 /// [`PriceError`] when the GPU does not compute in the format.
 pub fn attention(gpu: &Gpu, shape: AttentionShape) -> Result<Price, PriceError> {
     let peak = arithmetic_of(gpu, shape.dtype)?.peak.value;
-    let model = &gpu.achievable.attention;
+    let model = match (&gpu.achievable.portable_attention, shape.generation) {
+        (Some(portable), generation) if generation < FlashGeneration::Current => portable,
+        _ => &gpu.achievable.attention,
+    };
     let rate = match shape.pass {
         Pass::Forward => 1.0,
         Pass::Backward => gpu.achievable.attention_backward.value / 2.5,

@@ -341,3 +341,15 @@ fn faster_hardware_is_never_slower() {
         }
     }
 }
+
+#[test]
+fn portable_attention_kernels_do_on_hopper_what_they_do_on_an_a100() {
+    let of = |name: &str| gpu_from_catalogue(name).unwrap().achievable;
+    assert_eq!(of("a100-80gb-sxm").portable_attention, None, "its own kernels are the portable ones");
+    let (ampere, hopper) = (of("a100-80gb-sxm").attention, of("h100-80gb-sxm").portable_attention.unwrap());
+    // 132 multiprocessors at 1.83 GHz of 989.4 TFLOP/s, for 108 at 1.41 GHz of 312.
+    let expected = ampere.coefficients.efficiency * 312.0 / 989.4 * 132.0 * 1.83 / (108.0 * 1.41);
+    assert!((hopper.coefficients.efficiency / expected - 1.0).abs() < 1e-9, "{expected}");
+    assert_eq!(hopper.coefficients.tail, ampere.coefficients.tail);
+    assert!(hopper.ground.error > 2.0 * ampere.ground.error);
+}
