@@ -301,7 +301,32 @@ pub struct Operation {
 /// kernels of their own: what selective recomputation runs again (Korthikanti et al. 2022, section 5).
 const ATTENTION_CORE: &str = "attention.core.";
 
+/// Gathers the input of a layer that a tensor-parallel group divides once more, under sequence parallelism.
+pub(crate) const GATHER_AGAIN: &str = "tensor_parallel.gather_again";
+/// Sums the gradient of the input of such a layer over the group.
+const INPUT_GRADIENT_SUM: &str = "tensor_parallel.enter.grad";
+
 impl Operation {
+    /// Whether it makes the gradient of a weight: nothing else in the layer waits for that.
+    pub fn makes_weight_gradient(&self) -> bool {
+        self.name.ends_with(".grad_weight")
+    }
+
+    /// Whether it makes the gradient of a bias.
+    pub fn makes_bias_gradient(&self) -> bool {
+        self.name.ends_with(".grad_bias")
+    }
+
+    /// Whether it gathers, in backward, an input that forward gathered from the tensor-parallel group and let go.
+    pub fn gathers_input_again(&self) -> bool {
+        self.name == GATHER_AGAIN
+    }
+
+    /// Whether it sums the gradient of a divided layer's input over the tensor-parallel group.
+    pub fn sums_input_gradient(&self) -> bool {
+        self.name == INPUT_GRADIENT_SUM
+    }
+
     /// Whether selective recomputation runs it again in backward.
     pub fn is_attention_core(&self) -> bool {
         self.name.starts_with(ATTENTION_CORE)

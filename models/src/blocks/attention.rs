@@ -3,7 +3,7 @@
 use super::autocast::{narrow, widen_for_softmax};
 use super::context_parallel::{by_heads, ring};
 use super::linear::gemm;
-use super::pointwise::{cast, copy, dropout, mask, scale, softcap};
+use super::pointwise::{cast, copy, dropout, mask, moved, scale, softcap};
 use crate::division::ContextMethod;
 use crate::operation::{Dtype, Kernel, MemoryBoundKind, Operation, Pass};
 use crate::shape::AttentionShape;
@@ -328,6 +328,30 @@ fn context(tape: &mut Tape<'_>, a: &Attention, width: u64, p: Tensor, v: Tensor)
     y
 }
 
+/// The fused kernel of a pass over this rank's queries and so many keys, within a window of so many (0: all).
+pub(super) fn fused_kernel(
+    tape: &Tape<'_>,
+    a: &Attention,
+    extras: &Extras,
+    [key_length, window]: [u64; 2],
+    pass: Pass,
+) -> Kernel {
+    Kernel::Attention(AttentionShape {
+        batch: a.batch,
+        heads: a.heads,
+        kv_heads: a.kv_heads,
+        query_length: a.length,
+        key_length,
+        head_dim: a.head_dim,
+        value_dim: a.values(extras),
+        window,
+        causal: a.causal,
+        pass,
+        dtype: tape.other_products(),
+        generation: tape.shape.attention.generation(),
+    })
+}
+
 /// One fused kernel. Keeps queries, keys, values, its result, and the log of the sum of exponentials of each row in
 /// 32 bits (4 b a s bytes in place of the 5 a s^2 b of eager attention with dropout in 16 bits); dropout is drawn
 /// again in backward.
@@ -344,22 +368,7 @@ fn flash(tape: &mut Tape<'_>, a: &Attention, extras: &Extras, [q, k, v]: [Tensor
     if let Bias::Tensor(bias) = extras.bias {
         inputs.push(expand_bias(tape, a, bias));
     }
-    let kernel = |pass| {
-        Kernel::Attention(AttentionShape {
-            batch: a.batch,
-            heads: a.heads,
-            kv_heads: a.kv_heads,
-            query_length: a.length,
-            key_length: a.keys(extras),
-            head_dim: a.head_dim,
-            value_dim: a.values(extras),
-            window: extras.window,
-            causal: a.causal,
-            pass,
-            dtype: tape.other_products(),
-            generation: tape.shape.attention.generation(),
-        })
-    };
+    let kernel = |pass| fused_kernel(tape, a, extras, [a.keys(extras), extras.window], pass);
     let (forward, backward) = (kernel(Pass::Forward), kernel(Pass::Backward));
     let y = tape.activation(names.output, a.rows(), a.values(extras));
     let row_sums = tape.tensor(names.statistics, a.rows(), 1, 4);
@@ -403,14 +412,7 @@ fn moved_tokens(tape: &mut Tape<'_>, names: Names, x: Tensor, zeros: bool) -> Te
     } else {
         (gathers(names.op), scatters(names.grad))
     };
-    tape.record(&Step {
-        forward: &[forward],
-        reads: &[x],
-        inputs: &[x],
-        outputs: &[y],
-        backward: &[backward],
-        ..Step::of(names)
-    });
+    moved(tape, names, [x, y], forward, backward);
     y
 }
 

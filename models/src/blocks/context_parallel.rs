@@ -1,8 +1,7 @@
 //! Attention over sequences of which each rank of a context group holds a part.
 
-use super::attention::{Attention, Extras, attention_of_whole};
-use crate::operation::{ExchangeGroup, ExchangeKind, Kernel, MemoryBoundKind, Operation, Pass};
-use crate::shape::AttentionShape;
+use super::attention::{Attention, Extras, attention_of_whole, fused_kernel};
+use crate::operation::{ExchangeGroup, ExchangeKind, MemoryBoundKind, Operation, Pass};
 use crate::tape::{Names, Step, Tape, Tensor, exchange_in, memory, names, single};
 use crate::units::{product, total};
 
@@ -71,22 +70,7 @@ pub(super) fn ring(tape: &mut Tape<'_>, a: &Attention, extras: &Extras, [q, k, v
     let names = names!("attention.ring");
     let steps = steps(tape, a, extras);
     let value_dim = extras.value_dim.unwrap_or(a.head_dim);
-    let kernel = |pass| {
-        Kernel::Attention(AttentionShape {
-            batch: a.batch,
-            heads: a.heads,
-            kv_heads: a.kv_heads,
-            query_length: a.length,
-            key_length: a.length,
-            head_dim: a.head_dim,
-            value_dim,
-            window: 0,
-            causal: a.causal,
-            generation: tape.shape.attention.generation(),
-            pass,
-            dtype: tape.other_products(),
-        })
-    };
+    let kernel = |pass| fused_kernel(tape, a, extras, [a.length, 0], pass);
     let (forward_step, backward_step) = (kernel(Pass::Forward), kernel(Pass::Backward));
     let rows = product(&[a.batch, a.heads, a.length]);
     let pair = total(&[k.bytes(), v.bytes()]);

@@ -11,9 +11,10 @@
 //! ...                                           # the E / n experts, and all of it backwards
 //! ```
 
+use super::pointwise::moved;
 use crate::division::ExpertParallel;
-use crate::operation::{ExchangeGroup, ExchangeKind, MemoryBoundKind, Operation};
-use crate::tape::{Names, Step, Tape, Tensor, exchange_in, memory, names};
+use crate::operation::{ExchangeGroup, ExchangeKind, MemoryBoundKind};
+use crate::tape::{Names, Tape, Tensor, exchange_in, memory, names};
 use crate::units::product;
 
 /// What is told to the other ranks before the tokens leave: the count of each expert's rows on every rank.
@@ -92,16 +93,4 @@ fn sort_chunks(tape: &mut Tape<'_>, names: Names, local: u64, x: Tensor) -> Tens
     let copy = |name| memory(name, MemoryBoundKind::Indexing, x.bytes(), y.bytes());
     moved(tape, names, [x, y], copy(names.op), copy(names.grad));
     y
-}
-
-/// Values that only move: nothing is kept, and the gradient moves back.
-fn moved(tape: &mut Tape<'_>, names: Names, [x, y]: [Tensor; 2], forward: Operation, backward: Operation) {
-    tape.record(&Step {
-        forward: &[forward],
-        reads: &[x],
-        inputs: &[x],
-        outputs: &[y],
-        backward: &[backward],
-        ..Step::of(names)
-    });
 }

@@ -168,18 +168,8 @@ fn same_shape(tape: &mut Tape<'_>, names: Names, x: Tensor, y: Tensor, extra: u6
 /// Copy into another layout; so is its backward.
 pub(crate) fn copy(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
     let y = tape.tensor(names.output, x.rows, x.width, x.value_bytes);
-    tape.record(&Step {
-        names,
-        forward: &[memory(names.op, MemoryBoundKind::Fill, x.bytes(), y.bytes())],
-        reads: &[x],
-        saves: &[],
-        inputs: &[x],
-        outputs: &[y],
-        backward: &[memory(names.grad, MemoryBoundKind::Fill, y.bytes(), x.bytes())],
-        scratch: 0,
-        gradient: Gradient::New,
-        trains: false,
-    });
+    let fill = |name, from: Tensor, to: Tensor| memory(name, MemoryBoundKind::Fill, from.bytes(), to.bytes());
+    moved(tape, names, [x, y], fill(names.op, x, y), fill(names.grad, y, x));
     y
 }
 
@@ -253,4 +243,22 @@ pub(crate) fn mean_pool(tape: &mut Tape<'_>, x: Tensor, batch: u64) -> Tensor {
         trains: false,
     });
     y
+}
+
+/// Values that only move: nothing is kept, and the gradient moves back.
+pub(super) fn moved(
+    tape: &mut Tape<'_>,
+    names: Names,
+    [x, y]: [Tensor; 2],
+    forward: Operation,
+    backward: Operation,
+) {
+    tape.record(&Step {
+        forward: &[forward],
+        reads: &[x],
+        inputs: &[x],
+        outputs: &[y],
+        backward: &[backward],
+        ..Step::of(names)
+    });
 }

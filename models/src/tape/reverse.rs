@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::fusion::{FusedGroup, regroup};
 use super::lives::Life;
 use super::{Gradient, Names, Node, Storage, Tensor, exchange, memory};
-use crate::operation::{ExchangeKind, Kernel, MemoryBoundKind, Operation, WeightGradients};
+use crate::operation::{ExchangeKind, GATHER_AGAIN, Kernel, MemoryBoundKind, Operation, WeightGradients};
 use crate::units::{Bytes, total};
 
 /// The backward pass while it is derived.
@@ -32,7 +32,7 @@ pub(super) struct Reverse {
 fn makes_weight_gradients(operation: &Operation) -> bool {
     let product =
         matches!(operation.kernel, Kernel::Gemm { .. } | Kernel::Convolution(_) | Kernel::Component { .. });
-    product && operation.name.ends_with(".grad_weight")
+    product && operation.makes_weight_gradient()
 }
 
 impl Reverse {
@@ -184,7 +184,7 @@ impl Reverse {
                 continue;
             }
             self.gathered.push((whole.id, self.lives.len()));
-            let name = "tensor_parallel.gather_again";
+            let name = GATHER_AGAIN;
             self.lives.push(Life { name, bytes: whole.bytes(), born: self.operations.len(), last: end });
             self.operations.push(exchange(name, ExchangeKind::AllGather, whole.bytes()));
         }

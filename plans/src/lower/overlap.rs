@@ -19,54 +19,47 @@ pub(super) enum Move {
     Join(usize),
 }
 
-/// Gathers a layer's input once more, under sequence parallelism.
-const GATHER: &str = "tensor_parallel.gather_again";
-/// Sums the gradient of a layer's input.
-const SUM: &str = "tensor_parallel.enter.grad";
-
-fn is_exchange(operation: &Operation) -> bool {
-    matches!(operation.kernel, Kernel::Exchange { .. })
-}
-
 /// Whether nothing in the layer waits for the operation's result.
-fn makes_weight_gradient(operation: &Operation) -> bool {
-    operation.name.ends_with(".grad_weight") || operation.name.ends_with(".grad_bias")
+fn can_wait(operation: &Operation) -> bool {
+    operation.makes_weight_gradient() || operation.makes_bias_gradient()
 }
 
 /// The moves of a backward pass; in the order of the operations where `overlap` is not wanted.
 pub(super) fn moves(operations: &[Operation], overlap: bool) -> Vec<Move> {
+    if !overlap {
+        return (0..operations.len()).map(Move::Run).collect();
+    }
     let mut moves = Vec::with_capacity(operations.len() + 2);
-    let mut gathering = None;
+    let mut gathers = Vec::new();
+    // Where what stands between two collectives that are waited for begins.
     let mut from = 0;
     for (index, operation) in operations.iter().enumerate() {
-        if !overlap || !is_exchange(operation) {
-            moves.push(Move::Run(index));
-            continue;
-        }
-        match operation.name {
-            GATHER => {
-                moves.push(Move::Start(index));
-                gathering = Some((index, moves.len()));
-            }
-            SUM => {
-                let weights =
-                    |it: &Move| matches!(*it, Move::Run(at) if makes_weight_gradient(&operations[at]));
-                let (later, sooner): (Vec<Move>, Vec<Move>) = moves.drain(from..).partition(weights);
-                moves.extend(sooner);
-                moves.push(Move::Start(index));
-                moves.extend(gathering.take().map(|(gather, _)| Move::Join(gather)));
-                moves.extend(later);
-                moves.push(Move::Join(index));
-            }
-            _ => moves.push(Move::Run(index)),
-        }
-        if operation.name != GATHER {
+        if operation.gathers_input_again() {
+            gathers.push(index);
+            moves.push(Move::Start(index));
+        } else if operation.sums_input_gradient() {
+            let waits = |it: &Move| matches!(*it, Move::Run(at) if can_wait(&operations[at]));
+            let (later, sooner): (Vec<Move>, Vec<Move>) = moves.drain(from..).partition(waits);
+            moves.extend(sooner);
+            moves.push(Move::Start(index));
+            moves.extend(gathers.drain(..).map(Move::Join));
+            moves.extend(later);
+            moves.push(Move::Join(index));
             from = moves.len();
+        } else {
+            moves.push(Move::Run(index));
+            if matches!(operation.kernel, Kernel::Exchange { .. }) {
+                from = moves.len();
+            }
         }
     }
     // A gathered input that no sum follows is waited for at once.
-    if let Some((gather, place)) = gathering {
-        moves.insert(place, Move::Join(gather));
+    for it in &mut moves {
+        if let Move::Start(index) = *it
+            && gathers.contains(&index)
+        {
+            *it = Move::Run(index);
+        }
     }
     moves
 }
@@ -79,6 +72,10 @@ mod tests {
 
     fn backward(sequence: bool) -> Vec<steptime_models::Operation> {
         let model = Model::from_catalogue("gpt2", &Overrides::default()).expect("an entry");
+        backward_of(&model, 1, sequence)
+    }
+
+    fn backward_of(model: &Model, layer: usize, sequence: bool) -> Vec<steptime_models::Operation> {
         let shape = WorkShape {
             micro_batch: 1,
             sequence_length: 128,
@@ -90,7 +87,7 @@ mod tests {
             fusion: Fusion::None,
             ..WorkShape::default()
         };
-        model.work(1, &shape).backward
+        model.work(layer, &shape).backward
     }
 
     fn names(sequence: bool) -> Vec<String> {
@@ -123,17 +120,28 @@ mod tests {
     }
 
     #[test]
-    fn every_operation_runs_once_and_every_start_is_joined() {
-        for sequence in [false, true] {
-            let operations = backward(sequence);
-            for overlap in [false, true] {
-                let moves = moves(&operations, overlap);
-                for index in 0..operations.len() {
-                    let started = moves.iter().filter(|&&it| it == Move::Start(index)).count();
-                    let joined = moves.iter().filter(|&&it| it == Move::Join(index)).count();
-                    let run = moves.iter().filter(|&&it| it == Move::Run(index)).count();
-                    assert_eq!((started, joined), if run == 0 { (1, 1) } else { (0, 0) });
-                    assert!(run <= 1);
+    fn every_operation_runs_once_and_every_start_is_joined_after_it() {
+        for name in ["gpt2", "flan-t5-base", "llama3-8b", "mixtral-8x7b", "qwen3-14b", "deepseek-v3"] {
+            let model = Model::from_catalogue(name, &Overrides::default()).expect("an entry");
+            let mut known = None;
+            for (layer, facts) in model.layers.iter().enumerate() {
+                if known.replace(facts.signature) == Some(facts.signature) {
+                    continue;
+                }
+                for (sequence, overlap) in [(false, false), (false, true), (true, false), (true, true)] {
+                    let operations = backward_of(&model, layer, sequence);
+                    let moves = moves(&operations, overlap);
+                    let places = |wanted: Move| {
+                        let numbered = moves.iter().enumerate().filter(|&(_, it)| *it == wanted);
+                        numbered.map(|(place, _)| place).collect::<Vec<_>>()
+                    };
+                    for index in 0..operations.len() {
+                        let [run, started, joined] =
+                            [Move::Run(index), Move::Start(index), Move::Join(index)].map(places);
+                        assert_eq!(run.len() + started.len(), 1, "{name}");
+                        assert_eq!(started.len(), joined.len(), "{name}");
+                        assert!(started <= joined, "{name}");
+                    }
                 }
             }
         }

@@ -38,6 +38,20 @@ pub(super) fn optional(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), percent)
 }
 
+/// Number of rows, median, mean, p90, max, bias, rank, coverage.
+pub(super) fn numbers(score: &ErrorScore) -> [String; 8] {
+    [
+        score.scored.to_string(),
+        percent(score.median_ape),
+        percent(score.mape),
+        percent(score.p90_ape),
+        percent(score.max_ape),
+        percent(score.bias),
+        score.spearman.map_or_else(|| "-".to_owned(), |rank| format!("{rank:.3}")),
+        optional(score.interval_coverage),
+    ]
+}
+
 fn scores(suites: &[SuiteScore]) -> String {
     let mut list =
         table(&["suite", "rows", "skipped", "of", "median", "mean", "p90", "max", "bias", "rank", "in 80 %"]);
@@ -57,16 +71,8 @@ fn scores(suites: &[SuiteScore]) -> String {
         };
         for (name, score) in quantities {
             let Some(score) = score else { continue };
-            let numbers = [
-                format!("{name} ({})", score.scored),
-                percent(score.median_ape),
-                percent(score.mape),
-                percent(score.p90_ape),
-                percent(score.max_ape),
-                percent(score.bias),
-                score.spearman.map_or_else(|| "-".to_owned(), |rank| format!("{rank:.3}")),
-                optional(score.interval_coverage),
-            ];
+            let mut numbers = numbers(&score);
+            numbers[0] = format!("{name} ({})", score.scored);
             list.add_row(head().into_iter().chain(numbers));
         }
         if let Some(outcome) = suite.outcome.filter(|outcome| outcome.missed_oom.is_some()) {

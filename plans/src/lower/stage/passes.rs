@@ -3,7 +3,7 @@
 use steptime_core::Tensor;
 use steptime_models::{Bytes, LayerWork, Pass};
 
-use super::data_parallel::Pending;
+use super::data_parallel::{Gathered, Pending};
 use super::{Chunk, Meeting, StageBuilder};
 use crate::classes;
 use crate::error::PlanError;
@@ -143,33 +143,42 @@ impl StageBuilder<'_> {
 
     /// Whole backward of a chunk.
     pub(super) fn backward(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
-        let layers = self.input.chunks[chunk].layers.clone();
         self.receive_gradients(chunk, micro_batch)?;
         let turn = self.next_turn(chunk);
         let mut pending = Pending::default();
-        // Collectives run in the order of issue: the next layer's parameters are asked for before this layer's
-        // gradients are sent, or they would wait for them (FSDP's backward prefetch).
-        let mut ahead = self.gather(layers.end - 1, micro_batch)?;
-        for layer in layers.clone().rev() {
-            let gathered = ahead.take();
-            if layer > layers.start {
-                ahead = self.gather(layer - 1, micro_batch)?;
-            }
-            self.await_gathered(gathered);
-            let gradients = self.transient_gradients(layer);
-            self.layer_backward(layer, micro_batch, Extent::Whole)?;
-            self.join_tied_gradient(layer);
-            self.release(gathered);
-            self.add_gradients(layer, micro_batch, turn, gradients, &mut pending)?;
-        }
+        self.over_layers_back(chunk, micro_batch, |this, layer, gathered| {
+            let gradients = this.transient_gradients(layer);
+            this.layer_backward(layer, micro_batch, Extent::Whole)?;
+            this.join_tied_gradient(layer);
+            this.release(gathered);
+            this.add_gradients(layer, micro_batch, turn, gradients, &mut pending)
+        })?;
         pending.free_all(&mut self.program, self.streams.collective);
         self.send_gradients(chunk, micro_batch)
     }
 
     /// The part of a chunk's backward for which the chunk before waits.
     pub(super) fn backward_input(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
-        let layers = self.input.chunks[chunk].layers.clone();
         self.receive_gradients(chunk, micro_batch)?;
+        self.over_layers_back(chunk, micro_batch, |this, layer, gathered| {
+            this.layer_backward(layer, micro_batch, Extent::WithoutWeights)?;
+            this.release(gathered);
+            Ok(())
+        })?;
+        self.send_gradients(chunk, micro_batch)
+    }
+
+    /// Goes through a chunk's layers from the last to the first, each with its parameters gathered.
+    ///
+    /// Collectives run in the order of issue: the next layer's parameters are asked for before this layer's gradients
+    /// are sent, or they would wait for them (FSDP's backward prefetch).
+    fn over_layers_back(
+        &mut self,
+        chunk: usize,
+        micro_batch: u32,
+        mut each: impl FnMut(&mut Self, usize, Option<Gathered>) -> Result<(), PlanError>,
+    ) -> Result<(), PlanError> {
+        let layers = self.input.chunks[chunk].layers.clone();
         let mut ahead = self.gather(layers.end - 1, micro_batch)?;
         for layer in layers.clone().rev() {
             let gathered = ahead.take();
@@ -177,10 +186,9 @@ impl StageBuilder<'_> {
                 ahead = self.gather(layer - 1, micro_batch)?;
             }
             self.await_gathered(gathered);
-            self.layer_backward(layer, micro_batch, Extent::WithoutWeights)?;
-            self.release(gathered);
+            each(self, layer, gathered)?;
         }
-        self.send_gradients(chunk, micro_batch)
+        Ok(())
     }
 
     /// The rest of it: gradients of weights, which are then added to those of earlier micro-batches and reduced.

@@ -7,7 +7,9 @@ use steptime_scenarios::{
 };
 
 use super::catalogue::fitted_formats;
-use crate::commands::validate::text::{furthest_off, optional, parts, percent, skipped as skipped_rows};
+use crate::commands::validate::text::{
+    furthest_off, numbers, optional, parts, percent, skipped as skipped_rows,
+};
 use crate::present::significant;
 
 /// A Markdown table; columns from `right` on are set flush right.
@@ -22,20 +24,6 @@ pub(super) fn markdown<const N: usize>(
         text += &format!("| {} |\n", row.map(|cell| cell.replace('|', "\\|")).join(" | "));
     }
     text
-}
-
-/// Number of rows, median, mean, p90, max, bias, rank, coverage.
-fn numbers(score: &ErrorScore) -> [String; 8] {
-    [
-        score.scored.to_string(),
-        percent(score.median_ape),
-        percent(score.mape),
-        percent(score.p90_ape),
-        percent(score.max_ape),
-        percent(score.bias),
-        score.spearman.map_or_else(|| "-".to_owned(), |rank| format!("{rank:.3}")),
-        optional(score.interval_coverage),
-    ]
 }
 
 const HEADER: [&str; 8] = ["scored", "median", "mean", "p90", "max", "bias", "rank", "in 80 %"];
