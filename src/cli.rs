@@ -146,7 +146,11 @@ pub(crate) struct ValidateArguments {
     #[arg(long, value_name = "ROWS", default_value_t = 20)]
     pub(crate) worst: usize,
     /// Print the scenario of one row instead
-    #[arg(long, value_name = "RUN_ID")]
+    #[arg(
+        long,
+        value_name = "RUN_ID",
+        conflicts_with_all = ["json", "out", "baseline", "write_baseline", "write_intervals", "fidelity"]
+    )]
     pub(crate) scenario: Option<String>,
     /// Write validation.json, validation.csv and the parity figure into this folder
     #[arg(long, value_name = "DIR")]

@@ -76,6 +76,18 @@ pub(crate) fn format_name(dtype: Dtype) -> &'static str {
     }
 }
 
+/// How far the hardware that coefficients were fitted on is from that which they price.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lent {
+    /// The GPU itself, for the very kind of kernel.
+    #[default]
+    Not,
+    /// The GPU for another kind, or another GPU of its architecture.
+    Near,
+    /// A GPU of another architecture.
+    Far,
+}
+
 /// How strong the ground of a kind of price is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ground {
@@ -85,12 +97,14 @@ pub struct Ground {
     pub fact: FactId,
     /// Relative error that 80 % of unseen shapes stay below, 0.1 being 10 %.
     pub error: f64,
+    /// Whose coefficients they are.
+    pub lent: Lent,
 }
 
 impl Ground {
     /// The ground of a constant with the error of the kind it is used for.
     pub fn of(constant: Constant, error: f64) -> Self {
-        Self { basis: constant.basis, fact: constant.fact, error }
+        Self { basis: constant.basis, fact: constant.fact, error, lent: Lent::Not }
     }
 }
 
@@ -145,6 +159,12 @@ pub struct MemoryFractions {
 }
 
 impl MemoryFractions {
+    /// All of them, in the order of the kinds in catalogue files.
+    pub(crate) fn each_mut(&mut self) -> [&mut MemoryShare; 6] {
+        let Self { elementwise, norm, softmax, reduction, indexing, fill } = self;
+        [elementwise, norm, softmax, reduction, indexing, fill]
+    }
+
     /// The fraction for a kind of kernel.
     pub fn of(&self, kind: MemoryBoundKind) -> MemoryShare {
         match kind {

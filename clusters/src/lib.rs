@@ -46,7 +46,7 @@ pub use collective::{Algorithm, CollectiveKind, Placement, Protocol, Transfer, c
 pub use fabric::{Costs, Curve, Fabric, FabricKind, Overlap};
 pub use fact::{Basis, Constant, Fact, FactId};
 pub use gpu::{
-    Achievable, Arithmetic, Calibrated, Gpu, GpuArchitecture, Ground, MemoryFractions, MemoryShare,
+    Achievable, Arithmetic, Calibrated, Gpu, GpuArchitecture, Ground, Lent, MemoryFractions, MemoryShare,
 };
 pub use network::{Network, NetworkKind, Spread};
 pub use price::{

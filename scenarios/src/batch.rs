@@ -77,6 +77,13 @@ pub(crate) fn read(workload: &Section<'_>, data: u64) -> Result<BatchSection, In
         Given { micro: Some(micro), accumulation: None, global: Some(global) } if smaller => {
             with_smaller_last(workload, data, (micro, global))?
         }
+        _ if smaller => {
+            let message = format!(
+                "needs {MICRO} and {GLOBAL}, and no {STEPS}: which batch is left over follows from those two, allowed: \
+                 \"full\""
+            );
+            return Err(workload.conflict(LAST, message));
+        }
         _ => resolve(workload, data, given)?,
     };
     if batch.accumulation > MOST_MICRO_BATCHES {

@@ -75,17 +75,11 @@ fn extended(first: &Report, second: Report, times: f64, growth: f64) -> Report {
     let step = along(a, b);
     // Rates grow with the work and shrink with the time.
     let faster = growth * b / step;
-    let rate = |value: Option<f64>| value.map(|value| value * faster);
     Report {
         step_time_s: Some(step),
-        samples_per_s: rate(second.samples_per_s),
-        tokens_per_s: rate(second.tokens_per_s),
-        tokens_per_s_per_gpu: rate(second.tokens_per_s_per_gpu),
-        model_flops_utilization: rate(second.model_flops_utilization),
-        hardware_flops_utilization: rate(second.hardware_flops_utilization),
         time_breakdown_s: second.time_breakdown_s.with(&first.time_breakdown_s, |b, a| along(a, b)),
         flops_per_step: second.flops_per_step * growth,
-        ..second
+        ..second.with_rates(faster)
     }
 }
 

@@ -88,6 +88,7 @@ impl Idle<'_, '_> {
         let mut nothing = vec![
             (self.workload, "gradient_dtype", none),
             (self.workload, "gradient_accumulation_fusion", none),
+            (self.workload, "cross_entropy", "inference computes no loss; leave this key out"),
             (self.workload, "optimizer", update),
             (self.workload, "optimizer_implementation", update),
             (self.workload, "weight_decay", update),

@@ -76,6 +76,11 @@ pub(crate) fn read(
         drop_last: flag("drop_last")?,
     };
     refuse_idle(&section, &input)?;
+    if workload.last_micro_batch_size.is_some() {
+        let message = "is not modelled for steps whose last micro-batch is smaller (workload.last_micro_batch); choose a \
+                       global batch that is a multiple";
+        return Err(section.conflict("seconds_per_sample", message));
+    }
     if workload.synthetic_data {
         let message =
             "contradicts workload.synthetic_data = true, by which no sample is loaded; leave one of them out";
@@ -119,6 +124,10 @@ fn refuse_idle(section: &Section<'_>, input: &Input) -> Result<(), InputError> {
         let message =
             "copies from pageable memory hold up the host in any case, allowed: false, or pin_memory = true";
         return Err(section.conflict("non_blocking", message));
+    }
+    if input.samples.is_none() && section.node("worker_stop_seconds")?.is_some() {
+        let message = "workers end with the samples, and `samples` is not given; leave it out";
+        return Err(section.conflict("worker_stop_seconds", message));
     }
     if input.drop_last && input.samples.is_none() {
         let message = "without `samples` there is no last batch, allowed: false";

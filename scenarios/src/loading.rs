@@ -81,7 +81,7 @@ impl Loaded<'_> {
 /// The report of a step that takes `step` seconds instead of `alone`: what it takes longer is data loading.
 fn slowed(report: Report, alone: f64, step: f64) -> Report {
     let slower = alone / step;
-    let rate = |value: Option<f64>| value.map(|value| value * slower);
+    let report = report.with_rates(slower);
     let parts = report.time_breakdown_s;
     let data_loading = (parts.data_loading + step - alone).max(0.0);
     let mut stages = report.stages;
@@ -101,12 +101,6 @@ fn slowed(report: Report, alone: f64, step: f64) -> Report {
     });
     Report {
         step_time_s: Some(step),
-        step_time_interval_s: report.step_time_interval_s.map(|ends| ends.map(|end| end / slower)),
-        samples_per_s: rate(report.samples_per_s),
-        tokens_per_s: rate(report.tokens_per_s),
-        tokens_per_s_per_gpu: rate(report.tokens_per_s_per_gpu),
-        model_flops_utilization: rate(report.model_flops_utilization),
-        hardware_flops_utilization: rate(report.hardware_flops_utilization),
         time_breakdown_s: TimeBreakdown { data_loading, ..parts },
         stages,
         provenance,

@@ -88,22 +88,8 @@ pub(crate) fn read(
         schedule,
         written,
         micro_batch_group: group.map(|group| group as u32),
-        stages: if balances_stages(section)? {
-            let count = pipeline.saturating_mul(virtual_pipeline);
-            (count <= model.layers.len() as u64).then(|| balanced_stages(model, count))
-        } else {
-            sizes.stages(section)?
-        },
+        stages: sizes.stages(section, model)?,
     })
-}
-
-/// Whether the stages are to have equal shares of the arithmetic.
-fn balances_stages(section: &Section<'_>) -> Result<bool, InputError> {
-    let text = section.node("stages")?.and_then(|node| match &node.value {
-        Value::Text(text) => Some(text.as_str()),
-        _ => None,
-    });
-    Ok(text == Some("balanced"))
 }
 
 /// Layers that stages share.
@@ -183,8 +169,8 @@ const HEAD: &str = "count_head_as_layer";
 
 impl Sizes {
     /// Blocks of each virtual stage, where the file says something about them.
-    fn stages(&self, section: &Section<'_>) -> Result<Option<Vec<u64>>, InputError> {
-        let list = section.counts("stages")?;
+    fn stages(&self, section: &Section<'_>, model: &Model) -> Result<Option<Vec<u64>>, InputError> {
+        let list = self.listed(section, model)?;
         let first = section.number(FIRST, 0, MOST)?;
         let last = section.number(LAST, 0, MOST)?;
         let embedding = section.flag(EMBEDDING)?.unwrap_or(false);
@@ -196,7 +182,7 @@ impl Sizes {
             _ if head => HEAD,
             _ => return Ok(list),
         };
-        if list.is_some() {
+        if section.node("stages")?.is_some() {
             return Err(
                 section.conflict(key, "contradicts `stages`, which lists every stage; keep one of the two")
             );
@@ -212,6 +198,19 @@ impl Sizes {
             return self.with_ends(section, key, [first, last]).map(Some);
         }
         self.with_counted(section, key, [embedding, head]).map(Some)
+    }
+
+    /// `stages`: the blocks of each virtual stage, or the word for equal shares of the arithmetic.
+    fn listed(&self, section: &Section<'_>, model: &Model) -> Result<Option<Vec<u64>>, InputError> {
+        match section.node("stages")?.map(|node| &node.value) {
+            Some(Value::Text(_)) => {
+                section.choice("stages", &[("balanced", ())])?;
+                let count = self.pipeline.saturating_mul(self.virtual_pipeline);
+                // Of more stages than layers the division itself says why not.
+                Ok((count <= model.layers.len() as u64).then(|| balanced_stages(model, count)))
+            }
+            _ => section.counts("stages"),
+        }
     }
 
     /// The first and the last stage as given; the others share the rest evenly, earlier ones taking one more. Chunks
@@ -288,7 +287,8 @@ mod tests {
     fn stages(keys: &str, sizes: &Sizes) -> Result<Option<Vec<u64>>, String> {
         let root = tree::parse("case.toml", &format!("[parallelism]\n{keys}\n")).unwrap();
         let section = Section::of(&root, "parallelism", ALIASES).unwrap();
-        sizes.stages(&section).map_err(|error| error.to_string())
+        let model = Model::from_catalogue("gpt2", &steptime_models::Overrides::default()).expect("an entry");
+        sizes.stages(&section, &model).map_err(|error| error.to_string())
     }
 
     #[test]

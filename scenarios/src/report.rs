@@ -76,6 +76,21 @@ pub struct Report {
     pub version: String,
 }
 
+impl Report {
+    /// The same with rates `factor` times as high.
+    pub(crate) fn with_rates(self, factor: f64) -> Self {
+        let rate = |value: Option<f64>| value.map(|value| value * factor);
+        Self {
+            samples_per_s: rate(self.samples_per_s),
+            tokens_per_s: rate(self.tokens_per_s),
+            tokens_per_s_per_gpu: rate(self.tokens_per_s_per_gpu),
+            model_flops_utilization: rate(self.model_flops_utilization),
+            hardware_flops_utilization: rate(self.hardware_flops_utilization),
+            ..self
+        }
+    }
+}
+
 /// Seconds of the step by cause, mean over ranks; see `docs/report.md` for the definition of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TimeBreakdown {

@@ -241,6 +241,11 @@ fn vehicle_job(
 ) -> Result<(Job, BatchSection), InputError> {
     simulation.finish()?;
     let batch = batch::read(&workload, 1)?;
+    if batch.batch.last.is_some() {
+        return Err(
+            workload.conflict("last_micro_batch", "vehicles replay equal micro-batches, allowed: \"full\"")
+        );
+    }
     let too_large = |_| workload.conflict("micro_batch_size", "more samples a step than the formula counts");
     let global = u32::try_from(batch.batch.global).map_err(too_large)?;
     let micro_batches = u32::try_from(batch.batch.accumulation).map_err(too_large)?;

@@ -285,6 +285,10 @@ fn read_convolutions(
     let gpu = &defaults.cluster.gpu;
     let has_tf32 = gpu.peak(Dtype::Tf32).is_some();
     let given = section.flag("cudnn_allow_tf32")?;
+    if given.is_some() && matches!(model.sample, Sample::Tokens { .. }) {
+        let message = format!("{} has no convolutions; leave this key out", model.name);
+        return Err(section.conflict("cudnn_allow_tf32", message));
+    }
     match (given, precision) {
         (Some(true), _) if !has_tf32 => {
             let message = format!("{} ({}) has no TF32, allowed: false", gpu.name, gpu.architecture);

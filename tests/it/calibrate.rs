@@ -231,6 +231,7 @@ fn wrong_calibration_files_are_refused() {
         "[fabric.pair.ll]\nsource = \"x\"\nstart = \"1 us\"\n",
         "[gpu.calibration.gemm.bf16]\nsource = \"x\"\nbasis = \"fitted\"\nerror = 0.1\n",
         "[gpu.calibration.memory.norm]\nborrowed_from = \"t4\"\n",
+        "[host]\nname = \"grace\"\n",
         "[network]\n",
     ] {
         std::fs::write(folder.path().join("mine.toml"), text).unwrap();

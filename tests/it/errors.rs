@@ -122,6 +122,23 @@ fn every_mistake_has_its_message() {
         ),
         ("zero_stage = 1", "zero_stage = 1\n\n[input]\nseconds_per_sample = 1e-3\nnon_blocking = true"),
         ("zero_stage = 1", "zero_stage = 1\n\n[input]\nseconds_per_sample = 1e-3\ndrop_last = true"),
+        (
+            "zero_stage = 1",
+            "zero_stage = 1\n\n[input]\nseconds_per_sample = 1e-3\nworkers = 2\nworker_stop_seconds = 1",
+        ),
+        (
+            "[workload]\nmicro_batch_size = 1\nglobal_batch_size = 32",
+            "[input]\nseconds_per_sample = 1\n\n[workload]\nmicro_batch_size = 5\nglobal_batch_size = 36\n\
+             last_micro_batch = \"smaller\"",
+        ),
+        ("global_batch_size = 32", "gradient_accumulation_steps = 4\nlast_micro_batch = \"smaller\""),
+        ("precision = \"bf16\"", "precision = \"bf16\"\ncudnn_allow_tf32 = false"),
+        ("precision = \"bf16\"", "precision = \"bf16\"\ngradient_dtype = \"fp16\""),
+        ("precision = \"bf16\"", "precision = \"bf16\"\nframework = \"megatronn\""),
+        ("pipeline = 2", "pipeline = 2\nstages = \"balancd\""),
+        ("pipeline = 2", "pipeline = 2\nstages = \"balanced\"\nlayers_in_last_stage = 3"),
+        ("zero_stage = 1", "zero_stage = 1\ntensor_overlap = false"),
+        ("zero_stage = 1", "zero_stage = 2\ngradient_overlap = false"),
     ];
     let mut all = String::new();
     for (from, to) in cases {
@@ -202,6 +219,7 @@ fn what_the_hardware_or_the_model_cannot_do_is_refused() {
         (SWITCH, &["workload.cudnn_allow_tf32=true"]),
         (GPT, &["workload.memory_format=channels-last"]),
         (SWITCH, &["workload.autocast=true"]),
+        ("vit-l-16-a5000", &["workload.precision=tf32", "workload.cudnn_allow_tf32=false"]),
         (GPT, &["model.sequence_length=4096"]),
         (GPT, &["workload.seq_len=4096"]),
     ]);
@@ -271,6 +289,11 @@ fn keys_that_cannot_act_are_refused() {
         (LLAMA, &[inference]),
         ("vit-rtx8000", &[inference]),
         (LLAMA, &[inference, "workload.optimizer_implementation=fused"]),
+        ("llama3-8b-h100-zero0", &[inference, "workload.cross_entropy=fused"]),
+        ("llama3-8b-h100-zero0", &[inference, "workload.gradient_dtype=fp32"]),
+        ("llama3-8b-h100-zero0", &[inference, "workload.gradient_accumulation_fusion=true"]),
+        (COMPONENTS, &["workload.gradient_dtype=fp32"]),
+        (COMPONENTS, &["workload.framework=megatron"]),
         (LLAMA, &["parallelism.bucket_bytes=25 MiB"]),
         (LLAMA, &["parallelism.gradient_as_bucket_view=true"]),
     ]);

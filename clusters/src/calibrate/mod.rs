@@ -134,16 +134,8 @@ pub fn borrowing(gpu: &Gpu, lender: &Gpu) -> Gpu {
         measured_cache_heads: own.measured_cache_heads,
         ..lender.achievable.attention.coefficients
     };
-    let memory = &mut borrower.achievable.memory;
-    let lent = &lender.achievable.memory;
-    for (place, lent) in [
-        (&mut memory.elementwise, lent.elementwise),
-        (&mut memory.norm, lent.norm),
-        (&mut memory.softmax, lent.softmax),
-        (&mut memory.reduction, lent.reduction),
-        (&mut memory.indexing, lent.indexing),
-        (&mut memory.fill, lent.fill),
-    ] {
+    let mut lent = lender.achievable.memory;
+    for (place, lent) in borrower.achievable.memory.each_mut().into_iter().zip(lent.each_mut()) {
         place.share.value = lent.share.value;
     }
     borrower

@@ -208,7 +208,7 @@ pub fn read_nccl_tests(
     for (line, text) in (1..).zip(output.lines()) {
         let words: Vec<&str> = unlabelled(text).split_whitespace().collect();
         if let Some((_, program)) = text.split_once("Collective test starting:") {
-            named = named.or(Operation::named(program.trim()));
+            named = Operation::named(program.trim()).or(named);
         }
         if let Some((host, device)) = rank_line(&words) {
             ranks += 1;

@@ -139,6 +139,9 @@ fn output_of_nccl_tests_is_read() {
     assert!(matches!(read_nccl_tests(&unnamed, None, ""), Err(CollectiveRowsError::NoOperation)));
     let given = read_nccl_tests(&unnamed, Some(Operation::Send), "").unwrap();
     assert_eq!(given[1].operation, Operation::Send);
+    // What the output says of itself holds.
+    let told = read_nccl_tests(OUTPUT, Some(Operation::Send), "").unwrap();
+    assert_eq!(told[1].operation, first.operation);
     assert!(matches!(read_nccl_tests("# nothing\n", None, ""), Err(CollectiveRowsError::NoRows)));
     let broken = OUTPUT.replace("70.44", "fast");
     let message = read_nccl_tests(&broken, None, "").unwrap_err().to_string();

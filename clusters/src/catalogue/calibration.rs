@@ -12,7 +12,7 @@ use crate::coefficients::{
     GemmCoefficients, MEMORY,
 };
 use crate::fact::{Basis, Constant, Fact, FactId};
-use crate::gpu::{Calibrated, FORMATS, GpuArchitecture, Ground, MemoryShare};
+use crate::gpu::{Calibrated, FORMATS, GpuArchitecture, Ground, Lent, MemoryShare};
 
 /// Kinds of memory-bound kernels, as files call them.
 pub(crate) const MEMORY_KINDS: [(&str, MemoryBoundKind); 6] = [
@@ -72,6 +72,7 @@ struct Block {
     source: String,
     basis: Basis,
     error: f64,
+    lent: Lent,
 }
 
 /// A table as the file has it.
@@ -103,7 +104,13 @@ impl Block {
             Some(rest) => format!("Borrowed from {lender}, borrowed from {rest}"),
             None => format!("Borrowed from {lender}: {}", self.source),
         };
-        Self { source, basis: Basis::DataSheet, error: widened(self.error), ..self.clone() }
+        Self {
+            source,
+            basis: Basis::DataSheet,
+            error: widened(self.error),
+            lent: self.lent.max(Lent::Near),
+            ..self.clone()
+        }
     }
 
     /// At a share of the lender's clock.
@@ -130,7 +137,7 @@ impl Block {
                 basis: self.basis,
             });
         }
-        Ground { basis: self.basis, fact, error: self.error }
+        Ground { basis: self.basis, fact, error: self.error, lent: self.lent }
     }
 }
 
@@ -147,7 +154,7 @@ fn clocked(slot: usize) -> usize {
 /// Error of coefficients one step away from the hardware that they were fitted on. One step within an architecture and
 /// two to another one hold 80 % of the shapes in seven of eight pairs of measured GPUs (the test of `calibrate` counts
 /// them): the eighth is a lender that its power does not hold back for a borrower that it does.
-pub(super) fn widened(error: f64) -> f64 {
+pub(crate) fn widened(error: f64) -> f64 {
     1.5 * error + 0.06
 }
 
@@ -183,7 +190,7 @@ impl Lenders {
         let (mut calibration, _) = Calibration::own(&root.section("calibration", &KEYS)?)?;
         if root.choice("architecture", &GpuArchitecture::NAMES)? != self.architecture {
             for block in calibration.blocks.iter_mut().flatten() {
-                block.error = widened(block.error);
+                (block.error, block.lent) = (widened(block.error), Lent::Far);
             }
         }
         let clock_share = match (self.power, PowerDensity::read(&root)?) {
@@ -422,7 +429,7 @@ fn entry(table: Section<'_>, slot: usize) -> Result<Entry<'_>, CatalogueError> {
         values.push(value);
         written.push(text);
     }
-    Ok(Entry::Own(Block { values, written, source: source.to_owned(), basis, error }))
+    Ok(Entry::Own(Block { values, written, source: source.to_owned(), basis, error, lent: Lent::Not }))
 }
 
 fn borrowed(table: Section<'_>, slot: usize) -> Result<Borrowed<'_>, CatalogueError> {

@@ -16,8 +16,8 @@ pub(super) const KEYS: [&str; 7] = ["name", "gpu", "gpus_per_node", "nodes", "fa
 const LAUNCHES: [f64; 3] = [234.0, 152.0, 23.0];
 /// Keys of a host.
 pub(super) const HOST_KEYS: [&str; 11] = [
-    "megatron",
     "name",
+    "megatron",
     "eager_forward_launch",
     "eager_backward_launch",
     "compiled_launch",
@@ -28,6 +28,8 @@ pub(super) const HOST_KEYS: [&str; 11] = [
     "pageable_bandwidth",
     "memory",
 ];
+/// Those of a host without a name of its own.
+pub(super) const OWN_HOST_KEYS: &[&str] = HOST_KEYS.split_at(1).1;
 
 pub(super) fn read(root: &Section<'_>) -> Result<Cluster, CatalogueError> {
     let source = root.own_source()?.to_owned();

@@ -9,7 +9,7 @@ use super::reader::Section;
 use crate::coefficients::AttentionCoefficients;
 use crate::fact::{Basis, Fact, FactId};
 use crate::gpu::{
-    Achievable, Arithmetic, Calibrated, FORMATS, Gpu, GpuArchitecture, Ground, MemoryFractions,
+    Achievable, Arithmetic, Calibrated, FORMATS, Gpu, GpuArchitecture, Ground, Lent, MemoryFractions,
 };
 
 /// The GPU on which FlashAttention-2 was measured.
@@ -75,7 +75,8 @@ fn portable_attention(gpu: &mut Gpu) -> Result<Option<Calibrated<AttentionCoeffi
     attention.coefficients.efficiency *= theirs * size / own;
     // Lent to another architecture.
     let error = widened(widened(attention.ground.error));
-    attention.ground = Ground { basis: Basis::DataSheet, fact: FactId(gpu.facts.len()), error };
+    attention.ground =
+        Ground { basis: Basis::DataSheet, fact: FactId(gpu.facts.len()), error, lent: Lent::Far };
     gpu.facts.push(Fact {
         what: "calibration.attention.portable.efficiency".to_owned(),
         value: format!("{:.3}", attention.coefficients.efficiency),

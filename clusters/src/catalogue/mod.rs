@@ -16,6 +16,8 @@ mod tests;
 mod vehicles;
 
 pub(crate) use self::calibration::MEMORY_KINDS;
+#[cfg(test)]
+pub(crate) use self::calibration::widened;
 pub(crate) use self::embedded::GPU_ALIASES;
 use self::embedded::{CLUSTERS, GPUS, VEHICLE_ALIASES, VEHICLES};
 pub use self::error::CatalogueError;

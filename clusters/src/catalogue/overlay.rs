@@ -3,7 +3,7 @@
 use steptime_models::Dimension;
 
 use super::calibration::{self, Calibration};
-use super::cluster::{HOST_KEYS, read_megatron};
+use super::cluster::{OWN_HOST_KEYS, read_megatron};
 use super::error::CatalogueError;
 use super::fabric;
 use super::reader::{Section, parse};
@@ -34,7 +34,7 @@ impl Cluster {
             same_name(&section, "fabric", &self.fabric.name)?;
             fabric::overlay(&section, &mut cluster.fabric)?;
         }
-        if let Some(section) = root.optional_section("host", &HOST_KEYS)? {
+        if let Some(section) = root.optional_section("host", OWN_HOST_KEYS)? {
             host(&mut cluster.host, &section)?;
         }
         Ok(cluster)
@@ -102,18 +102,7 @@ fn gpu(gpu: &mut Gpu, section: &Section<'_>) -> Result<(), CatalogueError> {
         convolution.ground.fact = replace(&mut gpu.facts, facts, "");
         gpu.achievable.convolution = convolution;
     }
-    let memory = &mut gpu.achievable.memory;
-    for (kind, place) in [
-        &mut memory.elementwise,
-        &mut memory.norm,
-        &mut memory.softmax,
-        &mut memory.reduction,
-        &mut memory.indexing,
-        &mut memory.fill,
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    for (kind, place) in gpu.achievable.memory.each_mut().into_iter().enumerate() {
         if calibration.has_memory(kind) {
             let mut facts = Vec::new();
             let mut share = calibration.memory(kind, &tables, &mut facts)?;

@@ -378,3 +378,22 @@ fn calibrated_attention_and_convolutions_replace_the_catalogues() {
     assert_eq!((after.attention.coefficients.efficiency, after.portable_attention), (0.5, None));
     assert_eq!((after.convolution.coefficients.forward, after.convolution.ground.error), (0.9, 0.2));
 }
+
+/// A host that says nothing of Megatron-LM's layers is as much slower at them as at launches.
+#[test]
+fn hosts_without_framework_costs_take_those_of_a_preset_by_their_launches() {
+    let preset = include_str!("../../catalog/hosts/x86-pcie5.toml");
+    let (silent, _) = preset.split_once("[megatron]").unwrap();
+    let host = |text: &str| {
+        let document = parse(text).unwrap();
+        cluster::read_host(&Section::root(text, &document, &cluster::HOST_KEYS).unwrap()).unwrap()
+    };
+    let (said, derived) = (host(preset).megatron, host(silent).megatron);
+    for (said, derived) in [
+        (said.block_forward_s, derived.block_forward_s),
+        (said.block_backward_s, derived.block_backward_s),
+        (said.collective_s, derived.collective_s),
+    ] {
+        assert!((derived / said - 1.0).abs() < 0.02, "{said} {derived}");
+    }
+}

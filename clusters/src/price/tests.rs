@@ -350,6 +350,6 @@ fn portable_attention_kernels_do_on_hopper_what_they_do_on_an_a100() {
     // 132 multiprocessors at 1.83 GHz of 989.4 TFLOP/s, for 108 at 1.41 GHz of 312.
     let expected = ampere.coefficients.efficiency * 312.0 / 989.4 * 132.0 * 1.83 / (108.0 * 1.41);
     assert!((hopper.coefficients.efficiency / expected - 1.0).abs() < 1e-9, "{expected}");
-    assert_eq!(hopper.coefficients.tail, ampere.coefficients.tail);
+    assert!((hopper.coefficients.tail - ampere.coefficients.tail).abs() < 1e-12);
     assert!(hopper.ground.error > 2.0 * ampere.ground.error);
 }

@@ -1,6 +1,6 @@
 //! What a predicted step is made of, as far as it tells how well the step is known.
 
-use steptime_clusters::{Basis, Cluster, gpu_from_catalogue};
+use steptime_clusters::{Basis, Cluster, Lent};
 use steptime_models::{Dtype, Fusion, Sample};
 use steptime_plans::{Checkpointing, Plan, Task, Workload, ZeroStage};
 
@@ -236,14 +236,9 @@ fn borrowed(cluster: &Cluster, workload: &Workload) -> f64 {
     let gpu = &cluster.gpu;
     let Some(arithmetic) = gpu.arithmetic(workload.precision.compute()) else { return 2.0 };
     let ground = arithmetic.model.ground;
-    if ground.basis <= Basis::Fitted {
-        return 0.0;
+    match ground.lent {
+        Lent::Not if ground.basis <= Basis::Fitted => 0.0,
+        Lent::Near => 1.0,
+        Lent::Not | Lent::Far => 2.0,
     }
-    // `Borrowed from a40: Fitted to ...`, `Borrowed from a40, borrowed from self: ...`
-    let lender = gpu.facts.get(ground.fact.0).and_then(|fact| fact.source.strip_prefix("Borrowed from "));
-    let name = lender.and_then(|rest| rest.split([':', ',']).next()).map(str::trim);
-    let related = name
-        .and_then(|name| gpu_from_catalogue(name).ok())
-        .is_some_and(|lender| lender.architecture == gpu.architecture);
-    if related || name == Some("self") { 1.0 } else { 2.0 }
 }

@@ -17,15 +17,13 @@ const DETECTOR: &str = "ssd300-resnet50";
 /// the detector's 5.5 to 6.7.
 const BETWEEN: f64 = 10.5;
 
-const GIB: f64 = 1_073_741_824.0;
-
 /// The model that a row trains, where its batch says that it is another than the one it is called by.
 pub(super) fn model(row: &Measurement, cluster: &str) -> Option<&'static str> {
     if row.model != "resnet50" || row.source != BENCHMARK {
         return None;
     }
     let Ok(ClusterEntry::Nodes(cluster)) = cluster_from_catalogue(cluster) else { return None };
-    let memory = cluster.gpu.memory.0 as f64 / GIB;
+    let memory = cluster.gpu.memory.0 as f64 / super::GIB;
     let values = if row.precision == "fp16" { 1.0 } else { 2.0 };
     (row.micro_batch? as f64 * values / memory < BETWEEN).then_some(DETECTOR)
 }

@@ -72,8 +72,8 @@ fn smallest_group(stages: u64, micro_batches: u64) -> Option<u64> {
     (stages..=micro_batches).find(fits).filter(|&group| group != stages)
 }
 
-/// `last stage layers 4`.
-fn number_after(notes: &str, words: &str) -> Option<u64> {
+/// The number behind some words: `last stage layers 4`, `image size 224`.
+pub(super) fn number_after(notes: &str, words: &str) -> Option<u64> {
     let (_, rest) = notes.split_once(words)?;
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()

@@ -8,7 +8,7 @@ use crate::error::InputError;
 use crate::estimate::estimate;
 use crate::files::Files;
 use crate::origin::Origin;
-use crate::scenario::{Job, Scenario};
+use crate::scenario::Scenario;
 
 const FILE: &str = include_str!("published.toml");
 const NAME: &str = "published.toml";
@@ -75,10 +75,6 @@ fn row(fact: &PublishedFact) -> Result<super::Prediction, InputError> {
     let measured = ValidatedRow {
         run_id: fact.id.clone(),
         suite: "published".to_owned(),
-        gpu: match &scenario.job {
-            Job::Gpus { cluster, .. } => cluster.gpu.name.clone(),
-            Job::Vehicles { .. } => String::new(),
-        },
         measured_step_time_s: fact.step_time_s,
         measured_peak_reserved_gib: fact.device_gib,
         measured_static_allocated_gib: fact.states_gib,

@@ -52,7 +52,7 @@ pub(super) fn scenario(row: &Measurement) -> Result<Translated, String> {
     if let Some(overrides) = variant(&row.model) {
         let _ = writeln!(text, "overrides = {overrides}");
     }
-    if let Some(size) = image_size(&row.notes) {
+    if let Some(size) = pipeline::number_after(&row.notes, "image size ") {
         let _ = writeln!(text, "image_size = {size}");
     }
     let _ = write!(
@@ -104,13 +104,6 @@ fn variant(model: &str) -> Option<&'static str> {
     } else {
         None
     }
-}
-
-/// `image size 224; ...`.
-fn image_size(notes: &str) -> Option<u64> {
-    let (_, rest) = notes.split_once("image size ")?;
-    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().ok()
 }
 
 /// Llama 3's feed-forward widths by layers and hidden width (its model card; Llama 3.2's): gated decoders of these sizes
@@ -231,10 +224,10 @@ fn workload(row: &Measurement) -> Result<String, String> {
     let mut text = format!("\n[workload]\ntask = \"{task}\"\nmicro_batch_size = {micro}\n");
     if let Some(global) = pipeline::global_batch(row) {
         let _ = writeln!(text, "global_batch_size = {global}");
-    }
-    // Composer, under LLM Foundry, cuts a rank's samples into micro-batches and keeps what is left over.
-    if row.framework.starts_with("llm-foundry") {
-        text += "last_micro_batch = \"smaller\"\n";
+        // Composer, under LLM Foundry, cuts a rank's samples into micro-batches and keeps what is left over.
+        if row.framework.starts_with("llm-foundry") {
+            text += "last_micro_batch = \"smaller\"\n";
+        }
     }
     let precision = match row.precision.as_str() {
         "fp32 (tf32 possible)" => tf32_or_fp32(&row.gpu),
@@ -267,14 +260,10 @@ fn workload(row: &Measurement) -> Result<String, String> {
     }
     // Megatron-LM and what builds on it come with fused softmax, SwiGLU, dropout and rotation, and add gradients of
     // weights up in the product that makes them.
-    let megatron = is_megatron(row);
-    if megatron {
-        text += "framework = \"megatron\"\n";
-    }
     if row.framework == "nanotron" {
         text += "framework = \"nanotron\"\n";
-    }
-    if megatron {
+    } else if is_megatron(row) {
+        text += "framework = \"megatron\"\n";
         text += "fused_kernels = \"transformer-engine\"\n";
         if !inference {
             text += "gradient_accumulation_fusion = true\n";
@@ -374,10 +363,10 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
         let _ = writeln!(text, "zero_stage = {zero_stage}");
     }
     let reduces = row.task != "inference" && row.dp.unwrap_or(2) > 1;
-    if row.overlap_grad_reduce == Some(false) && reduces && row.zero_stage < 2 {
+    if row.overlap_grad_reduce == Some(false) && reduces && zero_stage < 2 {
         text += "gradient_overlap = false\n";
     }
-    if let Some(mosaic) = Mosaic::of(row).filter(|_| row.zero_stage == 3) {
+    if let Some(mosaic) = Mosaic::of(row).filter(|_| zero_stage == 3) {
         text += &mosaic.exchange(&row.precision);
     }
     text += &pipeline::keys(row)?;

@@ -125,17 +125,8 @@ fn operation(name: &str) -> Result<Operation, Failure> {
 fn output_of(path: &Path, operation: Option<Operation>) -> Result<Vec<CollectiveRow>, Failure> {
     let file = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let text = output::read(path)?;
-    let source = "nccl-tests";
-    let rows = match read_nccl_tests(&text, operation, source) {
-        Err(CollectiveRowsError::NoOperation) => {
-            let named = Operation::names().find(|name| file.contains(name)).and_then(Operation::named);
-            match named {
-                Some(operation) => read_nccl_tests(&text, Some(operation), source),
-                None => Err(CollectiveRowsError::NoOperation),
-            }
-        }
-        other => other,
-    };
+    let by_name = Operation::names().find(|name| file.contains(name)).and_then(Operation::named);
+    let rows = read_nccl_tests(&text, by_name.or(operation), "nccl-tests");
     rows.map_err(|error| match error {
         CollectiveRowsError::NoOperation => in_file(
             path,
