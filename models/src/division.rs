@@ -1,7 +1,5 @@
 //! How groups of ranks divide the work of a layer beside tensor parallelism: parts of sequences, and experts.
 
-use crate::units::product;
-
 /// How ranks that hold parts of the same sequences attend to each other's tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ContextMethod {
@@ -91,10 +89,5 @@ impl Division {
     /// A tensor-parallel group alone.
     pub const fn tensor(ranks: u64) -> Self {
         Self { tensor: ranks, expert: None }
-    }
-
-    /// Ranks of one copy of all experts; 1 where they have no groups of their own.
-    pub fn expert_ranks(&self) -> u64 {
-        self.expert.map_or(1, |it| product(&[it.ways(), it.tensor_ways()]))
     }
 }

@@ -3,7 +3,7 @@
 use crate::division::{ContextParallel, ExpertParallel};
 use crate::operation::Dtype;
 use crate::shape::{FlashGeneration, MemoryFormat};
-use crate::units::product;
+use crate::units::{product, total};
 
 /// How attention is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -178,11 +178,6 @@ impl WorkShape {
         self.parameters().bytes()
     }
 
-    /// The same with experts spread so.
-    pub fn with_experts(self, expert: Option<ExpertParallel>) -> Self {
-        Self { expert, ..self }
-    }
-
     /// Rows of a tensor of tokens between the divided layers: all tokens of the micro-batch, or this rank's part of
     /// them under sequence parallelism (rounded up).
     pub(crate) fn token_rows(&self) -> u64 {
@@ -209,6 +204,17 @@ pub enum Scaling {
     Blockwise,
     /// One 8-bit scale for each 32 values (OCP Microscaling Formats 1.0): one pass.
     Microscaling,
+}
+
+impl Scaling {
+    /// Bytes of `values` in a format of 8 or 4 bits with their scales.
+    pub fn stored_bytes(self, format: Dtype, values: u64) -> u64 {
+        match (format, self) {
+            (Dtype::Fp4, _) => total(&[values.div_ceil(2), values.div_ceil(16)]),
+            (_, Self::Microscaling | Self::Blockwise) => total(&[values, values.div_ceil(32)]),
+            (_, Self::Delayed | Self::Current) => values,
+        }
+    }
 }
 
 /// Tensor parallelism of the work of one rank (Shoeybi et al. 2019, Megatron-LM; sequence parallelism: Korthikanti et

@@ -99,11 +99,6 @@ impl Plan {
         self.expert > 1 || self.expert_tensor.is_some_and(|ways| ways != self.tensor)
     }
 
-    /// Copies of all experts on a stage, over which their gradients are reduced.
-    pub fn expert_copies(&self) -> u64 {
-        self.lanes() / self.expert.saturating_mul(self.expert_tensor()).max(1)
-    }
-
     /// How the ranks of a stage divide the parameters.
     pub fn division(&self) -> Division {
         let load_millionths = ExpertParallel::BALANCED;
@@ -116,7 +111,7 @@ impl Plan {
     pub fn shape(&self, workload: &Workload, experts: u64) -> WorkShape {
         let load_millionths = workload.router.load_millionths(experts, self.expert);
         let expert = self.division().expert.map(|it| ExpertParallel { load_millionths, ..it });
-        self.balanced_shape(workload).with_experts(expert)
+        WorkShape { expert, ..self.balanced_shape(workload) }
     }
 
     /// The same with as many tokens for every expert.

@@ -252,12 +252,11 @@ impl Workload {
     /// Bytes of the copies of `values` weights that products in less than 16 bits take, with their scales: one for
     /// products forward, and in training one turned by a quarter for the gradients. 0 in other formats.
     pub fn converted_weight_bytes(&self, values: u64) -> u64 {
-        let copy = match (self.precision, self.scaling) {
-            (Precision::Fp4, _) => values.div_ceil(2) + values.div_ceil(16),
-            (Precision::Fp8, Scaling::Delayed | Scaling::Current) => values,
-            (Precision::Fp8, Scaling::Blockwise | Scaling::Microscaling) => values + values.div_ceil(32),
-            _ => 0,
-        };
+        let format = self.precision.compute();
+        if format.bytes() > 1 {
+            return 0;
+        }
+        let copy = self.scaling.stored_bytes(format, values);
         if self.task == Task::Training { 2 * copy } else { copy }
     }
 

@@ -226,11 +226,10 @@ fn adapter(tape: &mut Tape<'_>, layer: &Linear<'_>, x: Tensor, y: Tensor, rank: 
     add(tape, names!("lora.add"), y, scaled)
 }
 
-/// `batch` products of an `m` x `k` by a `k` x `n` matrix in the format of the tape, sizes in that order. Batches
-/// of products are attention's.
+/// `batch` products of an `m` x `k` by a `k` x `n` matrix, sizes in that order, in the format of products that are no
+/// linear layers' (attention's).
 pub(super) fn gemm(tape: &Tape<'_>, name: &'static str, [batch, m, n, k]: [u64; 4]) -> Operation {
-    let dtype = if batch == 1 { tape.shape.compute } else { tape.other_products() };
-    single(name, Kernel::Gemm { batch, m, n, k, dtype })
+    single(name, Kernel::Gemm { batch, m, n, k, dtype: tape.other_products() })
 }
 
 /// The product of a linear layer in each of `batch` experts, as one grouped operation: `batch` pairs of `m` x `k` and

@@ -16,7 +16,7 @@
 
 use crate::operation::{Dtype, MemoryBoundKind, Operation};
 use crate::tape::{Names, Tape, Tensor, memory, names};
-use crate::units::{product, total};
+use crate::units::product;
 use crate::work_shape::{Scaling, WorkShape};
 
 const INPUT: Names = names!("linear.convert");
@@ -26,22 +26,13 @@ pub(super) const fn is_low(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::Fp8 | Dtype::Fp4)
 }
 
-/// Bytes of `values` in the format with their scales.
-fn stored(shape: &WorkShape, values: u64) -> u64 {
-    match (shape.compute, shape.scaling) {
-        (Dtype::Fp4, _) => total(&[values.div_ceil(2), values.div_ceil(16)]),
-        (_, Scaling::Microscaling | Scaling::Blockwise) => total(&[values, values.div_ceil(32)]),
-        (_, Scaling::Delayed | Scaling::Current) => values,
-    }
-}
-
 /// The conversion of a tensor, both copies.
 fn conversion(shape: &WorkShape, name: &'static str, x: Tensor) -> Operation {
     let looks_first = shape.compute == Dtype::Fp4 || shape.scaling == Scaling::Current;
     let passes = if looks_first { 2 } else { 1 };
     let copies = if shape.training { 2 } else { 1 };
     let read = product(&[u64::from(passes), x.bytes()]);
-    let written = product(&[copies, stored(shape, x.values())]);
+    let written = product(&[copies, shape.scaling.stored_bytes(shape.compute, x.values())]);
     Operation { launches: passes, ..memory(name, MemoryBoundKind::Elementwise, read, written) }
 }
 
@@ -52,7 +43,8 @@ pub(super) fn converted_input(tape: &mut Tape<'_>, x: Tensor) -> (Option<Operati
     if let Some(&(_, copy)) = known {
         return (None, copy);
     }
-    let copy = tape.tensor(INPUT.output, stored(tape.shape, x.values()), 1, 1);
+    let copy =
+        tape.tensor(INPUT.output, tape.shape.scaling.stored_bytes(tape.shape.compute, x.values()), 1, 1);
     tape.converted.push((x.identity(), copy));
     (Some(conversion(tape.shape, INPUT.op, x)), copy)
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use steptime_clusters::point_to_point;
+use steptime_clusters::{Placement, point_to_point};
 use steptime_core::SimTime;
 
 use super::cost::{Cost, LayerCost, ModelCost};
@@ -100,13 +100,14 @@ impl Given<'_> {
         }
     }
 
-    /// Device time of an operation; a collective gets the whole of a GPU's port.
+    /// Device time of an operation; transfers have the links to themselves.
     fn picos(&self, cost: &Cost) -> u64 {
         match cost {
             Cost::Kernel(cost) => cost.first.0.picos() + cost.last.map_or(0, |(time, _)| time.picos()),
             Cost::Exchange(exchange) => {
-                let wire = exchange.transfer.wire_bytes as f64 / self.cluster.fabric.port_bandwidth();
-                SimTime::from_seconds(exchange.transfer.fixed_s + wire).map_or(0, SimTime::picos)
+                let placement = self.layout.placements(0)[exchange.along as usize];
+                let alone_s = exchange.transfer.alone_s(self.cluster, placement);
+                SimTime::from_seconds(alone_s).map_or(0, SimTime::picos)
             }
         }
     }
@@ -118,8 +119,8 @@ impl Given<'_> {
             let Some(last) = range.clone().next_back() else { continue };
             let crosses = self.layout.crosses(boundary as u32, boundary as u32 + 1, 0);
             let transfer = point_to_point(self.cluster, crosses, self.costs.layer(last).work.output.0);
-            let wire = transfer.wire_bytes as f64 / self.cluster.fabric.port_bandwidth();
-            longest = longest.max(transfer.fixed_s + wire);
+            let placement = Placement { ranks: 2, nodes: if crosses { 2 } else { 1 } };
+            longest = longest.max(transfer.alone_s(self.cluster, placement));
         }
         Ok(SimTime::from_seconds(longest)?)
     }

@@ -205,3 +205,30 @@ proptest! {
         }
     }
 }
+
+/// Experts that only one rank holds have no gradients to reduce: ZeRO keeps theirs whole, and no copy is made on the way.
+#[test]
+fn gradients_of_experts_that_nobody_shares_are_not_sent() {
+    let mixtral = experts(2);
+    let dgx = cluster("dgx-h100");
+    let spread = |zero| Plan { expert: 8, ..one_stage(8, zero) };
+    let of_expert: u64 = {
+        let block = &mixtral.layers[1];
+        block.parameters.iter().filter(|it| it.expert.is_some()).map(|it| it.count).sum()
+    };
+    // An eighth of the experts on each rank, in 16 bits.
+    let own = 2 * of_expert / 8;
+    let buffers = |zero| {
+        let (_, outcome) = play(&mixtral, &dgx, &spread(zero), &workload(1));
+        outcome.ranks[0].memory.peak_by_category[classes::BUFFERS.0 as usize]
+    };
+    let common: u64 = {
+        let largest = |layer: &steptime_models::Layer| {
+            layer.parameters.iter().filter(|it| it.expert.is_none()).map(|it| it.count).sum::<u64>()
+        };
+        2 * mixtral.layers.iter().map(largest).max().unwrap_or(0)
+    };
+    assert!(own > common, "experts are most of a rank's block");
+    // Whole gradients of what is shared alone.
+    assert!(buffers(ZeroStage::Two) < own, "{} {own} {common}", buffers(ZeroStage::Two));
+}

@@ -241,3 +241,23 @@ fn formats_of_exchange_follow_the_parameters_unless_given() {
     // A single rank gathers nothing.
     assert_eq!(crate::Plan { data: 1, ..mixed }.gathered_format(&autocast), Dtype::Fp32);
 }
+
+/// nanotron's gradients pass through PyTorch DDP's buckets with ZeRO 0 and 1, 2 bytes a parameter; with ZeRO 1 the
+/// coalesced gather of the weights leaves the buffer of all parts and that of the rank's own. Other stages have neither.
+#[test]
+fn buffers_of_nanotron_between_steps() {
+    use steptime_clusters::Framework::{Nanotron, PyTorch};
+
+    let gpt = model("gpt2", 4);
+    let gpus = cluster("dgx-h100");
+    let left = |framework, zero| {
+        let work = Workload { framework, wide_gradients: true, ..workload(1) };
+        let plan = plan(8, 1, ScheduleKind::OneForwardOneBackward, zero);
+        let memory = play(&gpt, &gpus, &plan, &work).1.ranks[0].memory.clone();
+        memory.end_by_category[classes::BUFFERS.0 as usize]
+    };
+    let weights = 2 * gpt.parameters();
+    assert_eq!(left(Nanotron, ZeroStage::Zero), weights);
+    assert_eq!(left(Nanotron, ZeroStage::One), 2 * weights + weights.div_ceil(8));
+    assert_eq!(left(Nanotron, ZeroStage::Three), left(PyTorch, ZeroStage::Three));
+}

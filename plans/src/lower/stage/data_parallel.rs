@@ -20,21 +20,19 @@ impl StageBuilder<'_> {
         micro_batch: u32,
         first: bool,
     ) -> Result<(), PlanError> {
-        let zero = self.input.plan.zero;
-        let elements = self.input.layer_trained(layer);
         let wider = self.gradient > self.storage;
-        if elements == 0 || self.input.workload.accumulation_fusion || first && !wider {
+        if self.input.workload.accumulation_fusion || first && !wider {
             return Ok(());
         }
-        let partitioned = zero >= ZeroStage::Two;
+        let elements = self.input.layer_trained(layer);
+        if elements == 0 {
+            return Ok(());
+        }
+        let partitioned = self.input.plan.zero >= ZeroStage::Two;
         let share = if partitioned { self.input.partitioned_trained(layer) } else { elements };
         let made = if partitioned { self.gradient } else { self.storage };
         let tensors = self.input.layer_trained_tensors(layer);
-        let kernel = Kernel::MemoryBound {
-            kind: MemoryBoundKind::Elementwise,
-            read: Bytes(share * (made + self.gradient)),
-            written: Bytes(share * self.gradient),
-        };
+        let kernel = copied(share * (made + self.gradient), share * self.gradient);
         let cost = self.pricer.kernel(kernel, tensors, Pass::Backward)?;
         let name = self.input.model.layers[layer].name.as_str();
         let label = self.label(name, "backward", Some(micro_batch));
@@ -43,9 +41,12 @@ impl StageBuilder<'_> {
 
     /// With ZeRO 2 and 3 a layer's whole gradients live only until they are reduced to their owners.
     pub(super) fn transient_gradients(&mut self, layer: usize) -> Option<Tensor> {
+        if self.input.plan.zero < ZeroStage::Two || !self.reduces() {
+            return None;
+        }
         let format = self.input.plan.gathered_format(self.input.workload).bytes();
-        let bytes = self.input.layer_trained(layer) * format;
-        if self.input.plan.zero < ZeroStage::Two || !self.reduces() || bytes == 0 {
+        let bytes = self.input.reduced_trained(layer) * format;
+        if bytes == 0 {
             return None;
         }
         Some(self.whole_gradient(layer, bytes))
@@ -142,7 +143,7 @@ impl StageBuilder<'_> {
     /// divided by a part of the number of ranks (FSDP's pre-division, against overflow).
     fn flatten_gradients(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
         let input = self.input;
-        let elements = input.layer_trained(layer);
+        let elements = input.reduced_trained(layer);
         let made = elements * input.plan.gathered_format(input.workload).bytes();
         let sent = elements * input.plan.reduced_format(input.workload).bytes();
         let kernel = copied(made, made);
@@ -208,9 +209,8 @@ impl StageBuilder<'_> {
 
     /// Copies gradients into their bucket, or back: one kernel a tensor.
     pub(super) fn copy_bucket(&mut self, bucket: Bucket, micro_batch: Option<u32>) -> Result<(), PlanError> {
-        let bytes = Bytes(bucket.elements * self.gradient);
-        let kernel = Kernel::MemoryBound { kind: MemoryBoundKind::Elementwise, read: bytes, written: bytes };
-        let cost = self.pricer.kernel(kernel, bucket.tensors, Pass::Backward)?;
+        let bytes = bucket.elements * self.gradient;
+        let cost = self.pricer.kernel(copied(bytes, bytes), bucket.tensors, Pass::Backward)?;
         let label = self.label("gradient buckets", "backward", micro_batch);
         self.kernel(classes::BACKWARD, label, cost)
     }

@@ -70,6 +70,12 @@ impl StageInput<'_> {
         self.shares().map(part).sum()
     }
 
+    /// Trained values of a layer whose gradients are reduced: those that other ranks hold as well.
+    pub(super) fn reduced_trained(&self, layer: usize) -> u64 {
+        let reduced = self.shares().filter(|&share| self.ranks(share) > 1);
+        reduced.map(|share| self.count_in(share, layer, |it| it.trainable && self.owns(it))).sum()
+    }
+
     /// Gradient buckets of all chunks and parts.
     pub(super) fn buckets(&self, storage: u64, caps: [u64; 2]) -> Vec<(Share, Bucket)> {
         let division = self.plan.division();

@@ -352,7 +352,8 @@ impl StageBuilder<'_> {
             let part = blocks.map(|layer| input.costs.layer(layer).work.input.0).max().unwrap_or(0);
             self.hold("gathered activations", 2 * part * input.plan.tensor, classes::BUFFERS);
         }
-        if self.copies_buckets() || self.reduces() && input.workload.framework == Framework::Nanotron {
+        let of_ddp = input.workload.framework == Framework::Nanotron && input.plan.zero <= ZeroStage::One;
+        if self.copies_buckets() || self.reduces() && of_ddp {
             let elements: u64 = self.reduced_buckets().map(|bucket| bucket.elements).sum();
             self.hold("gradient buckets", elements * self.storage, classes::BUFFERS);
         }
@@ -368,7 +369,7 @@ impl StageBuilder<'_> {
 
     /// Whether there is anybody to reduce gradients with.
     fn reduces(&self) -> bool {
-        !self.reducing_shares().is_empty()
+        self.input.shares().any(|share| self.reduces_share(share))
     }
 
     /// Label of a layer's tensor. The same few are asked for in every micro-batch.
