@@ -1,10 +1,12 @@
 //! Models and clusters small enough to reckon by hand.
 
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
 use steptime_clusters::{Cluster, ClusterEntry, Fabric, FabricKind, cluster_from_catalogue};
-use steptime_core::{NoObserver, Outcome, simulate};
+use steptime_core::{NoObserver, Outcome, simulate, simulate_every_operation};
 use steptime_models::{AttentionKind, Model, Overrides};
 
-use crate::lower::{Lowered, lower};
+use crate::lower::{Lowered, PlayedRank, lower};
 use crate::plan::Plan;
 use crate::schedule::ScheduleKind;
 use crate::workload::{
@@ -111,4 +113,41 @@ pub(super) fn play(model: &Model, cluster: &Cluster, plan: &Plan, workload: &Wor
     let lowered = lower(model, cluster, plan, workload).expect("a legal plan");
     let outcome = simulate(&lowered.world, &mut NoObserver).expect("a world without deadlock");
     (lowered, outcome)
+}
+
+/// A job with equal ranks folded, and with every rank on its own.
+pub(super) struct Both {
+    pub(super) folded: Lowered,
+    pub(super) explicit: Lowered,
+    pub(super) fast: Outcome,
+    pub(super) every_rank: Outcome,
+}
+
+/// Plays a job folded, with every rank, and folded with every operation through the queue; all end together, and the
+/// last equals the first in everything.
+pub(super) fn both(
+    model: &Model,
+    cluster: &Cluster,
+    plan: &Plan,
+    workload: &Workload,
+) -> Result<Both, TestCaseError> {
+    let explicit = Plan { explicit: true, ..plan.clone() };
+    let folded = lower(model, cluster, plan, workload).expect("legal");
+    let explicit = lower(model, cluster, &explicit, workload).expect("legal");
+    let fast = simulate(&folded.world, &mut NoObserver).expect("no deadlock");
+    let every_rank = simulate(&explicit.world, &mut NoObserver).expect("no deadlock");
+    let every_operation = simulate_every_operation(&folded.world, &mut NoObserver).expect("no deadlock");
+    prop_assert_eq!(fast.end, every_rank.end);
+    prop_assert_eq!(fast.end, every_operation.end);
+    prop_assert_eq!(&fast.ranks, &every_operation.ranks);
+    Ok(Both { folded, explicit, fast, every_rank })
+}
+
+/// The rank of the folded job that stands for one of all.
+pub(super) fn twin(folded: &Lowered, played: &PlayedRank) -> usize {
+    let twin = folded
+        .ranks
+        .iter()
+        .position(|rank| rank.stage == played.stage && (rank.multiplicity > 1 || rank.rank == played.rank));
+    twin.unwrap_or(0)
 }

@@ -1,10 +1,8 @@
 //! Folded play equals playing every rank, and running ahead equals playing every operation through the queue.
 
 use proptest::prelude::*;
-use steptime_core::{NoObserver, simulate, simulate_every_operation};
 
-use super::fixtures::{cluster, model, plan, workload};
-use crate::lower::lower;
+use super::fixtures::{Both, both, cluster, model, plan, twin, workload};
 use crate::plan::Plan;
 use crate::schedule::ScheduleKind;
 use crate::zero::ZeroStage;
@@ -40,21 +38,10 @@ proptest! {
         let gpus = gpus.with_size(ranks / per_node, per_node).expect("a possible size");
         let gpt = model("gpt2", 5.max((pipeline * chunks).cast_signed()));
         let folded = Plan { tensor, sequence_parallel, virtual_pipeline: chunks, ..plan(data, pipeline, schedule, zero) };
-        let explicit = Plan { explicit: true, ..folded.clone() };
-        let folded = lower(&gpt, &gpus, &folded, &workload(micro_batches)).expect("legal");
-        let explicit = lower(&gpt, &gpus, &explicit, &workload(micro_batches)).expect("legal");
+        let Both { folded, explicit, fast, every_rank } = both(&gpt, &gpus, &folded, &workload(micro_batches))?;
         prop_assert_eq!(explicit.ranks.len() as u64, data * tensor * pipeline);
-        let fast = simulate(&folded.world, &mut NoObserver).expect("no deadlock");
-        let every_rank = simulate(&explicit.world, &mut NoObserver).expect("no deadlock");
-        let every_operation = simulate_every_operation(&folded.world, &mut NoObserver).expect("no deadlock");
-        prop_assert_eq!(fast.end, every_rank.end);
-        prop_assert_eq!(fast.end, every_operation.end);
-        prop_assert_eq!(&fast.ranks, &every_operation.ranks);
         for (played, outcome) in explicit.ranks.iter().zip(&every_rank.ranks) {
-            let twin = folded.ranks.iter().position(|rank| {
-                rank.stage == played.stage && (rank.multiplicity > 1 || rank.rank == played.rank)
-            });
-            let twin = twin.unwrap_or(0);
+            let twin = twin(&folded, played);
             let mut outcome = outcome.clone();
             outcome.multiplicity = fast.ranks[twin].multiplicity;
             prop_assert_eq!(&fast.ranks[twin], &outcome, "rank {}", played.rank);

@@ -1,10 +1,9 @@
 //! Context and expert parallelism: what is held, what crosses the wire, and what folding may not change.
 
 use proptest::prelude::*;
-use steptime_core::{NoObserver, simulate, simulate_every_operation};
 use steptime_models::{ContextMethod, Model, Overrides};
 
-use super::fixtures::{cluster, model, plan, play, workload};
+use super::fixtures::{Both, both, cluster, model, plan, play, twin, workload};
 use crate::classes;
 use crate::error::PlanError;
 use crate::lower::lower;
@@ -185,21 +184,10 @@ proptest! {
             expert,
             ..plan(data, pipeline, ScheduleKind::OneForwardOneBackward, zero)
         };
-        let explicit = Plan { explicit: true, ..folded.clone() };
-        let folded = lower(&mixtral, &gpus, &folded, &workload(micro_batches)).expect("legal");
-        let explicit = lower(&mixtral, &gpus, &explicit, &workload(micro_batches)).expect("legal");
+        let Both { folded, explicit, fast, every_rank } = both(&mixtral, &gpus, &folded, &workload(micro_batches))?;
         prop_assert_eq!(explicit.ranks.len() as u64, data * context * tensor * pipeline);
-        let fast = simulate(&folded.world, &mut NoObserver).expect("no deadlock");
-        let every_rank = simulate(&explicit.world, &mut NoObserver).expect("no deadlock");
-        let every_operation = simulate_every_operation(&folded.world, &mut NoObserver).expect("no deadlock");
-        prop_assert_eq!(fast.end, every_rank.end);
-        prop_assert_eq!(fast.end, every_operation.end);
-        prop_assert_eq!(&fast.ranks, &every_operation.ranks);
         for (played, outcome) in explicit.ranks.iter().zip(&every_rank.ranks) {
-            let twin = folded.ranks.iter().position(|rank| {
-                rank.stage == played.stage && (rank.multiplicity > 1 || rank.rank == played.rank)
-            });
-            let twin = twin.unwrap_or(0);
+            let twin = twin(&folded, played);
             prop_assert_eq!(fast.ranks[twin].end, outcome.end, "rank {}", played.rank);
             prop_assert_eq!(&fast.ranks[twin].memory, &outcome.memory, "rank {}", played.rank);
         }
