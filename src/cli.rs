@@ -283,13 +283,65 @@ pub(crate) struct CalibrateOutput {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct PlotArguments {
+    #[command(subcommand)]
+    pub(crate) what: Option<PlotCommand>,
     /// Folders that `run --out` wrote; several are compared
     #[arg(required = true, value_name = "RESULTS")]
     pub(crate) results: Vec<PathBuf>,
     /// Folder for the figures; by default `figures` in the first results folder
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) style: FigureStyle,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PlotCommand {
+    /// Draw a pipeline schedule by itself: equal stages, passes of given times
+    Schedule(ScheduleArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScheduleArguments {
+    /// A name of `[parallelism] schedule`, or a file with a schedule written as in docs/scenario.md
+    #[arg(value_name = "NAME")]
+    pub(crate) schedule: String,
+    /// Pipeline stages; 4 by default
+    #[arg(long, value_name = "STAGES", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) pipeline: Option<u32>,
+    /// Chunks of layers on each stage; by default what the schedule is made for
+    #[arg(long, value_name = "CHUNKS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) virtual_pipeline: Option<u32>,
+    /// Micro-batches; by default two for each stage
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) micro_batches: Option<u32>,
+    /// Milliseconds of a stage's forward of one micro-batch, all its chunks together
+    #[arg(long, value_name = "MS", default_value_t = 10.0)]
+    pub(crate) forward: f64,
+    /// Milliseconds of its gradients of inputs
+    #[arg(long, value_name = "MS", default_value_t = 10.0)]
+    pub(crate) backward_input: f64,
+    /// Milliseconds of its gradients of weights
+    #[arg(long, value_name = "MS", default_value_t = 10.0)]
+    pub(crate) backward_weight: f64,
+    /// Milliseconds from the end of a pass to when the neighbour has its result
+    #[arg(long, value_name = "MS", default_value_t = 0.0)]
+    pub(crate) transfer: f64,
+    /// Print one JSON document on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Folder for the figure; without it none is drawn
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) style: FigureStyle,
+}
+
+/// How figures are drawn.
+#[derive(Debug, Args)]
+pub(crate) struct FigureStyle {
     /// Formats of the figures: svg, png, pdf, separated by commas
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "svg")]
     pub(crate) figures: Vec<Format>,

@@ -25,7 +25,8 @@ pub use partition::{balanced_stages, partition_layers};
 pub use plan::{ExchangeFormats, Plan};
 pub use router::Router;
 pub use schedule::{
-    Action, ChunkOrder, PassCost, Pipeline, Schedule, ScheduleError, ScheduleKind, WrittenScheduleError,
+    Action, ChunkOrder, PassCost, Pipeline, Schedule, ScheduleError, ScheduleKind, StageTimes, TimedPass,
+    WrittenScheduleError,
 };
 pub use swift::*;
 pub use workload::{

@@ -24,6 +24,7 @@ mod report;
 mod report_csv;
 mod run;
 mod scenario;
+mod schedule_study;
 mod section;
 mod timeline;
 mod trainable;
@@ -49,6 +50,10 @@ pub use report::{
 pub use report_csv::report_csv;
 pub use run::{RunResult, run};
 pub use scenario::{Job, Replay, Scenario};
+pub use schedule_study::{
+    SCHEDULE_SCHEMA, ScheduleReport, ScheduleRequest, ScheduleStage, ScheduleTimes, schedule_study,
+    written_schedule_study,
+};
 pub use tree::{Node, Value};
 pub use validate::{
     Baseline, Change, ErrorScore, OutcomeScore, Predictions, PublishedFact, RowScenario, SuiteScore,

@@ -9,7 +9,7 @@ use crate::section::{Section, list, wrong};
 use crate::tree::{Node, Value};
 
 /// Schedules by name.
-const SCHEDULES: [(&str, ScheduleKind); 10] = [
+pub(crate) const SCHEDULES: [(&str, ScheduleKind); 12] = [
     ("1f1b", ScheduleKind::OneForwardOneBackward),
     ("gpipe", ScheduleKind::GPipe),
     ("zb-h1", ScheduleKind::ZeroBubbleH1),
@@ -20,6 +20,8 @@ const SCHEDULES: [(&str, ScheduleKind); 10] = [
     ("v-half", ScheduleKind::VHalf),
     ("v-min", ScheduleKind::VMin),
     ("dualpipe-v", ScheduleKind::DualPipeV),
+    ("looped-bfs", ScheduleKind::LoopedBreadthFirst),
+    ("hanayo", ScheduleKind::Hanayo),
 ];
 
 /// Those that a path of vehicles is replayed with: its backward is one piece.
@@ -57,10 +59,15 @@ pub(crate) fn read(
         None => schedule.chunks().map(u64::from),
     };
     let given = section.count("virtual_pipeline", MOST)?;
-    let virtual_pipeline = given.or(prescribed).unwrap_or(1);
+    let usual = if written.is_some() { 1 } else { u64::from(schedule.usual_chunks()) };
+    let virtual_pipeline = given.or(prescribed).unwrap_or(usual);
     if let Some(chunks) = prescribed.filter(|&chunks| chunks != virtual_pipeline) {
         let message =
             format!("is {virtual_pipeline}, but schedule {name} is made for {chunks}, allowed: {chunks}");
+        return Err(section.conflict("virtual_pipeline", message));
+    }
+    if let Some(allowed) = schedule.refused_chunks(virtual_pipeline as u32).filter(|_| written.is_none()) {
+        let message = format!("is {virtual_pipeline}, which schedule {name} cannot have, allowed: {allowed}");
         return Err(section.conflict("virtual_pipeline", message));
     }
     if virtual_pipeline > 1 && pipeline == 1 {

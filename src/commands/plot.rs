@@ -1,5 +1,7 @@
 //! `steptime plot`.
 
+mod schedule;
+
 use std::path::{Path, PathBuf};
 
 use steptime_plots::{
@@ -7,12 +9,16 @@ use steptime_plots::{
 };
 use steptime_scenarios::{Report, Timeline};
 
-use crate::cli::PlotArguments;
+use crate::cli::{PlotArguments, PlotCommand};
 use crate::failure::{Answer, Failure};
 use crate::output::{self, Output};
 
 /// Draws the figures of saved results.
 pub(crate) fn plot(arguments: &PlotArguments) -> Result<Answer, Failure> {
+    if let Some(PlotCommand::Schedule(arguments)) = &arguments.what {
+        return schedule::schedule(arguments);
+    }
+    let style = &arguments.style;
     let mut reports: Vec<Report> = Vec::new();
     let mut timelines: Vec<Option<Timeline>> = Vec::new();
     for folder in &arguments.results {
@@ -21,12 +27,12 @@ pub(crate) fn plot(arguments: &PlotArguments) -> Result<Answer, Failure> {
         timelines.push(if path.exists() { Some(parse(&path)?) } else { None });
     }
     let figures = match (&reports[..], &timelines[..]) {
-        ([report], [timeline]) => run_figures(report, timeline.as_ref(), arguments.width)?,
-        _ => comparison_figures(&reports, arguments.width)?,
+        ([report], [timeline]) => run_figures(report, timeline.as_ref(), style.width)?,
+        _ => comparison_figures(&reports, style.width)?,
     };
     let default: PathBuf = arguments.results[0].join("figures");
     let folder = arguments.out.as_ref().unwrap_or(&default);
-    let outputs = render(folder, &figures, &arguments.figures)?;
+    let outputs = render(folder, &figures, &style.figures)?;
     output::write_all(&outputs)?;
     for output in &outputs {
         println!("{}", output.path.display());

@@ -194,3 +194,70 @@ fn a_smaller_last_micro_batch_takes_less_time_than_a_full_one() {
     let flops = |report: &serde_json::Value| number(&report["flops_per_step"]);
     assert!((flops(&between) / flops(&twelve) - 46.0 / 48.0).abs() < 1e-9);
 }
+
+/// The report of `plot schedule`.
+fn laid_out(arguments: &[&str]) -> serde_json::Value {
+    let mut all = vec!["plot", "schedule", "--json"];
+    all.extend(arguments);
+    let output = steptime(&all);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn schedules_by_themselves_idle_as_their_papers_say() {
+    // Huang et al. 2019, section 2.3: (p - 1) / (m + p - 1) of the time.
+    for (p, m) in [(4.0, 8.0), (8.0, 64.0)] {
+        for name in ["gpipe", "1f1b"] {
+            let [stages, micro_batches] = [p, m].map(|it: f64| it.to_string());
+            let report = laid_out(&[name, "--pipeline", &stages, "--micro-batches", &micro_batches]);
+            let bubble = number(&report["bubble_fraction"]);
+            assert!((bubble - (p - 1.0) / (m + p - 1.0)).abs() < 1e-12, "{name}: {bubble}");
+        }
+    }
+    // Lamy-Poirier 2023, section 3: looping divides the bubble by the chunks, and holds every micro-batch.
+    let looped = laid_out(&["looped-bfs", "--virtual-pipeline", "4", "--micro-batches", "8"]);
+    let bubble = number(&looped["step_time_s"]) / number(&looped["ideal_time_s"]) - 1.0;
+    assert!((bubble - 3.0 / (4.0 * 8.0)).abs() < 1e-12, "{bubble}");
+    assert!((number(&looped["stages"][0]["in_flight_micro_batches"]) - 8.0).abs() < 1e-12);
+    // A transfer of half a pass is waited for on the way down and back: 1F1B hides nothing of it there.
+    let slow = laid_out(&["1f1b", "--pipeline", "2", "--micro-batches", "1", "--transfer", "5"]);
+    assert!((number(&slow["exposed_communication_s"]) - 0.010).abs() < 1e-12);
+}
+
+#[test]
+fn a_schedule_is_drawn_and_wrong_ones_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("figures");
+    let output = steptime(&["plot", "schedule", "hanayo", "--out", out.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0));
+    let figure = std::fs::read_to_string(out.join("pipeline_gantt.svg")).unwrap();
+    assert!(figure.contains("stage 3") && figure.contains("forward"));
+    let error = |arguments: &[&str]| {
+        let mut all = vec!["plot", "schedule"];
+        all.extend(arguments);
+        let output = steptime(&all);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(error(&["zbv"]).contains("did you mean zb-v?"));
+    assert!(
+        error(&["hanayo", "--virtual-pipeline", "3"]).contains("allowed: 2, 4, 6, ...: two for each wave")
+    );
+    assert!(error(&["1f1b", "--forward", "1e9"]).contains("allowed: milliseconds from 0 to 1000"));
+    assert!(
+        error(&["1f1b", "--pipeline", "1024", "--micro-batches", "65536"]).contains("too many to lay out")
+    );
+    let mine = folder.path().join("mine.txt");
+    std::fs::write(
+        &mine,
+        "F0 B0
+F0 B0
+",
+    )
+    .unwrap();
+    let mine = mine.to_str().unwrap();
+    let report = laid_out(&[mine]);
+    assert!((number(&report["step_time_s"]) - 0.060).abs() < 1e-12);
+    assert!(error(&[mine, "--pipeline", "2"]).contains("leave this option out"));
+}

@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::zero_bubble::{eager_forwards, lazy_weights};
-use super::{Action, PassCost, Pipeline};
+use super::{Action, ChunkOrder, PassCost, Pipeline, Schedule, StageTimes};
 
 /// The search for an order.
 pub(super) struct Automatic<'a> {
@@ -62,47 +62,11 @@ impl<'a> Automatic<'a> {
 
     /// The longest time between a stage's first pass and its last when the orders are played.
     fn longest_stage(&self, orders: &[Vec<Action>]) -> u64 {
-        let (stages, micro_batches) = (orders.len(), self.pipeline.micro_batches as usize);
-        let mut position = vec![0_usize; stages];
-        let mut clock = vec![0_u64; stages];
-        let mut began = vec![0_u64; stages];
-        // When the result of each pass is there for the stage that waits for it.
-        let mut forward = vec![vec![None; micro_batches]; stages];
-        let mut input = vec![vec![None; micro_batches]; stages];
-        loop {
-            let mut moved = false;
-            for stage in 0..stages {
-                let cost = self.cost(stage);
-                while let Some(&action) = orders[stage].get(position[stage]) {
-                    let m = action.micro_batch() as usize;
-                    let (ready, time) = match action {
-                        Action::Forward { .. } if stage == 0 => (Some(0), cost.forward),
-                        Action::Forward { .. } => (forward[stage - 1][m], cost.forward),
-                        Action::BackwardWeight { .. } => (Some(0), cost.weight),
-                        _ if stage + 1 == stages => (Some(0), cost.input),
-                        _ => (input[stage + 1][m], cost.input),
-                    };
-                    let Some(ready) = ready else { break };
-                    let start = clock[stage].max(ready);
-                    if position[stage] == 0 {
-                        began[stage] = start;
-                    }
-                    clock[stage] = start.saturating_add(time);
-                    let there = clock[stage].saturating_add(self.pipeline.transfer);
-                    match action {
-                        Action::Forward { .. } => forward[stage][m] = Some(there),
-                        Action::BackwardWeight { .. } => {}
-                        _ => input[stage][m] = Some(there),
-                    }
-                    position[stage] += 1;
-                    moved = true;
-                }
-            }
-            if !moved {
-                break;
-            }
-        }
-        clock.iter().zip(&began).map(|(end, began)| end - began).max().unwrap_or(0)
+        let Pipeline { micro_batches, transfer, .. } = self.pipeline;
+        let chunk_order = ChunkOrder::Around;
+        let schedule = Schedule { stages: orders.to_vec(), chunks: 1, micro_batches, chunk_order };
+        let timed = schedule.timed(|stage| self.cost(stage), transfer);
+        timed.iter().map(|passes| StageTimes::of(passes)).map(|it| it.end - it.start).max().unwrap_or(0)
     }
 }
 

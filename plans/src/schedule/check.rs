@@ -81,6 +81,14 @@ pub enum ScheduleError {
         /// Chunks that there are.
         found: u32,
     },
+    /// The schedule needs another number of chunks.
+    #[error("the schedule cannot have {found} chunk(s) of layers on each stage, allowed: {allowed}")]
+    ManyChunks {
+        /// How many it can have, in words.
+        allowed: &'static str,
+        /// Chunks that there are.
+        found: u32,
+    },
     /// The schedule needs more micro-batches.
     #[error(
         "the schedule needs at least {needed} micro-batches, two for each stage, but the step has {found}"

@@ -3,7 +3,7 @@
 use super::{Action, Pipeline, ScheduleError};
 
 /// With several chunks every micro-batch goes through the first chunk of all stages before any goes through the second
-/// (looped breadth-first without its overlap, Lamy-Poirier 2023).
+/// (looped breadth-first, Lamy-Poirier 2023).
 pub(super) fn gpipe(chunks: u32, micro_batches: u32) -> Vec<Action> {
     let each = |chunk| (0..micro_batches).map(move |micro_batch| (chunk, micro_batch));
     let forwards = (0..chunks).flat_map(each).map(|(chunk, m)| Action::forward(chunk, m));

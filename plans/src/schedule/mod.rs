@@ -12,6 +12,7 @@
 //! | ZB-H1 | `(p - 1) (F + B - W)` | `p` |
 //! | ZB-H2 | `(p - 1) (F + B - 2 W)`, at least 0 | `2 p - 1` |
 //! | ZB-V, DualPipeV | 0 for equal passes | `p`, `p + 1/2` |
+//! | Hanayo, `w` waves | less than 1F1B's, the less the more waves | `p` |
 //! | V-Half, V-Min | see Qi et al. 2024, Controllable Memory, section 4 | about `p / 2`, `p / 3` |
 //!
 //! (Huang et al. 2019, section 2.3; Narayanan et al. 2021, section 2.2; Qi et al. 2024, sections 2 and 3.)
@@ -20,7 +21,9 @@ mod automatic;
 mod building_block;
 mod check;
 mod classic;
+mod timing;
 mod v_shape;
+mod waves;
 mod written;
 mod zero_bubble;
 
@@ -28,8 +31,10 @@ use self::automatic::Automatic;
 use self::building_block::BuildingBlock;
 use self::classic::{Interleaved, gpipe, one_forward_one_backward};
 use self::v_shape::{dual_pipe_v, zero_bubble_v};
+use self::waves::waves;
 use self::zero_bubble::{eager_forwards, lazy_weights};
 pub use check::ScheduleError;
+pub use timing::{StageTimes, TimedPass};
 pub use written::WrittenScheduleError;
 
 /// What a stage does with a micro-batch.
@@ -148,6 +153,11 @@ pub enum ScheduleKind {
     VHalf,
     /// The same in a third of the memory.
     VMin,
+    /// Several chunks a stage, each micro-batch through a chunk before any goes on to the next (Lamy-Poirier 2023,
+    /// Breadth-First Pipeline Parallelism): GPipe over chunks.
+    LoopedBreadthFirst,
+    /// Waves: an even number of chunks a stage, every other one on the way back (Liu et al. 2023, Hanayo).
+    Hanayo,
     /// Two chunks in V shape, forwards and backwards in pairs (DeepSeek's DualPipeV). Pairs are played one after the
     /// other: their overlap is not modelled.
     DualPipeV,
@@ -157,23 +167,47 @@ impl ScheduleKind {
     /// Chunks a stage, where the schedule prescribes them.
     pub const fn chunks(self) -> Option<u32> {
         match self {
-            Self::GPipe | Self::OneForwardOneBackward => None,
+            Self::GPipe | Self::OneForwardOneBackward | Self::LoopedBreadthFirst | Self::Hanayo => None,
             Self::ZeroBubbleH1 | Self::ZeroBubbleH2 | Self::ZeroBubbleOne | Self::ZeroBubbleTwo => Some(1),
             Self::ZeroBubbleV | Self::VHalf | Self::VMin | Self::DualPipeV => Some(2),
+        }
+    }
+
+    /// In words, the numbers of chunks a stage that the schedule can have, where `chunks` is none of them.
+    pub fn refused_chunks(self, chunks: u32) -> Option<&'static str> {
+        match self {
+            Self::LoopedBreadthFirst if chunks < 2 => Some("2 or more"),
+            Self::Hanayo if chunks == 0 || !chunks.is_multiple_of(2) => {
+                Some("2, 4, 6, ...: two for each wave")
+            }
+            _ => None,
+        }
+    }
+
+    /// Chunks a stage where a plan does not say.
+    pub const fn usual_chunks(self) -> u32 {
+        match self {
+            Self::LoopedBreadthFirst | Self::Hanayo => 2,
+            _ => match self.chunks() {
+                Some(chunks) => chunks,
+                None => 1,
+            },
         }
     }
 
     /// How virtual stages are laid over the stages.
     pub const fn chunk_order(self) -> ChunkOrder {
         match self {
-            Self::ZeroBubbleV | Self::VHalf | Self::VMin | Self::DualPipeV => ChunkOrder::BackAndForth,
+            Self::ZeroBubbleV | Self::VHalf | Self::VMin | Self::DualPipeV | Self::Hanayo => {
+                ChunkOrder::BackAndForth
+            }
             _ => ChunkOrder::Around,
         }
     }
 
     /// Whether gradients of weights are passes of their own.
     pub const fn splits_backward(self) -> bool {
-        !matches!(self, Self::GPipe | Self::OneForwardOneBackward)
+        !matches!(self, Self::GPipe | Self::OneForwardOneBackward | Self::LoopedBreadthFirst | Self::Hanayo)
     }
 }
 
@@ -265,9 +299,13 @@ impl Schedule {
         {
             return Err(ScheduleError::Chunks { allowed, found: chunks });
         }
+        if let Some(allowed) = kind.refused_chunks(chunks) {
+            return Err(ScheduleError::ManyChunks { allowed, found: chunks });
+        }
         let each = |order: &dyn Fn(usize) -> Vec<Action>| (0..stages).map(order).collect::<Vec<_>>();
         let orders = match kind {
-            ScheduleKind::GPipe => each(&|_| gpipe(chunks, micro_batches)),
+            ScheduleKind::GPipe | ScheduleKind::LoopedBreadthFirst => each(&|_| gpipe(chunks, micro_batches)),
+            ScheduleKind::Hanayo => waves(stages, chunks, micro_batches),
             ScheduleKind::OneForwardOneBackward if chunks > 1 => {
                 let interleaved = Interleaved::new(pipeline)?;
                 each(&|stage| interleaved.order(stage))

@@ -8,7 +8,9 @@ use proptest::prelude::*;
 
 use super::fixtures::{cluster, equal_partitions, free_links, model, plan, play, workload};
 use crate::plan::Plan;
-use crate::schedule::{Action, ChunkOrder, PassCost, Pipeline, Schedule, ScheduleError, ScheduleKind};
+use crate::schedule::{
+    Action, ChunkOrder, PassCost, Pipeline, Schedule, ScheduleError, ScheduleKind, StageTimes,
+};
 use crate::zero::ZeroStage;
 
 const SPLIT: [ScheduleKind; 8] = [
@@ -29,35 +31,12 @@ fn idle(schedule: &Schedule, times: [u64; 3]) -> Vec<u64> {
 
 /// The same and what it is busy, where the stages' times differ.
 fn idle_and_busy(schedule: &Schedule, times: impl Fn(usize) -> [u64; 3]) -> Vec<(u64, u64)> {
-    let stages = schedule.stages.len();
-    let last = stages * schedule.chunks as usize - 1;
-    let mut done = std::collections::BTreeMap::new();
-    let mut position = vec![0; stages];
-    let (mut clock, mut began, mut busy) = (vec![0; stages], vec![None; stages], vec![0; stages]);
-    while (0..stages).any(|s| position[s] < schedule.stages[s].len()) {
-        for s in 0..stages {
-            let [f, b, w] = times(s);
-            while let Some(&action) = schedule.stages[s].get(position[s]) {
-                let (at, m) = (schedule.virtual_stage(s, action.chunk()), action.micro_batch());
-                let (needs, time) = match action {
-                    Action::Forward { .. } => (at.checked_sub(1).map(|before| (true, before, m)), f),
-                    Action::BackwardWeight { .. } => (None, w),
-                    Action::BackwardInput { .. } => ((at < last).then_some((false, at + 1, m)), b),
-                    Action::Backward { .. } => ((at < last).then_some((false, at + 1, m)), b + w),
-                };
-                let Some(ready) = needs.map_or(Some(0), |pass| done.get(&pass).copied()) else { break };
-                let start = ready.max(clock[s]);
-                began[s].get_or_insert(start);
-                clock[s] = start + time;
-                busy[s] += time;
-                if !matches!(action, Action::BackwardWeight { .. }) {
-                    done.insert((matches!(action, Action::Forward { .. }), at, m), clock[s]);
-                }
-                position[s] += 1;
-            }
-        }
-    }
-    (0..stages).map(|s| (clock[s] - began[s].unwrap_or(0) - busy[s], busy[s])).collect()
+    let cost = |stage| {
+        let [forward, input, weight] = times(stage);
+        PassCost { forward, input, weight, ..PassCost::EQUAL }
+    };
+    let stages = schedule.timed(cost, 0);
+    stages.iter().map(|passes| StageTimes::of(passes)).map(|it| (it.idle(), it.busy)).collect()
 }
 
 fn most_held(schedule: &Schedule) -> u64 {
@@ -243,7 +222,12 @@ fn late_weights_hold_their_inputs() {
 }
 
 fn kind() -> impl Strategy<Value = ScheduleKind> {
-    let mut kinds = vec![ScheduleKind::GPipe, ScheduleKind::OneForwardOneBackward];
+    let mut kinds = vec![
+        ScheduleKind::GPipe,
+        ScheduleKind::OneForwardOneBackward,
+        ScheduleKind::LoopedBreadthFirst,
+        ScheduleKind::Hanayo,
+    ];
     kinds.extend(SPLIT);
     prop::sample::select(kinds)
 }
@@ -252,6 +236,7 @@ proptest! {
     #[test]
     fn every_schedule_is_legal_and_reads_back(kind in kind(), p in 1_usize..10, m in 1_u32..40, v in 1_u32..4) {
         let chunks = kind.chunks().unwrap_or(v);
+        let chunks = if kind.refused_chunks(chunks).is_some() { 2 * v } else { chunks };
         let interleaved = chunks > 1 && kind == ScheduleKind::OneForwardOneBackward;
         let m = if interleaved { m * p as u32 } else { m };
         let m = if kind == ScheduleKind::DualPipeV { m.max(2 * p as u32) } else { m };
@@ -277,7 +262,7 @@ proptest! {
 
     #[test]
     fn one_wrong_pass_is_found(kind in kind(), p in 1_usize..6, m in 1_u32..12, at in any::<prop::sample::Index>(), stage in any::<prop::sample::Index>()) {
-        let chunks = kind.chunks().unwrap_or(1);
+        let chunks = kind.usual_chunks();
         let m = if kind == ScheduleKind::DualPipeV { m.max(2 * p as u32) } else { m };
         let mut schedule = Schedule::named(kind, p, chunks, m).expect("a possible size");
         let order = &mut schedule.stages[stage.index(p)];
@@ -301,4 +286,46 @@ fn folded_equals_explicit_for_split_backwards() {
             assert_eq!(folded.end, every.end, "{kind:?} {zero:?}");
         }
     }
+}
+
+#[test]
+fn waves_wait_less_the_more_there_are_and_hold_no_more_than_1f1b() {
+    for p in [4_usize, 8] {
+        for m in [p as u32 / 2, p as u32] {
+            let one = Schedule::named(ScheduleKind::OneForwardOneBackward, p, 1, m).unwrap();
+            // A stage of 1F1B has the work of all chunks: the times of a chunk are their share of it.
+            let wait = |schedule: &Schedule| {
+                let share = 8 / u64::from(schedule.chunks);
+                idle(schedule, [share, share, share]).into_iter().max().unwrap()
+            };
+            let mut before = wait(&one);
+            for waves in [1, 2, 4] {
+                let schedule = Schedule::named(ScheduleKind::Hanayo, p, 2 * waves, m).unwrap();
+                let now = wait(&schedule);
+                assert!(now < before, "p = {p}, m = {m}, {waves} waves: {now} against {before}");
+                before = now;
+                // Passes of chunks that are open: those of p whole micro-batches at most.
+                assert!(most_held(&schedule) <= p as u64 * u64::from(schedule.chunks));
+            }
+        }
+    }
+    let odd = Schedule::named(ScheduleKind::Hanayo, 4, 3, 8).unwrap_err().to_string();
+    assert_eq!(
+        odd,
+        "the schedule cannot have 3 chunk(s) of layers on each stage, allowed: 2, 4, 6, ...: two for each wave"
+    );
+}
+
+#[test]
+fn transfers_delay_what_waits_for_them_and_chunks_of_a_stage_need_none() {
+    // 1F1B of two stages, one micro-batch: forward down and backward up each cross once.
+    let one = Schedule::named(ScheduleKind::OneForwardOneBackward, 2, 1, 1).unwrap();
+    let end = |schedule: &Schedule, transfer| {
+        let timed = schedule.timed(|_| PassCost::EQUAL, transfer);
+        timed.iter().map(|passes| StageTimes::of(passes).end).max()
+    };
+    assert_eq!((end(&one, 0), end(&one, 5)), (Some(6), Some(16)));
+    // A V of two stages turns on the last stage: four chunks, two crossings each way.
+    let v = Schedule::parse("order = v\nF0 F0.1 B0.1 B0\nF0 F0.1 B0.1 B0\n").unwrap();
+    assert_eq!((end(&v, 0), end(&v, 5)), (Some(12), Some(32)));
 }

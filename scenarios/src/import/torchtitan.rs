@@ -215,6 +215,7 @@ fn parallelism(fields: &Fields<'_, '_>, run: &mut Run) -> Result<Option<u64>, In
         ("Interleaved1F1B", ("1f1b", 2)),
         ("ZBVZeroBubble", ("zb-v", 1)),
         ("DualPipeV", ("dualpipe-v", 1)),
+        ("LoopedBFS", ("looped-bfs", 2)),
     ];
     if pipelined {
         let (schedule, virtual_stages) =
@@ -222,7 +223,7 @@ fn parallelism(fields: &Fields<'_, '_>, run: &mut Run) -> Result<Option<u64>, In
         run.parallelism.push(("schedule", schedule.into()));
         if virtual_stages > 1 {
             run.parallelism.push(("virtual_pipeline", whole(virtual_stages)));
-            section.note("Interleaved1F1B: two stages a rank are written, torchtitan's default");
+            section.note("two stages a rank are written, torchtitan's default for schedules of several");
         }
     } else {
         section.ignore("pipeline_parallel_schedule", "there is one stage");
