@@ -331,6 +331,11 @@ impl Operation {
     pub fn is_attention_core(&self) -> bool {
         self.name.starts_with(ATTENTION_CORE)
     }
+
+    /// Whether it is a transfer among ranks.
+    pub fn is_exchange(&self) -> bool {
+        matches!(self.kernel, Kernel::Exchange { .. })
+    }
 }
 
 /// A tensor kept from forward for backward.
@@ -345,6 +350,8 @@ pub struct SavedTensor {
     pub born: usize,
     /// Index of the backward operation after which it is freed.
     pub freed: usize,
+    /// Whether a collective makes it or sends it, so that its memory is free only when that stream got past its end.
+    pub sent: bool,
 }
 
 impl SavedTensor {
@@ -375,6 +382,8 @@ pub struct Temporary {
     pub born: usize,
     /// Index of the pass's operation after which it is freed.
     pub freed: usize,
+    /// Whether a collective makes it or is the last to read it.
+    pub sent: bool,
 }
 
 /// All work of one layer on one micro-batch.
@@ -412,6 +421,9 @@ pub struct LayerWork {
     /// They are parts of [`LayerWork::forward_temporary`] and [`LayerWork::backward_temporary`], not additions to
     /// them: whoever finds no room for a pass's temporaries can name the tensor.
     pub temporaries: Vec<Temporary>,
+    /// All short-lived tensors of both passes, forward first, each in order of birth: what an allocator is asked for
+    /// beside the saved ones. The gradients that come in and go out are among those of backward.
+    pub short_lived: Vec<Temporary>,
     /// What of backward can wait, because only the update of the parameters needs it.
     pub weight_gradients: WeightGradients,
 }

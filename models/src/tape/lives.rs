@@ -1,6 +1,6 @@
 //! How long tensors that are not kept live, how much of them at once, and which are the largest.
 
-use crate::operation::{Pass, Temporary};
+use crate::operation::{Operation, Pass, Temporary};
 use crate::units::Bytes;
 
 /// Temporaries of a pass that are reported by name.
@@ -35,17 +35,29 @@ pub(super) fn peak(lives: &[Life], operations: usize) -> u64 {
 }
 
 /// The largest of a pass, in order of birth; of equal ones the first.
-pub(super) fn largest(lives: &[Life], pass: Pass) -> Vec<Temporary> {
+pub(super) fn largest(lives: &[Life], pass: Pass, operations: &[Operation]) -> Vec<Temporary> {
     let mut chosen: Vec<usize> = (0..lives.len()).filter(|&index| lives[index].bytes > 0).collect();
     chosen.sort_by_key(|&index| (std::cmp::Reverse(lives[index].bytes), index));
     chosen.truncate(REPORTED);
     chosen.sort_by_key(|&index| (lives[index].born, index));
-    let temporary = |life: &Life| Temporary {
+    chosen.into_iter().map(|index| temporary(&lives[index], pass, operations)).collect()
+}
+
+/// All of a pass that take memory, in order of birth.
+pub(super) fn all(lives: &[Life], pass: Pass, operations: &[Operation]) -> Vec<Temporary> {
+    let mut chosen: Vec<&Life> = lives.iter().filter(|life| life.bytes > 0).collect();
+    chosen.sort_by_key(|life| life.born);
+    chosen.into_iter().map(|life| temporary(life, pass, operations)).collect()
+}
+
+fn temporary(life: &Life, pass: Pass, operations: &[Operation]) -> Temporary {
+    let exchange = |at: usize| operations.get(at).is_some_and(Operation::is_exchange);
+    Temporary {
         name: life.name,
         pass,
         bytes: Bytes(life.bytes),
         born: life.born,
         freed: life.last,
-    };
-    chosen.into_iter().map(|index| temporary(&lives[index])).collect()
+        sent: exchange(life.born) || exchange(life.last),
+    }
 }

@@ -35,7 +35,7 @@ use crate::parameter::{ExpertPlace, Parameter};
 use crate::trainable::Trainable;
 use crate::units::{Bytes, product, total};
 use crate::work_shape::WorkShape;
-use lives::{Life, largest, peak};
+use lives::{Life, all, largest, peak};
 use reverse::Reverse;
 
 /// Names of an operation, its results and its backward, all made from one literal by [`names!`].
@@ -426,6 +426,7 @@ impl<'s> Tape<'s> {
     /// Ends the layer with several outputs, and with tensors that it hands on beside them and through which no gradient
     /// comes back.
     pub(crate) fn finish_with(&mut self, outputs: &[Tensor], beside: &[Tensor]) -> Traced {
+        let sent = self.sent();
         self.fuse();
         let handed_on: Vec<usize> = outputs.iter().chain(beside).map(|it| it.storage).collect();
         // An output that is a small part of a larger tensor does not keep the whole of it.
@@ -436,7 +437,8 @@ impl<'s> Tape<'s> {
             input: Bytes(self.storages.first().map_or(0, |storage| storage.bytes)),
             output: Bytes(outputs.iter().chain(beside).fold(0, |sum, it| total(&[sum, it.bytes()]))),
             forward_temporary: Bytes(peak(&lives, self.forward.len())),
-            temporaries: largest(&lives, Pass::Forward),
+            temporaries: largest(&lives, Pass::Forward, &self.forward),
+            short_lived: all(&lives, Pass::Forward, &self.forward),
             ..LayerWork::default()
         };
         if self.shape.training {
@@ -456,7 +458,8 @@ impl<'s> Tape<'s> {
                 self.storages[0].kept = true;
                 reverse.freed[0] = reverse.operations.len().saturating_sub(1);
             }
-            work.temporaries.extend(largest(&reverse.lives, Pass::Backward));
+            work.temporaries.extend(largest(&reverse.lives, Pass::Backward, &reverse.operations));
+            work.short_lived.extend(all(&reverse.lives, Pass::Backward, &reverse.operations));
             // An output that the layer keeps (a ReLU's result) is listed by the next layer.
             let listed = |index: &usize| {
                 let storage = &self.storages[*index];
@@ -470,6 +473,7 @@ impl<'s> Tape<'s> {
                     bytes: Bytes(storage.bytes),
                     born: storage.born,
                     freed: reverse.freed[index],
+                    sent: sent[index],
                 }
             };
             work.saved = listed.iter().map(saved).collect();
@@ -478,6 +482,20 @@ impl<'s> Tape<'s> {
         }
         work.forward = std::mem::take(&mut self.forward);
         Traced { work, parameters: std::mem::take(&mut self.parameters), routing: self.routing }
+    }
+
+    /// By storage: whether a collective of forward reads or makes it.
+    fn sent(&self) -> Vec<bool> {
+        let exchange = |at: usize| self.forward.get(at).is_some_and(Operation::is_exchange);
+        let mut sent: Vec<bool> = self.storages.iter().map(|storage| exchange(storage.born)).collect();
+        if let Some(input) = sent.first_mut() {
+            // The layer before made it.
+            *input = false;
+        }
+        for &(at, storage) in self.reads.iter().filter(|(at, _)| exchange(*at)) {
+            sent[storage] |= exchange(at);
+        }
+        sent
     }
 
     /// Lives of the temporaries in forward: neither kept, nor handed on, nor the first storage, the layer's input.
