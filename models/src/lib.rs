@@ -65,5 +65,5 @@ pub use shape::{AttentionShape, ConvolutionPass, ConvolutionShape, FlashGenerati
 pub use trainable::{Lora, Trainable};
 pub use units::{Bytes, Flops};
 pub use work_shape::{
-    AttentionKind, Convolutions, CrossEntropy, Formats, Fusion, Scaling, TensorParallel, WorkShape,
+    AttentionKind, Convolutions, CrossEntropy, Formats, Fusion, Modules, Scaling, TensorParallel, WorkShape,
 };

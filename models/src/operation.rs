@@ -424,6 +424,9 @@ pub struct LayerWork {
     /// All short-lived tensors of both passes, forward first, each in order of birth: what an allocator is asked for
     /// beside the saved ones. The gradients that come in and go out are among those of backward.
     pub short_lived: Vec<Temporary>,
+    /// Bytes of its largest tensor that lies in a buffer which all layers share ([`crate::Modules::MegatronLocal`]): counted
+    /// by whoever holds that buffer, and nowhere else here.
+    pub shared_buffer: Bytes,
     /// What of backward can wait, because only the update of the parameters needs it.
     pub weight_gradients: WeightGradients,
 }

@@ -71,6 +71,28 @@ pub struct WorkShape {
     pub loss_metrics: u64,
     /// Whose kernels compute the loss of language models.
     pub cross_entropy: CrossEntropy,
+    /// Whose modules the blocks of transformers are made of.
+    pub modules: Modules,
+}
+
+/// Whose modules the blocks of transformers are made of: what they keep beside what any of them must.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Modules {
+    /// Those of PyTorch and of libraries that look like it. Tensors have the batch outermost.
+    #[default]
+    PyTorch,
+    /// Megatron-LM's own. Tensors have the sequence outermost, queries, keys and values come out of one product, and all
+    /// layers write their scores into one buffer.
+    MegatronLocal,
+    /// Megatron-LM's with Transformer Engine's linear layers and attention: the same layout and product.
+    TransformerEngine,
+}
+
+impl Modules {
+    /// Whether they are Megatron-LM's: the sequence outermost, one product for queries, keys and values.
+    pub const fn sequence_first(self) -> bool {
+        !matches!(self, Self::PyTorch)
+    }
 }
 
 /// Whose kernels compute the cross-entropy of a language model's logits.
@@ -148,6 +170,7 @@ impl WorkShape {
             formats: Formats::Uniform,
             loss_metrics: 0,
             cross_entropy: CrossEntropy::Torch,
+            modules: Modules::PyTorch,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use steptime_clusters::Framework;
 use steptime_models::{
-    AttentionKind, Convolutions, CrossEntropy, Dtype, Formats, Fusion, Scaling, WorkShape,
+    AttentionKind, Convolutions, CrossEntropy, Dtype, Formats, Fusion, Modules, Scaling, WorkShape,
 };
 
 use crate::router::Router;
@@ -189,6 +189,14 @@ pub struct Workload {
     pub accumulation_fusion: bool,
     /// How convolutions run.
     pub convolutions: Convolutions,
+    /// Whose modules the blocks are made of.
+    pub modules: Modules,
+    /// Whether PyTorch's deterministic algorithms are on, which cuBLAS needs a workspace of a fixed size for
+    /// (`CUBLAS_WORKSPACE_CONFIG=:4096:8`).
+    pub deterministic: bool,
+    /// Whether the loader makes a mask of one byte for each query and key of a sequence, which the first and the last
+    /// stage hold while they run forward (Megatron-LM's `create_attention_mask`).
+    pub attention_mask: bool,
     /// Whether batches are made on the device, once, instead of being copied to it.
     pub synthetic_data: bool,
 }
@@ -214,6 +222,7 @@ impl Workload {
             formats: self.formats(self.parameter_format()),
             loss_metrics: self.loss_metrics,
             cross_entropy: self.cross_entropy,
+            modules: self.modules,
             ..WorkShape::default()
         }
     }

@@ -2,7 +2,7 @@
 
 use steptime_clusters::{Cluster, Framework, GpuArchitecture};
 use steptime_models::{
-    AttentionKind, Convolutions, CrossEntropy, Dtype, Fusion, MemoryFormat, Model, Sample, Scaling,
+    AttentionKind, Convolutions, CrossEntropy, Dtype, Fusion, MemoryFormat, Model, Modules, Sample, Scaling,
 };
 use steptime_plans::{
     Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Router, Task, Workload,
@@ -23,6 +23,9 @@ pub(crate) const ALIASES: Aliases = &[
     ("seq_length", "sequence_length"),
     ("seq_len", "sequence_length"),
     ("recompute_granularity", "activation_checkpointing"),
+    ("transformer_impl", "transformer_implementation"),
+    ("deterministic_mode", "deterministic"),
+    ("create_attention_mask_in_dataloader", "attention_mask"),
 ];
 
 const PRECISIONS: [(&str, Precision); 6] = [
@@ -132,6 +135,9 @@ pub(crate) fn read(
         accumulation_fusion: section.flag("gradient_accumulation_fusion")?.unwrap_or(false),
         convolutions: read_convolutions(section, defaults, precision)?,
         autocast,
+        modules: read_modules(section, framework)?,
+        deterministic: section.flag("deterministic")?.unwrap_or(false),
+        attention_mask: section.flag("attention_mask")?.unwrap_or(false),
         synthetic_data: section.flag("synthetic_data")?.unwrap_or(false),
     };
     check_capture(section, &defaults.section.model, &workload)?;
@@ -150,6 +156,20 @@ fn read_cross_entropy(section: &Section<'_>, framework: Framework) -> Result<Cro
         Framework::PyTorch => CrossEntropy::Torch,
     };
     Ok(section.choice("cross_entropy", &kinds)?.unwrap_or(usual))
+}
+
+/// `transformer_implementation`: whose modules blocks are made of; Megatron-LM has two sets.
+fn read_modules(section: &Section<'_>, framework: Framework) -> Result<Modules, InputError> {
+    let kinds = [("transformer-engine", Modules::TransformerEngine), ("local", Modules::MegatronLocal)];
+    let given = section.choice("transformer_implementation", &kinds)?;
+    match (framework, given) {
+        (Framework::Megatron, given) => Ok(given.unwrap_or(Modules::TransformerEngine)),
+        (_, None) => Ok(Modules::PyTorch),
+        (_, Some(_)) => Err(section.conflict(
+            "transformer_implementation",
+            "chooses between Megatron-LM's modules; needs framework = \"megatron\"; leave this key out",
+        )),
+    }
 }
 
 /// Format of kept gradients: that of the weights, or 32 bits.

@@ -9,7 +9,7 @@ use crate::operation::{Dtype, Kernel, MemoryBoundKind, Operation, Pass};
 use crate::shape::AttentionShape;
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names, single};
 use crate::units::{product, total};
-use crate::work_shape::AttentionKind;
+use crate::work_shape::{AttentionKind, Modules};
 
 /// Shape and flavour of a self-attention.
 #[derive(Clone, Copy)]
@@ -126,11 +126,29 @@ pub(super) fn attention_of_whole(
         let context = if context.ways() > 1 && context.method == ContextMethod::Ring {
             ring(tape, a, extras, qkv)
         } else {
-            flash(tape, a, extras, qkv)
+            let turned = turns_for_flash(tape, a);
+            let qkv = if turned { batch_first(tape, qkv) } else { qkv };
+            let context = flash(tape, a, extras, qkv);
+            if turned { copy(tape, merge, context) } else { context }
         };
         if a.merges_fused { copy(tape, merge, context) } else { context }
     };
     context.reshaped(product(&[a.batch, a.length]), product(&[a.heads, a.values(extras)]))
+}
+
+/// Whether tensors with the sequence outermost are copied for a kernel that wants the batch there: those of the package
+/// flash-attn, which cuDNN's are not (Transformer Engine, `FlashAttention`). Of one sequence both are the same.
+fn turns_for_flash(tape: &Tape<'_>, a: &Attention) -> bool {
+    tape.shape.modules.sequence_first() && tape.shape.attention == AttentionKind::Flash && a.batch > 1
+}
+
+/// Queries, keys and values with the batch outermost.
+fn batch_first(tape: &mut Tape<'_>, [q, k, v]: [Tensor; 3]) -> [Tensor; 3] {
+    [
+        copy(tape, names!("attention.query_layout"), q),
+        copy(tape, names!("attention.key_layout"), k),
+        copy(tape, names!("attention.value_layout"), v),
+    ]
 }
 
 /// Every product and every pass over the scores a kernel of its own. Keeps queries, keys, values, the softmax's
@@ -221,7 +239,11 @@ fn expand_bias(tape: &mut Tape<'_>, a: &Attention, bias: Tensor) -> Tensor {
 fn scores(tape: &mut Tape<'_>, a: &Attention, keys: u64, q: Tensor, k: Tensor) -> Tensor {
     let names = names!("attention.core.scores");
     let [q, k] = [q, k].map(|factor| narrow(tape, names, factor));
-    let y = tape.activation(names.output, a.rows(), keys);
+    let y = if tape.shape.modules == Modules::MegatronLocal {
+        tape.in_shared_buffer(names.output, a.rows(), keys)
+    } else {
+        tape.activation(names.output, a.rows(), keys)
+    };
     let mut backward = Vec::new();
     if a.sequence_first {
         // The gradient has its heads innermost; each of the two products copies it into a layout cuBLAS takes.

@@ -172,15 +172,30 @@ impl Tape<'_> {
             if !storage.kept || drawn || !self.made_in(run, index) || storage.last_read >= run.end {
                 continue;
             }
-            let rounded = self.reads.iter().any(|&(at, read)| {
-                read == index && run.contains(&at) && self.forward[at].name.ends_with("softmax_cast")
-            });
             let mut savers = self.nodes.iter().filter(|node| node.saves.contains(&index));
             let own = savers.all(|node| node.at.is_some_and(|at| run.contains(&at)));
-            if own && (inputs_kept || rounded) {
-                self.storages[index].kept = false;
+            let rounded = self.rounded(run, index);
+            if !own || !inputs_kept && rounded.is_none() {
+                continue;
+            }
+            self.storages[index].kept = false;
+            // Backward of the fused kernel reads what it wrote.
+            if let Some(rounded) = rounded {
+                self.storages[rounded].kept = true;
+                for node in &mut self.nodes {
+                    for saved in node.saves.iter_mut().filter(|saved| **saved == index) {
+                        *saved = rounded;
+                    }
+                }
             }
         }
+    }
+
+    /// What the run rounds a result of its own softmax to.
+    fn rounded(&self, run: &Range<usize>, wide: usize) -> Option<usize> {
+        let mut readers = self.reads.iter().filter(|(at, read)| *read == wide && run.contains(at));
+        let &(at, _) = readers.find(|(at, _)| self.forward[*at].name.ends_with("softmax_cast"))?;
+        (1..self.storages.len()).find(|&it| it != wide && self.storages[it].born == at)
     }
 
     /// Whether something outside the run wants what it makes.

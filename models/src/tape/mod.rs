@@ -240,6 +240,8 @@ pub(crate) struct Tape<'s> {
     losses: Vec<Tensor>,
     /// Whether the layer before keeps this one's input for its own backward.
     input_held: bool,
+    /// Bytes of the largest tensor in the buffer that layers share.
+    shared_buffer: u64,
 }
 
 impl<'s> Tape<'s> {
@@ -262,6 +264,7 @@ impl<'s> Tape<'s> {
             needs_gradient: Vec::new(),
             losses: Vec::new(),
             input_held: false,
+            shared_buffer: 0,
         };
         let input = tape.tensor(SavedTensor::INPUT, rows, width, value_bytes);
         tape.needs_gradient[input.id] = trace.input_needs_gradient;
@@ -326,6 +329,14 @@ impl<'s> Tape<'s> {
         if needs_gradient {
             self.outside.push(tensor);
         }
+        tensor
+    }
+
+    /// A new tensor in a buffer that all layers write into in turn.
+    pub(crate) fn in_shared_buffer(&mut self, name: &'static str, rows: u64, width: u64) -> Tensor {
+        let tensor = self.activation(name, rows, width);
+        self.storages[tensor.storage].outside = true;
+        self.shared_buffer = self.shared_buffer.max(tensor.bytes());
         tensor
     }
 
@@ -437,6 +448,7 @@ impl<'s> Tape<'s> {
             input: Bytes(self.storages.first().map_or(0, |storage| storage.bytes)),
             output: Bytes(outputs.iter().chain(beside).fold(0, |sum, it| total(&[sum, it.bytes()]))),
             forward_temporary: Bytes(peak(&lives, self.forward.len())),
+            shared_buffer: Bytes(self.shared_buffer),
             temporaries: largest(&lives, Pass::Forward, &self.forward),
             short_lived: all(&lives, Pass::Forward, &self.forward),
             ..LayerWork::default()

@@ -7,7 +7,7 @@ use steptime_clusters::{
 use steptime_core::SimTime;
 use steptime_models::{
     Bytes, ExchangeGroup, ExchangeKind, Kernel, LayerRole, LayerWork, Model, Operation, Pass, SavedTensor,
-    WorkShape,
+    Temporary, WorkShape,
 };
 
 use super::overlap::{Move, moves};
@@ -61,38 +61,88 @@ pub(super) struct LayerCost {
     pub(super) recomputed: Vec<usize>,
     /// For each saved tensor whether forward keeps it (checkpointing drops some).
     pub(super) kept: Vec<bool>,
-    /// Most bytes of short-lived tensors in forward: where nothing is kept, of all tensors.
+    /// Short-lived tensors of forward.
     pub(super) forward_temporary: Short,
     /// The same while forward runs again in backward.
     pub(super) again_temporary: Short,
     /// The same of activation gradients in backward.
     pub(super) backward_temporary: Short,
+    /// The same where the gradients of weights are made later.
+    pub(super) split_temporary: Short,
 }
 
-/// Short-lived memory of a pass of a layer.
-#[derive(Clone, Copy, Debug)]
+/// Short-lived memory of a pass of a layer, at the moment when the pass is fullest.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Short {
-    /// Most of it at once.
+    /// All that is alive at that moment beside what the layer keeps.
     pub(super) bytes: u64,
     /// The largest tensor in it, if that is large enough to have a name of its own in a verdict.
     pub(super) largest: Option<(&'static str, u64)>,
-    /// Index of the operation that makes the largest; 0 where none is told apart.
-    pub(super) born: usize,
+    /// The operation of the pass at which it is fullest.
+    pub(super) at: usize,
 }
 
 impl Short {
     /// From this size on a tensor is told from the rest: one that matters on any GPU.
     const NAMED_FROM: u64 = 256 << 20;
 
-    fn of(work: &LayerWork, pass: Pass, bytes: Bytes) -> Self {
-        let named = work.temporaries.iter().filter(|it| it.pass == pass && it.bytes.0 >= Self::NAMED_FROM);
-        // Of equal ones the first to be born: it is the one that finds no room.
+    /// The fullest moment of a pass of `operations` operations: tensors that stay are alive beside the short-lived ones,
+    /// `stays` of them at each operation. Of equal moments the first.
+    fn of(lives: &[&Temporary], operations: usize, stays: impl Fn(usize) -> u64) -> Self {
+        let alive = |at: usize| lives.iter().filter(move |it| it.born <= at && at <= it.freed);
+        let bytes = |at: usize| alive(at).map(|it| it.bytes.0).fold(0, u64::saturating_add);
+        // What is born before an operation is there when it begins.
+        let fullest = (0..operations.max(1)).rev().max_by_key(|&at| bytes(at).saturating_add(stays(at)));
+        let at = fullest.unwrap_or(0);
+        let named = alive(at).filter(|it| it.bytes.0 >= Self::NAMED_FROM);
         let largest = named.rev().max_by_key(|it| it.bytes.0);
-        Self {
-            bytes: bytes.0,
-            largest: largest.map(|it| (it.name, it.bytes.0.min(bytes.0))),
-            born: largest.map_or(0, |it| it.born),
-        }
+        Self { bytes: bytes(at), largest: largest.map(|it| (it.name, it.bytes.0)), at }
+    }
+}
+
+/// A layer's passes at their fullest moments.
+struct Passes<'a> {
+    work: &'a LayerWork,
+    kept: &'a [bool],
+    recomputed: &'a [usize],
+}
+
+impl Passes<'_> {
+    fn lives(work: &LayerWork, pass: Pass) -> Vec<&Temporary> {
+        work.short_lived.iter().filter(|it| it.pass == pass).collect()
+    }
+
+    /// Bytes of the saved tensors that `wanted` selects.
+    fn saved(&self, wanted: impl Fn(usize, &SavedTensor) -> bool) -> u64 {
+        let saved = self.work.saved.iter().enumerate().filter(|(slot, it)| wanted(*slot, it));
+        saved.map(|(_, it)| it.bytes.0).fold(0, u64::saturating_add)
+    }
+
+    /// Forward, of whose tensors checkpointing keeps some; `bare` is its work where it keeps none.
+    fn forward(&self, bare: Option<&LayerWork>) -> Short {
+        let stays = |at: usize| self.saved(|slot, it| self.kept[slot] && it.born <= at);
+        let first = bare.unwrap_or(self.work);
+        let operations = first.forward.len().min(self.work.forward.len());
+        Short::of(&Self::lives(first, Pass::Forward), operations, stays)
+    }
+
+    /// The operations of forward that backward runs again.
+    fn again(&self) -> Short {
+        let run = |at: usize| self.recomputed.contains(&at);
+        let lives: Vec<&Temporary> =
+            Self::lives(self.work, Pass::Forward).into_iter().filter(|it| run(it.born)).collect();
+        let stays = |at: usize| self.saved(|slot, it| !self.kept[slot] && it.born <= at);
+        let fullest = Short::of(&lives, self.work.forward.len(), stays);
+        // Where nothing runs at that moment, before the next operation that does.
+        let at = self.recomputed.iter().copied().find(|&at| at >= fullest.at).unwrap_or(fullest.at);
+        Short { at, ..fullest }
+    }
+
+    /// Backward; without the products that make gradients of weights, what these need stays.
+    fn backward(&self, later: bool) -> Short {
+        let late = &self.work.weight_gradients.saved;
+        let stays = |at: usize| self.saved(|slot, it| it.freed >= at || later && late.contains(&slot));
+        Short::of(&Self::lives(self.work, Pass::Backward), self.work.backward.len(), stays)
     }
 }
 
@@ -199,19 +249,16 @@ impl Pricer<'_> {
             Checkpointing::Selective => !tensor.is_attention_core(),
             Checkpointing::Full => tensor.is_layer_input(),
         };
-        let recomputed = (0..work.forward.len()).filter(|&op| again(&work.forward[op])).collect();
-        let kept = work.saved.iter().map(keep).collect();
-        let forward_temporary = if checkpointing == Checkpointing::Full {
-            let shape = WorkShape { training: false, ..shape };
-            let bare = model.work(index, &shape);
-            Short::of(&bare, Pass::Forward, bare.forward_temporary)
-        } else {
-            Short::of(&work, Pass::Forward, work.forward_temporary)
-        };
+        let recomputed: Vec<usize> = (0..work.forward.len()).filter(|&op| again(&work.forward[op])).collect();
+        let kept: Vec<bool> = work.saved.iter().map(keep).collect();
+        let bare = (checkpointing == Checkpointing::Full)
+            .then(|| model.work(index, &WorkShape { training: false, ..shape }));
+        let passes = Passes { work: &work, kept: &kept, recomputed: &recomputed };
         Ok(LayerCost {
-            forward_temporary,
-            again_temporary: Short::of(&work, Pass::Forward, work.forward_temporary),
-            backward_temporary: Short::of(&work, Pass::Backward, work.backward_temporary),
+            forward_temporary: passes.forward(bare.as_ref()),
+            again_temporary: passes.again(),
+            backward_temporary: passes.backward(false),
+            split_temporary: passes.backward(true),
             order: moves(&work.backward, self.plan.tensor_overlap),
             work,
             forward,

@@ -76,6 +76,9 @@ pub(super) fn workload(micro_batches: u64) -> Workload {
         weight_decay: false,
         convolutions: steptime_models::Convolutions::default(),
         autocast: false,
+        modules: steptime_models::Modules::PyTorch,
+        deterministic: false,
+        attention_mask: false,
         synthetic_data: false,
     }
 }

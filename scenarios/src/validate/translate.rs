@@ -266,7 +266,7 @@ fn workload(row: &Measurement) -> Result<String, String> {
         text += "framework = \"megatron\"\n";
         text += "fused_kernels = \"transformer-engine\"\n";
         if !inference {
-            text += "gradient_accumulation_fusion = true\n";
+            text += &megatron(row);
         }
     }
     if !inference && fuses_cross_entropy(row) {
@@ -275,8 +275,10 @@ fn workload(row: &Measurement) -> Result<String, String> {
     if !inference && row.fp32_grad_accumulation == Some(true) && row.precision != "fp32" {
         text += "gradient_dtype = \"fp32\"\n";
     }
-    // Transformer Engine runs cuDNN's fused attention, which uses the GPU's own matrix instructions.
+    // Transformer Engine runs cuDNN's fused attention, which uses the GPU's own matrix instructions, from Hopper on; where
+    // results have to be the same in every run, not on Blackwell.
     if row.attention == "flash"
+        && !runs_flash_package(row)
         && (row.framework.starts_with("megatron-core")
             || row.framework.contains("TE ")
             || row.framework.starts_with("NeMo"))
@@ -301,6 +303,36 @@ fn workload(row: &Measurement) -> Result<String, String> {
         text += "synthetic_data = true\n";
     }
     Ok(text)
+}
+
+/// What Megatron-LM's training keeps beside the model, as its tests and defaults have it.
+fn megatron(row: &Measurement) -> String {
+    let mut text = String::new();
+    if is_deterministic(row) {
+        // The order of sums is then cuBLAS's own business: gradients of weights are added by kernels of their own.
+        text += "deterministic = true\n";
+    } else {
+        text += "gradient_accumulation_fusion = true\n";
+    }
+    if row.notes.contains("transformer_impl=local") {
+        text += "transformer_implementation = \"local\"\n";
+    }
+    // `pretrain_gpt.py` makes a mask for each batch unless it is told not to; NeMo's recipes tell it.
+    if !row.framework.starts_with("NeMo") {
+        text += "attention_mask = true\n";
+    }
+    text
+}
+
+fn is_deterministic(row: &Measurement) -> bool {
+    row.notes.contains("deterministic=True")
+}
+
+/// Whether Transformer Engine takes the package flash-attn: on Ampere, whose kernels cuDNN's do not surpass, and where
+/// cuDNN has no deterministic backward (`get_attention_backend`).
+fn runs_flash_package(row: &Measurement) -> bool {
+    let has = |names: &[&str]| names.iter().any(|name| row.gpu.starts_with(name));
+    is_megatron(row) && (has(&["a100"]) || is_deterministic(row) && has(&["b200", "b300", "gb200", "gb300"]))
 }
 
 /// Tables say so, and the recipes of NeMo's performance tables set it (`cross_entropy_fusion_impl = "te"`).

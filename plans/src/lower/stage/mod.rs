@@ -2,6 +2,7 @@
 
 mod data_parallel;
 mod groups;
+mod library;
 mod matrices;
 mod passes;
 mod pipeline;
@@ -9,7 +10,7 @@ mod pipeline;
 use std::ops::Range;
 
 use steptime_clusters::{
-    Cluster, CollectiveKind, Framework, GpuArchitecture, Placement, Transfer, collective,
+    Cluster, CollectiveKind, Framework, Placement, Transfer, collective,
 };
 use steptime_core::{
     Category, Channel, Class, Event, Label, Program, ProgramBuilder, SimTime, Stream, Tensor,
@@ -205,17 +206,10 @@ pub(super) struct StageBuilder<'a> {
     tensor_labels: Vec<Vec<(&'static str, Label)>>,
     /// Input batches on the device, by micro-batch.
     batches: Vec<Option<Tensor>>,
+    /// Masks that loaders made, by micro-batch and chunk.
+    masks: Vec<Vec<(usize, Tensor)>>,
     /// When the transfer on the ring arrives, and whether an operation has been issued beside it.
     beside: Option<(Event, bool)>,
-}
-
-/// Workspace that PyTorch gives cuBLAS for each handle and stream (`getChosenWorkspaceSize`,
-/// `CUDABlas.cpp`): 32 MiB from Hopper on, before that `:4096:2:16:8`, two of 4 MiB and eight of 16 KiB.
-fn blas_workspace(architecture: GpuArchitecture) -> u64 {
-    match architecture {
-        GpuArchitecture::Hopper | GpuArchitecture::Blackwell => 32 << 20,
-        _ => (2 << 22) + (8 << 14),
-    }
 }
 
 /// Builds the program of a stage.
@@ -252,6 +246,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         sent: Vec::new(),
         backwards_done: vec![0; input.chunks.len()],
         batches: vec![None; micro_batches],
+        masks: vec![Vec::new(); micro_batches],
         beside: None,
     };
     builder.open_channels();
@@ -268,6 +263,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
             }
         }
     }
+    builder.hold_received();
     if input.training() {
         builder.update()?;
     }
@@ -341,17 +337,7 @@ impl StageBuilder<'_> {
         self.hold("gradients", states.gradients, classes::GRADIENTS);
         self.hold("optimizer states", states.optimizer_states, classes::OPTIMIZER_STATES);
         self.hold("low-precision weights", input.converted_weights(), classes::BUFFERS);
-        // The thread of backward has a handle of its own.
-        let handles = if input.training() { 2 } else { 1 };
-        let workspace = handles * blas_workspace(input.cluster.gpu.architecture);
-        self.hold("cuBLAS workspace", workspace, classes::WORKSPACE);
-        let gathers = input.plan.tensor > 1 && input.plan.sequence_parallel && input.training();
-        if gathers && input.workload.framework == Framework::Nanotron {
-            // Buffers that all layers gather into in turn, one forward and one backward (nanotron's `MemoryBuffer`).
-            let blocks = input.layers().filter(|&layer| input.model.layers[layer].role == LayerRole::Block);
-            let part = blocks.map(|layer| input.costs.layer(layer).work.input.0).max().unwrap_or(0);
-            self.hold("gathered activations", 2 * part * input.plan.tensor, classes::BUFFERS);
-        }
+        self.hold_library();
         let of_ddp = input.workload.framework == Framework::Nanotron && input.plan.zero <= ZeroStage::One;
         if self.copies_buckets() || self.reduces() && of_ddp {
             let elements: u64 = self.reduced_buckets().map(|bucket| bucket.elements).sum();

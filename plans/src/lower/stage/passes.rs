@@ -22,6 +22,7 @@ impl StageBuilder<'_> {
             let stream = self.streams.transfers[chunk].forward_in;
             self.receive(stream, Meeting::ForwardIn(chunk), crosses, bytes, micro_batch)?;
         }
+        self.make_mask(chunk, micro_batch);
         // In training each layer keeps its own input; without, one activation flows from layer to layer.
         let mut flowing = self.flowing((layers.start, micro_batch), "input", |work| work.input);
         for layer in layers.clone() {
@@ -34,6 +35,7 @@ impl StageBuilder<'_> {
             self.release(gathered);
         }
         self.free(flowing);
+        self.drop_mask(chunk, micro_batch, false);
         if let Some(crosses) = crosses[1] {
             let bytes = self.boundary(layers.end, micro_batch);
             let stream = self.streams.transfers[chunk].forward_out;
@@ -94,19 +96,18 @@ impl StageBuilder<'_> {
             self.label(name, "forward", Some(micro_batch))
         };
         self.issue_block(layer, Pass::Forward, label)?;
-        let mut temporary = [None; 2];
         let mut saved = vec![None; cost.work.saved.len()];
         for (index, op) in cost.forward.iter().enumerate() {
             self.save(layer, cost, index, &mut saved, |kept| kept);
-            // What is kept only grows, so that the pass is fullest after the largest is made; and a verdict names the
-            // first that finds no room.
-            if index == cost.forward_temporary.born {
-                temporary = self.temporary(layer, "forward temporaries", cost.forward_temporary);
-            }
+            let temporary = if index == cost.forward_temporary.at {
+                self.temporary(layer, "forward temporaries", cost.forward_temporary)
+            } else {
+                [None; 2]
+            };
             self.operation(classes::FORWARD, label, *op)?;
+            self.free_both(temporary);
         }
         self.await_ring();
-        self.free_both(temporary);
         self.open[self.input.slot(layer)][micro_batch as usize] = Some(saved);
         Ok(())
     }
@@ -216,6 +217,7 @@ impl StageBuilder<'_> {
 
     fn send_gradients(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
         let Chunk { layers, crosses } = &self.input.chunks[chunk];
+        self.drop_mask(chunk, micro_batch, true);
         if layers.start == 0 {
             let batch = self.batches[micro_batch as usize].take();
             self.free(batch);
@@ -256,31 +258,45 @@ impl StageBuilder<'_> {
             if cost.recomputed.len() == cost.forward.len() {
                 self.issue_block(layer, Pass::Forward, label)?;
             }
-            let temporary = self.temporary(layer, "forward temporaries", cost.again_temporary);
             for &index in &cost.recomputed {
                 self.save(layer, cost, index, &mut saved, |kept| !kept);
+                let fullest = index == cost.again_temporary.at;
+                let temporary = if fullest {
+                    self.temporary(layer, "forward temporaries", cost.again_temporary)
+                } else {
+                    [None; 2]
+                };
                 self.operation(classes::RECOMPUTE, label, cost.forward[index])?;
+                self.free_both(temporary);
             }
-            self.free_both(temporary);
         }
         let label = self.label(name, "backward", Some(micro_batch));
         self.issue_block(layer, Pass::Backward, label)?;
-        let temporary = self.temporary(layer, "backward temporaries", cost.backward_temporary);
         let later = extent == Extent::WithoutWeights;
+        let short = if later { cost.split_temporary } else { cost.backward_temporary };
+        let mut short = Some(short);
         let late = &cost.work.weight_gradients;
         for &step in &cost.order {
             let (Move::Run(index) | Move::Start(index) | Move::Join(index)) = step;
+            // Collectives that run beside others may change places: the first to reach the moment counts.
+            let temporary = match short.take_if(|short| index >= short.at) {
+                Some(short) => self.temporary(layer, "backward temporaries", short),
+                None => [None; 2],
+            };
             if later && deferred(cost, index) {
+                self.free_both(temporary);
                 continue;
             }
             match step {
                 Move::Run(_) => self.operation(classes::BACKWARD, label, cost.backward[index])?,
                 Move::Start(_) => {
                     self.start_exchange(label, cost.backward[index])?;
+                    self.free_both(temporary);
                     continue;
                 }
                 Move::Join(_) => self.order(self.streams.tensor, self.streams.compute),
             }
+            self.free_both(temporary);
             for (slot, tensor) in cost.work.saved.iter().enumerate() {
                 if tensor.freed == index && !(later && late.saved.contains(&slot)) {
                     self.free(saved[slot].take());
@@ -288,7 +304,6 @@ impl StageBuilder<'_> {
             }
         }
         self.await_ring();
-        self.free_both(temporary);
         if later {
             // What the weights need stays: inputs of products, and the gradients of their results.
             let kept = |(slot, tensor): (usize, &mut Option<Tensor>)| {
