@@ -104,6 +104,9 @@ pub enum CrossEntropy {
     /// Megatron-LM's `vocab_parallel_cross_entropy` and its copies (nanotron): a kernel for each elementary step on a
     /// 32-bit copy of the logits, in place.
     VocabularyParallel,
+    /// Megatron-LM's `fused_vocab_parallel_cross_entropy`: the same steps in three compiled pieces, of which one makes the
+    /// exponentials beside the 32-bit copy.
+    VocabularyParallelCompiled,
     /// Two kernels that make the gradient with the loss, in 32 bits (Transformer Engine's `parallel_cross_entropy`).
     Fused,
 }

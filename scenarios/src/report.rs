@@ -239,6 +239,8 @@ pub struct Stage {
     pub peak_allocated_bytes: u64,
     /// Peak bytes held by the allocator.
     pub peak_reserved_bytes: u64,
+    /// Bytes in live tensors when the step has ended.
+    pub after_step_bytes: u64,
     /// Most micro-batches in flight (forward done, backward not).
     pub in_flight_micro_batches: u64,
     /// Share of the step in kernels.

@@ -154,12 +154,14 @@ impl GpuRun<'_> {
 
     fn stages(&self, lowered: &Lowered, outcome: &Outcome) -> Vec<Stage> {
         let stage = |(number, facts): (usize, &steptime_plans::StageFacts)| {
-            let mut peak = 0;
+            let (mut peak, mut after_step) = (0, 0);
             let mut played = Vec::new();
             for (rank, result) in lowered.ranks.iter().zip(&outcome.ranks) {
                 if rank.stage == number {
                     let memory = &result.memory;
-                    peak = peak.max(memory.peak - memory.peak_by_category[classes::CONTEXT.0 as usize]);
+                    let context = memory.peak_by_category[classes::CONTEXT.0 as usize];
+                    peak = peak.max(memory.peak - context);
+                    after_step = after_step.max(memory.end_by_category.iter().sum::<u64>() - context);
                     played.push(result);
                 }
             }
@@ -179,6 +181,7 @@ impl GpuRun<'_> {
                 parameters: facts.parameters,
                 peak_allocated_bytes: peak,
                 peak_reserved_bytes: peak.next_multiple_of(SEGMENT),
+                after_step_bytes: after_step,
                 in_flight_micro_batches: facts.in_flight,
                 busy_fraction,
                 bubble_fraction,

@@ -159,6 +159,7 @@ impl VehicleRun<'_> {
                 parameters: 0,
                 peak_allocated_bytes: memory,
                 peak_reserved_bytes: memory,
+                after_step_bytes: memory,
                 in_flight_micro_batches: in_flight[stage],
                 busy_fraction,
                 bubble_fraction,

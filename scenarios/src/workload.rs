@@ -137,7 +137,7 @@ pub(crate) fn read(
         autocast,
         modules: read_modules(section, framework)?,
         deterministic: section.flag("deterministic")?.unwrap_or(false),
-        attention_mask: section.flag("attention_mask")?.unwrap_or(false),
+        attention_mask: read_attention_mask(section, defaults)?,
         synthetic_data: section.flag("synthetic_data")?.unwrap_or(false),
     };
     check_capture(section, &defaults.section.model, &workload)?;
@@ -149,6 +149,7 @@ fn read_cross_entropy(section: &Section<'_>, framework: Framework) -> Result<Cro
     let kinds = [
         ("torch", CrossEntropy::Torch),
         ("vocabulary-parallel", CrossEntropy::VocabularyParallel),
+        ("vocabulary-parallel-compiled", CrossEntropy::VocabularyParallelCompiled),
         ("fused", CrossEntropy::Fused),
     ];
     let usual = match framework {
@@ -156,6 +157,18 @@ fn read_cross_entropy(section: &Section<'_>, framework: Framework) -> Result<Cro
         Framework::PyTorch => CrossEntropy::Torch,
     };
     Ok(section.choice("cross_entropy", &kinds)?.unwrap_or(usual))
+}
+
+/// `attention_mask`: whether the loader makes one, for models that take sequences.
+fn read_attention_mask(section: &Section<'_>, defaults: &GpuDefaults<'_>) -> Result<bool, InputError> {
+    let makes = section.flag("attention_mask")?.unwrap_or(false);
+    let model = &defaults.section.model;
+    if makes && !matches!(model.sample, Sample::Tokens { .. }) {
+        return Err(
+            section.conflict("attention_mask", format!("{} takes no sequences, allowed: false", model.name))
+        );
+    }
+    Ok(makes)
 }
 
 /// `transformer_implementation`: whose modules blocks are made of; Megatron-LM has two sets.

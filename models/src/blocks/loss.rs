@@ -19,6 +19,7 @@ use crate::work_shape::CrossEntropy;
 pub(crate) fn cross_entropy(tape: &mut Tape<'_>, logits: Tensor, divided: bool) -> Tensor {
     let loss = match tape.shape.cross_entropy {
         CrossEntropy::VocabularyParallel if divided => vocabulary_parallel(tape, logits),
+        CrossEntropy::VocabularyParallelCompiled if divided => compiled(tape, logits),
         CrossEntropy::Fused if divided => fused(tape, logits),
         _ => entropy_with_gradient(tape, logits, divided),
     };
@@ -81,6 +82,33 @@ fn vocabulary_parallel(tape: &mut Tape<'_>, logits: Tensor) -> Tensor {
         ..Step::of(names)
     });
     exchange_statistics(tape, wide);
+    loss
+}
+
+/// Megatron-LM's `fused_vocab_parallel_cross_entropy`, three compiled pieces with collectives between them: the 32-bit copy
+/// and the largest of each row (10 bytes a value from 16 bits), exponentials beside the copy and their sum (8), quotients
+/// in place (8), which are kept. Backward sets one value a row, multiplies and converts (6).
+fn compiled(tape: &mut Tape<'_>, logits: Tensor) -> Tensor {
+    let wide = cast(tape, names!("loss.upcast"), logits, Dtype::Fp32.bytes());
+    let names = names!("loss.compiled");
+    let exponentials = tape.tensor(names.output, wide.rows, wide.width, wide.value_bytes);
+    let bytes = wide.bytes();
+    let loss = tape.tensor(names.output, 1, 1, Dtype::Fp32.bytes());
+    let largest = memory(names.op, MemoryBoundKind::Reduction, bytes, 0);
+    let exponents = memory(names.op, MemoryBoundKind::Softmax, bytes, bytes);
+    let quotients = memory(names.op, MemoryBoundKind::Elementwise, bytes, bytes);
+    tape.record(&Step {
+        forward: &[largest, exponents, quotients],
+        // The variable that named the logits still does.
+        reads: &[logits, wide],
+        saves: &[exponentials],
+        inputs: &[wide],
+        outputs: &[loss],
+        backward: &[memory(names.grad, MemoryBoundKind::Elementwise, bytes, bytes)],
+        gradient: Gradient::InPlace,
+        ..Step::of(names)
+    });
+    exchange_statistics(tape, exponentials);
     loss
 }
 

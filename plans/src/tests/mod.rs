@@ -4,6 +4,7 @@ mod bubbles;
 mod fixtures;
 mod folding;
 mod groups;
+mod library;
 mod memory;
 mod traffic;
 mod updates;

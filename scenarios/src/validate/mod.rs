@@ -177,8 +177,24 @@ fn predict(row: &Measurement) -> Prediction {
         scenario.and_then(|it| estimate(&it).map(|report| (it, report))).map_err(|error| error.reason())
     });
     match played {
-        Ok((scenario, report)) => predicted(measured, &scenario, &report),
+        Ok((scenario, report)) => {
+            let mut prediction = predicted(measured, &scenario, &report);
+            if row.notes.contains("last pipeline stage") {
+                of_last_stage(&mut prediction.row, &report);
+            }
+            prediction
+        }
         Err(reason) => Prediction { row: ValidatedRow { skipped: Some(reason), ..measured }, traits: None },
+    }
+}
+
+/// Some sources print the memory of the last stage's ranks, not that of the fullest.
+fn of_last_stage(row: &mut ValidatedRow, report: &Report) {
+    if let Some(last) = report.stages.last() {
+        let gib = |bytes: u64| Some(bytes as f64 / GIB);
+        row.predicted_peak_allocated_gib = gib(last.peak_allocated_bytes);
+        row.predicted_peak_reserved_gib = gib(last.peak_reserved_bytes);
+        row.predicted_static_allocated_gib = gib(last.after_step_bytes);
     }
 }
 

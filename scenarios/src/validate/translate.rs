@@ -271,8 +271,13 @@ fn workload(row: &Measurement) -> Result<String, String> {
     }
     if !inference && fuses_cross_entropy(row) {
         text += "cross_entropy = \"fused\"\n";
+    } else if !inference && row.model.contains("cross_entropy_loss_fusion") {
+        // Tests of Megatron-LM are named for the option that they test; its implementation is then its own.
+        text += "cross_entropy = \"vocabulary-parallel-compiled\"\n";
     }
-    if !inference && row.fp32_grad_accumulation == Some(true) && row.precision != "fp32" {
+    // Megatron-LM adds gradients up in 32 bits with bf16; with fp16 it has loss scaling instead.
+    let scales_loss = is_megatron(row) && row.precision == "fp16";
+    if !inference && row.fp32_grad_accumulation == Some(true) && row.precision != "fp32" && !scales_loss {
         text += "gradient_dtype = \"fp32\"\n";
     }
     // Transformer Engine runs cuDNN's fused attention, which uses the GPU's own matrix instructions, from Hopper on; where
@@ -314,7 +319,8 @@ fn megatron(row: &Measurement) -> String {
     } else {
         text += "gradient_accumulation_fusion = true\n";
     }
-    if row.notes.contains("transformer_impl=local") {
+    // Its papers are older than Transformer Engine.
+    if row.notes.contains("transformer_impl=local") || row.framework == "megatron-lm" {
         text += "transformer_implementation = \"local\"\n";
     }
     // `pretrain_gpt.py` makes a mask for each batch unless it is told not to; NeMo's recipes tell it.

@@ -320,6 +320,7 @@ impl StageBuilder<'_> {
             self.program.alloc(self.streams.compute, tensor);
             tensor
         });
+        self.hold_wide_gradients(share);
         self.kernel(classes::OPTIMIZER, label, cost)?;
         self.orthogonalize(label)?;
         self.free(temporary);

@@ -116,6 +116,16 @@ impl StageBuilder<'_> {
         self.hold("gradient of the stage's input", bytes, classes::BUFFERS);
     }
 
+    /// Megatron-LM widens gradients of 16 bits for its update and lets the wide ones go when the next step begins
+    /// (`_copy_model_grads_to_main_grads`).
+    pub(super) fn hold_wide_gradients(&mut self, share: u64) {
+        let workload = self.input.workload;
+        let wide = workload.gradients().bytes() >= 4 || !workload.has_master_copy();
+        if workload.framework == Framework::Megatron && !wide {
+            self.hold("32-bit gradients", 4 * share, classes::GRADIENTS);
+        }
+    }
+
     /// The mask that the loader makes, where a stage that gets a batch begins a chunk's forward.
     pub(super) fn make_mask(&mut self, chunk: usize, micro_batch: u32) {
         let input = self.input;

@@ -9,9 +9,7 @@ mod pipeline;
 
 use std::ops::Range;
 
-use steptime_clusters::{
-    Cluster, CollectiveKind, Framework, Placement, Transfer, collective,
-};
+use steptime_clusters::{Cluster, CollectiveKind, Framework, Placement, Transfer, collective};
 use steptime_core::{
     Category, Channel, Class, Event, Label, Program, ProgramBuilder, SimTime, Stream, Tensor,
 };
