@@ -5,7 +5,7 @@
 //! and leave enough runs on both sides. A leaf's quantiles have the finite-sample correction of conformal
 //! prediction and lean towards those of the runs that it was split from, the more the fewer runs it has.
 
-use super::traits::{COVERED, Condition, SHAPES, Traits};
+use super::traits::{COVERED, Condition, FIRST, SHAPES, Traits};
 use super::{FOLDS, Group, HELD, Intervals, fold};
 
 /// Fewest runs of a group: with fewer, the corrected tenth is the extreme run itself.
@@ -71,7 +71,13 @@ struct Branch {
 }
 
 fn grow(runs: &[&Run<'_>], branch: Branch, least_gain: f64, groups: &mut Vec<Group>) {
-    let split = if branch.when.len() < DEEPEST { best_split(runs, &branch.when, least_gain) } else { None };
+    let split = if branch.when.is_empty() && divides(FIRST, runs) {
+        Some(FIRST)
+    } else if branch.when.len() < DEEPEST {
+        best_split(runs, &branch.when, least_gain)
+    } else {
+        None
+    };
     let Some(condition) = split else {
         groups.push(leaf(runs, branch));
         return;
@@ -89,6 +95,12 @@ fn grow(runs: &[&Run<'_>], branch: Branch, least_gain: f64, groups: &mut Vec<Gro
         let next = Branch { when, low: lean(low, branch.low), high: lean(high, branch.high) };
         grow(&side, next, least_gain, groups);
     }
+}
+
+/// Whether a question leaves enough runs on both sides.
+fn divides(condition: Condition, runs: &[&Run<'_>]) -> bool {
+    let above = runs.iter().filter(|run| condition.holds(run.traits)).count();
+    above.min(runs.len() - above) >= FEWEST
 }
 
 /// The question that saves the most loss.

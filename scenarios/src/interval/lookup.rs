@@ -6,6 +6,8 @@ use super::{Group, Interval};
 /// How much an interval grows (in the logarithm) with each doubling of a size beyond what its group covers: assumed,
 /// since nothing is measured there.
 const PER_DOUBLING: f64 = 0.25;
+/// How much it grows with each tenth by which a share of the step lies above that of any run: assumed, too.
+const PER_TENTH: f64 = 0.1;
 /// How much it grows where the GPU's prices rest on weaker ground than those of any run of the group: the same
 /// factor by which borrowed coefficients widen their own error.
 const WEAKER_GROUND: f64 = 1.5;
@@ -38,6 +40,16 @@ fn widening(group: &Group, traits: &Traits) -> (f64, String) {
             continue;
         }
         let outside = (value / most).max(least / value);
+        if kind.is_share() {
+            let beyond = value - most;
+            // A twentieth of the step more changes no interval that can be seen.
+            if beyond > 0.05 {
+                factor += PER_TENTH * beyond / 0.1;
+                let name = kind.shape().name;
+                reasons.push(format!("measured runs have up to {:.0} % of {name}", 100.0 * most));
+            }
+            continue;
+        }
         // Half as far again as the last run is no other place yet.
         if outside.is_finite() && outside > 1.5 {
             factor += PER_DOUBLING * libm::log2(outside);

@@ -3,8 +3,8 @@
 //! Predictions of measured runs leave residuals, measured over predicted. Runs are divided by what their steps are
 //! made of (how the GPU's kernel prices are known, nodes, shares of communication and host, ...), and the interval
 //! of a new prediction is the one that holds 80 % of the residuals of its group (split conformal prediction:
-//! Papadopoulos et al. 2002, Lei et al. 2018). What a suite, a framework or a row is called plays no part.
-//! Outside the range that the group covers, the interval widens.
+//! Papadopoulos et al. 2002, Lei et al. 2018). What a suite or a row is called plays no part; whose host code issues the
+//! kernels does, since the host's time is another model under each. Outside the range that the group covers, the interval widens.
 
 mod document;
 mod fit;

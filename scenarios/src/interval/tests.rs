@@ -80,6 +80,52 @@ fn outside_the_covered_range_the_interval_widens_and_says_so() {
     assert!((width(&unknown) / width(&inside) - 1.5).abs() < 1e-9);
 }
 
+/// Ten runs under a trainer's own host code are too few for a group; of a hundred none says anything of a step without it.
+#[test]
+fn runs_under_another_host_are_no_part_of_a_group() {
+    let under = |trainer: f64, count: usize, ratio: f64| {
+        (0..count).map(move |index| Residual {
+            run_id: format!("run-{trainer}-{index}"),
+            traits: Traits::with(&[
+                (Trait::Trainer, trainer),
+                (Trait::Gpus, 8.0),
+                (Trait::Work, 1.0),
+                (Trait::Host, 0.5),
+            ]),
+            ratio: ratio + 0.001 * (index % 10) as f64,
+        })
+    };
+    let step = Traits::with(&[(Trait::Gpus, 8.0), (Trait::Work, 1.0), (Trait::Host, 0.5)]);
+    let few: Vec<Residual> = under(0.0, 100, 1.0).chain(under(1.0, 10, 9.0)).collect();
+    assert_eq!(Intervals::fit(&few).of(&step).unwrap().runs, 110);
+    // The question gains nothing in width where all are alike, and is asked all the same.
+    let alike: Vec<Residual> = under(0.0, 100, 1.0).chain(under(1.0, 100, 1.0)).collect();
+    let found = Intervals::fit(&alike).of(&step).unwrap();
+    assert_eq!((found.runs, found.group.as_str()), (100, "PyTorch's own host code"));
+}
+
+/// Measured runs wait up to a tenth of the step for samples; this one waits for half of it, four tenths more.
+#[test]
+fn shares_beyond_those_of_the_runs_widen_by_how_far_they_lie_beyond() {
+    let runs: Vec<Residual> = residuals(99, 1.0, |index| 0.5 + index as f64 / 100.0)
+        .into_iter()
+        .map(|run| Residual { traits: waiting(0.1), ..run })
+        .collect();
+    let table = Intervals::fit(&runs);
+    let width = |share: f64| {
+        let found = table.of(&waiting(share)).unwrap();
+        (libm::log(found.high / found.low), found.widened)
+    };
+    let (inside, nothing) = width(0.12);
+    let (outside, reason) = width(0.5);
+    assert!(nothing.is_empty() && (outside / inside - 1.4).abs() < 1e-9, "{outside} {inside}");
+    assert!(reason.contains("up to 10 % of loading"), "{reason}");
+}
+
+fn waiting(share: f64) -> Traits {
+    Traits::with(&[(Trait::Gpus, 8.0), (Trait::Work, 1.0), (Trait::Loading, share)])
+}
+
 /// Three quarters to nine tenths of runs that the tables have not seen lie inside.
 #[test]
 fn left_out_runs_are_covered() {

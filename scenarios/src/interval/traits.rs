@@ -1,6 +1,6 @@
 //! What a predicted step is made of, as far as it tells how well the step is known.
 
-use steptime_clusters::{Basis, Cluster, Lent};
+use steptime_clusters::{Basis, Cluster, Framework, Lent};
 use steptime_models::{Dtype, Fusion, Sample};
 use steptime_plans::{Checkpointing, Plan, Task, Workload, ZeroStage};
 
@@ -39,7 +39,11 @@ pub(crate) enum Trait {
     MicroBatches,
     /// TFLOP of a GPU in one micro-batch.
     Work,
-    /// Share of the step waiting for the host.
+    /// A trainer with host code of its own around layers, collectives and gradients (Megatron-LM, nanotron), else
+    /// PyTorch's.
+    Trainer,
+    /// Share of the step waiting for the host. This and the other shares are of the step without the loading of
+    /// samples, which [`Trait::Loading`] tells.
     Host,
     /// Share waiting for communication.
     Communication,
@@ -49,6 +53,8 @@ pub(crate) enum Trait {
     Compute,
     /// Share in the parameter update.
     Optimizer,
+    /// Share of the whole step waiting for samples. No question of the tree: what a sample costs is the scenario's to say.
+    Loading,
 }
 
 /// How a trait reads.
@@ -71,7 +77,7 @@ const fn shape(
     Shape { kind, name, words, thresholds }
 }
 
-const COUNT: usize = 19;
+const COUNT: usize = 21;
 
 /// All traits, in the order of [`Trait`].
 pub(super) const SHAPES: [Shape; COUNT] = [
@@ -104,6 +110,7 @@ pub(super) const SHAPES: [Shape; COUNT] = [
         ["# TFLOP or more a micro-batch", "less than # TFLOP a micro-batch"],
         &[0.1, 1.0, 10.0, 100.0],
     ),
+    shape(Trait::Trainer, "trainer", ["trainer with its own host code", "PyTorch's own host code"], &[1.0]),
     shape(Trait::Host, "host", ["host # or more", "host below #"], &[0.05, 0.2, 0.5]),
     shape(
         Trait::Communication,
@@ -114,10 +121,16 @@ pub(super) const SHAPES: [Shape; COUNT] = [
     shape(Trait::Bubble, "bubble", ["bubble # or more", "bubble below #"], &[0.05, 0.2]),
     shape(Trait::Compute, "compute", ["compute # or more", "compute below #"], &[0.5, 0.8]),
     shape(Trait::Optimizer, "optimizer", ["update # or more", "update below #"], &[0.05, 0.2]),
+    shape(Trait::Loading, "loading", ["loading # or more", "loading below #"], &[]),
 ];
 
 /// Traits whose range says whether a prediction lies among the runs of its group.
-pub(super) const COVERED: [Trait; 3] = [Trait::Borrowed, Trait::Gpus, Trait::Work];
+pub(super) const COVERED: [Trait; 5] =
+    [Trait::Borrowed, Trait::Gpus, Trait::Work, Trait::Host, Trait::Loading];
+
+/// Asked before all others: the host's time comes from another model on either side, so that runs of one side say
+/// nothing of steps of the other.
+pub(super) const FIRST: Condition = Condition { kind: Trait::Trainer, at_least: true, threshold: 1.0 };
 
 impl Trait {
     pub(super) fn shape(self) -> &'static Shape {
@@ -129,7 +142,7 @@ impl Trait {
     }
 
     /// Whether it is a share of the step.
-    fn is_share(self) -> bool {
+    pub(super) fn is_share(self) -> bool {
         self as usize >= Self::Host as usize
     }
 }
@@ -191,6 +204,8 @@ impl Traits {
         let Job::Gpus { cluster, plan, workload } = &scenario.job else { return None };
         let step = report.step_time_s.filter(|step| *step > 0.0)?;
         let parts = &report.time_breakdown_s;
+        // How well a step on the device is known does not depend on what it waits for before.
+        let device = (step - parts.data_loading).max(f64::MIN_POSITIVE);
         let switch = |on: bool| if on { 1.0 } else { 0.0 };
         let micro_batches = workload.accumulation as f64;
         let work = report.flops_per_step / (report.gpus as f64 * micro_batches) / 1e12;
@@ -209,11 +224,13 @@ impl Traits {
             plan.tensor as f64,
             micro_batches,
             work,
-            parts.host / step,
-            parts.exposed_communication / step,
-            parts.pipeline_bubble / step,
-            parts.compute / step,
-            parts.optimizer / step,
+            switch(workload.framework != Framework::PyTorch),
+            parts.host / device,
+            parts.exposed_communication / device,
+            parts.pipeline_bubble / device,
+            parts.compute / device,
+            parts.optimizer / device,
+            parts.data_loading / step,
         ]))
     }
 }
