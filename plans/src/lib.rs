@@ -3,6 +3,7 @@
 
 mod bucket;
 pub mod classes;
+mod clipping;
 mod error;
 mod input;
 mod lower;
@@ -18,6 +19,7 @@ mod zero;
 mod tests;
 
 pub use bucket::{Bucket, Holding, Share, buckets};
+pub use clipping::Clipping;
 pub use error::PlanError;
 pub use input::{BatchTime, Epoch, Loader, Loading, MOST_WORKERS};
 pub use lower::{Lowered, MOST_MICRO_BATCHES, PlayedRank, SEGMENT, StageFacts, lower};

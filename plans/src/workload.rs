@@ -5,6 +5,7 @@ use steptime_models::{
     AttentionKind, Convolutions, CrossEntropy, Dtype, Formats, Fusion, Modules, Scaling, WorkShape,
 };
 
+use crate::clipping::Clipping;
 use crate::router::Router;
 
 /// Training or inference.
@@ -172,6 +173,11 @@ pub struct Workload {
     /// A share of each weight is added to its gradient before Adam's or gradient descent's update: one elementary step
     /// more. Decoupled decay is part of the others.
     pub weight_decay: bool,
+    /// Whether the loss is multiplied by a scale, so that gradients are found in fp16's range, and gradients are divided
+    /// by it before the update.
+    pub loss_scaling: bool,
+    /// How gradients are clipped.
+    pub clipping: Clipping,
     /// How attention is computed.
     pub attention: AttentionKind,
     /// How operations are issued.
@@ -205,6 +211,12 @@ impl Workload {
     /// Format in which gradients are added up over micro-batches, kept and reduced.
     pub const fn gradients(&self) -> Dtype {
         if self.wide_gradients { Dtype::Fp32 } else { self.parameter_format() }
+    }
+
+    /// Format in which the update finds gradients: scaled ones are divided into 32-bit copies where the weights have
+    /// a 32-bit copy (Apex's master gradients), else in their place.
+    pub const fn updated_gradients(&self) -> Dtype {
+        if self.loss_scaling && self.has_master_copy() { Dtype::Fp32 } else { self.gradients() }
     }
 
     /// The shape in which the model is asked for its work.
@@ -285,7 +297,7 @@ impl Workload {
     /// decay by the gradient is 12 bytes more in both.
     pub fn update_traffic_per_parameter(&self) -> u64 {
         let storage = self.parameter_format().bytes();
-        let gradient = self.gradients().bytes();
+        let gradient = self.updated_gradients().bytes();
         let states = 4 * self.optimizer.moments();
         // Weight and gradient read, gradient written.
         let decayed = if self.decays_in_a_step() { 12 } else { 0 };
@@ -322,7 +334,7 @@ impl Workload {
         if self.implementation != OptimizerImplementation::Foreach {
             return 0;
         }
-        let widened = if self.has_master_copy() && self.gradients().bytes() < 4 { 4 } else { 0 };
+        let widened = if self.has_master_copy() && self.updated_gradients().bytes() < 4 { 4 } else { 0 };
         match self.optimizer {
             OptimizerKind::Adam | OptimizerKind::AdamW | OptimizerKind::Muon => 4 + widened,
             OptimizerKind::Sgd | OptimizerKind::SgdMomentum => widened,
@@ -331,11 +343,8 @@ impl Workload {
 
     /// Kernels that the update launches over `tensors` parameter tensors with `parameters` values: one a step and
     /// tensor in a loop over them.
-    ///
-    /// A multi-tensor launch takes at most 36 to 110 tensors (by the number of lists) and 320 chunks of
-    /// 65,536 values (PyTorch `MultiTensorApply.cuh`); 48 tensors is the limit for four lists.
     pub fn update_launches(&self, tensors: u64, parameters: u64) -> u64 {
-        let launches = tensors.div_ceil(48).max(parameters.div_ceil(320 * 65_536)).max(1);
+        let launches = list_launches(tensors, parameters);
         let steps = match (self.implementation, self.optimizer) {
             (OptimizerImplementation::Fused, _) | (_, OptimizerKind::Sgd) => 1,
             (_, OptimizerKind::Adam) => 7,
@@ -348,7 +357,16 @@ impl Workload {
         }
         // The first moment takes two steps; gradients are widened and weights narrowed tensor by tensor, too.
         let scaled = u64::from(self.optimizer.moments() > 1);
-        let converted = if self.has_master_copy() { 1 + u64::from(self.gradients().bytes() < 4) } else { 0 };
+        let narrow = self.updated_gradients().bytes() < 4;
+        let converted = if self.has_master_copy() { 1 + u64::from(narrow) } else { 0 };
         tensors.max(1) * (steps + scaled + converted)
     }
+}
+
+/// Kernels of one elementary step over lists of tensors.
+///
+/// A multi-tensor launch takes at most 36 to 110 tensors (by the number of lists) and 320 chunks of
+/// 65,536 values (PyTorch `MultiTensorApply.cuh`); 48 tensors is the limit for four lists.
+pub(crate) fn list_launches(tensors: u64, parameters: u64) -> u64 {
+    tensors.div_ceil(48).max(parameters.div_ceil(320 * 65_536)).max(1)
 }

@@ -61,6 +61,8 @@ impl Idle<'_, '_> {
             (self.workload, "activation_checkpointing", "it has no activations to recompute"),
             (self.workload, "gradient_dtype", "it has no gradients"),
             (self.workload, "gradient_accumulation_fusion", "it has no gradients"),
+            (self.workload, "gradient_clipping", "it has no gradients"),
+            (self.workload, "loss_scaling", "it has no gradients"),
             (self.workload, "framework", "it is one kernel a pass"),
             (self.workload, "attention", "whether it has attention is not known"),
             (self.workload, "memory_format", "whether it has convolutions is not known"),
@@ -88,6 +90,8 @@ impl Idle<'_, '_> {
         let mut nothing = vec![
             (self.workload, "gradient_dtype", none),
             (self.workload, "gradient_accumulation_fusion", none),
+            (self.workload, "gradient_clipping", none),
+            (self.workload, "loss_scaling", none),
             (self.workload, "cross_entropy", "inference computes no loss; leave this key out"),
             (self.workload, "optimizer", update),
             (self.workload, "optimizer_implementation", update),
@@ -137,9 +141,13 @@ impl Idle<'_, '_> {
 /// Whether a key is given and asks for something: not for what happens without it.
 fn is_set(section: &Section<'_>, key: &'static str) -> Result<bool, InputError> {
     Ok(section.node(key)?.is_some_and(|node| match (key, &node.value) {
-        ("activation_checkpointing", Value::Text(text)) => text != "none",
+        ("activation_checkpointing" | "gradient_clipping", Value::Text(text)) => text != "none",
         (
-            "gradient_as_bucket_view" | "gradient_accumulation_fusion" | "autocast" | "weight_decay",
+            "gradient_as_bucket_view"
+            | "gradient_accumulation_fusion"
+            | "autocast"
+            | "weight_decay"
+            | "loss_scaling",
             Value::Boolean(on),
         ) => *on,
         ("gradient_overlap", Value::Boolean(on)) => !*on,

@@ -5,7 +5,8 @@ use steptime_models::{
     AttentionKind, Convolutions, CrossEntropy, Dtype, Fusion, MemoryFormat, Model, Modules, Sample, Scaling,
 };
 use steptime_plans::{
-    Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Router, Task, Workload,
+    Checkpointing, Clipping, Execution, OptimizerImplementation, OptimizerKind, Precision, Router, Task,
+    Workload,
 };
 
 use crate::batch::Batch;
@@ -75,6 +76,13 @@ pub(crate) fn read(
     };
     let implementation = section.choice("optimizer_implementation", &implementations)?.unwrap_or(usual);
     let weight_decay = read_weight_decay(section, optimizer, implementation)?;
+    let loss_scaling = section.flag("loss_scaling")?.unwrap_or(false);
+    if loss_scaling && precision != Precision::Fp16 {
+        let message = "is for the range of fp16, needs precision = \"fp16\", allowed: false";
+        return Err(section.conflict("loss_scaling", message));
+    }
+    let clippings = [("none", Clipping::None), ("device", Clipping::Device), ("host", Clipping::Host)];
+    let clipping = section.choice("gradient_clipping", &clippings)?.unwrap_or(Clipping::None);
     let attention = read_attention(section, defaults.cluster, precision)?;
     let executions = [
         ("eager", Execution::Eager),
@@ -126,6 +134,8 @@ pub(crate) fn read(
         optimizer,
         implementation,
         weight_decay,
+        loss_scaling,
+        clipping,
         attention,
         execution,
         framework,

@@ -65,6 +65,8 @@ pub(super) fn workload(micro_batches: u64) -> Workload {
         loss_metrics: 0,
         cross_entropy: steptime_models::CrossEntropy::Torch,
         optimizer: OptimizerKind::Adam,
+        loss_scaling: false,
+        clipping: crate::clipping::Clipping::None,
         implementation: OptimizerImplementation::Fused,
         attention: AttentionKind::Flash,
         execution: Execution::Eager,

@@ -34,6 +34,18 @@ pub(super) fn updates_in_a_loop(row: &Measurement) -> bool {
     row.source == BENCHMARK && row.model.starts_with("bert-") && row.precision != "fp16"
 }
 
+/// What NVIDIA's script does to BERT's gradients: it clips them by a norm that the host reads, and in 16 bits has Apex
+/// scale the loss (`run_squad.py`).
+pub(super) fn gradients(row: &Measurement) -> &'static str {
+    if row.source != BENCHMARK || !row.model.starts_with("bert-") {
+        ""
+    } else if row.precision == "fp16" {
+        "gradient_clipping = \"host\"\nloss_scaling = true\n"
+    } else {
+        "gradient_clipping = \"host\"\n"
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

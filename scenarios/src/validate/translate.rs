@@ -248,6 +248,7 @@ fn workload(row: &Measurement) -> Result<String, String> {
         if memory_filling::updates_in_a_loop(row) {
             text += "optimizer_implementation = \"for-loop\"\n";
         }
+        text += memory_filling::gradients(row);
         match row.activation_checkpointing.as_str() {
             "" | "none" | "unstated" => {}
             // Of fused attention nothing is left to drop.

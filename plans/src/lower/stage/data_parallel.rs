@@ -306,6 +306,7 @@ impl StageBuilder<'_> {
         let share = if partitioned { input.shares().map(part).sum() } else { parameters };
         let tensors = input.trained_tensors();
         let tensors = if partitioned { tensors.div_ceil(input.plan.replicas()) } else { tensors };
+        self.prepare_gradients(share)?;
         let kernel = Kernel::Optimizer {
             parameters: share,
             bytes_per_parameter: input.workload.update_traffic_per_parameter(),

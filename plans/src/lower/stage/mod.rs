@@ -1,6 +1,7 @@
 //! The program of one pipeline stage: what every data-parallel rank of that stage does in a step.
 
 mod data_parallel;
+mod gradients;
 mod groups;
 mod library;
 mod matrices;
@@ -333,6 +334,9 @@ impl StageBuilder<'_> {
         let stated: Bytes = input.layers().map(|layer| input.model.layers[layer].stated_memory).sum();
         self.hold("component memory as stated", stated.0, classes::PARAMETERS);
         self.hold("gradients", states.gradients, classes::GRADIENTS);
+        if input.training() {
+            self.hold("32-bit gradients", self.unscaled_gradients(), classes::GRADIENTS);
+        }
         self.hold("optimizer states", states.optimizer_states, classes::OPTIMIZER_STATES);
         self.hold("low-precision weights", input.converted_weights(), classes::BUFFERS);
         self.hold_library();
@@ -379,11 +383,14 @@ impl StageBuilder<'_> {
 
     fn kernel(&mut self, class: Class, label: Label, cost: OpCost) -> Result<(), PlanError> {
         self.kernel_on(self.streams.compute, class, label, cost);
-        if cost.host_sync {
-            self.program.host_sync(self.streams.compute);
-            let latency = SimTime::from_seconds(self.input.cluster.host.sync_latency_s)?;
-            self.program.host(latency, classes::HOST, label);
-        }
+        if cost.host_sync { self.wait_for_device(label) } else { Ok(()) }
+    }
+
+    /// The host waits until the compute stream has done everything.
+    fn wait_for_device(&mut self, label: Label) -> Result<(), PlanError> {
+        self.program.host_sync(self.streams.compute);
+        let latency = SimTime::from_seconds(self.input.cluster.host.sync_latency_s)?;
+        self.program.host(latency, classes::HOST, label);
         Ok(())
     }
 
