@@ -65,7 +65,8 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ClusterSection, Inp
             let key = if gpus > cluster.gpus_per_node { "gpus_per_node" } else { "nodes" };
             let cluster = calibrated(cluster, &section, files, &mut calibration)?;
             let sized = cluster.with_size(nodes, gpus);
-            ClusterEntry::Nodes(sized.map_err(|error| section.conflict(key, error.to_string()))?)
+            let sized = sized.map_err(|error| section.conflict(key, error.to_string()))?;
+            ClusterEntry::Nodes(peers(sized, &section)?)
         }
         vehicles @ ClusterEntry::Vehicles(_) => {
             if let Some(utilization) = section.factor("utilization", UTILIZATION.0, UTILIZATION.1)? {
@@ -79,6 +80,18 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ClusterSection, Inp
     };
     section.finish()?;
     Ok(ClusterSection { entry, formula, calibration, origin })
+}
+
+/// The cluster with or without access of its GPUs to each other's memory.
+fn peers(cluster: Cluster, section: &Section<'_>) -> Result<Cluster, InputError> {
+    if section.flag("peer_access")?.unwrap_or(true) {
+        return Ok(cluster);
+    }
+    if cluster.fabric.nodes_per_domain > 1 {
+        let why = "the nodes of a rack have no other links inside it, allowed: true";
+        return Err(section.conflict("peer_access", why));
+    }
+    cluster.without_peer_access().map_err(|error| section.conflict("peer_access", error.to_string()))
 }
 
 /// The cluster with what the calibration files say, one after the other; `names` takes theirs.

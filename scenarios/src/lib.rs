@@ -4,6 +4,7 @@
 //! returns a [`Report`] and, on request, a [`Timeline`].
 
 mod batch;
+mod benchmark;
 mod calibrate_host;
 mod cluster;
 mod error;
@@ -34,6 +35,7 @@ mod vehicles;
 mod workload;
 
 pub use batch::Batch;
+pub use benchmark::Benchmark;
 pub use calibrate_host::{HostFitError, MeasuredStep, StepFit, StepsFit, calibrate_host};
 pub use error::InputError;
 pub use estimate::estimate;

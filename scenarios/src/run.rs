@@ -74,6 +74,10 @@ impl GpuRun<'_> {
                 Loaded { scenario, input, cluster, plan, workload }.apply(report, &outcome)?
             }
         };
+        let report = match self.scenario.benchmark {
+            None => report,
+            Some(benchmark) => benchmark.mean(report),
+        };
         Ok(RunResult { report, timeline })
     }
 

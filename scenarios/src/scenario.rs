@@ -5,6 +5,7 @@ use steptime_models::Model;
 use steptime_plans::{FormulaParameters, Plan, Workload, partition_layers};
 
 use crate::batch::{self, Batch, BatchSection};
+use crate::benchmark::Benchmark;
 use crate::error::InputError;
 use crate::files::Files;
 use crate::idle::Idle;
@@ -31,6 +32,8 @@ pub struct Scenario {
     pub(crate) calibration: Vec<String>,
     /// How samples are loaded, if the scenario says.
     pub input: Option<Input>,
+    /// What a measured mean would count beside steps, if the scenario says.
+    pub benchmark: Option<Benchmark>,
     /// Keys that errors name which show up only when the plan is lowered or played.
     pub(crate) places: Places,
 }
@@ -106,7 +109,7 @@ impl Scenario {
     fn from_tree(root: &Node, files: &dyn Files) -> Result<Self, InputError> {
         let top = Section::top(root)?;
         let name = read_name(&top)?;
-        for section in ["model", "cluster", "workload", "parallelism", "input", "simulation"] {
+        for section in ["model", "cluster", "workload", "parallelism", "input", "benchmark", "simulation"] {
             top.node(section)?;
         }
         for (section, what) in
@@ -122,6 +125,9 @@ impl Scenario {
         let parallelism = Section::of(root, "parallelism", parallelism::ALIASES)?;
         let simulation = Section::of(root, "simulation", &[])?;
         let loading = Section::of(root, "input", input::ALIASES)?;
+        let benchmark = Section::of(root, "benchmark", &[])?;
+        let measured = KeyPlace { origin: benchmark.origin().clone(), key: "benchmark".to_owned() };
+        let benchmark = Benchmark::read(benchmark)?;
         let mut model = model::read(root, files)?;
         model.model = trainable::apply(&workload, model.model)?;
         let name = match name {
@@ -159,6 +165,10 @@ impl Scenario {
             }
             Job::Vehicles { .. } => None,
         };
+        if let (Job::Vehicles { .. }, Some(_)) = (&job, &benchmark) {
+            let why = "the formula of vehicle paths has no measured steps; leave this section out";
+            return Err(measured.conflict(why));
+        }
         let places = Places {
             cluster: cluster_place,
             parallelism: parallelism_place,
@@ -173,6 +183,7 @@ impl Scenario {
             batch: batch.batch,
             calibration: cluster.calibration,
             input,
+            benchmark,
             places,
         })
     }

@@ -9,6 +9,7 @@ mod gpu;
 mod network;
 mod overlay;
 mod parts;
+mod peer;
 mod power;
 mod reader;
 #[cfg(test)]

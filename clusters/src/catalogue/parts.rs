@@ -17,7 +17,7 @@ macro_rules! entries {
     };
 }
 
-const FABRICS: [(&str, &str); 13] = entries!("fabrics":
+const FABRICS: [(&str, &str); 14] = entries!("fabrics":
     "nvswitch-3",
     "nvswitch-4",
     "nvswitch-5",
@@ -31,6 +31,7 @@ const FABRICS: [(&str, &str); 13] = entries!("fabrics":
     "pcie5",
     "pcie3-no-peer",
     "pcie4-no-peer",
+    "pcie5-no-peer",
 );
 const NETWORKS: [(&str, &str); 4] = entries!("networks": "infiniband", "roce", "efa", "ethernet");
 const HOSTS: [(&str, &str); 4] = entries!("hosts": "x86-pcie3", "x86-pcie4", "x86-pcie5", "grace");

@@ -7,7 +7,7 @@ use crate::cluster::ClusterError;
 use crate::fact::{Basis, Fact};
 use crate::gpu::GpuArchitecture;
 
-fn nodes(name: &str) -> Cluster {
+pub(super) fn nodes(name: &str) -> Cluster {
     match cluster_from_catalogue(name).unwrap() {
         ClusterEntry::Nodes(cluster) => cluster,
         ClusterEntry::Vehicles(_) => panic!("{name} has no GPUs"),

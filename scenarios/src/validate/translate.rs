@@ -60,8 +60,12 @@ pub(super) fn scenario(row: &Measurement) -> Result<Translated, String> {
         "\n[cluster]\nname = \"{cluster_name}\"\nnodes = {}\ngpus_per_node = {}\n",
         row.nodes, row.gpus_per_node
     );
+    if !memory_filling::has_peer_access(row) {
+        text += "peer_access = false\n";
+    }
     text += &workload(row)?;
     text += &parallelism(row)?;
+    text += &memory_filling::benchmark(row);
     Ok(Translated { scenario: text, model })
 }
 

@@ -1,0 +1,107 @@
+//! The `[benchmark]` section: what a measured mean counts beside steps at their pace.
+
+use crate::error::InputError;
+use crate::report::{Provenance, Report, TimeBreakdown};
+use crate::section::Section;
+
+/// Most steps of a benchmark.
+const MOST_STEPS: u64 = 1 << 32;
+/// Longest start, seconds.
+const LONGEST: f64 = 86_400.0;
+
+/// A mean over few steps, the start of the libraries counted in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Benchmark {
+    /// Steps that the time is divided by.
+    pub steps: u64,
+    /// Steps that the time covers.
+    pub steps_run: u64,
+    /// Time within the measured one before steps run at their pace, seconds.
+    pub start_s: f64,
+}
+
+impl Benchmark {
+    /// Reads the section.
+    pub(crate) fn read(section: Section<'_>) -> Result<Option<Self>, InputError> {
+        if !section.is_present() {
+            return Ok(None);
+        }
+        let needed = "a whole number: the steps that the measured time is divided by";
+        let steps = section.count("steps", MOST_STEPS)?.ok_or_else(|| section.missing("steps", needed))?;
+        let steps_run = section.count("steps_run", MOST_STEPS)?.unwrap_or(steps);
+        let start_s = section.factor("start_seconds", 0.0, LONGEST)?.unwrap_or(0.0);
+        section.finish()?;
+        Ok(Some(Self { steps, steps_run, start_s }))
+    }
+
+    /// The report with the mean that such a benchmark finds: `(start + steps run x step) / steps`.
+    pub(crate) fn mean(self, report: Report) -> Report {
+        let Some(alone) = report.step_time_s.filter(|step| *step > 0.0) else { return report };
+        let steps = self.steps as f64;
+        let mean = (self.start_s + self.steps_run as f64 * alone) / steps;
+        let slower = alone / mean;
+        let report = report.with_rates(slower);
+        let parts = report.time_breakdown_s;
+        let mut stages = report.stages;
+        for stage in &mut stages {
+            stage.busy_fraction *= slower;
+            stage.bubble_fraction *= slower;
+            stage.communication_fraction *= slower;
+        }
+        let mut provenance = report.provenance;
+        provenance.push(Provenance {
+            what: "benchmark".to_owned(),
+            kind: "formula".to_owned(),
+            source: format!(
+                "time of {} steps of {alone:.4} s and {} s of start over {} steps, as the scenario gives them",
+                self.steps_run, self.start_s, self.steps
+            ),
+            error: "none beside the step's own".to_owned(),
+        });
+        let other = parts.other + mean - alone;
+        Report {
+            step_time_s: Some(mean),
+            time_breakdown_s: TimeBreakdown { other, ..parts },
+            stages,
+            provenance,
+            ..report
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::files::Files;
+    use crate::run::run;
+    use crate::scenario::Scenario;
+
+    struct NoFiles;
+
+    impl Files for NoFiles {
+        fn read(&self, name: &str) -> Result<String, String> {
+            Err(format!("no file {name}"))
+        }
+    }
+
+    fn report(section: &str) -> crate::report::Report {
+        let text = format!(
+            "[model]\nname = \"resnet18\"\n[cluster]\nname = \"a5000-pcie-2\"\ngpus_per_node = 1\n[workload]\n\
+             micro_batch_size = 32\nprecision = \"fp32\"\n{section}"
+        );
+        run(&Scenario::read("case", &text, &[], &NoFiles).unwrap(), false).unwrap().report
+    }
+
+    /// 2 s over 100 steps are 20 ms a step; 110 steps for 100 are a tenth more.
+    #[test]
+    fn a_mean_counts_the_start_and_all_steps() {
+        let alone = report("");
+        let step = alone.step_time_s.unwrap();
+        let mean = report("[benchmark]\nsteps = 100\nsteps_run = 110\nstart_seconds = 2\n");
+        let expected = 1.1 * step + 0.02;
+        assert!((mean.step_time_s.unwrap() - expected).abs() < 1e-12);
+        assert!((mean.samples_per_s.unwrap() - 32.0 / expected).abs() < 1e-6);
+        let parts: f64 = mean.time_breakdown_s.entries().iter().map(|(_, part)| part).sum();
+        assert!((parts - expected).abs() < 1e-9);
+        assert_eq!(mean.peak_memory, alone.peak_memory);
+    }
+}
