@@ -48,6 +48,10 @@ pub struct Network {
     pub point_to_point: f64,
     /// Cards of a node.
     pub cards: u32,
+    /// What the GPUs of a node reach together in each direction through cards that are near to other GPUs, bytes/s:
+    /// through the host's memory and between its sockets. Absent where the library moves the data to a GPU near the
+    /// card instead (NCCL's PXN, since 2.12), and then there is no such limit.
+    pub far_bandwidth: Option<f64>,
     /// Time of one hop between two nodes in the low-latency protocol, seconds.
     pub latency_s: f64,
     /// Time of one hop in the Simple protocol, which posts, polls and flushes, seconds.
@@ -71,6 +75,18 @@ impl Network {
     /// rank brings its nearest cards, so a ring over whole nodes spreads over all of them.
     pub fn group_bandwidth(&self, members: u32) -> f64 {
         (f64::from(members) * self.gpu_bandwidth).min(self.bandwidth)
+    }
+
+    /// Whether a ring through these GPUs of a node (their places in it, of so many) leaves it through a card that is far
+    /// from the last of them.
+    ///
+    /// A ring leaves by the card by which it came, on the other node's side the same one. That card is near to the
+    /// first GPU and to the last if they are one, or two that share the card.
+    pub fn leaves_by_far_card(&self, places: &[u32], gpus_per_node: u32) -> bool {
+        let card = |place: u32| u64::from(place) * u64::from(self.cards) / u64::from(gpus_per_node.max(1));
+        let near =
+            |(at, &place): (usize, &u32)| places[at + 1..].iter().any(|&other| card(other) == card(place));
+        self.far_bandwidth.is_some() && places.len() > 1 && !places.iter().enumerate().any(near)
     }
 
     /// Relative interval of the duration of a collective over so many nodes, which holds 80 % of the jobs: the

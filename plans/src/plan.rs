@@ -61,6 +61,9 @@ pub struct Plan {
     pub gradient_as_bucket_view: bool,
     /// Whether the collectives of tensor parallelism run beside the products of backward that do not need them.
     pub tensor_overlap: bool,
+    /// Whether the ranks that share a layer send a part each of what goes from stage to stage, and gather it after it has
+    /// arrived, instead of all sending all of it (Narayanan et al. 2021, section 4.1).
+    pub scatter_gather: bool,
     /// Whether gradients are reduced while backward goes on; otherwise after all of it.
     pub gradient_overlap: bool,
     /// Play every rank, even those that do the same.
@@ -82,6 +85,12 @@ impl Plan {
     /// partitions over them.
     pub fn replicas(&self) -> u64 {
         self.data.saturating_mul(self.context)
+    }
+
+    /// Ranks over which an activation between stages is divided while it is sent. Sequence parallelism has divided it
+    /// already.
+    pub fn senders(&self) -> u64 {
+        if self.scatter_gather && !self.sequence_parallel { self.tensor.max(1) } else { 1 }
     }
 
     /// Ranks that share each expert: as given, or the most of [`Plan::tensor`] that leave room for [`Plan::expert`]

@@ -23,6 +23,7 @@ pub(crate) const ALIASES: Aliases = &[
     ("num_layers_in_last_pipeline_stage", "layers_in_last_stage"),
     ("account_for_embedding_in_pipeline_split", "count_embedding_as_layer"),
     ("account_for_loss_in_pipeline_split", "count_head_as_layer"),
+    ("scatter_gather_tensors_in_pipeline", "scatter_gather"),
     ("context_parallel_size", "context"),
     ("context_parallel_degree", "context"),
     ("expert_model_parallel_size", "expert"),
@@ -59,6 +60,7 @@ pub(crate) fn read_plan(
     if sequence_parallel && tensor == 1 {
         return Err(section.conflict("sequence_parallel", "needs tensor above 1, allowed: false"));
     }
+    let scatter_gather = read_scatter_gather(section, pipeline, tensor, sequence_parallel)?;
     let groups = groups::read(section, tensor)?;
     let context = groups.context;
     let data = section.count("data", MOST)?;
@@ -122,9 +124,29 @@ pub(crate) fn read_plan(
         bucket_bytes: read_bucket(section)?,
         gradient_as_bucket_view: section.flag("gradient_as_bucket_view")?.unwrap_or(false),
         tensor_overlap: section.flag("tensor_overlap")?.unwrap_or(true),
+        scatter_gather,
         gradient_overlap: section.flag("gradient_overlap")?.unwrap_or(true),
         explicit,
     })
+}
+
+/// Whether what goes from stage to stage is sent in parts; refused where there are none.
+fn read_scatter_gather(
+    section: &Section<'_>,
+    pipeline: u64,
+    tensor: u64,
+    sequence_parallel: bool,
+) -> Result<bool, InputError> {
+    let given = section.flag("scatter_gather")?;
+    if given == Some(true) && (pipeline == 1 || tensor == 1) {
+        let message = "needs pipeline and tensor above 1; leave this key out";
+        return Err(section.conflict("scatter_gather", message));
+    }
+    if given == Some(true) && sequence_parallel {
+        let message = "is for activations that every rank has whole: sequence_parallel has divided them; leave this key out";
+        return Err(section.conflict("scatter_gather", message));
+    }
+    Ok(given.unwrap_or(false))
 }
 
 /// Number formats of FSDP's mixed precision.

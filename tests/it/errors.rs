@@ -138,6 +138,7 @@ fn every_mistake_has_its_message() {
         ("pipeline = 2", "pipeline = 2\nstages = \"balancd\""),
         ("pipeline = 2", "pipeline = 2\nstages = \"balanced\"\nlayers_in_last_stage = 3"),
         ("zero_stage = 1", "zero_stage = 1\ntensor_overlap = false"),
+        ("zero_stage = 1", "zero_stage = 1\nscatter_gather = true"),
         ("zero_stage = 1", "zero_stage = 2\ngradient_overlap = false"),
     ];
     let mut all = String::new();

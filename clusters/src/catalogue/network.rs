@@ -9,10 +9,20 @@ use crate::fact::Fact;
 use crate::network::{Network, NetworkKind, Spread};
 
 /// Keys of a preset.
-pub(super) const KEYS: [&str; 9] =
-    ["name", "kind", "card", "share", "point_to_point", "latency", "bulk_latency", "remote_rank", "spread"];
+pub(super) const KEYS: [&str; 10] = [
+    "name",
+    "kind",
+    "card",
+    "share",
+    "point_to_point",
+    "latency",
+    "bulk_latency",
+    "remote_rank",
+    "far_cards",
+    "spread",
+];
 /// Keys of a cluster's network.
-const CLUSTER_KEYS: [&str; 11] = [
+const CLUSTER_KEYS: [&str; 12] = [
     "like",
     "rate",
     "cards",
@@ -23,6 +33,7 @@ const CLUSTER_KEYS: [&str; 11] = [
     "latency",
     "bulk_latency",
     "remote_rank",
+    "far_cards",
     "spread",
 ];
 
@@ -38,6 +49,7 @@ pub(crate) struct NetworkPreset {
     latency_s: f64,
     bulk_latency_s: f64,
     remote_rank_s: f64,
+    far_bandwidth: Option<f64>,
     spread: Vec<Spread>,
     facts: Vec<Fact>,
 }
@@ -54,6 +66,7 @@ impl NetworkPreset {
             gpu_bandwidth: alone * self.share,
             point_to_point: self.point_to_point,
             cards: cards as u32,
+            far_bandwidth: self.far_bandwidth,
             latency_s: self.latency_s,
             bulk_latency_s: self.bulk_latency_s,
             remote_rank_s: self.remote_rank_s,
@@ -74,6 +87,7 @@ pub(super) fn read_preset(section: &Section<'_>) -> Result<NetworkPreset, Catalo
         latency_s: section.quantity("latency", Dimension::Seconds, &mut facts)?.value,
         bulk_latency_s: section.quantity("bulk_latency", Dimension::Seconds, &mut facts)?.value,
         remote_rank_s: optional(section, "remote_rank", Dimension::Seconds, &mut facts)?.unwrap_or(0.0),
+        far_bandwidth: optional(section, "far_cards", Dimension::BytesPerSecond, &mut facts)?,
         spread: spread(section)?,
         facts,
     })
@@ -120,6 +134,8 @@ fn borrowed(section: &Section<'_>) -> Result<NetworkPreset, CatalogueError> {
             *place = section.fraction(key, &mut facts)?.value;
         }
     }
+    preset.far_bandwidth =
+        optional(section, "far_cards", Dimension::BytesPerSecond, &mut facts)?.or(preset.far_bandwidth);
     if section.has("spread") {
         preset.spread = spread(section)?;
     }

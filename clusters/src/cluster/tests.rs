@@ -1,5 +1,5 @@
 use super::*;
-use crate::catalogue::{fabric_names, network_names};
+use crate::catalogue::{ClusterEntry, cluster_from_catalogue, fabric_names, network_names};
 use crate::collective::{CollectiveKind, collective};
 use crate::fabric::FabricKind;
 use crate::fact::Basis;
@@ -53,6 +53,23 @@ fn the_network_of_a_node_is_shared_as_its_cards_are() {
     let network = assembled("nvswitch-4", Some(("efa", 3200.0)), 8, 8).network.unwrap();
     assert_eq!(network.cards, 32);
     assert!((network.gpu_bandwidth - 45e9).abs() < 1.0);
+}
+
+#[test]
+fn rings_leave_by_a_far_card_where_no_two_of_their_gpus_share_one() {
+    // 4 cards for 8 GPUs: card 0 is near to GPUs 0 and 1, card 3 to 6 and 7.
+    let Ok(ClusterEntry::Nodes(cluster)) = cluster_from_catalogue("a100-80gb-ib-800") else {
+        panic!("a cluster of nodes")
+    };
+    let network = cluster.network.unwrap();
+    let far = |places: &[u32]| network.leaves_by_far_card(places, 8);
+    assert!(!far(&[0, 1, 2, 3, 4, 5, 6, 7]), "tensor parallel 1: in by GPU 0, out by GPU 1");
+    assert!(far(&[0, 2, 4, 6]) && far(&[1, 3, 5, 7]) && far(&[0, 4]) && far(&[3, 7]));
+    assert!(!far(&[5]), "tensor parallel 8: in and out by one GPU");
+    assert!(!far(&[0, 2, 3]), "2 and 3 share a card");
+    // Libraries that move data to a GPU near the card have no such limit.
+    let moves = Network { far_bandwidth: None, ..network };
+    assert!(!moves.leaves_by_far_card(&[0, 4], 8));
 }
 
 #[test]

@@ -148,6 +148,13 @@ impl Layout {
         self.members(along, lane).filter(|member| range.contains(member)).count() as u32
     }
 
+    /// GPUs of its node on which the members of a lane's group sit.
+    fn places_on_node(self, along: Along, stage: u32, lane: u32) -> Vec<u32> {
+        let range = self.neighbours(stage, lane);
+        let here = self.members(along, lane).filter(|member| range.contains(member));
+        here.map(|member| self.rank(stage, member) % self.gpus_per_node).collect()
+    }
+
     /// Stages of which a lane's rank sits on the node of its rank of `stage`: ranks of one lane are `lanes` apart.
     fn stages_on_node(self, stage: u32, lane: u32) -> u32 {
         let begin = self.node(self.rank(stage, lane)) * self.gpus_per_node;
@@ -208,6 +215,8 @@ pub(super) struct Ports {
     bridges: Vec<Option<LinkId>>,
     /// Egress and ingress of each node into the network, all cards together.
     nodes: Vec<Option<(LinkId, LinkId)>>,
+    /// What the GPUs of a node can bring to the network through cards far from them, where that is less.
+    far: Vec<Option<LinkId>>,
     /// What each GPU can bring to the network through its nearest cards.
     cards: Vec<Option<LinkId>>,
     /// What a group of so many ranks on a node can bring to the network.
@@ -225,6 +234,7 @@ impl Ports {
             gpus: vec![None; ranks as usize],
             bridges: vec![None; nodes as usize],
             nodes: vec![None; nodes as usize],
+            far: vec![None; nodes as usize],
             cards: vec![None; ranks as usize],
             network: cluster.network.clone().filter(|_| nodes > 1),
         };
@@ -249,6 +259,8 @@ impl Ports {
                 let out = world.link(&format!("node {node} out"), capacity, SimTime::ZERO);
                 let into = world.link(&format!("node {node} in"), capacity, SimTime::ZERO);
                 ports.nodes[node] = Some((out, into));
+                let far = |capacity| world.link(&format!("node {node} far cards"), capacity, SimTime::ZERO);
+                ports.far[node] = network.far_bandwidth.map(far);
             }
         }
         ports
@@ -285,6 +297,12 @@ impl Ports {
                 let capacity = network.group_bandwidth(inside);
                 let cards = world.link(&format!("stage {stage} node {node} cards"), capacity, SimTime::ZERO);
                 path.push(LinkUse { link: cards, weight: 1 });
+                let places = layout.places_on_node(along, stage, member);
+                if let (Some(far), true) =
+                    (self.far[node as usize], network.leaves_by_far_card(&places, layout.gpus_per_node))
+                {
+                    path.push(LinkUse { link: far, weight: beside });
+                }
             }
         }
         world.group(members.len() as u32, path)

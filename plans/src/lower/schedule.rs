@@ -118,7 +118,8 @@ impl Given<'_> {
         for (boundary, range) in self.ranges.iter().enumerate().take(self.ranges.len().saturating_sub(1)) {
             let Some(last) = range.clone().next_back() else { continue };
             let crosses = self.layout.crosses(boundary as u32, boundary as u32 + 1, 0);
-            let transfer = point_to_point(self.cluster, crosses, self.costs.layer(last).work.output.0);
+            let bytes = self.costs.layer(last).work.output.0.div_ceil(self.plan.senders());
+            let transfer = point_to_point(self.cluster, crosses, bytes);
             let placement = Placement { ranks: 2, nodes: if crosses { 2 } else { 1 } };
             longest = longest.max(transfer.alone_s(self.cluster, placement));
         }

@@ -104,6 +104,7 @@ pub(super) fn plan(data: u64, pipeline: u64, schedule: ScheduleKind, zero: ZeroS
         exchange: crate::ExchangeFormats::default(),
         bucket_bytes: None,
         tensor_overlap: true,
+        scatter_gather: false,
         gradient_overlap: true,
         gradient_as_bucket_view: false,
         explicit: false,

@@ -23,6 +23,7 @@ proptest! {
         pcie in any::<bool>(),
         (tensor, sequence_parallel) in prop::sample::select(vec![(1_u64, false), (2, false), (2, true), (4, true)]),
         chunks in 1_u64..3,
+        (scatter_gather, far) in any::<(bool, bool)>(),
     ) {
         let (data, pipeline) = shape;
         let chunks = if pipeline == 1 { 1 } else { chunks };
@@ -35,9 +36,13 @@ proptest! {
         if gpus.network.is_none() {
             gpus.network = cluster("dgx-a100-80gb").network;
         }
+        if far {
+            gpus.network = cluster("a100-80gb-ib-800").network;
+        }
         let gpus = gpus.with_size(ranks / per_node, per_node).expect("a possible size");
         let gpt = model("gpt2", 5.max((pipeline * chunks).cast_signed()));
-        let folded = Plan { tensor, sequence_parallel, virtual_pipeline: chunks, ..plan(data, pipeline, schedule, zero) };
+        let base = plan(data, pipeline, schedule, zero);
+        let folded = Plan { tensor, sequence_parallel, scatter_gather, virtual_pipeline: chunks, ..base };
         let Both { folded, explicit, fast, every_rank } = both(&gpt, &gpus, &folded, &workload(micro_batches))?;
         prop_assert_eq!(explicit.ranks.len() as u64, data * tensor * pipeline);
         for (played, outcome) in explicit.ranks.iter().zip(&every_rank.ranks) {

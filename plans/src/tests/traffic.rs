@@ -6,6 +6,7 @@ use steptime_core::{Recorder, simulate};
 use super::fixtures::{cluster, model, plan, workload};
 use crate::bucket::{Holding, buckets};
 use crate::lower::lower;
+use crate::plan::Plan;
 use crate::schedule::ScheduleKind;
 use crate::workload::{Checkpointing, Workload};
 use crate::zero::ZeroStage;
@@ -90,6 +91,55 @@ fn gradients_cross_the_wire_as_the_closed_forms_say() {
         let expected = once * times;
         assert!((found / expected - 1.0).abs() < 1e-4, "{zero:?}: {found} against {expected}");
     }
+}
+
+#[test]
+fn what_goes_from_stage_to_stage_is_sent_in_parts_and_gathered() {
+    // Narayanan et al. 2021, section 4.1: of an activation of b s h values each of t ranks sends b s h / t, and an
+    // all-gather among the t ranks passes (t - 1) / t of it through every port.
+    let gpt = model("gpt2", 4);
+    let mut dgx = cluster("dgx-a100-80gb");
+    dgx.fabric = Fabric::flat(FabricKind::NvSwitch, dgx.fabric.bandwidth);
+    let traffic = |scatter_gather| {
+        let base = plan(1, 2, ScheduleKind::GPipe, ZeroStage::Zero);
+        let p = Plan { tensor: 4, scatter_gather, ..base };
+        let lowered = lower(&gpt, &dgx, &p, &workload(3)).expect("legal");
+        let mut recorder = Recorder::default();
+        simulate(&lowered.world, &mut recorder).expect("no deadlock");
+        recorder.flows().iter().map(|flow| flow.bytes).sum::<u64>()
+    };
+    // Of each of 3 micro-batches an activation and its gradient, in 16 bits; one lane stands for all four.
+    let shape = workload(3).shape();
+    let activation = shape.micro_batch * shape.sequence_length * 768 * 2;
+    let sent = |part: u64| 3 * 2 * activation / part;
+    let gathered = 3 * 2 * activation * 3 / 4;
+    assert_eq!(traffic(true) + sent(1), traffic(false) + sent(4) + gathered);
+}
+
+#[test]
+fn rings_through_far_cards_share_what_the_host_passes_on() {
+    // 16 GPUs, tensor parallel 4: four rings of two GPUs a node, each with 2 (n - 1) / n of a quarter of the gradients,
+    // leave a node together at the rate of its far cards once all else has been waited for.
+    let gpt = model("gpt2", 2);
+    let gpus = cluster("a100-80gb-ib-800").with_size(2, 8).expect("two nodes");
+    let step = |far: Option<f64>| {
+        let mut gpus = gpus.clone();
+        gpus.network.as_mut().expect("a network").far_bandwidth = far;
+        let base = plan(4, 1, ScheduleKind::GPipe, ZeroStage::Zero);
+        let p = Plan { tensor: 4, gradient_overlap: false, ..base };
+        let lowered = lower(&gpt, &gpus, &p, &workload(1)).expect("legal");
+        simulate(&lowered.world, &mut Recorder::default()).expect("no deadlock").end
+    };
+    let (slow, slower) = (step(Some(2e9)), step(Some(1e9)));
+    let division = steptime_models::Division::tensor(4);
+    let parameters = gpt.layers.iter().flat_map(|layer| layer.parameters.iter());
+    let held: u64 = parameters.filter(|it| !it.tied).map(|it| it.held_in(&division)).sum();
+    let leaves = 4.0 * 2.0 * 3.0 / 4.0 * 2.0 * held as f64;
+    let expected = leaves / 1e9 - leaves / 2e9;
+    let found = slower.seconds() - slow.seconds();
+    assert!((found / expected - 1.0).abs() < 0.02, "{found} against {expected}");
+    assert_eq!(step(Some(1e12)), step(None));
+    assert!(step(None) < slow);
 }
 
 #[test]

@@ -181,6 +181,11 @@ fn is_megatron(row: &Measurement) -> bool {
     ["megatron", "Megatron", "NeMo"].iter().any(|name| row.framework.starts_with(name))
 }
 
+/// Whether it was Megatron-LM before its core became a library of its own, or DeepSpeed's branch of that.
+fn is_megatron_lm(row: &Measurement) -> bool {
+    ["megatron-lm", "megatron-deepspeed"].contains(&row.framework.as_str())
+}
+
 /// Clusters by GPU and interconnect; the first that fits, an empty interconnect standing for any.
 const CLUSTERS: [(&str, &str, &str); 27] = [
     ("h100-sxm5-80gb", "efa-3200gbps-per-node", "h100-efa"),
@@ -395,6 +400,9 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
     }
     if row.sequence_parallel && row.tp > 1 {
         text += "sequence_parallel = true\n";
+    }
+    if row.tp > 1 && row.pp > 1 && !row.sequence_parallel && is_megatron_lm(row) {
+        text += "scatter_gather = true\n";
     }
     // Megatron-LM's names of runs say by how many ranks an expert is shared, where not by those of a layer.
     if row.ep > 1 && row.tp > 1 && row.model.contains("_etp1_") {

@@ -1,13 +1,14 @@
 //! What enters and leaves a stage: input batches, activations and gradients between stages.
 
-use steptime_clusters::{Framework, point_to_point};
-use steptime_core::{ProgramBuilder, Stream};
+use steptime_clusters::{CollectiveKind, Framework, collective, point_to_point};
+use steptime_core::{ProgramBuilder, Stream, Tensor};
 use steptime_models::{Bytes, Kernel, Pass};
 
 use super::{Meeting, StageBuilder, StageInput};
 use crate::classes;
 use crate::error::PlanError;
 use crate::lower::cost::OpCost;
+use crate::lower::placement::Along;
 use crate::schedule::ChunkOrder;
 
 /// The streams on which a chunk receives and sends.
@@ -75,9 +76,10 @@ impl StageBuilder<'_> {
         micro_batch: u32,
     ) -> Result<(), PlanError> {
         let label = self.label("receive", "send_receive", Some(micro_batch));
-        let transfer = point_to_point(self.input.cluster, crosses, bytes);
+        let part = bytes.div_ceil(self.input.plan.senders());
+        let transfer = point_to_point(self.input.cluster, crosses, part);
         let buffer_label = self.program.label("pipeline receive buffer");
-        let buffer = self.program.tensor(bytes, classes::BUFFERS, buffer_label);
+        let buffer = self.program.tensor(part, classes::BUFFERS, buffer_label);
         self.program.alloc(stream, buffer);
         self.meet(stream, meeting, (classes::TRANSFER, classes::TRANSFER_WAIT), label, transfer)?;
         self.order(stream, self.streams.compute);
@@ -87,8 +89,27 @@ impl StageBuilder<'_> {
             let arrived = self.program.record(stream);
             self.program.host_wait(arrived);
         }
+        if part < bytes {
+            return self.gather_received(buffer, bytes, micro_batch);
+        }
         // From here on the first layer keeps what it needs of it.
         self.program.free(self.streams.compute, buffer);
+        Ok(())
+    }
+
+    /// The ranks that share the stage's layers put together what each has received a part of.
+    fn gather_received(&mut self, part: Tensor, bytes: u64, micro_batch: u32) -> Result<(), PlanError> {
+        let label = self.label("receive", "all_gather", Some(micro_batch));
+        let buffer_label = self.program.label("gathered from the stage beside");
+        let whole = self.program.tensor(bytes, classes::BUFFERS, buffer_label);
+        self.program.alloc(self.streams.compute, whole);
+        let placement = self.input.placements[Along::Tensor as usize];
+        let transfer = collective(self.input.cluster, CollectiveKind::AllGather, placement, bytes);
+        let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
+        self.meet(self.streams.compute, Meeting::Group(Along::Tensor), kinds, label, transfer)?;
+        for buffer in [part, whole] {
+            self.program.free(self.streams.compute, buffer);
+        }
         Ok(())
     }
 
@@ -101,6 +122,7 @@ impl StageBuilder<'_> {
         micro_batch: u32,
     ) -> Result<(), PlanError> {
         let label = self.label("send", "send_receive", Some(micro_batch));
+        let bytes = bytes.div_ceil(self.input.plan.senders());
         let transfer = point_to_point(self.input.cluster, crosses, bytes);
         let buffer_label = self.program.label("pipeline send buffer");
         let buffer = self.program.tensor(bytes, classes::BUFFERS, buffer_label);
