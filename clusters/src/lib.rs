@@ -25,6 +25,7 @@ mod catalogue;
 mod cluster;
 mod coefficients;
 mod collective;
+mod communicator;
 mod fabric;
 mod fact;
 mod gpu;
@@ -43,6 +44,7 @@ pub use coefficients::{
     AttentionCoefficients, Coefficient, CoefficientUnit, ConvolutionCoefficients, GemmCoefficients,
 };
 pub use collective::{Algorithm, CollectiveKind, Placement, Protocol, Transfer, collective, point_to_point};
+pub use communicator::{communicator_bytes, pair_bytes};
 pub use fabric::{Costs, Curve, Fabric, FabricKind, Overlap};
 pub use fact::{Basis, Constant, Fact, FactId};
 pub use gpu::{

@@ -332,9 +332,12 @@ impl Operation {
         self.name.starts_with(ATTENTION_CORE)
     }
 
-    /// Whether it is a transfer among ranks.
-    pub fn is_exchange(&self) -> bool {
-        matches!(self.kernel, Kernel::Exchange { .. })
+    /// Whether it is a transfer among ranks whose tensors PyTorch records on the stream of the transfer even where the
+    /// caller waits for it: all but gathers to everybody and scattered sums (`ProcessGroupNCCL::_allgather_base`,
+    /// `_reduce_scatter_base`).
+    pub fn records_streams(&self) -> bool {
+        let Kernel::Exchange { kind, .. } = self.kernel else { return false };
+        !matches!(kind, ExchangeKind::AllGather | ExchangeKind::ReduceScatter)
     }
 }
 
@@ -350,7 +353,8 @@ pub struct SavedTensor {
     pub born: usize,
     /// Index of the backward operation after which it is freed.
     pub freed: usize,
-    /// Whether a collective makes it or sends it, so that its memory is free only when that stream got past its end.
+    /// Whether an operation that [records streams](Operation::records_streams) makes it or sends it: its memory is free
+    /// only when that stream got past its end.
     pub sent: bool,
 }
 
@@ -382,7 +386,7 @@ pub struct Temporary {
     pub born: usize,
     /// Index of the pass's operation after which it is freed.
     pub freed: usize,
-    /// Whether a collective makes it or is the last to read it.
+    /// Whether an operation that [records streams](Operation::records_streams) makes it or is the last to read it.
     pub sent: bool,
 }
 

@@ -1,6 +1,7 @@
 //! What can be wrong with a plan.
 
 use steptime_clusters::PriceError;
+use steptime_core::allocator::ConfigError;
 use steptime_core::{ProgramError, SimulationError, TimeError, WorldError};
 use thiserror::Error;
 
@@ -112,6 +113,9 @@ pub enum PlanError {
     /// A factor of the serial formula means nothing.
     #[error(transparent)]
     Formula(#[from] FormulaParameterError),
+    /// A setting that the allocator refuses.
+    #[error(transparent)]
+    Allocator(#[from] ConfigError),
     /// The program cannot be played to its end.
     #[error(transparent)]
     Simulation(#[from] SimulationError),

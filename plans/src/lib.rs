@@ -7,6 +7,7 @@ mod clipping;
 mod error;
 mod input;
 mod lower;
+mod memory;
 mod partition;
 mod plan;
 mod router;
@@ -22,7 +23,10 @@ pub use bucket::{Bucket, Holding, Share, buckets};
 pub use clipping::Clipping;
 pub use error::PlanError;
 pub use input::{BatchTime, Epoch, Loader, Loading, MOST_WORKERS};
-pub use lower::{Lowered, MOST_MICRO_BATCHES, PlayedRank, SEGMENT, StageFacts, lower};
+pub use lower::{
+    Lowered, MOST_MICRO_BATCHES, MemoryMarks, PlayedRank, SEGMENT, StageFacts, lower, lower_in_detail,
+};
+pub use memory::{AllocatorSettings, BlockTrace, Moment, RankMemory, Shortage, Traced, memory_of, trace_of};
 pub use partition::{balanced_stages, partition_layers};
 pub use plan::{ExchangeFormats, Plan};
 pub use router::Router;

@@ -6,7 +6,7 @@ use steptime_plans::Execution;
 use thiserror::Error;
 
 use crate::error::InputError;
-use crate::run::play;
+use crate::run::play_time;
 use crate::scenario::{Job, Scenario};
 
 /// A scenario and how long its step was measured to take.
@@ -167,7 +167,7 @@ fn predicted(scenario: &Scenario, style: ExecutionStyle, factor: f64) -> Result<
         cluster.host.launch = cluster.host.launch.scaled(style, factor);
         cluster.host.megatron = cluster.host.megatron.scaled(factor);
     }
-    Ok(play(&scenario, false)?.report.step_time_s.unwrap_or_default())
+    Ok(play_time(&scenario)?.step_time_s.unwrap_or_default())
 }
 
 /// The factor with which the predicted step takes as long as measured. The step grows with it, so halving finds it.

@@ -8,7 +8,7 @@ use steptime_plans::{Plan, ScheduleKind, Task};
 use crate::error::InputError;
 use crate::interval;
 use crate::report::Report;
-use crate::run::play;
+use crate::run::{play, play_time};
 use crate::scenario::{Job, Scenario};
 
 /// The report of a scenario, of whose micro-batches only as many are played as it takes to see the rest.
@@ -40,8 +40,8 @@ fn in_part(scenario: &Scenario) -> Result<Report, InputError> {
     if count <= long + period {
         return full();
     }
-    let played = |micro_batches| play(&scenario.with_micro_batches(micro_batches), false);
-    let (first, second) = (played(short)?.report, played(long)?.report);
+    let first = play_time(&scenario.with_micro_batches(short))?;
+    let second = play(&scenario.with_micro_batches(long), false)?.report;
     let times = (count - long) as f64 / (long - short) as f64;
     let growth = scenario.batch.samples() as f64 / scenario.with_micro_batches(long).batch.samples() as f64;
     Ok(extended(&first, second, times, growth))

@@ -3,6 +3,7 @@
 //! A scenario names a model, a cluster and a plan ([`Scenario::read`]); [`run`] lowers and plays it and
 //! returns a [`Report`] and, on request, a [`Timeline`].
 
+mod allocator;
 mod batch;
 mod benchmark;
 mod calibrate_host;
@@ -16,6 +17,7 @@ pub mod import;
 mod input;
 mod interval;
 mod loading;
+mod memory;
 mod model;
 mod origin;
 mod parallelism;

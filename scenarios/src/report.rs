@@ -186,6 +186,18 @@ pub struct OutOfMemory {
     pub requested_bytes: u64,
     /// How much was missing.
     pub short_by_bytes: u64,
+    /// The layer that the tensor belongs to; null of what belongs to none.
+    #[serde(default)]
+    pub layer: Option<String>,
+    /// Bytes that the allocator holds and cannot give: cached in blocks that are too small, or still in use by streams.
+    #[serde(default)]
+    pub unusable_bytes: u64,
+    /// Bytes in live tensors at that moment.
+    #[serde(default)]
+    pub allocated_bytes: u64,
+    /// Step of the job, from 0: the optimizer's states are there from the end of the first one on.
+    #[serde(default)]
+    pub step: u64,
 }
 
 /// A partition that fits on no device.

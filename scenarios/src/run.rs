@@ -1,19 +1,16 @@
 //! Running a scenario: lower, play, report.
 
-use indexmap::IndexMap;
 use steptime_clusters::{Basis, Cluster};
 use steptime_core::{Outcome, RankOutcome, SimTime};
 use steptime_models::{Model, Sample};
 use steptime_plans::{
-    Execution, Lowered, Plan, PlanError, PlayedRank, SEGMENT, Task, Workload, classes, lower,
+    Execution, Lowered, Plan, PlanError, PlayedRank, RankMemory, Task, Workload, classes, lower, memory_of,
 };
 
 use crate::error::InputError;
 use crate::loading::Loaded;
-use crate::report::{
-    OutOfMemory, Parameters, PeakMemory, Provenance, REPORT_SCHEMA, Report, Stage, TimeBreakdown, Timeline,
-    Verdict,
-};
+use crate::memory;
+use crate::report::{Parameters, Provenance, REPORT_SCHEMA, Report, Stage, TimeBreakdown, Timeline, Verdict};
 use crate::scenario::{Job, Scenario};
 use crate::{interval, refusal, timeline, vehicles};
 
@@ -38,10 +35,19 @@ pub fn run(scenario: &Scenario, with_timeline: bool) -> Result<RunResult, InputE
 
 /// The same without the interval of the step time.
 pub(crate) fn play(scenario: &Scenario, with_timeline: bool) -> Result<RunResult, InputError> {
+    play_with(scenario, with_timeline, true)
+}
+
+/// The same for its times alone: the report knows nothing of memory.
+pub(crate) fn play_time(scenario: &Scenario) -> Result<Report, InputError> {
+    Ok(play_with(scenario, false, false)?.report)
+}
+
+fn play_with(scenario: &Scenario, with_timeline: bool, with_memory: bool) -> Result<RunResult, InputError> {
     let refuse = |source: PlanError| refusal::explain(scenario, source);
     match &scenario.job {
         Job::Gpus { cluster, plan, workload } => {
-            GpuRun { scenario, cluster, plan, workload }.run(with_timeline).map_err(refuse)
+            GpuRun { scenario, cluster, plan, workload }.run(with_timeline, with_memory).map_err(refuse)
         }
         Job::Vehicles { cluster, placement, formula, replay } => {
             vehicles::run(scenario, cluster, placement, formula, *replay, with_timeline).map_err(refuse)
@@ -57,7 +63,7 @@ struct GpuRun<'a> {
 }
 
 impl GpuRun<'_> {
-    fn run(&self, with_timeline: bool) -> Result<RunResult, PlanError> {
+    fn run(&self, with_timeline: bool, with_memory: bool) -> Result<RunResult, PlanError> {
         let lowered = lower(&self.scenario.model, self.cluster, self.plan, self.workload)?;
         let places = lowered.ranks.iter().map(|played| timeline::Place {
             rank: played.rank,
@@ -66,7 +72,8 @@ impl GpuRun<'_> {
             capacity_bytes: self.cluster.gpu.memory.0,
         });
         let (outcome, timeline) = timeline::play(&self.scenario.name, &lowered.world, places, with_timeline)?;
-        let report = self.report(&lowered, &outcome);
+        let memories = if with_memory { self.memories(&lowered)? } else { Vec::new() };
+        let report = self.report(&lowered, &outcome, &memories);
         let report = match &self.scenario.input {
             None => report,
             Some(input) => {
@@ -81,7 +88,14 @@ impl GpuRun<'_> {
         Ok(RunResult { report, timeline })
     }
 
-    fn report(&self, lowered: &Lowered, outcome: &Outcome) -> Report {
+    /// What each stage's allocator makes of the job.
+    fn memories(&self, lowered: &Lowered) -> Result<Vec<RankMemory>, PlanError> {
+        let in_flight: Vec<u64> = lowered.stages.iter().map(|stage| stage.in_flight).collect();
+        let Self { scenario, cluster, plan, workload } = *self;
+        memory_of(&scenario.model, cluster, plan, workload, &scenario.allocator, &in_flight)
+    }
+
+    fn report(&self, lowered: &Lowered, outcome: &Outcome, memories: &[RankMemory]) -> Report {
         let model = &self.scenario.model;
         let step = outcome.end.seconds();
         let gpus = self.plan.ranks();
@@ -89,7 +103,7 @@ impl GpuRun<'_> {
         let tokens = tokens_per_sample(model, self.workload).map(|tokens| global * tokens as f64 / step);
         let peak = self.cluster.gpu.peak(self.workload.precision.compute());
         let utilization = |flops: f64| peak.map(|peak| flops / (step * gpus as f64 * peak));
-        let out_of_memory = first_failure(&lowered.ranks, outcome);
+        let out_of_memory = memory::first_shortage(model, memories, outcome.end);
         Report {
             schema: REPORT_SCHEMA.to_owned(),
             name: self.scenario.name.clone(),
@@ -104,10 +118,10 @@ impl GpuRun<'_> {
             time_breakdown_s: breakdown(&lowered.ranks, outcome, self.plan.pipeline > 1),
             end_to_end_s: None,
             input: None,
-            peak_memory: self.peak(lowered, outcome),
+            peak_memory: memory::peak(memories, self.cluster.gpu.memory.0, outcome.end),
             out_of_memory,
             infeasible: None,
-            stages: self.stages(lowered, outcome),
+            stages: self.stages(lowered, outcome, memories),
             vehicle_path: None,
             gpus,
             parameters: Parameters {
@@ -125,50 +139,11 @@ impl GpuRun<'_> {
         }
     }
 
-    /// The fullest rank; ties go to the lowest number.
-    fn peak(&self, lowered: &Lowered, outcome: &Outcome) -> PeakMemory {
-        let mut fullest = 0;
-        for (index, rank) in outcome.ranks.iter().enumerate() {
-            if rank.memory.peak > outcome.ranks[fullest].memory.peak {
-                fullest = index;
-            }
-        }
-        let memory = &outcome.ranks[fullest].memory;
-        let context = memory.peak_by_category[classes::CONTEXT.0 as usize];
-        let allocated = memory.peak - context;
-        let after_step: u64 = memory.end_by_category.iter().sum();
-        let reserved = allocated.next_multiple_of(SEGMENT);
-        let mut breakdown: IndexMap<String, u64> = classes::CATEGORY_NAMES
-            .iter()
-            .zip(memory.peak_by_category)
-            .map(|(name, bytes)| ((*name).to_owned(), bytes))
-            .collect();
-        breakdown.insert("fragmentation".to_owned(), reserved - allocated);
-        PeakMemory {
-            allocated_bytes: allocated,
-            reserved_bytes: reserved,
-            device_bytes: reserved + context,
-            capacity_bytes: self.cluster.gpu.memory.0,
-            after_step_bytes: after_step - context,
-            rank: lowered.ranks[fullest].rank,
-            at_s: memory.peak_at.seconds(),
-            breakdown_bytes: breakdown,
-        }
-    }
-
-    fn stages(&self, lowered: &Lowered, outcome: &Outcome) -> Vec<Stage> {
+    fn stages(&self, lowered: &Lowered, outcome: &Outcome, memories: &[RankMemory]) -> Vec<Stage> {
         let stage = |(number, facts): (usize, &steptime_plans::StageFacts)| {
-            let (mut peak, mut after_step) = (0, 0);
-            let mut played = Vec::new();
-            for (rank, result) in lowered.ranks.iter().zip(&outcome.ranks) {
-                if rank.stage == number {
-                    let memory = &result.memory;
-                    let context = memory.peak_by_category[classes::CONTEXT.0 as usize];
-                    peak = peak.max(memory.peak - context);
-                    after_step = after_step.max(memory.end_by_category.iter().sum::<u64>() - context);
-                    played.push(result);
-                }
-            }
+            let of_stage = lowered.ranks.iter().zip(&outcome.ranks).filter(|(rank, _)| rank.stage == number);
+            let played: Vec<&RankOutcome> = of_stage.map(|(_, result)| result).collect();
+            let memory = memories.iter().find(|memory| memory.stage == number);
             let (busy_fraction, bubble_fraction, communication_fraction) = rank_shares(&played, outcome.end);
             let lanes = self.plan.lanes();
             let first = number as u64 * lanes;
@@ -183,9 +158,9 @@ impl GpuRun<'_> {
                     .map(|layer| self.scenario.model.layers[layer].name.clone())
                     .collect(),
                 parameters: facts.parameters,
-                peak_allocated_bytes: peak,
-                peak_reserved_bytes: peak.next_multiple_of(SEGMENT),
-                after_step_bytes: after_step,
+                peak_allocated_bytes: memory.map_or(0, |memory| memory.allocated),
+                peak_reserved_bytes: memory.map_or(0, |memory| memory.reserved),
+                after_step_bytes: memory.map_or(0, |memory| memory.after_step),
                 in_flight_micro_batches: facts.in_flight,
                 busy_fraction,
                 bubble_fraction,
@@ -234,10 +209,16 @@ impl GpuRun<'_> {
             ),
             entry(
                 "reserved memory",
+                "formula",
+                "allocations and frees of two steps through a caching allocator by PyTorch's rules".to_owned(),
+                "by suite in docs/fidelity.md",
+            ),
+            entry(
+                "memory outside the allocator",
                 "assumption",
-                "live bytes rounded up to a whole 2 MiB segment; the caching allocator is not replayed"
+                "CUDA context from the GPU's catalogue entry; a communicator's channels x buffers of its protocols"
                     .to_owned(),
-                "fragmentation is underestimated",
+                "libraries choose channels by topology; workspaces beside cuBLAS's are not counted",
             ),
         ];
         for file in &self.scenario.calibration {
@@ -272,25 +253,6 @@ fn tokens_per_sample(model: &Model, workload: &Workload) -> Option<u64> {
 
 fn ratio(part: u128, whole: u128) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
-}
-
-/// The first allocation in time that does not fit; ties go to the lowest rank.
-pub(crate) fn first_failure(ranks: &[PlayedRank], outcome: &Outcome) -> Option<OutOfMemory> {
-    let mut first: Option<(SimTime, OutOfMemory)> = None;
-    for (played, rank) in ranks.iter().zip(&outcome.ranks) {
-        let Some(failure) = &rank.memory.failure else { continue };
-        if first.as_ref().is_none_or(|(at, _)| failure.at < *at) {
-            let found = OutOfMemory {
-                rank: played.rank,
-                at_s: failure.at.seconds(),
-                tensor: failure.label.clone(),
-                requested_bytes: failure.requested,
-                short_by_bytes: failure.short_by,
-            };
-            first = Some((failure.at, found));
-        }
-    }
-    first.map(|(_, found)| found)
 }
 
 /// A rank's step by cause, in picoseconds.

@@ -2,7 +2,7 @@
 
 use steptime_clusters::{Cluster, ClusterEntry, VehicleCluster};
 use steptime_models::Model;
-use steptime_plans::{FormulaParameters, Plan, Workload, partition_layers};
+use steptime_plans::{AllocatorSettings, FormulaParameters, Plan, Workload, partition_layers};
 
 use crate::batch::{self, Batch, BatchSection};
 use crate::benchmark::Benchmark;
@@ -15,7 +15,7 @@ use crate::parallelism::{self, Placement};
 use crate::section::{KeyPlace, Section, wrong};
 use crate::tree::{self, Node, Value};
 use crate::workload::{self, GpuDefaults};
-use crate::{cluster, model, pipeline, trainable};
+use crate::{allocator, cluster, model, pipeline, trainable};
 
 /// A checked scenario.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Scenario {
     pub input: Option<Input>,
     /// What a measured mean would count beside steps, if the scenario says.
     pub benchmark: Option<Benchmark>,
+    /// How the allocator of device memory is set.
+    pub allocator: AllocatorSettings,
     /// Keys that errors name which show up only when the plan is lowered or played.
     pub(crate) places: Places,
 }
@@ -109,7 +111,9 @@ impl Scenario {
     fn from_tree(root: &Node, files: &dyn Files) -> Result<Self, InputError> {
         let top = Section::top(root)?;
         let name = read_name(&top)?;
-        for section in ["model", "cluster", "workload", "parallelism", "input", "benchmark", "simulation"] {
+        let sections =
+            ["model", "cluster", "workload", "parallelism", "allocator", "input", "benchmark", "simulation"];
+        for section in sections {
             top.node(section)?;
         }
         for (section, what) in
@@ -155,6 +159,11 @@ impl Scenario {
                 vehicle_job(vehicles, cluster.formula, model, workload, parallelism, simulation)?
             }
         };
+        let allocator = Section::of(root, "allocator", &[])?;
+        let allocator = match &job {
+            Job::Gpus { workload, .. } => allocator::read(allocator, workload.framework)?,
+            Job::Vehicles { .. } => allocator::refuse(&allocator)?,
+        };
         let input = match &job {
             Job::Gpus { workload, .. } => input::read(loading, &model.model, workload)?,
             Job::Vehicles { .. } if loading.is_present() => {
@@ -184,6 +193,7 @@ impl Scenario {
             calibration: cluster.calibration,
             input,
             benchmark,
+            allocator,
             places,
         })
     }

@@ -16,7 +16,7 @@ use crate::report::{
 };
 use crate::run::{RunResult, breakdown, rank_shares};
 use crate::scenario::{Replay, Scenario};
-use crate::timeline;
+use crate::{memory, timeline};
 
 struct VehicleRun<'a> {
     scenario: &'a Scenario,
@@ -179,9 +179,9 @@ impl VehicleRun<'_> {
                 fullest = rank;
             }
         }
-        let Some(rank) = outcome.ranks.get(fullest) else { return no_memory() };
+        let Some(rank) = outcome.ranks.get(fullest) else { return memory::none() };
         let bytes = rank.memory.peak;
-        let mut peak = no_memory();
+        let mut peak = memory::none();
         peak.allocated_bytes = bytes;
         peak.reserved_bytes = bytes;
         peak.device_bytes = bytes;
@@ -208,6 +208,10 @@ impl VehicleRun<'_> {
             tensor: infeasible.partition.clone(),
             requested_bytes: infeasible.required_bytes,
             short_by_bytes: infeasible.short_by_bytes,
+            layer: None,
+            unusable_bytes: 0,
+            allocated_bytes: 0,
+            step: 0,
         });
         report.infeasible = Some(infeasible);
         report
@@ -230,7 +234,7 @@ impl VehicleRun<'_> {
             time_breakdown_s: TimeBreakdown::default(),
             end_to_end_s: None,
             input: None,
-            peak_memory: no_memory(),
+            peak_memory: memory::none(),
             out_of_memory: None,
             infeasible: None,
             stages: Vec::new(),
@@ -267,19 +271,5 @@ impl VehicleRun<'_> {
                 "",
             ),
         ]
-    }
-}
-
-fn no_memory() -> PeakMemory {
-    let names = steptime_plans::classes::CATEGORY_NAMES.iter().copied().chain(["fragmentation"]);
-    PeakMemory {
-        allocated_bytes: 0,
-        reserved_bytes: 0,
-        device_bytes: 0,
-        capacity_bytes: 0,
-        after_step_bytes: 0,
-        rank: 0,
-        at_s: 0.0,
-        breakdown_bytes: names.map(|name| (name.to_owned(), 0)).collect(),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::observer::{Emitter, MemoryRecord, Observer};
 use crate::outcome::{MemoryFailure, MemoryOutcome};
-use crate::program::{CATEGORIES, Category, Program, Tensor, TensorSpec};
+use crate::program::{CATEGORIES, Category, Program, Stream, Tensor, TensorSpec};
 use crate::time::SimTime;
 
 /// What a rank holds, and the most it held.
@@ -27,6 +27,8 @@ struct Failure {
 /// A step of the ledger whose moment may not be known yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
+    /// When the host asked for it, and on which stream.
+    asked: Asked,
     tensor: u32,
     category: u8,
     delta: i64,
@@ -35,12 +37,19 @@ pub(crate) struct Step {
     fails: bool,
 }
 
+/// Who asks the ledger.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) host: u64,
+    pub(crate) stream: u8,
+}
+
 impl Ledger {
     pub(crate) fn new(capacity: Option<u64>) -> Self {
         Self { capacity, ..Self::default() }
     }
 
-    pub(crate) fn allocate(&mut self, tensor: u32, spec: &TensorSpec) -> Step {
+    pub(crate) fn allocate(&mut self, tensor: u32, spec: &TensorSpec, asked: Asked) -> Step {
         let category = spec.category.0;
         // Programs are checked so that no sum of tensors overflows.
         self.held[usize::from(category) % CATEGORIES] += spec.bytes;
@@ -55,20 +64,26 @@ impl Ledger {
         if fails {
             self.failure = Some(Failure { at: 0, tensor, short_by });
         }
-        Step { tensor, category, delta: spec.bytes.cast_signed(), total: self.total, sets_peak, fails }
+        let delta = spec.bytes.cast_signed();
+        Step { asked, tensor, category, delta, total: self.total, sets_peak, fails }
     }
 
-    pub(crate) fn free(&mut self, tensor: u32, spec: &TensorSpec) -> Step {
+    pub(crate) fn free(&mut self, tensor: u32, spec: &TensorSpec, asked: Asked) -> Step {
         let category = spec.category.0;
         self.held[usize::from(category) % CATEGORIES] -= spec.bytes;
         self.total -= spec.bytes;
         let delta = -spec.bytes.cast_signed();
-        Step { tensor, category, delta, total: self.total, sets_peak: false, fails: false }
+        Step { asked, tensor, category, delta, total: self.total, sets_peak: false, fails: false }
     }
 
-    /// The moment of a step becomes known; called in program order.
+    /// The moment of a step becomes known, and when its stream got there; called in program order.
     #[inline]
-    pub(crate) fn stamp<O: Observer>(&mut self, step: &Step, at: u64, emit: &mut Emitter<'_, O>) {
+    pub(crate) fn stamp<O: Observer>(
+        &mut self,
+        step: &Step,
+        (at, reached): (u64, u64),
+        emit: &mut Emitter<'_, O>,
+    ) {
         if step.sets_peak {
             self.peak_at = at;
         }
@@ -79,6 +94,9 @@ impl Ledger {
             emit.observer.memory(&MemoryRecord {
                 rank: emit.rank,
                 at: SimTime(at),
+                host: SimTime(step.asked.host),
+                stream: Stream(step.asked.stream),
+                reached: SimTime(reached),
                 category: Category(step.category),
                 delta: step.delta,
                 tensor: Tensor(step.tensor),
@@ -127,11 +145,11 @@ mod tests {
         let (a, b) = (spec(20, 0), spec(10, 3));
         for (at, step) in [(1, true), (2, true), (3, false), (4, true)] {
             let step = match (at, step) {
-                (1, _) => ledger.allocate(0, &a),
-                (_, true) => ledger.allocate(1, &b),
-                (_, false) => ledger.free(1, &b),
+                (1, _) => ledger.allocate(0, &a, Asked::default()),
+                (_, true) => ledger.allocate(1, &b, Asked::default()),
+                (_, false) => ledger.free(1, &b, Asked::default()),
             };
-            ledger.stamp(&step, at, &mut emit);
+            ledger.stamp(&step, (at, at), &mut emit);
         }
         let mut p = ProgramBuilder::new("p");
         let label = p.label("activation");

@@ -43,6 +43,12 @@ pub struct MemoryRecord {
     pub rank: u32,
     /// Moment; never falls along a rank.
     pub at: SimTime,
+    /// When the host asked for it.
+    pub host: SimTime,
+    /// The stream that it was issued to.
+    pub stream: Stream,
+    /// When that stream had done what was issued to it before: where a free has to wait for the stream, it passes then.
+    pub reached: SimTime,
     /// Where the bytes are counted.
     pub category: Category,
     /// Bytes allocated (positive) or freed (negative).

@@ -184,7 +184,7 @@ impl<'a, O: Observer> Play<'a, O> {
             }
             _ => {
                 if matches!(record.kind, Kind::Alloc | Kind::Free) {
-                    state.serve(record, self.world.program_of(rank));
+                    state.serve(now, record, self.world.program_of(rank));
                 }
                 self.issued(rank);
             }

@@ -51,7 +51,7 @@ pub(super) fn all(lives: &[Life], pass: Pass, operations: &[Operation]) -> Vec<T
 }
 
 fn temporary(life: &Life, pass: Pass, operations: &[Operation]) -> Temporary {
-    let exchange = |at: usize| operations.get(at).is_some_and(Operation::is_exchange);
+    let exchange = |at: usize| operations.get(at).is_some_and(Operation::records_streams);
     Temporary {
         name: life.name,
         pass,

@@ -498,7 +498,7 @@ impl<'s> Tape<'s> {
 
     /// By storage: whether a collective of forward reads or makes it.
     fn sent(&self) -> Vec<bool> {
-        let exchange = |at: usize| self.forward.get(at).is_some_and(Operation::is_exchange);
+        let exchange = |at: usize| self.forward.get(at).is_some_and(Operation::records_streams);
         let mut sent: Vec<bool> = self.storages.iter().map(|storage| exchange(storage.born)).collect();
         if let Some(input) = sent.first_mut() {
             // The layer before made it.

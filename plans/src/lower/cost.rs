@@ -69,6 +69,21 @@ pub(super) struct LayerCost {
     pub(super) backward_temporary: Short,
     /// The same where the gradients of weights are made later.
     pub(super) split_temporary: Short,
+    /// Short-lived tensors of forward, where checkpointing keeps less than [`LayerWork::short_lived`] takes for granted.
+    pub(super) bare: Option<Vec<Temporary>>,
+}
+
+impl LayerCost {
+    /// Short-lived tensors of forward as it runs first.
+    pub(super) fn forward_lives(&self) -> impl Iterator<Item = &Temporary> + Clone {
+        let lives = self.bare.as_ref().unwrap_or(&self.work.short_lived);
+        lives.iter().filter(|it| it.pass == Pass::Forward)
+    }
+
+    /// The same of a pass that keeps everything for backward, or of backward.
+    pub(super) fn lives(&self, pass: Pass) -> impl Iterator<Item = &Temporary> + Clone {
+        self.work.short_lived.iter().filter(move |it| it.pass == pass)
+    }
 }
 
 /// Short-lived memory of a pass of a layer, at the moment when the pass is fullest.
@@ -259,6 +274,7 @@ impl Pricer<'_> {
             again_temporary: passes.again(),
             backward_temporary: passes.backward(false),
             split_temporary: passes.backward(true),
+            bare: bare.map(|bare| bare.short_lived),
             order: moves(&work.backward, self.plan.tensor_overlap),
             work,
             forward,

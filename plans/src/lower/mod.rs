@@ -14,6 +14,7 @@ use steptime_models::{AttentionKind, ContextMethod, LayerWork, Model, Operation}
 
 use self::cost::{ModelCost, Pricer};
 use self::placement::{Along, Layout, Ports};
+pub use self::stage::MemoryMarks;
 use self::stage::{Chunk, Meeting, StageInput, StageProgram};
 use crate::classes;
 use crate::error::PlanError;
@@ -52,6 +53,10 @@ pub struct Lowered {
     pub executed_flops: f64,
     /// The weakest basis among the prices used.
     pub basis: Basis,
+    /// For each stage where its allocations and frees belong.
+    pub marks: Vec<MemoryMarks>,
+    /// For each stage the bytes that its ranks' communicators take outside the framework's allocator.
+    pub communicators: Vec<u64>,
 }
 
 /// A rank that is played.
@@ -89,6 +94,29 @@ pub fn lower(
     plan: &Plan,
     workload: &Workload,
 ) -> Result<Lowered, PlanError> {
+    lower_with(model, cluster, plan, workload, false)
+}
+
+/// The same with every block by itself that the framework asks its allocator for. Times do not differ.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_in_detail(
+    model: &Model,
+    cluster: &Cluster,
+    plan: &Plan,
+    workload: &Workload,
+) -> Result<Lowered, PlanError> {
+    lower_with(model, cluster, plan, workload, true)
+}
+
+fn lower_with(
+    model: &Model,
+    cluster: &Cluster,
+    plan: &Plan,
+    workload: &Workload,
+    detail: bool,
+) -> Result<Lowered, PlanError> {
     check_sizes(plan, workload)?;
     check_tensor(model, plan)?;
     check_groups(model, plan, workload)?;
@@ -104,7 +132,7 @@ pub fn lower(
     let schedule =
         schedule::Given { cluster, plan, workload, layout, costs: &costs, ranges: &ranges }.schedule()?;
     let (schedule, costs, short) = (&schedule, &costs, short.as_ref());
-    let job = Job { model, cluster, plan, workload, layout, schedule, ranges: &ranges, costs, short };
+    let job = Job { model, cluster, plan, workload, layout, schedule, ranges: &ranges, costs, short, detail };
     let records = job.records();
     if records > MOST_RECORDS {
         return Err(PlanError::TooManyRecords { records, limit: MOST_RECORDS });
@@ -113,6 +141,7 @@ pub fn lower(
     let programs =
         inputs.iter().map(|input| stage::build(input, pricer)).collect::<Result<Vec<_>, PlanError>>()?;
     let folded = !plan.explicit && layout.symmetric();
+    let marks = programs.iter().map(|stage| stage.marks).collect();
     let (world, ranks) = job.world(programs, folded)?;
     let stages = inputs
         .iter()
@@ -132,6 +161,8 @@ pub fn lower(
         model_flops,
         executed_flops,
         basis: costs.basis(),
+        communicators: inputs.iter().map(|input| input.communicators()).collect(),
+        marks,
         schedule: schedule.clone(),
     })
 }
@@ -205,6 +236,7 @@ struct Job<'a> {
     costs: &'a ModelCost,
     /// Costs of the last micro-batch, where it is smaller than the others.
     short: Option<&'a ModelCost>,
+    detail: bool,
 }
 
 impl<'a> Job<'a> {
@@ -235,6 +267,7 @@ impl<'a> Job<'a> {
             workload: self.workload,
             costs: self.costs,
             short: self.short,
+            detail: self.detail,
             schedule: self.schedule,
             stage,
             chunks,

@@ -1,5 +1,6 @@
 //! Tests of lowered plans against closed forms.
 
+mod allocator;
 mod bubbles;
 mod fixtures;
 mod folding;

@@ -239,6 +239,10 @@ pub(crate) fn out_of_memory(name: &str, step: Option<f64>, device_gib: f64, capa
         tensor: "block.3.attention.scores".to_owned(),
         requested_bytes: 1 << 30,
         short_by_bytes: 1 << 20,
+        layer: Some("block.3".to_owned()),
+        unusable_bytes: 0,
+        allocated_bytes: 0,
+        step: 0,
     });
     report
 }

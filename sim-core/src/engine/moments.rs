@@ -55,6 +55,6 @@ impl Moments {
     #[inline]
     fn show<O: Observer>(&mut self, step: &Step, at: u64, ledger: &mut Ledger, emit: &mut Emitter<'_, O>) {
         self.last = self.last.max(at);
-        ledger.stamp(step, self.last, emit);
+        ledger.stamp(step, (self.last, at), emit);
     }
 }

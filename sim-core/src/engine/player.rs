@@ -4,6 +4,7 @@ use super::meetings::Meetings;
 use super::rank::{Blocked, Issue, Numbers, Pending, RankState, Work};
 use super::{Played, UNKNOWN};
 use crate::error::{At, SimulationError, overflow};
+use crate::ledger::Asked;
 use crate::observer::{Emitter, Observer, SpanKind};
 use crate::program::{Kind, Record, TensorSpec};
 use crate::time::later;
@@ -223,7 +224,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             Kind::Wait => self.wait_or_block(record),
             Kind::Alloc | Kind::Free => {
                 let at = host.max(self.state.streams[usize::from(record.stream)].clock);
-                self.memory(record, at);
+                self.memory(record, host, at);
             }
             // Kernels are played in runs, the host's own records where the host is.
             Kind::Kernel | Kind::Host | Kind::HostSync | Kind::HostWait => {}
@@ -249,7 +250,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             }
             Kind::Rendezvous => numbers.meeting = self.next_meeting(record),
             Kind::Record => self.state.events.issue(self.waits[record.index as usize]),
-            Kind::Alloc | Kind::Free => numbers.slot = self.memory(record, UNKNOWN),
+            Kind::Alloc | Kind::Free => numbers.slot = self.memory(record, host, UNKNOWN),
             _ => {}
         }
         let pending = Pending { issue: self.issue_at(host), record: pc as u32, numbers };
@@ -292,13 +293,14 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
 
     /// The ledger serves the host's request, whose stream gets there `at` a moment, maybe unknown; returns
     /// the step's number.
-    fn memory(&mut self, record: &Record, at: u64) -> u32 {
+    fn memory(&mut self, record: &Record, host: u64, at: u64) -> u32 {
         let state = &mut *self.state;
         let spec = &self.tensors[record.index as usize];
+        let asked = Asked { host, stream: record.stream };
         let step = if record.kind == Kind::Alloc {
-            state.ledger.allocate(record.index, spec)
+            state.ledger.allocate(record.index, spec, asked)
         } else {
-            state.ledger.free(record.index, spec)
+            state.ledger.free(record.index, spec, asked)
         };
         state.moments.step(step, at, &mut state.ledger, &mut self.emit)
     }

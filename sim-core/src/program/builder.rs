@@ -22,6 +22,7 @@ pub struct ProgramBuilder {
     interned: HashMap<String, Label>,
     // What the compact records could not hold.
     overfull: Option<ProgramError>,
+    memory_steps: usize,
 }
 
 /// What is wrong with a program. `record` counts its records from 0.
@@ -221,12 +222,19 @@ impl ProgramBuilder {
     /// `tensor` is allocated. The ledger changes here, in program order; the moment shown for it is when
     /// `stream` gets here.
     pub fn alloc(&mut self, stream: Stream, tensor: Tensor) {
+        self.memory_steps += 1;
         self.push(Record { stream: stream.0, index: tensor.0, ..blank(Kind::Alloc) });
     }
 
     /// `tensor` is freed; see [`ProgramBuilder::alloc`].
     pub fn free(&mut self, stream: Stream, tensor: Tensor) {
+        self.memory_steps += 1;
         self.push(Record { stream: stream.0, index: tensor.0, ..blank(Kind::Free) });
+    }
+
+    /// Allocations and frees so far: the number of the next [`MemoryRecord`](crate::MemoryRecord) of a rank.
+    pub fn memory_steps(&self) -> usize {
+        self.memory_steps
     }
 
     /// The finished program.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::accounts::{ByClass, Cause, HostWork};
-use crate::ledger::{Ledger, Step};
+use crate::ledger::{Asked, Ledger, Step};
 use crate::observer::{Emitter, Observer};
 use crate::program::{Kind, Program, Record};
 use crate::world::World;
@@ -122,11 +122,12 @@ impl RankPlay {
     }
 
     /// The ledger serves the host's request.
-    pub(super) fn serve(&mut self, record: &Record, program: &Program) {
+    pub(super) fn serve(&mut self, now: u64, record: &Record, program: &Program) {
         let spec = &program.tensor_specs()[record.index as usize];
+        let asked = Asked { host: now, stream: record.stream };
         let step = match record.kind {
-            Kind::Alloc => self.ledger.allocate(record.index, spec),
-            _ => self.ledger.free(record.index, spec),
+            Kind::Alloc => self.ledger.allocate(record.index, spec, asked),
+            _ => self.ledger.free(record.index, spec, asked),
         };
         self.steps.push(step);
         self.stamps.push(0);
@@ -228,7 +229,7 @@ impl RankPlay {
         let mut last = 0;
         for (step, at) in self.steps.iter().zip(&self.stamps) {
             last = last.max(*at);
-            self.ledger.stamp(step, last, emit);
+            self.ledger.stamp(step, (last, *at), emit);
         }
     }
 }

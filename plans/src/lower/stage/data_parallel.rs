@@ -314,17 +314,13 @@ impl StageBuilder<'_> {
         let launches = input.workload.update_launches(tensors, share);
         let cost = self.pricer.kernel(kernel, launches, Pass::Forward)?;
         let label = self.label("optimizer", "optimizer", None);
-        let lists = share * input.workload.update_temporary_per_parameter();
-        let temporary = (lists > 0).then(|| {
-            let label = self.program.label("optimizer temporaries");
-            let tensor = self.program.tensor(lists, classes::WORKSPACE, label);
-            self.program.alloc(self.streams.compute, tensor);
-            tensor
-        });
+        let lists = self.optimizer_lists(share);
         self.hold_wide_gradients(share);
         self.kernel(classes::OPTIMIZER, label, cost)?;
         self.orthogonalize(label)?;
-        self.free(temporary);
+        for list in lists {
+            self.program.free(self.streams.compute, list);
+        }
         if self.reduces() && matches!(input.plan.zero, ZeroStage::One | ZeroStage::Two) {
             self.order(self.streams.compute, self.streams.collective);
             let whole = |share| input.held(share).trained * self.storage;
@@ -345,6 +341,19 @@ impl StageBuilder<'_> {
             }
         }
         self.convert_weights(label)
+    }
+
+    /// Lists that the update makes, for `share` values.
+    fn optimizer_lists(&mut self, share: u64) -> Vec<Tensor> {
+        let each = self.input.workload.update_temporary_per_parameter();
+        let pieces = if self.detailed() { self.update_pieces(each) } else { vec![share * each] };
+        let label = self.program.label("optimizer temporaries");
+        let made = pieces.into_iter().filter(|bytes| *bytes > 0).map(|bytes| {
+            let tensor = self.program.tensor(bytes, classes::WORKSPACE, label);
+            self.program.alloc(self.streams.compute, tensor);
+            tensor
+        });
+        made.collect()
     }
 
     /// First and last stage add up the gradients of an embedding that both hold (Megatron-LM).

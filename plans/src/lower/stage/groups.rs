@@ -1,6 +1,7 @@
 //! What a stage does in groups other than the data-parallel one: whose parameters have copies where, and transfers
 //! within layers.
 
+use steptime_clusters::{communicator_bytes, pair_bytes};
 use steptime_core::Label;
 
 use super::{Along, Meeting};
@@ -89,6 +90,27 @@ impl StageInput<'_> {
                 .flat_map(move |share| of_share(chunk, share).into_iter().map(move |bucket| (share, bucket)))
         };
         self.chunks.iter().flat_map(of_chunk).collect()
+    }
+}
+
+impl StageInput<'_> {
+    /// Bytes that a rank's communicators take, outside the framework's allocator: those of the groups of the stage, and of
+    /// its neighbours in the pipeline. Of groups with the same ranks there is one.
+    pub(in crate::lower) fn communicators(&self) -> u64 {
+        let used = |along: &Along| match along {
+            Along::Data => self.training() || self.plan.zero == crate::zero::ZeroStage::Three,
+            Along::Tensor | Along::Context => true,
+            Along::ExpertData => self.training() && self.plan.spreads_experts(),
+            Along::Expert | Along::ExpertTensor => self.plan.spreads_experts(),
+        };
+        let groups = Along::ALL.into_iter().filter(used);
+        let of_groups: u64 =
+            groups.map(|along| communicator_bytes(self.cluster, self.placements[along as usize]).0).sum();
+        let sides = self.chunks.iter().flat_map(|chunk| chunk.crosses).flatten();
+        let mut pairs: Vec<bool> = sides.collect();
+        pairs.truncate(2);
+        let tied = self.tied_embedding.filter(|_| self.holds_embedding() || self.holds_head());
+        of_groups + pairs.into_iter().chain(tied).map(|crosses| pair_bytes(crosses).0).sum::<u64>()
     }
 }
 

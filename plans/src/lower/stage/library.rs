@@ -13,7 +13,7 @@ const MIB: u64 = 1 << 20;
 
 /// Streams over which Transformer Engine spreads the products of a grouped linear layer, each with a workspace of its own
 /// (`get_multi_stream_cublas_workspace`).
-const GROUPED_STREAMS: u64 = 4;
+const GROUPED_STREAMS: usize = 4;
 
 /// Workspace that PyTorch gives cuBLAS for each handle and stream (`getChosenWorkspaceSize`, `CUDABlas.cpp`): 32 MiB from
 /// Hopper on, before that `:4096:2:16:8`, two of 4 MiB and eight of 16 KiB. With deterministic algorithms it is set by the
@@ -39,17 +39,19 @@ impl StageInput<'_> {
         self.workload.modules == Modules::TransformerEngine
     }
 
-    fn workspaces(&self) -> u64 {
+    /// By handle.
+    fn workspaces(&self) -> Vec<u64> {
         let architecture = self.cluster.gpu.architecture;
         // The thread of backward has a handle of its own.
         let handles = if self.training() { 2 } else { 1 };
-        let engine = if self.uses_engine() {
-            let streams = if self.model.experts() > 0 { 1 + GROUPED_STREAMS } else { 1 };
-            streams * engine_workspace(architecture)
-        } else {
-            0
+        let streams = match (self.uses_engine(), self.model.experts() > 0) {
+            (false, _) => 0,
+            (true, false) => 1,
+            (true, true) => 1 + GROUPED_STREAMS,
         };
-        handles * blas_workspace(architecture, self.workload.deterministic) + engine
+        let mut workspaces = vec![blas_workspace(architecture, self.workload.deterministic); handles];
+        workspaces.resize(handles + streams, engine_workspace(architecture));
+        workspaces
     }
 
     /// Megatron-LM's global buffer of the tensor-parallel group: scores that its own attention writes, and the tokens that
@@ -90,7 +92,9 @@ impl StageBuilder<'_> {
     /// Allocates what libraries hold from the first step on.
     pub(super) fn hold_library(&mut self) {
         let input = self.input;
-        self.hold("cuBLAS workspace", input.workspaces(), classes::WORKSPACE);
+        for workspace in input.workspaces() {
+            self.hold("cuBLAS workspace", workspace, classes::WORKSPACE);
+        }
         self.hold("global memory buffer", input.global_buffer(), classes::BUFFERS);
         self.hold("stand-in gradients", input.stand_in_gradients(), classes::BUFFERS);
         let gathers = input.plan.tensor > 1 && input.plan.sequence_parallel && input.training();
@@ -98,7 +102,9 @@ impl StageBuilder<'_> {
             // Buffers that all layers gather into in turn, one forward and one backward (nanotron's `MemoryBuffer`).
             let blocks = input.layers().filter(|&layer| input.model.layers[layer].role == LayerRole::Block);
             let part = blocks.map(|layer| input.costs.layer(layer).work.input.0).max().unwrap_or(0);
-            self.hold("gathered activations", 2 * part * input.plan.tensor, classes::BUFFERS);
+            for _ in 0..2 {
+                self.hold("gathered activations", part * input.plan.tensor, classes::BUFFERS);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The program of one pipeline stage: what every data-parallel rank of that stage does in a step.
 
 mod data_parallel;
+mod detail;
 mod gradients;
 mod groups;
 mod library;
@@ -17,6 +18,7 @@ use steptime_core::{
 use steptime_models::{Bytes, LayerRole, Model, Parameter, Pass};
 
 use self::data_parallel::Release;
+pub use self::detail::MemoryMarks;
 pub(super) use self::passes::deferred;
 use self::pipeline::{Transfers, transfers};
 use super::cost::{Cost, LayerCost, ModelCost, OpCost, Pricer};
@@ -44,6 +46,8 @@ pub(super) struct StageInput<'a> {
     pub(super) chunks: Vec<Chunk>,
     /// Where the stage's groups sit, by [`Along`].
     pub(super) placements: [Placement; 6],
+    /// Whether every block that the framework allocates is in the program by itself.
+    pub(super) detail: bool,
     /// Whether the first stage and the last hold copies of one embedding, and whether those lie on two nodes.
     pub(super) tied_embedding: Option<bool>,
 }
@@ -168,6 +172,7 @@ pub(super) enum Meeting {
 pub(super) struct StageProgram {
     pub(super) program: Program,
     pub(super) meetings: Vec<Meeting>,
+    pub(super) marks: MemoryMarks,
 }
 
 struct Streams {
@@ -209,6 +214,13 @@ pub(super) struct StageBuilder<'a> {
     masks: Vec<Vec<(usize, Tensor)>>,
     /// When the transfer on the ring arrives, and whether an operation has been issued beside it.
     beside: Option<(Event, bool)>,
+    marks: MemoryMarks,
+    /// In detail, a layer's output on its way to the next layer.
+    handed: Option<Tensor>,
+    /// In detail, gradients of weights that have been made and not added up, and how many values of the layer at hand
+    /// they have.
+    made: Vec<Tensor>,
+    made_elements: u64,
 }
 
 /// Builds the program of a stage.
@@ -247,9 +259,14 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         batches: vec![None; micro_batches],
         masks: vec![Vec::new(); micro_batches],
         beside: None,
+        marks: MemoryMarks::default(),
+        handed: None,
+        made: Vec::new(),
+        made_elements: 0,
     };
     builder.open_channels();
     builder.hold_states();
+    builder.marks.first_pass = builder.program.memory_steps();
     for &action in &input.schedule.stages[input.stage] {
         match action {
             Action::Forward { chunk, micro_batch } => builder.forward(chunk as usize, micro_batch)?,
@@ -263,12 +280,13 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         }
     }
     builder.hold_received();
+    builder.marks.update = builder.program.memory_steps();
     if input.training() {
         builder.update()?;
     }
     builder.retire_all();
     let meetings = builder.meetings.iter().map(|&(meeting, _)| meeting).collect();
-    Ok(StageProgram { program: builder.program.build()?, meetings })
+    Ok(StageProgram { program: builder.program.build()?, meetings, marks: builder.marks })
 }
 
 impl StageBuilder<'_> {
@@ -330,20 +348,25 @@ impl StageBuilder<'_> {
         let input = self.input;
         let states = input.states();
         self.hold("CUDA context", input.cluster.gpu.context.0, classes::CONTEXT);
-        self.hold("parameters", states.parameters, classes::PARAMETERS);
+        if input.detail {
+            self.hold_pieces();
+        } else {
+            self.hold("parameters", states.parameters, classes::PARAMETERS);
+            self.hold("gradients", states.gradients, classes::GRADIENTS);
+            self.hold("optimizer states", states.optimizer_states, classes::OPTIMIZER_STATES);
+        }
         let stated: Bytes = input.layers().map(|layer| input.model.layers[layer].stated_memory).sum();
         self.hold("component memory as stated", stated.0, classes::PARAMETERS);
-        self.hold("gradients", states.gradients, classes::GRADIENTS);
         if input.training() {
             self.hold("32-bit gradients", self.unscaled_gradients(), classes::GRADIENTS);
         }
-        self.hold("optimizer states", states.optimizer_states, classes::OPTIMIZER_STATES);
         self.hold("low-precision weights", input.converted_weights(), classes::BUFFERS);
         self.hold_library();
         let of_ddp = input.workload.framework == Framework::Nanotron && input.plan.zero <= ZeroStage::One;
         if self.copies_buckets() || self.reduces() && of_ddp {
-            let elements: u64 = self.reduced_buckets().map(|bucket| bucket.elements).sum();
-            self.hold("gradient buckets", elements * self.storage, classes::BUFFERS);
+            for bucket in self.reduced_buckets().collect::<Vec<_>>() {
+                self.hold("gradient buckets", bucket.elements * self.storage, classes::BUFFERS);
+            }
         }
     }
 

@@ -26,10 +26,11 @@ impl StageBuilder<'_> {
         // In training each layer keeps its own input; without, one activation flows from layer to layer.
         let mut flowing = self.flowing((layers.start, micro_batch), "input", |work| work.input);
         for layer in layers.clone() {
+            let last = layer + 1 == layers.end;
             let gathered = self.gather(layer, micro_batch)?;
             self.await_gathered(gathered);
             let output = self.flowing((layer, micro_batch), "output", |work| work.output);
-            self.layer_forward(layer, micro_batch)?;
+            self.layer_forward(layer, micro_batch, last)?;
             self.free(flowing);
             flowing = output;
             self.release(gathered);
@@ -64,6 +65,9 @@ impl StageBuilder<'_> {
 
     /// Allocates short-lived memory of a pass: its largest tensor by itself, the others in one piece.
     fn temporary(&mut self, layer: usize, what: &'static str, short: Short) -> [Option<Tensor>; 2] {
+        if self.detailed() {
+            return [None; 2];
+        }
         let (name, large) = short.largest.unwrap_or((what, 0));
         [(name, large), (what, short.bytes - large)].map(|(name, bytes)| {
             if bytes == 0 {
@@ -88,7 +92,7 @@ impl StageBuilder<'_> {
         }
     }
 
-    pub(super) fn layer_forward(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
+    fn layer_forward(&mut self, layer: usize, micro_batch: u32, last: bool) -> Result<(), PlanError> {
         let input = self.input;
         let cost = input.cost(layer, micro_batch);
         let label = {
@@ -97,7 +101,17 @@ impl StageBuilder<'_> {
         };
         self.issue_block(layer, Pass::Forward, label)?;
         let mut saved = vec![None; cost.work.saved.len()];
+        let (mut entered, mut alive) = (self.handed.take(), Vec::new());
+        if let Some(slot) = (0..saved.len()).find(|&it| cost.work.saved[it].is_layer_input() && cost.kept[it])
+        {
+            saved[slot] = entered.take();
+        }
         for (index, op) in cost.forward.iter().enumerate() {
+            if index + 1 == cost.forward.len() {
+                self.hand_on(layer, last, cost.work.output.0);
+            }
+            self.births(layer, cost.forward_lives(), index, &mut alive);
+            self.births_of_dropped(layer, cost, index, &mut alive);
             self.save(layer, cost, index, &mut saved, |kept| kept);
             let temporary = if index == cost.forward_temporary.at {
                 self.temporary(layer, "forward temporaries", cost.forward_temporary)
@@ -106,8 +120,11 @@ impl StageBuilder<'_> {
             };
             self.operation(classes::FORWARD, label, *op)?;
             self.free_both(temporary);
+            self.deaths(index, &mut alive);
         }
         self.await_ring();
+        self.bury(alive);
+        self.free(entered);
         self.open[self.input.slot(layer)][micro_batch as usize] = Some(saved);
         Ok(())
     }
@@ -136,7 +153,7 @@ impl StageBuilder<'_> {
             return;
         }
         for (slot, tensor) in cost.work.saved.iter().enumerate() {
-            if tensor.born == index && wanted(cost.kept[slot]) {
+            if tensor.born == index && saved[slot].is_none() && wanted(cost.kept[slot]) {
                 saved[slot] = self.activation(layer, tensor.name, tensor.bytes.0);
             }
         }
@@ -155,6 +172,7 @@ impl StageBuilder<'_> {
             this.add_gradients(layer, micro_batch, turn, gradients, &mut pending)
         })?;
         pending.free_all(&mut self.program, self.streams.collective);
+        self.drop_gradients(true);
         self.send_gradients(chunk, micro_batch)
     }
 
@@ -204,6 +222,7 @@ impl StageBuilder<'_> {
             self.add_gradients(layer, micro_batch, turn, gradients, &mut pending)?;
         }
         pending.free_all(&mut self.program, self.streams.collective);
+        self.drop_gradients(true);
         Ok(())
     }
 
@@ -244,7 +263,9 @@ impl StageBuilder<'_> {
         gradients: Option<Tensor>,
         pending: &mut Pending,
     ) -> Result<(), PlanError> {
+        self.other_gradients(layer);
         self.accumulate(layer, micro_batch, turn.first)?;
+        self.drop_gradients(false);
         self.reduce(layer, micro_batch, turn.last, gradients, pending)
     }
 
@@ -258,8 +279,10 @@ impl StageBuilder<'_> {
             if cost.recomputed.len() == cost.forward.len() {
                 self.issue_block(layer, Pass::Forward, label)?;
             }
+            let mut alive = Vec::new();
             for &index in &cost.recomputed {
                 self.save(layer, cost, index, &mut saved, |kept| !kept);
+                self.births(layer, cost.lives(Pass::Forward), index, &mut alive);
                 let fullest = index == cost.again_temporary.at;
                 let temporary = if fullest {
                     self.temporary(layer, "forward temporaries", cost.again_temporary)
@@ -268,7 +291,9 @@ impl StageBuilder<'_> {
                 };
                 self.operation(classes::RECOMPUTE, label, cost.forward[index])?;
                 self.free_both(temporary);
+                self.deaths(index, &mut alive);
             }
+            self.bury(alive);
         }
         let label = self.label(name, "backward", Some(micro_batch));
         self.issue_block(layer, Pass::Backward, label)?;
@@ -276,6 +301,7 @@ impl StageBuilder<'_> {
         let short = if later { cost.split_temporary } else { cost.backward_temporary };
         let mut short = Some(short);
         let late = &cost.work.weight_gradients;
+        let mut alive = Vec::new();
         for &step in &cost.order {
             let (Move::Run(index) | Move::Start(index) | Move::Join(index)) = step;
             // Collectives that run beside others may change places: the first to reach the moment counts.
@@ -287,9 +313,14 @@ impl StageBuilder<'_> {
                 self.free_both(temporary);
                 continue;
             }
+            if !matches!(step, Move::Join(_)) {
+                self.births(layer, cost.lives(Pass::Backward), index, &mut alive);
+                self.made_gradient(layer, cost, index);
+            }
             match step {
                 Move::Run(_) => self.operation(classes::BACKWARD, label, cost.backward[index])?,
                 Move::Start(_) => {
+                    Self::sends(index, &mut alive);
                     self.start_exchange(label, cost.backward[index])?;
                     self.free_both(temporary);
                     continue;
@@ -299,11 +330,13 @@ impl StageBuilder<'_> {
             self.free_both(temporary);
             for (slot, tensor) in cost.work.saved.iter().enumerate() {
                 if tensor.freed == index && !(later && late.saved.contains(&slot)) {
-                    self.free(saved[slot].take());
+                    self.free_sent(saved[slot].take(), tensor.sent);
                 }
             }
+            self.deaths(index, &mut alive);
         }
         self.await_ring();
+        self.bury(alive);
         if later {
             // What the weights need stays: inputs of products, and the gradients of their results.
             let kept = |(slot, tensor): (usize, &mut Option<Tensor>)| {
@@ -329,6 +362,7 @@ impl StageBuilder<'_> {
         let cost = input.cost(layer, micro_batch);
         let label = self.label(input.model.layers[layer].name.as_str(), "weights", Some(micro_batch));
         for &index in &cost.work.weight_gradients.operations {
+            self.made_gradient(layer, cost, index);
             self.operation(classes::BACKWARD, label, cost.backward[index])?;
         }
         for tensor in self.open[input.slot(layer)][micro_batch as usize].take().unwrap_or_default() {

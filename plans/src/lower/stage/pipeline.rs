@@ -80,7 +80,9 @@ impl StageBuilder<'_> {
         let transfer = point_to_point(self.input.cluster, crosses, part);
         let buffer_label = self.program.label("pipeline receive buffer");
         let buffer = self.program.tensor(part, classes::BUFFERS, buffer_label);
-        self.program.alloc(stream, buffer);
+        // The framework allocates on the stream of the computation.
+        let of = if self.detailed() { self.streams.compute } else { stream };
+        self.program.alloc(of, buffer);
         self.meet(stream, meeting, (classes::TRANSFER, classes::TRANSFER_WAIT), label, transfer)?;
         self.order(stream, self.streams.compute);
         if self.input.workload.framework != Framework::PyTorch {
@@ -93,7 +95,11 @@ impl StageBuilder<'_> {
             return self.gather_received(buffer, bytes, micro_batch);
         }
         // From here on the first layer keeps what it needs of it.
-        self.program.free(self.streams.compute, buffer);
+        if self.detailed() && self.input.training() && matches!(meeting, Meeting::ForwardIn(_)) {
+            self.handed = Some(buffer);
+        } else {
+            self.program.free(self.streams.compute, buffer);
+        }
         Ok(())
     }
 

@@ -1,0 +1,267 @@
+//! What a caching allocator makes of a job: every allocation and free of a rank in the order of its host, through
+//! [`steptime_core::allocator`].
+//!
+//! A job is lowered once more, with every block by itself, and played for the moments at which the host asks for and
+//! gives back memory and at which streams get there: a block that a collective has used is free when the collectives'
+//! stream has passed it, and a host that runs far ahead of the device takes new memory meanwhile. Then each stage's rank
+//! is replayed over two steps, in the first of which the optimizer makes its moments after backward: what is fragmented
+//! by that stays so.
+//!
+//! Micro-batches in the middle of a step repeat each other. So many are played that every stage holds as many at once as
+//! in the whole step, and a few more.
+
+mod replay;
+mod trace;
+
+use steptime_clusters::Cluster;
+use steptime_core::allocator::Config;
+use steptime_core::{CATEGORIES, MemoryRecord, Observer, Outcome, SimTime, simulate};
+use steptime_models::Model;
+
+use crate::error::PlanError;
+use crate::lower::{Lowered, lower_in_detail};
+use crate::plan::Plan;
+use crate::schedule::ScheduleKind;
+use crate::workload::{Task, Workload};
+use replay::Replay;
+
+use trace::Blocks;
+pub use trace::{BlockTrace, Traced};
+
+/// Steps that are replayed: the second begins with the moments in place.
+const STEPS: u32 = 2;
+/// Micro-batches beyond those that a stage holds at once.
+const BEYOND: u64 = 3;
+
+/// How the allocator is set, and what is outside of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AllocatorSettings {
+    /// Its settings; the capacity follows from the GPU.
+    pub config: Config,
+    /// Part of the device that the process allows itself (`torch.cuda.set_per_process_memory_fraction`).
+    pub memory_fraction: Option<f64>,
+    /// Whether memory that collectives use is kept by their own references instead of `record_stream`
+    /// (`TORCH_NCCL_AVOID_RECORD_STREAMS`): it is free as soon as the host gives it back.
+    pub avoid_record_streams: bool,
+}
+
+/// A moment in a step that may be longer than the one that was played.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// Since the beginning of the step.
+    pub since_begin: SimTime,
+    /// Until its end; the better measure of the second half.
+    pub until_end: Option<SimTime>,
+}
+
+impl Moment {
+    /// In a step that ends at `end`, seconds.
+    pub fn seconds(&self, end: SimTime) -> f64 {
+        let begin = self.since_begin.seconds();
+        self.until_end.map_or(begin, |left| (end.seconds() - left.seconds()).max(0.0))
+    }
+}
+
+/// The first request that the device has no memory for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shortage {
+    /// The tensor, behind the name of its layer.
+    pub tensor: String,
+    /// Bytes asked for.
+    pub requested: u64,
+    /// Bytes of the segment that the device did not give.
+    pub segment: u64,
+    /// Bytes that the device had left.
+    pub free: u64,
+    /// Bytes reserved and not allocated, of which no block suffices.
+    pub unusable: u64,
+    /// Bytes allocated.
+    pub allocated: u64,
+    /// When.
+    pub at: Moment,
+    /// In which step, from 0.
+    pub step: u32,
+}
+
+/// Memory of a rank; bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RankMemory {
+    /// Stage of the rank.
+    pub stage: usize,
+    /// Its number in the job.
+    pub rank: u64,
+    /// Most in blocks handed out.
+    pub allocated: u64,
+    /// When that was first so.
+    pub at: Moment,
+    /// Of that, by category.
+    pub by_category: [u64; CATEGORIES],
+    /// Most taken from the device.
+    pub reserved: u64,
+    /// In blocks handed out after the step.
+    pub after_step: u64,
+    /// CUDA context and loaded kernels.
+    pub context: u64,
+    /// Buffers of communicators.
+    pub communicators: u64,
+    /// Times that all cached memory was given back to serve a request.
+    pub retries: u64,
+    /// Whether the device suffices.
+    pub shortage: Option<Shortage>,
+}
+
+/// What the allocator of a rank of each stage makes of a job, of whose stages `in_flight` says how many micro-batches they
+/// hold at most.
+///
+/// # Errors
+/// As [`crate::lower`] and [`simulate`].
+pub fn memory_of(
+    model: &Model,
+    cluster: &Cluster,
+    plan: &Plan,
+    workload: &Workload,
+    settings: &AllocatorSettings,
+    in_flight: &[u64],
+) -> Result<Vec<RankMemory>, PlanError> {
+    let played = Played::shortest(model, cluster, plan, workload, in_flight)?;
+    let stages = 0..played.lowered.stages.len();
+    stages.map(|stage| Ok(played.replay(cluster, settings, stage)?.0)).collect()
+}
+
+/// The same of one stage with everything that its allocator did, in a step of all its micro-batches.
+///
+/// # Errors
+/// As [`memory_of`].
+pub fn trace_of(
+    model: &Model,
+    cluster: &Cluster,
+    plan: &Plan,
+    workload: &Workload,
+    settings: &AllocatorSettings,
+) -> Result<Vec<Traced>, PlanError> {
+    let played = Played::of(model, cluster, plan, workload)?;
+    let stages = 0..played.lowered.stages.len();
+    stages
+        .map(|stage| {
+            let (memory, blocks) = played.replay_with(cluster, settings, stage, true)?;
+            Ok(Traced::new(&played, stage, memory, blocks))
+        })
+        .collect()
+}
+
+/// Most micro-batches of the replayed step, and the whole of it.
+fn micro_batches(plan: &Plan, workload: &Workload) -> u64 {
+    let all = workload.accumulation;
+    let group = plan.micro_batch_group.map_or(plan.pipeline, u64::from).max(1);
+    let few = match (workload.task, plan.schedule) {
+        (Task::Inference, _) => 2,
+        _ if plan.written.is_some() => all,
+        (_, ScheduleKind::GPipe) if plan.pipeline > 1 => all,
+        (_, ScheduleKind::GPipe) => BEYOND,
+        (_, ScheduleKind::OneForwardOneBackward) if plan.virtual_pipeline == 1 => plan.pipeline + BEYOND,
+        // Interleaved: whole groups, and as many in the last.
+        (_, ScheduleKind::OneForwardOneBackward) => 2 * group + all % group,
+        _ => 3 * plan.pipeline + BEYOND,
+    };
+    few.min(all)
+}
+
+/// A job in detail, and when its ranks asked for memory.
+struct Played {
+    lowered: Lowered,
+    outcome: Outcome,
+    requests: Requests,
+}
+
+impl Played {
+    /// Plays a job of few micro-batches that hold as much as all.
+    fn shortest(
+        model: &Model,
+        cluster: &Cluster,
+        plan: &Plan,
+        workload: &Workload,
+        in_flight: &[u64],
+    ) -> Result<Self, PlanError> {
+        let few = micro_batches(plan, workload);
+        if few < workload.accumulation {
+            let short = Workload { accumulation: few, ..workload.clone() };
+            let played = Self::of(model, cluster, plan, &short)?;
+            let held = played.lowered.stages.iter().map(|stage| stage.in_flight);
+            if held.eq(in_flight.iter().copied()) {
+                return Ok(played);
+            }
+        }
+        Self::of(model, cluster, plan, workload)
+    }
+
+    fn of(model: &Model, cluster: &Cluster, plan: &Plan, workload: &Workload) -> Result<Self, PlanError> {
+        let folded = Plan { explicit: false, ..plan.clone() };
+        let lowered = lower_in_detail(model, cluster, &folded, workload)?;
+        let mut wanted = vec![None; lowered.ranks.len()];
+        for stage in 0..lowered.stages.len() {
+            if let Some(rank) = lowered.ranks.iter().position(|rank| rank.stage == stage) {
+                wanted[rank] = Some(stage);
+            }
+        }
+        let mut requests = Requests { wanted, of_stage: vec![Vec::new(); lowered.stages.len()] };
+        let outcome = simulate(&lowered.world, &mut requests)?;
+        Ok(Self { lowered, outcome, requests })
+    }
+
+    fn replay(
+        &self,
+        cluster: &Cluster,
+        settings: &AllocatorSettings,
+        stage: usize,
+    ) -> Result<(RankMemory, Blocks), PlanError> {
+        self.replay_with(cluster, settings, stage, false)
+    }
+
+    /// Replays the rank of a stage: on a device without end, and if it is too small for that, on the device itself.
+    fn replay_with(
+        &self,
+        cluster: &Cluster,
+        settings: &AllocatorSettings,
+        stage: usize,
+        traces: bool,
+    ) -> Result<(RankMemory, Blocks), PlanError> {
+        let communicators = self.lowered.communicators.get(stage).copied().unwrap_or(0);
+        let context = cluster.gpu.context.0;
+        let room = cluster.gpu.memory.0.saturating_sub(context + communicators);
+        let allowed = settings.memory_fraction.map(|part| (part * cluster.gpu.memory.0 as f64) as u64);
+        let run = |capacity: Option<u64>| -> Result<Replay<'_>, PlanError> {
+            let config = Config { capacity, allowed: capacity.and(allowed), ..settings.config.clone() };
+            let mut replay = Replay::new(self, stage, config, settings.avoid_record_streams, traces)?;
+            replay.steps(STEPS);
+            Ok(replay)
+        };
+        let unlimited = run(None)?;
+        let collects = settings.config.garbage_collection_threshold.is_some();
+        if unlimited.reserved() <= room.min(allowed.unwrap_or(room)) && !collects {
+            return Ok(unlimited.finish(context, communicators));
+        }
+        let limited = run(Some(room))?;
+        if limited.shortage().is_none() {
+            return Ok(limited.finish(context, communicators));
+        }
+        let shortage = limited.shortage().cloned();
+        let (memory, _) = unlimited.finish(context, communicators);
+        let (_, blocks) = limited.finish(context, communicators);
+        Ok((RankMemory { shortage, ..memory }, blocks))
+    }
+}
+
+/// Collects what ranks ask of their allocators.
+struct Requests {
+    /// By rank of the world: the stage that it stands for.
+    wanted: Vec<Option<usize>>,
+    of_stage: Vec<Vec<MemoryRecord>>,
+}
+
+impl Observer for Requests {
+    fn memory(&mut self, record: &MemoryRecord) {
+        if let Some(stage) = self.wanted.get(record.rank as usize).copied().flatten() {
+            self.of_stage[stage].push(*record);
+        }
+    }
+}
