@@ -31,7 +31,7 @@ pub(crate) fn read(section: Section<'_>, framework: Framework) -> Result<Allocat
             "cannot act with expandable_segments, whose pages are not collected; leave one of them out";
         return Err(section.conflict("garbage_collection_threshold", message));
     }
-    // nanotron's runs show nothing of memory that waits for collectives.
+    // Most of nanotron's measured runs show nothing of memory that waits for collectives; see docs/limits.md.
     let avoids = framework == Framework::Nanotron;
     let avoid_record_streams = section.flag("avoid_record_streams")?.unwrap_or(avoids);
     section.finish()?;

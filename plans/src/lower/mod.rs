@@ -161,7 +161,7 @@ fn lower_with(
         model_flops,
         executed_flops,
         basis: costs.basis(),
-        communicators: inputs.iter().map(|input| input.communicators()).collect(),
+        communicators: inputs.iter().map(StageInput::communicators).collect(),
         marks,
         schedule: schedule.clone(),
     })
