@@ -131,13 +131,11 @@ impl Costs {
     }
 }
 
-/// What a collective and a kernel that run at the same time take from each other.
+/// What a collective and a kernel that run at the same time take from each other; see [`crate::Contention`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Overlap {
     /// Streaming multiprocessors that the blocks of a collective occupy.
     pub channels: u32,
-    /// Share by which kernels slow down beside a collective, e.g. 0.19: 19 % longer.
-    pub kernel_slowdown: f64,
     /// Share of its bandwidth that a collective keeps beside kernels.
     pub bandwidth_share: f64,
 }
@@ -180,7 +178,7 @@ impl Fabric {
             pair: None,
             shared_bandwidth: None,
             nodes_per_domain: 1,
-            overlap: Overlap { channels: 0, kernel_slowdown: 0.0, bandwidth_share: 1.0 },
+            overlap: Overlap { channels: 0, bandwidth_share: 1.0 },
             facts: Vec::new(),
         }
     }

@@ -26,6 +26,7 @@ mod cluster;
 mod coefficients;
 mod collective;
 mod communicator;
+mod contention;
 mod fabric;
 mod fact;
 mod gpu;
@@ -45,6 +46,7 @@ pub use coefficients::{
 };
 pub use collective::{Algorithm, CollectiveKind, Placement, Protocol, Transfer, collective, point_to_point};
 pub use communicator::{communicator_bytes, pair_bytes};
+pub use contention::Contention;
 pub use fabric::{Costs, Curve, Fabric, FabricKind, Overlap};
 pub use fact::{Basis, Constant, Fact, FactId};
 pub use gpu::{

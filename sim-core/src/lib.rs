@@ -26,7 +26,7 @@ pub use error::{Party, SimulationError, WaitingRank};
 pub use observer::{FlowRecord, MemoryRecord, NoObserver, Observer, Recorder, Span, SpanKind};
 pub use outcome::{MemoryFailure, MemoryOutcome, Outcome, RankOutcome, StreamOutcome};
 pub use program::{
-    CATEGORIES, CLASSES, Category, Channel, Class, Event, Label, Program, ProgramBuilder, ProgramError,
+    CATEGORIES, CLASSES, Category, Channel, Class, Event, Label, Load, Program, ProgramBuilder, ProgramError,
     Stream, Tensor, TensorSpec,
 };
 pub use queue::EventQueue;

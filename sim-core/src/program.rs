@@ -8,8 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 
 mod builder;
+mod contention;
 
 pub use builder::{ProgramBuilder, ProgramError};
+pub use contention::Load;
 
 /// An in-order stream of a rank. Stream 0 is the *primary* stream: idle time is attributed there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -206,10 +206,9 @@ fn overlap(
         facts.extend(lender.facts("overlap", "", ""));
         return Ok(lender.fabric.overlap);
     }
-    let table = section.section("overlap", &["channels", "kernel_slowdown", "bandwidth_share"])?;
+    let table = section.section("overlap", &["channels", "bandwidth_share"])?;
     Ok(Overlap {
         channels: table.count("channels", facts)?,
-        kernel_slowdown: table.fraction("kernel_slowdown", facts)?.value,
         bandwidth_share: table.fraction("bandwidth_share", facts)?.value,
     })
 }

@@ -45,6 +45,8 @@ pub(super) struct OpCost {
     pub(super) last: Option<(SimTime, SimTime)>,
     /// Whether the host waits for it.
     pub(super) host_sync: bool,
+    /// Whether memory limits it, not arithmetic.
+    pub(super) by_memory: bool,
     /// What the price rests on.
     pub(super) basis: Basis,
 }
@@ -201,13 +203,23 @@ impl Pricer<'_> {
         let seconds = price.seconds + (launches - 1) as f64 * self.cluster.gpu.kernel_latency_s;
         let device = SimTime::from_seconds(seconds)?;
         let (host_sync, basis) = (operation.host_sync, price.basis);
+        let by_memory = matches!(
+            operation.kernel,
+            Kernel::MemoryBound { .. } | Kernel::Embedding { .. } | Kernel::Optimizer { .. }
+        );
         if launches == 1 {
-            return Ok(OpCost { first: (device, self.issue(pass, 1)?), last: None, host_sync, basis });
+            return Ok(OpCost {
+                first: (device, self.issue(pass, 1)?),
+                last: None,
+                host_sync,
+                by_memory,
+                basis,
+            });
         }
         let last = SimTime::from_picos(device.picos() / launches);
         let first = device.checked_sub(last)?;
         let last = (last, self.issue(pass, launches - 1)?);
-        Ok(OpCost { first: (first, self.issue(pass, 1)?), last: Some(last), host_sync, basis })
+        Ok(OpCost { first: (first, self.issue(pass, 1)?), last: Some(last), host_sync, by_memory, basis })
     }
 
     /// Device and host time of a kernel that the plan adds to the model's own.

@@ -143,6 +143,31 @@ fn rings_through_far_cards_share_what_the_host_passes_on() {
 }
 
 #[test]
+fn kernels_beside_collectives_lose_the_multiprocessors_of_their_channels() {
+    let gpt = model("gpt2", 6);
+    let dgx = cluster("dgx-a100-80gb");
+    // Busy time of the compute and the end, with so many channels.
+    let play = |channels: u32, gradient_overlap| {
+        let mut dgx = dgx.clone();
+        dgx.fabric.overlap.channels = channels;
+        let base = plan(8, 1, ScheduleKind::GPipe, ZeroStage::Zero);
+        let p = Plan { gradient_overlap, ..base };
+        let lowered = lower(&gpt, &dgx, &p, &workload(1)).expect("legal");
+        let mut recorder = Recorder::default();
+        let outcome = simulate(&lowered.world, &mut recorder).expect("no deadlock");
+        let busy = outcome.ranks[0].streams[0].busy.iter().map(|time| time.picos()).sum::<u64>();
+        (busy, outcome.end)
+    };
+    // What is reduced after all kernels takes nothing from them.
+    assert_eq!(play(0, false), play(54, false));
+    let [none, quarter, half] = [0, 27, 54].map(|channels| play(channels, true).0);
+    let (lost, twice) = (quarter - none, half - none);
+    assert!(lost > 0 && 4 * lost < none, "{lost} of {none}");
+    // A half of the 108 multiprocessors is twice a quarter, up to a picosecond for each kernel.
+    assert!(twice.abs_diff(2 * lost) < 10_000, "{lost}, {twice}");
+}
+
+#[test]
 fn steps_of_more_than_64_bits_of_flops_are_counted() {
     // 33.5 million tokens of GPT-3 on 1,024 ranks: 6 x 175e9 x 33.5e6 = 3.5e19, more than 2^64 = 1.8e19.
     let gpt = model("gpt3-175b", 96);

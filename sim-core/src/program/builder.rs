@@ -17,9 +17,11 @@ use crate::time::SimTime;
 /// that is wrong.
 #[derive(Debug, Default)]
 pub struct ProgramBuilder {
-    inner: Inner,
+    pub(super) inner: Inner,
     // Looked up, never walked: its order cannot matter.
     interned: HashMap<String, Label>,
+    /// Kernels that memory limits, in order.
+    pub(super) by_memory: Vec<usize>,
     // What the compact records could not hold.
     overfull: Option<ProgramError>,
     memory_steps: usize,

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use steptime_clusters::{Cluster, CollectiveKind, Framework, Placement, Transfer, collective};
 use steptime_core::{
-    Category, Channel, Class, Event, Label, Program, ProgramBuilder, SimTime, Stream, Tensor,
+    Category, Channel, Class, Event, Label, Load, Program, ProgramBuilder, SimTime, Stream, Tensor,
 };
 use steptime_models::{Bytes, LayerRole, Model, Parameter, Pass};
 
@@ -285,6 +285,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         builder.update()?;
     }
     builder.retire_all();
+    builder.contend();
     let meetings = builder.meetings.iter().map(|&(meeting, _)| meeting).collect();
     Ok(StageProgram { program: builder.program.build()?, meetings, marks: builder.marks })
 }
@@ -328,6 +329,24 @@ impl StageBuilder<'_> {
             let channel = self.program.channel(name);
             self.meetings.push((meeting, channel));
         }
+    }
+
+    /// Slows down what runs at the same time as a collective of the stage's groups, and the collective. A send between
+    /// two ranks takes a channel or two and leaves kernels alone.
+    fn contend(&mut self) {
+        let load = |&(meeting, _): &(Meeting, Channel)| {
+            let Meeting::Group(along) = meeting else { return None };
+            let contention = self.input.cluster.contention(self.input.placements[along as usize]);
+            let millionths = |share: f64| (share * 1e6).round() as u32;
+            Some(Load {
+                bandwidth: contention.bandwidth,
+                arithmetic: millionths(contention.arithmetic),
+                memory: millionths(contention.memory),
+                transfer: millionths(contention.transfer),
+            })
+        };
+        let loads: Vec<Option<Load>> = self.meetings.iter().map(load).collect();
+        self.program.contend(&loads);
     }
 
     fn channel(&self, meeting: Meeting) -> Option<Channel> {
@@ -420,6 +439,9 @@ impl StageBuilder<'_> {
     fn kernel_on(&mut self, stream: Stream, class: Class, label: Label, cost: OpCost) {
         for (duration, issue) in [Some(cost.first), cost.last].into_iter().flatten() {
             self.program.kernel(stream, class, label, duration, issue);
+            if cost.by_memory {
+                self.program.limited_by_memory();
+            }
         }
     }
 
