@@ -18,6 +18,7 @@ mod input;
 mod interval;
 mod loading;
 mod memory;
+mod memory_snapshot;
 mod model;
 mod origin;
 mod parallelism;
@@ -44,6 +45,7 @@ pub use estimate::estimate;
 pub use files::Files;
 pub use input::Input;
 pub use interval::{Group, Intervals};
+pub use memory_snapshot::{memory_csv, memory_snapshot};
 pub use origin::Origin;
 pub use parallelism::Placement;
 pub use report::{

@@ -4,7 +4,8 @@ use steptime_clusters::{Basis, Cluster};
 use steptime_core::{Outcome, RankOutcome, SimTime};
 use steptime_models::{Model, Sample};
 use steptime_plans::{
-    Execution, Lowered, Plan, PlanError, PlayedRank, RankMemory, Task, Workload, classes, lower, memory_of,
+    Execution, Lowered, Plan, PlanError, PlayedRank, RankMemory, Task, Traced, Workload, classes, lower,
+    memory_of, trace_of,
 };
 
 use crate::error::InputError;
@@ -21,6 +22,8 @@ pub struct RunResult {
     pub report: Report,
     /// What happened when, if it was asked for.
     pub timeline: Option<Timeline>,
+    /// What each stage's allocator did, if the timeline was asked for; of vehicles there is none.
+    pub memory: Vec<Traced>,
 }
 
 /// Plays a scenario; with `with_timeline` everything that happens is recorded too.
@@ -85,7 +88,8 @@ impl GpuRun<'_> {
             None => report,
             Some(benchmark) => benchmark.mean(report),
         };
-        Ok(RunResult { report, timeline })
+        let memory = if with_timeline { self.traces(&lowered)? } else { Vec::new() };
+        Ok(RunResult { report, timeline, memory })
     }
 
     /// What each stage's allocator makes of the job.
@@ -93,6 +97,13 @@ impl GpuRun<'_> {
         let in_flight: Vec<u64> = lowered.stages.iter().map(|stage| stage.in_flight).collect();
         let Self { scenario, cluster, plan, workload } = *self;
         memory_of(&scenario.model, cluster, plan, workload, &scenario.allocator, &in_flight)
+    }
+
+    /// The same with everything that they did.
+    fn traces(&self, lowered: &Lowered) -> Result<Vec<Traced>, PlanError> {
+        let in_flight: Vec<u64> = lowered.stages.iter().map(|stage| stage.in_flight).collect();
+        let Self { scenario, cluster, plan, workload } = *self;
+        trace_of(&scenario.model, cluster, plan, workload, &scenario.allocator, &in_flight)
     }
 
     fn report(&self, lowered: &Lowered, outcome: &Outcome, memories: &[RankMemory]) -> Report {

@@ -41,7 +41,9 @@ pub(crate) fn run(
     let run = VehicleRun { scenario, graph, cluster, placement, formula, replay };
     match run.place()? {
         Ok(plan) => run.play(&plan, with_timeline),
-        Err(infeasible) => Ok(RunResult { report: run.refused(infeasible), timeline: None }),
+        Err(infeasible) => {
+            Ok(RunResult { report: run.refused(infeasible), timeline: None, memory: Vec::new() })
+        }
     }
 }
 
@@ -104,7 +106,7 @@ impl VehicleRun<'_> {
         });
         let (outcome, timeline) = timeline::play(&self.scenario.name, &path.world, places, with_timeline)?;
         let report = self.report(plan, &path, &outcome)?;
-        Ok(RunResult { report, timeline })
+        Ok(RunResult { report, timeline, memory: Vec::new() })
     }
 
     fn report(&self, plan: &PathPlan, path: &PathReplay, outcome: &Outcome) -> Result<Report, PlanError> {

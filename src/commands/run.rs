@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use steptime_plots::{Format, Width};
-use steptime_scenarios::{Files, Report, RunResult, Scenario, Verdict, report_csv, run as play};
+use steptime_scenarios::{
+    Files, Report, RunResult, Scenario, Verdict, memory_csv, memory_snapshot, report_csv, run as play,
+};
 
 use crate::cli::RunArguments;
 use crate::failure::{Answer, Failure};
@@ -116,6 +118,12 @@ fn render_one(folder: &Path, result: &RunResult, formats: &[Format]) -> Result<V
     ];
     if let Some(timeline) = &result.timeline {
         outputs.push(Output::new(folder.join("timeline.json"), output::json(timeline)?));
+    }
+    if !result.memory.is_empty() {
+        let step = result.report.step_time_s.unwrap_or(0.0);
+        outputs.push(Output::new(folder.join("memory.csv"), memory_csv(&result.memory)));
+        let snapshot = memory_snapshot(&result.memory, step);
+        outputs.push(Output::new(folder.join("memory_snapshot.pickle"), snapshot));
     }
     let figures = super::plot::run_figures(&result.report, result.timeline.as_ref(), Width::TwoColumn)?;
     outputs.extend(super::plot::render(&folder.join("figures"), &figures, formats)?);

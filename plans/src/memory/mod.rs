@@ -128,7 +128,7 @@ pub fn memory_of(
     stages.map(|stage| Ok(played.replay(cluster, settings, stage)?.0)).collect()
 }
 
-/// The same of one stage with everything that its allocator did, in a step of all its micro-batches.
+/// The same with everything that the allocators did.
 ///
 /// # Errors
 /// As [`memory_of`].
@@ -138,8 +138,9 @@ pub fn trace_of(
     plan: &Plan,
     workload: &Workload,
     settings: &AllocatorSettings,
+    in_flight: &[u64],
 ) -> Result<Vec<Traced>, PlanError> {
-    let played = Played::of(model, cluster, plan, workload)?;
+    let played = Played::shortest(model, cluster, plan, workload, in_flight)?;
     let stages = 0..played.lowered.stages.len();
     stages
         .map(|stage| {
