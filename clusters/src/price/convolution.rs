@@ -2,7 +2,7 @@
 
 use steptime_models::{ConvolutionPass, ConvolutionShape, Dtype, MemoryFormat};
 
-use super::gemm::{GemmShape, Work};
+use super::gemm::{ALIGNMENT, GemmShape, MISALIGNED, Work};
 use super::{Price, PriceError, arithmetic_of};
 use crate::coefficients::ConvolutionCoefficients;
 use crate::gpu::Gpu;
@@ -32,7 +32,8 @@ pub fn convolution(gpu: &Gpu, shape: ConvolutionShape) -> Result<Price, PriceErr
     let rate = if shape.groups > 1 { rate * c.grouped } else { rate };
     let rate = if is_winograd(&shape) { rate * WINOGRAD } else { rate };
     let product = implicit_product(&shape);
-    let work = Work::new(gpu, arithmetic.peak.value, &product, shape.traffic);
+    let peak = arithmetic.peak.value * if is_aligned(&shape) { 1.0 } else { MISALIGNED };
+    let work = Work::new(gpu, peak, &product, shape.traffic);
     let mut seconds = gpu.kernel_latency_s + work.seconds(&arithmetic.model.coefficients) / rate;
     if shape.format == MemoryFormat::Contiguous && on_tensor_cores(shape.dtype) {
         let copied = if shape.dtype == Dtype::Tf32 { copied * c.layout_tf32 } else { copied };
@@ -62,6 +63,18 @@ const fn is_winograd(shape: &ConvolutionShape) -> bool {
 
 const fn on_tensor_cores(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::Tf32 | Dtype::Fp16 | Dtype::Bf16 | Dtype::Fp8)
+}
+
+/// Most channels of images, whose convolutions have kernels of their own: no more than are padded in passing (NVIDIA
+/// Convolutional Layers User's Guide, "Channels In And Out").
+const IMAGE_CHANNELS: u64 = 4;
+
+/// Whether a pixel's channels fill whole vectors of 16 bytes, 8 of 16 bits or 4 of 32, or it does not matter: tensor cores
+/// run efficiently only then (the same guide, "Quick Start Checklist").
+fn is_aligned(shape: &ConvolutionShape) -> bool {
+    let whole = |channels: u64| channels.saturating_mul(shape.dtype.bytes()).is_multiple_of(ALIGNMENT);
+    let (from, to) = (shape.in_channels, shape.out_channels);
+    !on_tensor_cores(shape.dtype) || whole(to) && (from <= IMAGE_CHANNELS || whole(from))
 }
 
 fn depthwise_seconds(gpu: &Gpu, peak: f64, shape: &ConvolutionShape, c: &ConvolutionCoefficients) -> f64 {

@@ -66,9 +66,9 @@ const PARTIAL_SUMS: f64 = 2.5;
 /// Share of the rate that products on tensor cores keep where rows of their matrices do not start at multiples of 16
 /// bytes: the fast kernels load whole vectors of 16 bytes (NVIDIA Deep Learning Performance, Matrix Multiplication
 /// Background, "Tensor Core Requirements"). By training steps of GPT models with a vocabulary of 50,257 against 50,368.
-const MISALIGNED: f64 = 0.4;
+pub(super) const MISALIGNED: f64 = 0.4;
 /// Bytes at multiples of which rows start for the fast kernels.
-const ALIGNMENT: u64 = 16;
+pub(super) const ALIGNMENT: u64 = 16;
 
 /// Duration of the best choice of tile and split, and the fixed start of a kernel.
 ///

@@ -239,6 +239,33 @@ fn tensor_cores_need_channels_last() {
     close(seconds(contiguous), seconds(plain));
 }
 
+/// The head of a detector: 4 boxes of 81 classes are 324 channels, a multiple of 4 (32 bits) but not of 8 (16 bits); 6 boxes
+/// are a multiple of neither. The 3 channels of an image have kernels of their own.
+#[test]
+fn channels_that_fill_no_vectors_are_slow_on_tensor_cores() {
+    let gpu = gpu_from_catalogue("a100-40gb-sxm").unwrap();
+    let head = ConvolutionShape {
+        in_channels: 1024,
+        out_channels: 328,
+        out_height: 38,
+        out_width: 38,
+        traffic: Bytes(0),
+        ..CONVOLUTION
+    };
+    let ratio = |dtype, from, to| {
+        let seconds = |shape| convolution(&gpu, shape).unwrap().seconds;
+        let odd = ConvolutionShape { dtype, in_channels: from, out_channels: to, ..head };
+        seconds(odd) / seconds(ConvolutionShape { dtype, in_channels: from, ..head })
+    };
+    let slow = ratio(Dtype::Fp16, 1024, 324);
+    assert!((2.2..2.6).contains(&slow), "{slow}");
+    assert!(ratio(Dtype::Fp16, 1024, 320) < 1.05);
+    assert!(ratio(Dtype::Tf32, 1024, 324) < 1.05);
+    assert!(ratio(Dtype::Tf32, 1024, 326) > 2.0);
+    assert!(ratio(Dtype::Fp32, 1024, 325) < 1.05);
+    assert!(ratio(Dtype::Fp16, 3, 320) < 1.05);
+}
+
 #[test]
 fn optimizer_embedding_copy_and_component() {
     let cluster = named("rtx8000-pcie-4");
