@@ -77,6 +77,7 @@ fn one(report: &Report) -> String {
     if report.step_time_s.is_some() {
         breakdown(&mut text, report);
         memory(&mut text, report);
+        host_memory(&mut text, report);
         stages(&mut text, report);
     }
     let _ = writeln!(text, "\n{}", verdict_line(report));
@@ -175,6 +176,29 @@ fn memory(text: &mut String, report: &Report) {
                 100.0 * share
             );
         }
+    }
+}
+
+/// What hosts and drives hold, where anything is offloaded.
+fn host_memory(text: &mut String, report: &Report) {
+    let Some(host) = &report.peak_memory.host else { return };
+    let _ = writeln!(
+        text,
+        "\n  host memory: {} of {} on node {}, {} of it page-locked",
+        bytes(host.peak_bytes),
+        bytes(host.capacity_bytes),
+        host.node,
+        bytes(host.pinned_bytes)
+    );
+    for (name, &held) in &host.breakdown_bytes {
+        let share = held as f64 / host.capacity_bytes.max(1) as f64;
+        let bar = "#".repeat(((share * BAR as f64).round() as usize).min(2 * BAR));
+        let line =
+            format!("{:<23} {:>11} {:>6.1} %  {bar}", name.replace('_', " "), bytes(held), 100.0 * share);
+        let _ = writeln!(text, "  {line}");
+    }
+    if let (Some(held), Some(capacity)) = (host.nvme_bytes, host.nvme_capacity_bytes) {
+        let _ = writeln!(text, "  on drives: {} of {}", bytes(held), bytes(capacity));
     }
 }
 

@@ -3,6 +3,7 @@
 use steptime_models::{Bytes, Pass};
 use thiserror::Error;
 
+use crate::backing::{Backing, Drives};
 use crate::catalogue::{
     CatalogueError, fabric_from_catalogue, gpu_from_catalogue, host_from_catalogue, network_from_catalogue,
 };
@@ -92,6 +93,8 @@ pub struct Host {
     pub pageable_bandwidth: f64,
     /// Memory of the node.
     pub memory: Bytes,
+    /// What states that are kept off the GPUs need of the node; `None` where it is not known.
+    pub backing: Option<Backing>,
     /// Every constant with its source.
     pub facts: Vec<Fact>,
 }
@@ -127,6 +130,8 @@ pub struct Domain {
     pub node_bandwidth: f64,
     /// Host memory of one of its nodes.
     pub node_memory: Bytes,
+    /// Drives of one of its nodes.
+    pub node_drives: Option<Drives>,
 }
 
 /// Nodes of equal GPUs.
@@ -251,6 +256,7 @@ impl Cluster {
             nodes: self.fabric.nodes_per_domain,
             node_bandwidth: self.network.as_ref().map_or(0.0, |network| network.bandwidth),
             node_memory: self.host.memory,
+            node_drives: self.host.backing.and_then(|backing| backing.drives),
         });
         self
     }
@@ -298,6 +304,13 @@ impl Cluster {
         sized.nodes = domains;
         sized.gpus_per_node = gpus_per_machine.map_or(gpus_per_node, |gpus| gpus * machines);
         sized.host.memory = Bytes(domain.node_memory.0.saturating_mul(u64::from(machines)));
+        if let Some(backing) = &mut sized.host.backing {
+            backing.drives = domain.node_drives.map(|drives| Drives {
+                capacity: Bytes(drives.capacity.0.saturating_mul(u64::from(machines))),
+                read: drives.read * f64::from(machines),
+                write: drives.write * f64::from(machines),
+            });
+        }
         if let Some(network) = &mut sized.network {
             network.bandwidth = domain.node_bandwidth * f64::from(machines);
         }

@@ -18,6 +18,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod backing;
 pub mod calibrate;
 pub mod calibrate_fabric;
 pub mod calibrate_host;
@@ -34,6 +35,7 @@ mod network;
 mod price;
 mod vehicle;
 
+pub use backing::{Backing, Drives, HOST_ADAM_FLOPS, HOST_ADAM_TRAFFIC};
 pub use catalogue::{
     CatalogueError, ClusterEntry, cluster_from_catalogue, cluster_from_toml, cluster_names,
     fabric_from_catalogue, fabric_names, gpu_from_catalogue, gpu_from_toml, gpu_names, network_names,

@@ -24,6 +24,8 @@ pub const HOST: Class = Class(8);
 pub const INPUT: Class = Class(9);
 /// The rank is done, others are not.
 pub const TAIL: Class = Class(10);
+/// What is kept off the GPU on its way, and the host's update of it.
+pub const OFFLOAD: Class = Class(11);
 
 /// Weights.
 pub const PARAMETERS: Category = Category(0);

@@ -65,6 +65,12 @@ pub enum PlanError {
         /// What does not divide, and what is allowed.
         message: String,
     },
+    /// What the plan keeps off the GPUs cannot be kept there.
+    #[error("{message}")]
+    Offload {
+        /// What does not go, and what is allowed.
+        message: String,
+    },
     /// The job asks for more than the program can count with.
     #[error("{what}: {found} is more than the {limit} that can be played")]
     TooLarge {

@@ -8,6 +8,7 @@ mod error;
 mod input;
 mod lower;
 mod memory;
+mod offload;
 mod partition;
 mod plan;
 mod router;
@@ -27,6 +28,7 @@ pub use lower::{
     Lowered, MOST_MICRO_BATCHES, MemoryMarks, PlayedRank, SEGMENT, StageFacts, lower, lower_in_detail,
 };
 pub use memory::{AllocatorSettings, BlockTrace, Moment, RankMemory, Shortage, Traced, memory_of, trace_of};
+pub use offload::{HostTensor, HostUse, Offload, Stashed, Store, page_locked};
 pub use partition::{balanced_stages, partition_layers};
 pub use plan::{ExchangeFormats, Plan};
 pub use router::Router;

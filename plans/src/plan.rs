@@ -5,6 +5,7 @@ use steptime_models::{
     ContextMethod, ContextParallel, Division, Dtype, ExpertParallel, TensorParallel, WorkShape,
 };
 
+use crate::offload::Offload;
 use crate::schedule::{Schedule, ScheduleKind};
 use crate::workload::Workload;
 use crate::zero::ZeroStage;
@@ -66,6 +67,8 @@ pub struct Plan {
     pub scatter_gather: bool,
     /// Whether gradients are reduced while backward goes on; otherwise after all of it.
     pub gradient_overlap: bool,
+    /// What is kept off the GPUs.
+    pub offload: Offload,
     /// Play every rank, even those that do the same.
     pub explicit: bool,
 }

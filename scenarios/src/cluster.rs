@@ -6,6 +6,7 @@ use steptime_clusters::{
 
 use crate::error::{InputError, nearest};
 use crate::files::Files;
+use crate::offload;
 use crate::origin::Origin;
 use crate::section::{Aliases, Section, list};
 use crate::tree::Node;
@@ -64,6 +65,7 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ClusterSection, Inp
                 section.count("gpus_per_node", 1 << 10)?.map_or(cluster.gpus_per_node, |count| count as u32);
             let key = if gpus > cluster.gpus_per_node { "gpus_per_node" } else { "nodes" };
             let cluster = calibrated(cluster, &section, files, &mut calibration)?;
+            let cluster = offload::read_host(&section, cluster)?;
             let sized = cluster.with_size(nodes, gpus);
             let sized = sized.map_err(|error| section.conflict(key, error.to_string()))?;
             ClusterEntry::Nodes(peers(sized, &section)?)

@@ -6,9 +6,8 @@
 use steptime_plans::{Plan, ScheduleKind, Task};
 
 use crate::error::InputError;
-use crate::interval;
 use crate::report::Report;
-use crate::run::{play, play_time};
+use crate::run::{attach_interval, play, play_time};
 use crate::scenario::{Job, Scenario};
 
 /// The report of a scenario, of whose micro-batches only as many are played as it takes to see the rest.
@@ -19,7 +18,7 @@ use crate::scenario::{Job, Scenario};
 /// # Errors
 /// As [`crate::run`].
 pub fn estimate(scenario: &Scenario) -> Result<Report, InputError> {
-    Ok(interval::attach(scenario, in_part(scenario)?))
+    Ok(attach_interval(scenario, in_part(scenario)?))
 }
 
 /// The report without the interval.

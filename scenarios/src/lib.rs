@@ -12,6 +12,7 @@ mod error;
 mod estimate;
 mod files;
 mod groups;
+mod host_memory;
 mod idle;
 pub mod import;
 mod input;
@@ -20,6 +21,7 @@ mod loading;
 mod memory;
 mod memory_snapshot;
 mod model;
+mod offload;
 mod origin;
 mod parallelism;
 mod pipeline;
@@ -49,9 +51,9 @@ pub use memory_snapshot::{memory_csv, memory_snapshot};
 pub use origin::Origin;
 pub use parallelism::Placement;
 pub use report::{
-    Infeasible, InputReport, MemoryPoint, OutOfMemory, Parameters, PeakMemory, Provenance, REPORT_SCHEMA,
-    Report, Stage, TIMELINE_SCHEMA, TimeBreakdown, Timeline, TimelineRank, TimelineSpan, VehiclePath,
-    Verdict,
+    HostMemory, Infeasible, InputReport, MemoryPoint, OutOfMemory, Parameters, PeakMemory, Provenance,
+    REPORT_SCHEMA, Report, Stage, TIMELINE_SCHEMA, TimeBreakdown, Timeline, TimelineRank, TimelineSpan,
+    VehiclePath, Verdict,
 };
 pub use report_csv::report_csv;
 pub use run::{RunResult, run};

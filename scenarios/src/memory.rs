@@ -28,6 +28,7 @@ pub(crate) fn peak(memories: &[RankMemory], capacity: u64, end: SimTime) -> Peak
         rank: memory.rank,
         at_s: memory.at.seconds(end),
         breakdown_bytes: breakdown,
+        host: None,
     }
 }
 
@@ -51,6 +52,7 @@ pub(crate) fn none() -> PeakMemory {
         rank: 0,
         at_s: 0.0,
         breakdown_bytes: names.map(|name| (name.to_owned(), 0)).collect(),
+        host: None,
     }
 }
 

@@ -5,10 +5,10 @@ use steptime_models::{Dtype, Model};
 use steptime_plans::{ExchangeFormats, PathPlan, Plan, Workload, ZeroStage};
 
 use crate::error::{InputError, nearest};
-use crate::groups;
 use crate::pipeline::PipelineKeys;
 use crate::section::{Aliases, Section, list, wrong};
 use crate::tree::{Node, Value};
+use crate::{groups, offload};
 
 /// Names of DeepSpeed, Megatron-LM and torchtitan that mean the same.
 pub(crate) const ALIASES: Aliases = &[
@@ -50,7 +50,6 @@ pub(crate) fn read_plan(
     keys: PipelineKeys,
     explicit: bool,
 ) -> Result<Plan, InputError> {
-    refuse_what_is_missing(section)?;
     let pipeline = keys.pipeline;
     let tensor = section.count("tensor", MOST)?.unwrap_or(1);
     let sequence_parallel = section.flag("sequence_parallel")?.unwrap_or(false);
@@ -105,6 +104,7 @@ pub(crate) fn read_plan(
         }
     };
     let stage = section.number("zero_stage", 0, 3)?.and_then(ZeroStage::from_number);
+    let zero = stage.unwrap_or(ZeroStage::Zero);
     Ok(Plan {
         data,
         tensor,
@@ -119,13 +119,14 @@ pub(crate) fn read_plan(
         written: keys.written,
         micro_batch_group: keys.micro_batch_group,
         stages: keys.stages,
-        zero: stage.unwrap_or(ZeroStage::Zero),
+        zero,
         exchange: read_exchange(section, stage)?,
         bucket_bytes: read_bucket(section)?,
         gradient_as_bucket_view: section.flag("gradient_as_bucket_view")?.unwrap_or(false),
         tensor_overlap: section.flag("tensor_overlap")?.unwrap_or(true),
         scatter_gather,
         gradient_overlap: section.flag("gradient_overlap")?.unwrap_or(true),
+        offload: offload::read(section, zero)?,
         explicit,
     })
 }
@@ -186,35 +187,6 @@ pub(crate) fn check_exchange(
         let (found, own) = (name(format), name(own));
         let message = format!("\"{found}\" does not go with the workload, allowed: \"{own}\", \"fp32\"");
         return Err(section.conflict("reduce_dtype", message));
-    }
-    Ok(())
-}
-
-/// Keys of the contract that this version does not play yet: their neutral value is fine, any other is refused.
-fn refuse_what_is_missing(section: &Section<'_>) -> Result<(), InputError> {
-    let Some(node) = section.node("offload")? else { return Ok(()) };
-    let Value::Table(table) = &node.value else {
-        return Err(wrong(&node.origin, "parallelism.offload", &node.value, "a table of \"none\""));
-    };
-    for (key, value) in table {
-        let place = format!("parallelism.offload.{key}");
-        let known = ["optimizer", "parameters", "activations"];
-        if !known.contains(&key.as_str()) {
-            return Err(InputError::UnknownKey {
-                origin: value.key_origin.clone(),
-                key: place,
-                allowed: list(known),
-                nearest: nearest(key, known),
-            });
-        }
-        if value.value != Value::Text("none".to_owned()) {
-            return Err(wrong(
-                &value.origin,
-                &place,
-                &value.value,
-                "\"none\" (this version plays no offload)",
-            ));
-        }
     }
     Ok(())
 }

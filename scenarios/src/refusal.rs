@@ -43,6 +43,7 @@ pub(crate) fn explain(scenario: &Scenario, source: PlanError) -> InputError {
         PlanError::World(error) | PlanError::Replay(ReplayError::World(error)) => {
             (&places.cluster, format!("its links cannot be played: {error}"))
         }
+        PlanError::Offload { .. } => (&places.offload, source.to_string()),
         PlanError::Price(_) => (&places.precision, source.to_string()),
         _ if about_micro_batches(scenario, &source) => (&places.accumulation, source.to_string()),
         _ => (&places.parallelism, source.to_string()),

@@ -106,7 +106,7 @@ pub struct TimeBreakdown {
     pub data_loading: f64,
     /// Parameter update and gradient norm.
     pub optimizer: f64,
-    /// Waiting for offload traffic.
+    /// Waiting for what is offloaded, on its way or updated by the host.
     pub offload: f64,
     /// Anything else.
     pub other: f64,
@@ -171,6 +171,30 @@ pub struct PeakMemory {
     /// Bytes by category at that moment: parameters, gradients, `optimizer_states`, activations, buffers,
     /// workspace, context, fragmentation.
     pub breakdown_bytes: IndexMap<String, u64>,
+    /// What hosts hold; there if anything is offloaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostMemory>,
+}
+
+/// Memory of the node whose host holds the most, over its ranks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostMemory {
+    /// Number of the node.
+    pub node: u64,
+    /// Bytes at the fullest moment.
+    pub peak_bytes: u64,
+    /// Bytes of memory that the node has.
+    pub capacity_bytes: u64,
+    /// Bytes of the peak that are page-locked.
+    pub pinned_bytes: u64,
+    /// Bytes by what they are.
+    pub breakdown_bytes: IndexMap<String, u64>,
+    /// Bytes on the drives of the fullest node; there if any are used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nvme_bytes: Option<u64>,
+    /// Bytes that its drives have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nvme_capacity_bytes: Option<u64>,
 }
 
 /// The first allocation that does not fit.
@@ -332,7 +356,7 @@ pub struct TimelineSpan {
     /// Seconds.
     pub end_s: f64,
     /// `forward`, `backward`, `recompute`, `optimizer`, `all_reduce`, `all_gather`, `reduce_scatter`,
-    /// `send_receive`, `waiting`, `host`, `host_sync`, `data_loading`, `copy`, `other`.
+    /// `send_receive`, `to_host`, `to_device`, `drive_read`, `drive_write`, `host_optimizer`, `convert`, `waiting`, `host`, `host_sync`, `data_loading`, `copy`, `other`.
     pub kind: String,
     /// What it is, e.g. `block.3`.
     pub name: String,

@@ -45,6 +45,7 @@ pub struct Scenario {
 pub(crate) struct Places {
     pub(crate) cluster: KeyPlace,
     pub(crate) parallelism: KeyPlace,
+    pub(crate) offload: KeyPlace,
     pub(crate) precision: KeyPlace,
     pub(crate) micro_batch: KeyPlace,
     pub(crate) accumulation: KeyPlace,
@@ -140,6 +141,7 @@ impl Scenario {
         };
         let parallelism_place =
             KeyPlace { origin: parallelism.origin().clone(), key: "parallelism".to_owned() };
+        let offload = parallelism.key_place("offload");
         let precision = workload.key_place("precision");
         let cluster_place = KeyPlace { origin: cluster.origin.clone(), key: "cluster".to_owned() };
         let (job, batch) = match cluster.entry {
@@ -181,6 +183,7 @@ impl Scenario {
         let places = Places {
             cluster: cluster_place,
             parallelism: parallelism_place,
+            offload,
             precision,
             micro_batch: batch.micro,
             accumulation: batch.accumulation,

@@ -19,6 +19,7 @@ mod import;
 mod invariants;
 mod memory_snapshot;
 mod model_search;
+mod offload;
 mod scenarios;
 mod schedules;
 mod support;

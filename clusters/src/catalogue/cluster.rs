@@ -5,6 +5,7 @@ use steptime_models::Dimension;
 use super::error::CatalogueError;
 use super::reader::Section;
 use super::{fabric, fabric_from_catalogue, gpu, gpu_from_catalogue, host_from_catalogue, network};
+use crate::backing::{Backing, Drives};
 use crate::cluster::{Cluster, FrameworkCost, Host, LaunchCost};
 use crate::fabric::Fabric;
 use crate::fact::Fact;
@@ -15,7 +16,7 @@ pub(super) const KEYS: [&str; 7] = ["name", "gpu", "gpus_per_node", "nodes", "fa
 /// its collectives: the ratios of `hosts/x86-pcie5.toml`.
 const LAUNCHES: [f64; 3] = [234.0, 152.0, 23.0];
 /// Keys of a host.
-pub(super) const HOST_KEYS: [&str; 11] = [
+pub(super) const HOST_KEYS: [&str; 12] = [
     "name",
     "megatron",
     "eager_forward_launch",
@@ -27,7 +28,11 @@ pub(super) const HOST_KEYS: [&str; 11] = [
     "pinned_bandwidth",
     "pageable_bandwidth",
     "memory",
+    "offload",
 ];
+/// Keys of a host's `[offload]`.
+const OFFLOAD_KEYS: [&str; 6] =
+    ["gpus_per_socket", "gpus_per_root", "memory_bandwidth", "streaming_share", "vector_flops", "nvme"];
 /// Those of a host without a name of its own.
 pub(super) const OWN_HOST_KEYS: &[&str] = HOST_KEYS.split_at(1).1;
 
@@ -72,7 +77,18 @@ fn fabric(root: &Section<'_>) -> Result<Fabric, CatalogueError> {
 /// The `[host]` table, the preset that `host` names, or the one that machines with such a fabric usually have.
 fn host(root: &Section<'_>, fabric: &Fabric) -> Result<Host, CatalogueError> {
     if root.has_table("host") || (!root.has("host") && fabric.host.is_empty()) {
-        return read_host(&root.section("host", &HOST_KEYS)?);
+        let mut own = read_host(&root.section("host", &HOST_KEYS)?)?;
+        if let (None, Ok(usual)) = (own.backing, host_from_catalogue(&fabric.host)) {
+            own.backing = usual.backing;
+            own.facts.extend(
+                usual
+                    .facts
+                    .into_iter()
+                    .filter(|fact| fact.what.starts_with("offload."))
+                    .map(|fact| Fact { what: format!("host.{}", fact.what), ..fact }),
+            );
+        }
+        return Ok(own);
     }
     let name = if root.has("host") { root.name("host")? } else { &fabric.host };
     host_from_catalogue(name).map_err(|error| root.error_at("host", format!("`host`: {error}")))
@@ -99,6 +115,7 @@ pub(super) fn read_host(section: &Section<'_>) -> Result<Host, CatalogueError> {
             .quantity("pageable_bandwidth", Dimension::BytesPerSecond, &mut facts)?
             .value,
         memory: section.bytes("memory", &mut facts)?,
+        backing: read_backing(section, &mut facts)?,
         facts,
     })
 }
@@ -124,4 +141,28 @@ pub(super) fn read_megatron(
         block_backward_s: seconds("block_backward")?,
         collective_s: seconds("collective")?,
     })
+}
+
+/// What states that are kept off the GPUs need of a host, where it says.
+pub(super) fn read_backing(
+    section: &Section<'_>,
+    facts: &mut Vec<Fact>,
+) -> Result<Option<Backing>, CatalogueError> {
+    let Some(table) = section.optional_section("offload", &OFFLOAD_KEYS)? else { return Ok(None) };
+    let drives = match table.optional_section("nvme", &["capacity", "read", "write"])? {
+        None => None,
+        Some(nvme) => Some(Drives {
+            capacity: nvme.bytes("capacity", facts)?,
+            read: nvme.quantity("read", Dimension::BytesPerSecond, facts)?.value,
+            write: nvme.quantity("write", Dimension::BytesPerSecond, facts)?.value,
+        }),
+    };
+    Ok(Some(Backing {
+        gpus_per_socket: table.count("gpus_per_socket", facts)?,
+        gpus_per_root: table.count("gpus_per_root", facts)?,
+        memory_bandwidth: table.quantity("memory_bandwidth", Dimension::BytesPerSecond, facts)?.value,
+        streaming_share: table.fraction("streaming_share", facts)?.value,
+        vector_flops: table.quantity("vector_flops", Dimension::FlopsPerSecond, facts)?.value,
+        drives,
+    }))
 }

@@ -3,7 +3,7 @@
 use steptime_models::Dimension;
 
 use super::calibration::{self, Calibration};
-use super::cluster::{OWN_HOST_KEYS, read_megatron};
+use super::cluster::{OWN_HOST_KEYS, read_backing, read_megatron};
 use super::error::CatalogueError;
 use super::fabric;
 use super::reader::{Section, parse};
@@ -142,6 +142,9 @@ fn host(host: &mut Host, section: &Section<'_>) -> Result<(), CatalogueError> {
     }
     if section.has("memory") {
         host.memory = section.bytes("memory", &mut facts)?;
+    }
+    if let Some(backing) = read_backing(section, &mut facts)? {
+        host.backing = Some(backing);
     }
     replace(&mut host.facts, facts, "host.");
     Ok(())

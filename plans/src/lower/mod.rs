@@ -1,6 +1,7 @@
 //! Lowering: a model, a plan and a cluster become a world of programs that the engine can play.
 
 mod cost;
+mod host_ports;
 mod overlap;
 mod placement;
 mod schedule;
@@ -13,11 +14,13 @@ use steptime_core::{GroupId, RankSpec, World, WorldBuilder};
 use steptime_models::{AttentionKind, ContextMethod, LayerWork, Model, Operation};
 
 use self::cost::{ModelCost, Pricer};
+use self::host_ports::{HostPath, HostPorts};
 use self::placement::{Along, Layout, Ports};
 pub use self::stage::MemoryMarks;
 use self::stage::{Chunk, Meeting, StageInput, StageProgram};
 use crate::classes;
 use crate::error::PlanError;
+use crate::offload::HostUse;
 use crate::partition::partition_layers;
 use crate::plan::Plan;
 use crate::schedule::Schedule;
@@ -77,8 +80,10 @@ pub struct StageFacts {
     pub layers: Vec<Range<usize>>,
     /// Parameters of a rank before partitioning.
     pub parameters: u64,
-    /// Model states of a rank.
+    /// Model states that a rank holds on its GPU.
     pub states: StateBytes,
+    /// What a rank holds in its host and on drives.
+    pub host: HostUse,
     /// Most micro-batches between forward and backward.
     pub in_flight: u64,
 }
@@ -120,6 +125,7 @@ fn lower_with(
     check_sizes(plan, workload)?;
     check_tensor(model, plan)?;
     check_groups(model, plan, workload)?;
+    stage::check_offload(model, cluster, plan, workload)?;
     let layout = placement::layout(cluster, plan)?;
     let virtual_stages = plan.pipeline.saturating_mul(plan.virtual_pipeline);
     let ranges = partition_layers(model, virtual_stages as usize, plan.stages.as_deref())?;
@@ -140,15 +146,18 @@ fn lower_with(
     let inputs: Vec<StageInput<'_>> = (0..stages).map(|stage| job.stage_input(stage)).collect();
     let programs =
         inputs.iter().map(|input| stage::build(input, pricer)).collect::<Result<Vec<_>, PlanError>>()?;
-    let folded = !plan.explicit && layout.symmetric();
+    let folded = !plan.explicit && layout.symmetric() && host_ports::symmetric(cluster, plan, layout);
+    let hosts: Vec<HostUse> = programs.iter().map(|program| program.host.clone()).collect();
     let marks = programs.iter().map(|stage| stage.marks).collect();
     let (world, ranks) = job.world(programs, folded)?;
     let stages = inputs
         .iter()
-        .map(|input| StageFacts {
+        .zip(hosts)
+        .map(|(input, host)| StageFacts {
             layers: input.chunks.iter().map(|chunk| chunk.layers.clone()).collect(),
             parameters: input.parameters(),
-            states: input.states(),
+            states: input.device_states(),
+            host,
             in_flight: schedule.in_flight(input.stage),
         })
         .collect();
@@ -330,6 +339,7 @@ impl<'a> Job<'a> {
         } else {
             Vec::new()
         };
+        let hosts = self.host_groups(&mut world, &ports, (lanes, folded), &meetings);
         // What the allocator takes from the device are whole segments beside the context.
         let gpu = &self.cluster.gpu;
         let segments = gpu.memory.0.saturating_sub(gpu.context.0) / SEGMENT;
@@ -348,6 +358,9 @@ impl<'a> Job<'a> {
                         Meeting::ForwardIn(chunk) => forward[at(s, *chunk) - 1].get(r).copied(),
                         Meeting::BackwardOut(chunk) => backward[at(s, *chunk) - 1].get(r).copied(),
                         Meeting::Embedding => embedding.get(r).copied(),
+                        Meeting::Host(way) => {
+                            hosts.get(s * lanes as usize + r).and_then(|ways| ways[*way as usize])
+                        }
                     })
                     .collect();
                 let multiplicity = layout.lanes() / lanes;
@@ -363,6 +376,28 @@ impl<'a> Job<'a> {
             }
         }
         Ok((world.build()?, ranks))
+    }
+
+    /// For each played rank the groups of the ways that it takes through its host, by their numbers; none where nothing is
+    /// offloaded.
+    fn host_groups(
+        &self,
+        world: &mut WorldBuilder,
+        ports: &Ports,
+        (lanes, folded): (u32, bool),
+        meetings: &[Vec<Meeting>],
+    ) -> Vec<[Option<GroupId>; HostPath::ALL.len()]> {
+        let Some(mut hosts) = HostPorts::new(self.cluster, self.plan, self.layout, folded) else {
+            return Vec::new();
+        };
+        let ranks = (0..self.layout.pipeline).flat_map(|stage| (0..lanes).map(move |lane| (stage, lane)));
+        let ways = |at: (u32, u32)| {
+            HostPath::ALL.map(|way| {
+                let taken = meetings[at.0 as usize].contains(&Meeting::Host(way));
+                taken.then(|| hosts.group(world, ports, way, at))
+            })
+        };
+        ranks.map(ways).collect()
     }
 
     /// For each played lane of a stage the group that it belongs to; each group is made once.

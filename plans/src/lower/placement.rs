@@ -142,6 +142,12 @@ impl Layout {
         range.end - range.start
     }
 
+    /// Lanes of a stage among the ranks from the first to behind the last of a range.
+    pub(super) fn lanes_among(self, stage: u32, (begin, end): (u32, u32)) -> u32 {
+        let first = self.rank(stage, 0);
+        end.min(first + self.lanes()).saturating_sub(begin.max(first))
+    }
+
     /// Members of a lane's group on its node.
     fn members_on_node(self, along: Along, stage: u32, lane: u32) -> u32 {
         let range = self.neighbours(stage, lane);
@@ -264,6 +270,11 @@ impl Ports {
             }
         }
         ports
+    }
+
+    /// Egress and ingress of a rank's GPU into the fabric, if it is played.
+    pub(super) fn port(&self, rank: u32) -> Option<(LinkId, LinkId)> {
+        self.gpus[rank as usize]
     }
 
     /// A group of a stage's ranks: a ring crosses every member's egress once, every hop inside a node crosses that

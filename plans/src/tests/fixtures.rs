@@ -106,6 +106,7 @@ pub(super) fn plan(data: u64, pipeline: u64, schedule: ScheduleKind, zero: ZeroS
         tensor_overlap: true,
         scatter_gather: false,
         gradient_overlap: true,
+        offload: crate::Offload::default(),
         gradient_as_bucket_view: false,
         explicit: false,
     }

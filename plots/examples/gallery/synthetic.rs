@@ -214,6 +214,7 @@ pub(crate) fn report(name: &str, step: f64, device_gib: f64, capacity_gib: f64) 
             rank: 0,
             at_s: step * 0.3,
             breakdown_bytes: IndexMap::new(),
+            host: None,
         },
         out_of_memory: None,
         infeasible: None,

@@ -4,6 +4,7 @@ use steptime_clusters::{CollectiveKind, Framework, Placement, collective};
 use steptime_core::{Class, Event, Label, ProgramBuilder, Stream, Tensor};
 use steptime_models::{Bytes, Kernel, MemoryBoundKind, Pass};
 
+use super::passes::Turn;
 use super::{Meeting, StageBuilder};
 use crate::bucket::{Bucket, Share};
 use crate::classes;
@@ -41,11 +42,15 @@ impl StageBuilder<'_> {
 
     /// With ZeRO 2 and 3 a layer's whole gradients live only until they are reduced to their owners.
     pub(super) fn transient_gradients(&mut self, layer: usize) -> Option<Tensor> {
-        if self.input.plan.zero < ZeroStage::Two || !self.reduces() {
+        let offloaded = self.input.offloads_optimizer();
+        if self.input.plan.zero < ZeroStage::Two || !self.reduces() && !offloaded {
             return None;
         }
         let format = self.input.plan.gathered_format(self.input.workload).bytes();
-        let bytes = self.input.reduced_trained(layer) * format;
+        // Where the parts go to the host, whole gradients are all that the device has of them.
+        let made =
+            if offloaded { self.input.layer_trained(layer) } else { self.input.reduced_trained(layer) };
+        let bytes = made * format;
         if bytes == 0 {
             return None;
         }
@@ -81,11 +86,11 @@ impl StageBuilder<'_> {
         &mut self,
         layer: usize,
         micro_batch: u32,
-        last: bool,
+        turn: Turn,
         gradients: Option<Tensor>,
         pending: &mut Pending,
     ) -> Result<(), PlanError> {
-        if !self.reduces() {
+        if !self.reduces() && !self.input.offloads_optimizer() {
             return Ok(());
         }
         pending.waiting.extend(gradients);
@@ -97,21 +102,29 @@ impl StageBuilder<'_> {
                 let format = input.plan.reduced_format(input.workload).bytes();
                 let shares: Vec<Share> =
                     self.reducing_shares().into_iter().filter(|share| elements(*share) > 0).collect();
-                if !shares.is_empty() {
+                let reduced = !shares.is_empty();
+                if reduced {
                     self.flatten_gradients(layer, micro_batch)?;
                     for share in shares {
                         let name = input.model.layers[layer].name.as_str();
                         let (kind, bytes) = (CollectiveKind::ReduceScatter, elements(share) * format);
                         self.collective(share, kind, name, "reduce_scatter", bytes, number)?;
                     }
+                }
+                let part = input.partitioned_trained(layer);
+                if reduced || input.offloads_optimizer() && part > 0 {
+                    let name = input.model.layers[layer].name.as_str();
+                    self.part_to_host(name, part, number, turn)?;
                     pending.sent(&mut self.program, self.streams.collective);
                 }
                 Ok(())
             }
             // Whole gradients cannot be added up where they are not kept: every micro-batch reduces.
-            ZeroStage::Two => self.reduce_buckets(layer, number, CollectiveKind::ReduceScatter, pending),
-            ZeroStage::Zero | ZeroStage::One if last && self.input.plan.gradient_overlap => {
-                self.reduce_buckets(layer, number, self.reduction(), pending)
+            ZeroStage::Two => {
+                self.reduce_buckets(layer, (number, turn), CollectiveKind::ReduceScatter, pending)
+            }
+            ZeroStage::Zero | ZeroStage::One if turn.last && self.input.plan.gradient_overlap => {
+                self.reduce_buckets(layer, (number, turn), self.reduction(), pending)
             }
             ZeroStage::Zero | ZeroStage::One => Ok(()),
         }
@@ -128,12 +141,14 @@ impl StageBuilder<'_> {
     /// Reduces all whole gradients after backward, where they are not reduced beside it.
     fn reduce_late(&mut self) -> Result<(), PlanError> {
         let plan = self.input.plan;
-        if plan.gradient_overlap || !self.reduces() || plan.zero >= ZeroStage::Two {
+        let acts = self.reduces() || self.input.offloads_optimizer();
+        if plan.gradient_overlap || !acts || plan.zero >= ZeroStage::Two {
             return Ok(());
         }
+        let turn = Turn { first: self.input.schedule.micro_batches == 1, last: true };
         let mut pending = Pending::default();
         for layer in self.input.layers().collect::<Vec<_>>().into_iter().rev() {
-            self.reduce_buckets(layer, None, self.reduction(), &mut pending)?;
+            self.reduce_buckets(layer, (None, turn), self.reduction(), &mut pending)?;
         }
         Ok(())
     }
@@ -169,12 +184,12 @@ impl StageBuilder<'_> {
     pub(super) fn reduce_buckets(
         &mut self,
         layer: usize,
-        micro_batch: Option<u32>,
+        (micro_batch, turn): (Option<u32>, Turn),
         kind: CollectiveKind,
         pending: &mut Pending,
     ) -> Result<(), PlanError> {
         let word = if kind == CollectiveKind::AllReduce { "all_reduce" } else { "reduce_scatter" };
-        let reduced = |share| self.reduces_share(share);
+        let reduced = |share| self.reduces_share(share) || self.input.offloads_optimizer();
         let ready = |(share, bucket): &&(Share, Bucket)| bucket.ready_after == layer && reduced(*share);
         let ready: Vec<(Share, Bucket)> = self.buckets.iter().filter(ready).copied().collect();
         for (share, bucket) in ready {
@@ -188,6 +203,8 @@ impl StageBuilder<'_> {
             self.order(self.streams.compute, self.streams.collective);
             let bytes = bucket.elements * self.gradient;
             self.collective(share, kind, "gradients", word, bytes, micro_batch)?;
+            let part = bucket.elements.div_ceil(self.input.ranks(share));
+            self.part_to_host("gradients", part, micro_batch, turn)?;
             pending.sent(&mut self.program, self.streams.collective);
         }
         Ok(())
@@ -225,7 +242,8 @@ impl StageBuilder<'_> {
         if input.plan.zero != ZeroStage::Three {
             return Ok(None);
         }
-        let shares = input.shares().filter(|share| input.ranks(*share) > 1);
+        // From the host come parts of parameters that nobody shares, too.
+        let shares = input.shares().filter(|share| input.ranks(*share) > 1 || input.offloads_parameters());
         let parts: Vec<(Share, u64)> = shares
             .map(|share| (share, input.count_in(share, layer, |_| true)))
             .filter(|part| part.1 > 0)
@@ -244,6 +262,7 @@ impl StageBuilder<'_> {
         let format = input.plan.gathered_format(input.workload).bytes();
         let tensor = self.program.tensor(elements * format, classes::BUFFERS, label);
         self.program.alloc(self.streams.collective, tensor);
+        let fetched = self.fetch_part(layer, &parts, micro_batch)?;
         if format != self.storage {
             // The rank's own part is converted before it is sent.
             let part: u64 =
@@ -256,12 +275,16 @@ impl StageBuilder<'_> {
             self.collective(share, kind, name, "all_gather", bytes, Some(micro_batch))?;
         }
         let arrived = self.program.record(self.streams.collective);
-        Ok(Some(Gathered { tensor, arrived }))
+        Ok(Some(Gathered { tensor, fetched, arrived }))
     }
 
     /// The compute waits until the gathered parameters are there.
     pub(super) fn await_gathered(&mut self, gathered: Option<Gathered>) {
-        if let Some(Gathered { arrived, .. }) = gathered {
+        if let Some(Gathered { fetched, arrived, .. }) = gathered {
+            // Waiting for the host is told from waiting for the other ranks.
+            if let Some(fetched) = fetched {
+                self.program.wait(self.streams.compute, fetched);
+            }
             self.program.wait(self.streams.compute, arrived);
         }
     }
@@ -301,6 +324,9 @@ impl StageBuilder<'_> {
                 }
             }
         }
+        if input.offloads_optimizer() {
+            return self.update_on_host();
+        }
         let partitioned = input.plan.zero >= ZeroStage::One;
         let part = |share| input.held(share).trained.div_ceil(input.ranks(share));
         let share = if partitioned { input.shares().map(part).sum() } else { parameters };
@@ -321,6 +347,12 @@ impl StageBuilder<'_> {
         for list in lists {
             self.program.free(self.streams.compute, list);
         }
+        self.gather_updated(label)
+    }
+
+    /// Every rank gets the parameters that the others have updated.
+    pub(super) fn gather_updated(&mut self, label: Label) -> Result<(), PlanError> {
+        let input = self.input;
         if self.reduces() && matches!(input.plan.zero, ZeroStage::One | ZeroStage::Two) {
             self.order(self.streams.compute, self.streams.collective);
             let whole = |share| input.held(share).trained * self.storage;
@@ -385,7 +417,7 @@ impl StageBuilder<'_> {
 }
 
 /// A kernel that reads and writes each value once.
-const fn copied(read: u64, written: u64) -> Kernel {
+pub(super) const fn copied(read: u64, written: u64) -> Kernel {
     Kernel::MemoryBound { kind: MemoryBoundKind::Elementwise, read: Bytes(read), written: Bytes(written) }
 }
 
@@ -393,6 +425,8 @@ const fn copied(read: u64, written: u64) -> Kernel {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gathered {
     tensor: Tensor,
+    /// When this rank's part has come from the host.
+    fetched: Option<Event>,
     arrived: Event,
 }
 

@@ -114,7 +114,9 @@ impl StageBuilder<'_> {
         let [weights, gradients, copies, moments] = input.pieces();
         let storage = self.storage;
         let states = States { piece: weights, name: "parameters", category: classes::PARAMETERS };
-        self.hold_state(&states, |it| storage * it.part(zero == ZeroStage::Three));
+        if !input.offloads_parameters() {
+            self.hold_state(&states, |it| storage * it.part(zero == ZeroStage::Three));
+        }
         if !training {
             return;
         }
@@ -122,15 +124,19 @@ impl StageBuilder<'_> {
         let trained =
             |it: &Owned, bytes: u64, from| if it.trained { bytes * it.part(zero >= from) } else { 0 };
         let states = States { piece: gradients, name: "gradients", category: classes::GRADIENTS };
-        self.hold_state(&states, |it| trained(it, gradient, ZeroStage::Two));
-        if input.workload.has_master_copy() {
+        let offloaded = input.offloads_optimizer();
+        if !offloaded || zero < ZeroStage::Two {
+            self.hold_state(&states, |it| trained(it, gradient, ZeroStage::Two));
+        }
+        if input.workload.has_master_copy() && !offloaded {
             let category = classes::OPTIMIZER_STATES;
             let states = States { piece: copies, name: "32-bit copies of the weights", category };
             self.hold_state(&states, |it| trained(it, 4, ZeroStage::One));
         }
         self.marks.moments[0] = self.program.memory_steps();
         let optimizer = input.workload.optimizer;
-        for number in 0..optimizer.moments().max(optimizer.matrix_moments()) {
+        let kept = if offloaded { 0 } else { optimizer.moments().max(optimizer.matrix_moments()) };
+        for number in 0..kept {
             let bytes = |it: &Owned| {
                 let of = if it.matrix { optimizer.matrix_moments() } else { optimizer.moments() };
                 if number < of { trained(it, 4, ZeroStage::One) } else { 0 }
@@ -313,7 +319,7 @@ impl StageBuilder<'_> {
     /// as they are.
     fn makes_gradients(&self) -> bool {
         let input = self.input;
-        let counted = input.plan.zero >= ZeroStage::Two && self.reduces();
+        let counted = input.plan.zero >= ZeroStage::Two && (self.reduces() || input.offloads_optimizer());
         let kept = self.gradient == self.storage && self.backwards_done.iter().all(|done| *done <= 1);
         self.detailed() && input.training() && !input.workload.accumulation_fusion && !counted && !kept
     }

@@ -36,7 +36,8 @@ impl StageBuilder<'_> {
     /// partitioned.
     pub(super) fn unscaled_gradients(&self) -> u64 {
         let input = self.input;
-        if input.workload.updated_gradients() == input.workload.gradients() {
+        // An offloaded optimizer scales the gradients that the host has.
+        if input.workload.updated_gradients() == input.workload.gradients() || input.offloads_optimizer() {
             return 0;
         }
         let partitioned = input.plan.zero >= ZeroStage::One;

@@ -6,6 +6,7 @@ mod gradients;
 mod groups;
 mod library;
 mod matrices;
+mod offload;
 mod passes;
 mod pipeline;
 
@@ -19,13 +20,17 @@ use steptime_models::{Bytes, LayerRole, Model, Parameter, Pass};
 
 use self::data_parallel::Release;
 pub use self::detail::MemoryMarks;
+pub(super) use self::offload::check_offload;
+use self::offload::{HostStreams, Stashes};
 pub(super) use self::passes::deferred;
 use self::pipeline::{Transfers, transfers};
 use super::cost::{Cost, LayerCost, ModelCost, OpCost, Pricer};
+use super::host_ports::HostPath;
 use super::placement::Along;
 use crate::bucket::{Bucket, Share};
 use crate::classes;
 use crate::error::PlanError;
+use crate::offload::HostUse;
 use crate::plan::Plan;
 use crate::schedule::{Action, Schedule};
 use crate::workload::{Task, Workload};
@@ -166,6 +171,8 @@ pub(super) enum Meeting {
     BackwardIn(usize),
     /// The first and the last stage add their copies' gradients of a shared embedding.
     Embedding,
+    /// The rank alone, with its host.
+    Host(HostPath),
 }
 
 /// A stage's program and the meetings that its channels stand for.
@@ -173,6 +180,7 @@ pub(super) struct StageProgram {
     pub(super) program: Program,
     pub(super) meetings: Vec<Meeting>,
     pub(super) marks: MemoryMarks,
+    pub(super) host: HostUse,
 }
 
 struct Streams {
@@ -184,6 +192,8 @@ struct Streams {
     transfers: Vec<Transfers>,
     /// Keys and values on their way round a ring.
     ring: Stream,
+    /// Of what is offloaded.
+    host: HostStreams,
 }
 
 pub(super) struct StageBuilder<'a> {
@@ -221,6 +231,10 @@ pub(super) struct StageBuilder<'a> {
     /// they have.
     made: Vec<Tensor>,
     made_elements: u64,
+    /// What the host holds.
+    host: HostUse,
+    /// Activations on their way to the host and back.
+    stashes: Stashes,
 }
 
 /// Builds the program of a stage.
@@ -233,6 +247,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         collective: program.stream("collectives"),
         tensor: program.stream("tensor parallel"),
         transfers: transfers(&mut program, input),
+        host: HostStreams::open(&mut program, input, compute),
     };
     let storage = input.workload.parameter_format().bytes();
     let gradient = input.workload.gradients().bytes();
@@ -263,6 +278,8 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         handed: None,
         made: Vec::new(),
         made_elements: 0,
+        host: input.host_use(),
+        stashes: Stashes::default(),
     };
     builder.open_channels();
     builder.hold_states();
@@ -287,7 +304,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
     builder.retire_all();
     builder.contend();
     let meetings = builder.meetings.iter().map(|&(meeting, _)| meeting).collect();
-    Ok(StageProgram { program: builder.program.build()?, meetings, marks: builder.marks })
+    Ok(StageProgram { program: builder.program.build()?, meetings, marks: builder.marks, host: builder.host })
 }
 
 impl StageBuilder<'_> {
@@ -325,6 +342,7 @@ impl StageBuilder<'_> {
         if input.tied_embedding.is_some() && training && (input.holds_embedding() || input.holds_head()) {
             wanted.push((Meeting::Embedding, "shared embedding"));
         }
+        wanted.extend(input.host_ways());
         for (meeting, name) in wanted {
             let channel = self.program.channel(name);
             self.meetings.push((meeting, channel));
@@ -365,7 +383,7 @@ impl StageBuilder<'_> {
     /// What a rank holds from the first moment on.
     fn hold_states(&mut self) {
         let input = self.input;
-        let states = input.states();
+        let states = input.device_states();
         self.hold("CUDA context", input.cluster.gpu.context.0, classes::CONTEXT);
         if input.detail {
             self.hold_pieces();

@@ -125,6 +125,7 @@ impl StageBuilder<'_> {
         self.await_ring();
         self.bury(alive);
         self.free(entered);
+        self.stash(layer, micro_batch, &saved)?;
         self.open[self.input.slot(layer)][micro_batch as usize] = Some(saved);
         Ok(())
     }
@@ -199,10 +200,12 @@ impl StageBuilder<'_> {
     ) -> Result<(), PlanError> {
         let layers = self.input.chunks[chunk].layers.clone();
         let mut ahead = self.gather(layers.end - 1, micro_batch)?;
+        self.recall_ahead(layers.end - 1, micro_batch)?;
         for layer in layers.clone().rev() {
             let gathered = ahead.take();
             if layer > layers.start {
                 ahead = self.gather(layer - 1, micro_batch)?;
+                self.recall_ahead(layer - 1, micro_batch)?;
             }
             self.await_gathered(gathered);
             each(self, layer, gathered)?;
@@ -266,13 +269,14 @@ impl StageBuilder<'_> {
         self.other_gradients(layer);
         self.accumulate(layer, micro_batch, turn.first)?;
         self.drop_gradients(false);
-        self.reduce(layer, micro_batch, turn.last, gradients, pending)
+        self.reduce(layer, micro_batch, turn, gradients, pending)
     }
 
     fn layer_backward(&mut self, layer: usize, micro_batch: u32, extent: Extent) -> Result<(), PlanError> {
         let input = self.input;
         let cost = input.cost(layer, micro_batch);
         let name = input.model.layers[layer].name.as_str();
+        self.await_recalled(layer, micro_batch)?;
         let mut saved = self.open[input.slot(layer)][micro_batch as usize].take().unwrap_or_default();
         if !cost.recomputed.is_empty() {
             let label = self.label(name, "recompute", Some(micro_batch));
@@ -383,9 +387,9 @@ enum Extent {
 
 /// Which of the step's backwards of a chunk it is.
 #[derive(Clone, Copy)]
-struct Turn {
-    first: bool,
-    last: bool,
+pub(super) struct Turn {
+    pub(super) first: bool,
+    pub(super) last: bool,
 }
 
 /// Whether a backward operation can wait.

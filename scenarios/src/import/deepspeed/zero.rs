@@ -64,20 +64,17 @@ pub(super) fn zero(fields: &Fields<'_, '_>, precision: &str, run: &mut Run) -> R
     bucket(&section, stage, precision, run)?;
     let optimizer = offload(&section, "offload_optimizer", "cpu_offload")?;
     let parameters = offload(&section, "offload_param", "cpu_offload_params")?;
-    if parameters.is_some() && stage != 3 {
+    if parameters.device.is_some() && stage != 3 {
         let message = format!("offloads parameters at stage {stage}, allowed: stage 3");
         return Err(section.conflict("offload_param", message));
     }
-    if optimizer.is_some() && stage == 0 {
+    if optimizer.device.is_some() && stage == 0 {
         let message = "offloads the optimizer at stage 0, allowed: stage 1, 2 or 3";
         return Err(section.conflict("offload_optimizer", message));
     }
-    let offloads: Vec<(&str, Value)> = [("optimizer", optimizer), ("parameters", parameters)]
-        .into_iter()
-        .filter_map(|(what, device)| device.map(|device| (what, Value::from(device))))
-        .collect();
-    if !offloads.is_empty() {
-        run.parallelism.push(("offload", inline(offloads)));
+    let keys = offload_keys(&section, stage, [&optimizer, &parameters])?;
+    if !keys.is_empty() {
+        run.parallelism.push(("offload", inline(keys)));
     }
     section.ignore_all(&STAGE_3, "not modelled: parameters are fetched one block ahead");
     section.ignore_all(
@@ -90,7 +87,7 @@ pub(super) fn zero(fields: &Fields<'_, '_>, precision: &str, run: &mut Run) -> R
     );
     section.ignore_all(&NOT_MODELLED, reason::NOT_MODELLED);
     section.finish()?;
-    Ok(optimizer.is_some())
+    Ok(optimizer.device.is_some())
 }
 
 /// Buckets of gradients. DeepSpeed counts values, a scenario bytes.
@@ -109,15 +106,91 @@ fn bucket(section: &Fields<'_, '_>, stage: u64, precision: &str, run: &mut Run) 
     Ok(())
 }
 
-/// The device that `key` offloads to, or the older switch `switch`.
-fn offload(section: &Fields<'_, '_>, key: &str, switch: &str) -> Result<Option<&'static str>, InputError> {
+/// What one of the tables of offloading says.
+#[derive(Default)]
+struct Table {
+    device: Option<&'static str>,
+    pinned: bool,
+    pipeline: bool,
+    buffers: Option<u64>,
+    buffer_size: Option<u64>,
+}
+
+/// Values of a group that DeepSpeed updates at a time, if the file does not say.
+const SUB_GROUP: u64 = 1_000_000_000;
+
+/// The keys of a scenario's `offload`; what is as without them is left out.
+fn offload_keys(
+    section: &Fields<'_, '_>,
+    stage: u64,
+    [optimizer, parameters]: [&Table; 2],
+) -> Result<Vec<(&'static str, Value)>, InputError> {
+    let mut keys: Vec<(&'static str, Value)> = Vec::new();
+    for (what, table) in [("optimizer", optimizer), ("parameters", parameters)] {
+        keys.extend(table.device.map(|device| (what, Value::from(device))));
+    }
+    let in_memory = [optimizer, parameters].into_iter().filter(|table| table.device == Some("cpu"));
+    let pinned: Vec<bool> = in_memory.map(|table| table.pinned).collect();
+    if pinned.contains(&false) {
+        if pinned.contains(&true) {
+            section.note("pin_memory of the optimizer and of parameters differ; taken as false for both");
+        }
+        keys.push(("pin_memory", Value::from(false)));
+    }
+    let size = if stage == 3 && optimizer.device.is_some() {
+        section.count("sub_group_size", 1, 1 << 42)?
+    } else {
+        None
+    };
+    let mut whole_key = |key, value: Option<u64>| keys.extend(value.map(|value| (key, whole(value))));
+    whole_key("sub_group_size", size.filter(|size| *size != SUB_GROUP));
+    if optimizer.device == Some("nvme") {
+        whole_key("optimizer_buffers", optimizer.buffers);
+    }
+    if parameters.device == Some("nvme") {
+        whole_key("parameter_buffers", parameters.buffers);
+        whole_key("parameter_buffer_size", parameters.buffer_size);
+    }
+    if optimizer.device == Some("nvme") && optimizer.pipeline {
+        keys.push(("nvme_pipeline", Value::from(true)));
+    }
+    Ok(keys)
+}
+
+/// What `key` says, or the older switch `switch`.
+fn offload(section: &Fields<'_, '_>, key: &str, switch: &str) -> Result<Table, InputError> {
     let older = section.flag(switch)?.unwrap_or(false).then_some("cpu");
-    let Some(table) = section.section(key)? else { return Ok(older) };
+    // The older switches came with page-locked memory.
+    let Some(table) = section.section(key)? else {
+        return Ok(Table { device: older, pinned: true, ..Table::default() });
+    };
     let devices = [("none", None), ("cpu", Some("cpu")), ("nvme", Some("nvme"))];
     let device = table.choice("device", &devices)?.unwrap_or(Some("cpu"));
+    let flag = |key: &str| Ok::<bool, InputError>(table.flag(key)?.unwrap_or(false));
+    let drive = device == Some("nvme");
+    let sizes = if drive {
+        (table.count("buffer_count", 1, 1 << 10)?, table.count("buffer_size", 1, 1 << 42)?)
+    } else {
+        (None, None)
+    };
+    let pipelines = if drive {
+        ["pipeline", "pipeline_read", "pipeline_write"].map(flag)
+    } else {
+        [Ok(false), Ok(false), Ok(false)]
+    };
+    let mut pipeline = false;
+    for flag in pipelines {
+        pipeline |= flag?;
+    }
+    let found = Table {
+        device: device.or(older),
+        pinned: flag("pin_memory")?,
+        pipeline,
+        buffers: sizes.0,
+        buffer_size: sizes.1,
+    };
     table.ignore_all(
         &[
-            "pin_memory",
             "buffer_count",
             "buffer_size",
             "max_in_cpu",
@@ -133,5 +206,5 @@ fn offload(section: &Fields<'_, '_>, key: &str, switch: &str) -> Result<Option<&
         reason::NOT_MODELLED,
     );
     table.finish()?;
-    Ok(device.or(older))
+    Ok(found)
 }
