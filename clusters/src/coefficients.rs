@@ -83,9 +83,9 @@ pub(crate) const GEMM: [Coefficient; 18] = [
     number(
         "l2_share",
         "share of the second-level cache below which operands stay in it",
-        [0.2, 0.2, 0.01, 1.5],
+        [0.7, 0.3, 0.01, 1.5],
     ),
-    number("l2_speedup", "speed of such operands, of those in memory", [1.5, 0.7, 1.0, 5.0]),
+    number("l2_speedup", "speed of such operands, of those in memory", [2.0, 0.7, 1.0, 5.0]),
     seconds(
         "measured_start",
         "time that the measurement added to every kernel; not priced",

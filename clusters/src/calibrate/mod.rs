@@ -36,6 +36,9 @@ const FEWEST_MEMORY_ROWS: usize = 8;
 /// At most this many rows steer a fit: more change nothing and only take time.
 const MOST_ROWS: usize = 3000;
 
+/// Bytes a value that casts to fp8 leave in the second-level cache: 16 bits of input and 32 bits in between.
+const CAST_BYTES: f64 = 6.0;
+
 /// One fitted table of the catalogue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FittedTable {
@@ -164,11 +167,12 @@ pub mod as_measured {
 
 fn gemm_of(gpu: &Gpu, row: &GemmRow) -> Option<impl Fn(&GemmCoefficients) -> f64> {
     let peak = gpu.peak(row.shape.dtype)?;
-    let work = Work::new(gpu, peak, &row.shape, row.shape.traffic());
+    let work = Work::new(gpu, peak, &row.shape, row.shape.operands(row.turns()));
     let inputs = row.shape.batch as f64 * row.shape.m as f64 * row.shape.k as f64;
     let (start, bandwidth) = (gpu.kernel_latency_s, gpu.memory_bandwidth);
     Some(move |c: &GemmCoefficients| {
-        start + work.seconds(c) + c.measured_start_s + c.measured_cast * inputs / bandwidth
+        let cast = c.measured_cast * inputs / bandwidth * work.slowness(c, CAST_BYTES * inputs);
+        start + work.seconds(c) + c.measured_start_s + cast
     })
 }
 

@@ -130,6 +130,17 @@ fn held_out(numbers: &[u64]) -> bool {
 }
 
 impl GemmRow {
+    /// Weights that take turns in the measurement before the same ones are read again. aiconfigurator builds five layers
+    /// and runs one after the other (collector, `repeat_n = 5`); Vidur runs a model's layers, each with its own; others
+    /// repeat one product.
+    pub(super) fn turns(&self) -> f64 {
+        match self.source.split(':').next() {
+            Some("aiconfigurator") => 5.0,
+            Some("vidur") => f64::INFINITY,
+            _ => 1.0,
+        }
+    }
+
     /// Whether the fit leaves this shape for its report.
     pub fn held_out(&self) -> bool {
         let GemmShape { batch, m, n, k, .. } = self.shape;

@@ -152,8 +152,7 @@ fn clocked(slot: usize) -> usize {
 }
 
 /// Error of coefficients one step away from the hardware that they were fitted on. One step within an architecture and
-/// two to another one hold 80 % of the shapes in seven of eight pairs of measured GPUs (the test of `calibrate` counts
-/// them): the eighth is a lender that its power does not hold back for a borrower that it does.
+/// two to another one hold 80 % of the shapes in each of eight pairs of measured GPUs (the test of `calibrate` counts them).
 pub(crate) fn widened(error: f64) -> f64 {
     1.5 * error + 0.06
 }

@@ -2,7 +2,7 @@
 
 use steptime_models::{ConvolutionPass, ConvolutionShape, Dtype, MemoryFormat};
 
-use super::gemm::{ALIGNMENT, GemmShape, MISALIGNED, Work};
+use super::gemm::{ALIGNMENT, GemmShape, MISALIGNED, Operands, Work};
 use super::{Price, PriceError, arithmetic_of};
 use crate::coefficients::ConvolutionCoefficients;
 use crate::gpu::Gpu;
@@ -33,7 +33,7 @@ pub fn convolution(gpu: &Gpu, shape: ConvolutionShape) -> Result<Price, PriceErr
     let rate = if is_winograd(&shape) { rate * WINOGRAD } else { rate };
     let product = implicit_product(&shape);
     let peak = arithmetic.peak.value * if is_aligned(&shape) { 1.0 } else { MISALIGNED };
-    let work = Work::new(gpu, peak, &product, shape.traffic);
+    let work = Work::new(gpu, peak, &product, Operands::activations(shape.traffic));
     let mut seconds = gpu.kernel_latency_s + work.seconds(&arithmetic.model.coefficients) / rate;
     if shape.format == MemoryFormat::Contiguous && on_tensor_cores(shape.dtype) {
         let copied = if shape.dtype == Dtype::Tf32 { copied * c.layout_tf32 } else { copied };

@@ -41,13 +41,40 @@ impl GemmShape {
 
     /// Both inputs read once and the result written once; results of fp8 inputs are 16 bits wide.
     pub fn traffic(&self) -> Bytes {
+        let Operands { activations, weights, .. } = self.operands(1.0);
+        Bytes((activations + weights) as u64)
+    }
+
+    /// The same by operand: the left one and the result are activations, the right one weights.
+    pub(crate) fn operands(&self, turns: f64) -> Operands {
         let (batch, m, n, k) = (self.batch as f64, self.m as f64, self.n as f64, self.k as f64);
         let width = self.dtype.bytes();
-        let inputs = (m * k + k * n) * width as f64;
-        let result = m * n * width.max(2) as f64;
-        Bytes((batch * (inputs + result)) as u64)
+        let activations = m * k * width as f64 + m * n * width.max(2) as f64;
+        Operands { activations: batch * activations, weights: batch * k * n * width as f64, turns }
     }
 }
+
+/// What a product moves, and what passes through the second-level cache before it is touched again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operands {
+    /// Bytes that the kernel before has written, or the next one reads: only this product's own operands lie between.
+    pub(crate) activations: f64,
+    /// Bytes of weights.
+    pub(crate) weights: f64,
+    /// How many weights of this size take turns before the same are read again: 1 where one product is repeated with the same
+    /// ones, infinity where all others of a model come first.
+    pub(crate) turns: f64,
+}
+
+impl Operands {
+    /// Of a kernel whose operands are all made by its neighbours.
+    pub(crate) fn activations(traffic: Bytes) -> Self {
+        Self { activations: traffic.0 as f64, weights: 0.0, turns: 1.0 }
+    }
+}
+
+/// In a step each weight is read once a pass: all others of the model come before it is read again.
+const TURNS_IN_A_STEP: f64 = f64::INFINITY;
 
 /// Parts that a sum over k may be cut into.
 const SPLITS: [f64; 8] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0];
@@ -78,7 +105,7 @@ pub fn gemm(gpu: &Gpu, shape: GemmShape) -> Result<Price, PriceError> {
     let arithmetic = arithmetic_of(gpu, shape.dtype)?;
     let model = &arithmetic.model;
     let peak = arithmetic.peak.value * if shape.is_aligned() { 1.0 } else { MISALIGNED };
-    let work = Work::new(gpu, peak, &shape, shape.traffic());
+    let work = Work::new(gpu, peak, &shape, shape.operands(TURNS_IN_A_STEP));
     let coefficients = under_load(gpu, shape.dtype, model.coefficients);
     Ok(model.ground.price(gpu.kernel_latency_s + work.seconds(&coefficients)))
 }
@@ -113,7 +140,7 @@ pub(crate) struct Work {
     k: f64,
     k_step: f64,
     tensor_cores: bool,
-    bytes: f64,
+    operands: Operands,
     sms: f64,
     /// FLOP/s of one multiprocessor.
     peak: f64,
@@ -124,8 +151,8 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// `peak` in FLOP/s of the whole GPU; `traffic` is what moves to and from memory.
-    pub(crate) fn new(gpu: &Gpu, peak: f64, shape: &GemmShape, traffic: Bytes) -> Self {
+    /// `peak` in FLOP/s of the whole GPU; `operands` are what moves to and from memory.
+    pub(crate) fn new(gpu: &Gpu, peak: f64, shape: &GemmShape, operands: Operands) -> Self {
         let sms = f64::from(gpu.sms);
         Self {
             batch: shape.batch as f64,
@@ -134,7 +161,7 @@ impl Work {
             k: shape.k as f64,
             k_step: K_BYTES / shape.dtype.bytes() as f64,
             tensor_cores: shape.dtype != Dtype::Fp32,
-            bytes: traffic.0 as f64,
+            operands,
             sms,
             peak: peak / sms,
             bandwidth: gpu.memory_bandwidth,
@@ -184,9 +211,20 @@ impl Work {
 
     /// Operands and result, each once; faster where they stay in the second-level cache between kernels.
     fn operand_seconds(&self, c: &GemmCoefficients, bandwidth: f64) -> f64 {
-        let filled = self.bytes / (self.l2 * c.l2_share);
+        let Operands { activations, weights, turns } = self.operands;
+        let kept = activations * self.slowness(c, activations + weights);
+        // Without weights there is nothing to take turns, however often.
+        let read =
+            if weights > 0.0 { weights * self.slowness(c, activations + turns * weights) } else { 0.0 };
+        (kept + read) / bandwidth
+    }
+
+    /// Time to move data, of what memory takes for it, when `between` bytes pass through the second-level cache from one use
+    /// to the next: those that fit stay, and the edge is that of a cache which is not quite least-recently-used.
+    pub(crate) fn slowness(&self, c: &GemmCoefficients, between: f64) -> f64 {
+        let filled = between / (self.l2 * c.l2_share);
         let resident = 1.0 / (1.0 + fourth_power(filled) * fourth_power(filled));
-        self.bytes / bandwidth * (1.0 - resident * (1.0 - 1.0 / c.l2_speedup))
+        1.0 - resident * (1.0 - 1.0 / c.l2_speedup)
     }
 }
 
