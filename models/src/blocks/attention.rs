@@ -2,6 +2,7 @@
 
 use super::autocast::{narrow, widen_for_softmax};
 use super::context_parallel::{by_heads, ring};
+use super::kept_result::{softmax_gradient, softmax_scratch};
 use super::linear::gemm;
 use super::pointwise::{cast, copy, dropout, mask, moved, scale, softcap};
 use crate::division::ContextMethod;
@@ -295,7 +296,8 @@ fn softmax(tape: &mut Tape<'_>, a: &Attention, x: Tensor) -> Tensor {
     let wide = a.softmax_fp32 || tape.shape.autocasts();
     let value_bytes = if wide { Dtype::Fp32.bytes() } else { x.value_bytes };
     let y = tape.tensor(names.output, x.rows, x.width, value_bytes);
-    backward.push(memory(names.grad, kind, product(&[2, y.bytes()]), x.bytes()));
+    backward.extend(softmax_gradient(tape, names, y, x));
+    let contiguous = if a.sequence_first { x.bytes() } else { 0 };
     tape.record(&Step {
         names,
         forward: &[memory(names.op, kind, reads.bytes(), y.bytes())],
@@ -304,7 +306,7 @@ fn softmax(tape: &mut Tape<'_>, a: &Attention, x: Tensor) -> Tensor {
         inputs: &[x],
         outputs: &[y],
         backward: &backward,
-        scratch: if a.sequence_first { x.bytes() } else { 0 },
+        scratch: total(&[contiguous, softmax_scratch(tape, y)]),
         gradient: Gradient::New,
         trains: false,
     });

@@ -23,6 +23,7 @@
 
 use super::expert_parallel::{combine, dispatch, exchange_counts};
 use super::grouped::{Group, Grouped, grouped_linear};
+use super::kept_result::{softmax_gradient, softmax_scratch};
 use super::linear::{Linear, linear};
 use super::mlp::{Dense, EXPERTS, FeedForward, Part, SHARED_EXPERT, dense_feed_forward, feed_forward};
 use super::pointwise::{activation_by_result, add, cast};
@@ -187,6 +188,12 @@ fn route(tape: &mut Tape<'_>, moe: &Moe, module: &str, x: Tensor) -> [Tensor; 2]
         Scoring::CorrectedSigmoid => MemoryBoundKind::Elementwise,
     };
     let scores = tape.tensor(names.output, x.rows, moe.experts, SCORE);
+    let (backward, scratch) = match moe.scoring {
+        Scoring::Softmax => (softmax_gradient(tape, names, scores, logits), softmax_scratch(tape, scores)),
+        Scoring::CorrectedSigmoid => {
+            (vec![memory(names.grad, kind, product(&[2, scores.bytes()]), logits.bytes())], 0)
+        }
+    };
     tape.record(&Step {
         names,
         forward: &[memory(names.op, kind, logits.bytes(), scores.bytes())],
@@ -194,8 +201,8 @@ fn route(tape: &mut Tape<'_>, moe: &Moe, module: &str, x: Tensor) -> [Tensor; 2]
         saves: &[scores],
         inputs: &[logits],
         outputs: &[scores],
-        backward: &[memory(names.grad, kind, product(&[2, scores.bytes()]), logits.bytes())],
-        scratch: 0,
+        backward: &backward,
+        scratch,
         gradient: Gradient::New,
         trains: false,
     });

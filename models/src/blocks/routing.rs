@@ -19,6 +19,7 @@
 //! full-size passes: in backward each `x[indexes]` yields a zero-filled gradient of *all* tokens that is added to
 //! the others, and each assignment to `final` copies the whole gradient once.
 
+use super::kept_result::{softmax_gradient, softmax_scratch};
 use super::linear::{Linear, linear};
 use super::pointwise::{activation, dropout};
 use crate::operation::{Dtype, Kernel, MemoryBoundKind, Operation};
@@ -98,6 +99,7 @@ fn route(tape: &mut Tape<'_>, switch: &Switch, x: Tensor) -> Tensor {
     let names = names!("switch.softmax");
     let kind = MemoryBoundKind::Softmax;
     let p = tape.activation(names.output, x.rows, switch.experts);
+    let backward = softmax_gradient(tape, names, p, logits);
     tape.record(&Step {
         names,
         forward: &[memory(names.op, kind, logits.bytes(), p.bytes())],
@@ -105,8 +107,8 @@ fn route(tape: &mut Tape<'_>, switch: &Switch, x: Tensor) -> Tensor {
         saves: &[p],
         inputs: &[logits],
         outputs: &[p],
-        backward: &[memory(names.grad, kind, product(&[2, p.bytes()]), p.bytes())],
-        scratch: 0,
+        backward: &backward,
+        scratch: softmax_scratch(tape, p),
         gradient: Gradient::New,
         trains: false,
     });

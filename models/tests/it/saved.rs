@@ -128,8 +128,9 @@ fn temporaries_by_hand() {
     let [s, b, h, a] = CASES[2];
     let eager = gpt_block(CASES[2], Dtype::Bf16, AttentionKind::Eager);
     assert_eq!(eager.forward_temporary, Bytes(2 * 2 * a * s * s * b));
-    // Backward holds two score gradients, the values' gradient and that of the residual stream.
-    assert_eq!(eager.backward_temporary, Bytes(2 * 2 * a * s * s * b + 2 * s * b * h + 2 * s * b * h));
+    // Backward holds two score gradients and the product between them that a softmax's backward makes, the values' gradient
+    // and that of the residual stream.
+    assert_eq!(eager.backward_temporary, Bytes(3 * 2 * a * s * s * b + 2 * s * b * h + 2 * s * b * h));
     // Without scores, forward's longest moment is a linear's result beside the dropped one: 2 s b h each.
     let flash = gpt_block(CASES[2], Dtype::Bf16, AttentionKind::Flash);
     assert_eq!(flash.forward_temporary, Bytes(2 * 2 * s * b * h));
