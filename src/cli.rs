@@ -190,6 +190,8 @@ pub(crate) enum Calibrate {
     Host(CalibrateHost),
     /// All that the catalogue ships, written into its folder
     Catalogue(CalibrateCatalogue),
+    /// The catalogue's prices against measured operations of models, forward and backward; nothing is fitted
+    Operations(CalibrateOperations),
 }
 
 #[derive(Debug, Args)]
@@ -266,6 +268,16 @@ pub(crate) struct CalibrateCatalogue {
     /// Write nothing; exit with 1 if a file would change
     #[arg(long)]
     pub(crate) check: bool,
+    /// Print one JSON document on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CalibrateOperations {
+    /// Tables of measured operations (CSV); repeatable
+    #[arg(long, required = true, value_name = "FILE")]
+    pub(crate) data: Vec<PathBuf>,
     /// Print one JSON document on standard output and nothing else
     #[arg(long)]
     pub(crate) json: bool,

@@ -9,6 +9,7 @@
 //! fitted beside the kernel and left out of prices; [`as_measured`] adds it for comparisons with such rows.
 
 mod levenberg_marquardt;
+mod operations;
 mod report;
 mod rows;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod text;
 
 use steptime_models::{Dtype, MemoryBoundKind};
 
+pub use self::operations::{OperationPass, OperationScore, Operations};
 pub use self::report::{Band, Errors, Report};
 pub(crate) use self::rows::toml_text;
 pub use self::rows::{AttentionRow, GemmRow, MemoryRow, Rows, RowsError};

@@ -26,7 +26,7 @@ pub struct Errors {
 }
 
 impl Errors {
-    fn new(pairs: impl Iterator<Item = (Measured, f64)>) -> Self {
+    pub(super) fn new(pairs: impl Iterator<Item = (Measured, f64)>) -> Self {
         let signed: Vec<f64> =
             pairs.map(|(measured, predicted)| predicted / measured.seconds - 1.0).collect();
         let mut absolute: Vec<f64> = signed.iter().map(|error| error.abs()).collect();

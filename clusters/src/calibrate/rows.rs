@@ -324,12 +324,15 @@ pub(crate) fn toml_text(text: &str) -> String {
 }
 
 /// One line of a table.
-struct Row<'a> {
+pub(super) struct Row<'a> {
     headers: &'a csv::StringRecord,
     record: &'a csv::StringRecord,
 }
 
-fn read(table: impl Read, mut take: impl FnMut(&Row<'_>) -> Result<(), RowsError>) -> Result<(), RowsError> {
+pub(super) fn read(
+    table: impl Read,
+    mut take: impl FnMut(&Row<'_>) -> Result<(), RowsError>,
+) -> Result<(), RowsError> {
     let mut reader = csv::Reader::from_reader(table);
     let headers = reader.headers()?.clone();
     let mut record = csv::StringRecord::new();
@@ -340,12 +343,12 @@ fn read(table: impl Read, mut take: impl FnMut(&Row<'_>) -> Result<(), RowsError
 }
 
 impl Row<'_> {
-    fn text(&self, column: &'static str) -> Result<&str, RowsError> {
+    pub(super) fn text(&self, column: &'static str) -> Result<&str, RowsError> {
         let index = self.headers.iter().position(|name| name == column);
         index.and_then(|index| self.record.get(index)).ok_or(RowsError::Column(column))
     }
 
-    fn wrong(&self, column: &'static str, expected: &'static str) -> RowsError {
+    pub(super) fn wrong(&self, column: &'static str, expected: &'static str) -> RowsError {
         let line = self.record.position().map_or(0, csv::Position::line);
         let index = self.headers.iter().position(|name| name == column);
         let found = index.and_then(|index| self.record.get(index)).unwrap_or_default().to_owned();
@@ -363,6 +366,12 @@ impl Row<'_> {
         if work < 1e18 { Ok(()) } else { Err(self.wrong(column, "sizes with less than 1e18 operations")) }
     }
 
+    /// Seconds of a column that may hold 0.
+    pub(super) fn microseconds(&self, column: &'static str) -> Result<f64, RowsError> {
+        let time = self.text(column)?.parse().ok().filter(|&time: &f64| time >= 0.0 && time.is_finite());
+        Ok(time.ok_or_else(|| self.wrong(column, "microseconds, 0 where there is nothing"))? * 1e-6)
+    }
+
     fn seconds(&self) -> Result<f64, RowsError> {
         let time = self.text("time_us")?.parse().ok().filter(|&time: &f64| time > 0.0 && time.is_finite());
         Ok(time.ok_or_else(|| self.wrong("time_us", "microseconds above 0"))? * 1e-6)
@@ -374,7 +383,7 @@ impl Row<'_> {
         known.ok_or_else(|| self.wrong("dtype", "fp32, tf32, fp16, bf16 or fp8"))
     }
 
-    fn gpu(&self) -> Result<String, RowsError> {
+    pub(super) fn gpu(&self) -> Result<String, RowsError> {
         let name = self.text("gpu")?;
         let known = GPU_ALIASES.iter().find(|(other, _)| *other == name).map_or(name, |&(_, name)| name);
         Ok(known.to_owned())

@@ -29,13 +29,13 @@ pub(crate) fn softmax(tape: &mut Tape<'_>, names: Names, x: Tensor) -> Tensor {
 
 /// Backward of a softmax with result `y` of `x`. PyTorch's kernels first multiply gradient and result into a tensor of its
 /// own, and then go over its rows and the result's (`aten/src/ATen/native/cuda/SoftMax.cu`, `softmax_backward_cuda_out`): six
-/// passes over the tensor in two kernels. Fused ones hold the product in registers.
+/// passes over the tensor in two kernels, the first named after what it makes. Fused ones hold the product in registers.
 pub(super) fn softmax_gradient(tape: &Tape<'_>, names: Names, y: Tensor, x: Tensor) -> Vec<Operation> {
     let over_rows = memory(names.grad, MemoryBoundKind::Softmax, product(&[2, y.bytes()]), x.bytes());
     match tape.shape.fusion {
         Fusion::None => {
             let both = product(&[2, y.bytes()]);
-            vec![memory(names.grad_product, MemoryBoundKind::Elementwise, both, y.bytes()), over_rows]
+            vec![memory(names.scratch, MemoryBoundKind::Elementwise, both, y.bytes()), over_rows]
         }
         Fusion::Compiled | Fusion::TransformerEngine => vec![over_rows],
     }

@@ -129,7 +129,7 @@ fn a_gpt_block_launches_what_its_code_does() {
         "attention.core.context.grad_probability",
         "attention.core.context.grad_value",
         "attention.core.dropout.grad",
-        "attention.core.softmax.grad_product",
+        "attention.core.softmax.scratch",
         "attention.core.softmax.grad",
         "attention.core.mask.grad",
         "attention.core.scale.grad",

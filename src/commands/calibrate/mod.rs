@@ -4,6 +4,7 @@ mod catalogue;
 mod fabric;
 mod gpu;
 mod host;
+mod operations;
 
 use std::fmt::Display;
 use std::path::Path;
@@ -28,6 +29,7 @@ pub(crate) fn calibrate(arguments: &CalibrateArguments) -> Result<Answer, Failur
         Calibrate::Fabric(arguments) => fabric::calibrate(arguments),
         Calibrate::Host(arguments) => host::calibrate(arguments),
         Calibrate::Catalogue(arguments) => catalogue::calibrate(arguments),
+        Calibrate::Operations(arguments) => operations::calibrate(arguments),
     }
 }
 
