@@ -107,6 +107,9 @@ pub enum CrossEntropy {
     /// Megatron-LM's `fused_vocab_parallel_cross_entropy`: the same steps in three compiled pieces, of which one makes the
     /// exponentials beside the 32-bit copy.
     VocabularyParallelCompiled,
+    /// flash-attn's `CrossEntropyLoss`: a kernel forward that keeps the logits as they are and a sum a row, one backward that
+    /// makes their gradient in their own format.
+    FlashAttn,
     /// Two kernels that make the gradient with the loss, in 32 bits (Transformer Engine's `parallel_cross_entropy`).
     Fused,
 }

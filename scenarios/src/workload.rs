@@ -160,6 +160,7 @@ fn read_cross_entropy(section: &Section<'_>, framework: Framework) -> Result<Cro
         ("torch", CrossEntropy::Torch),
         ("vocabulary-parallel", CrossEntropy::VocabularyParallel),
         ("vocabulary-parallel-compiled", CrossEntropy::VocabularyParallelCompiled),
+        ("flash-attn", CrossEntropy::FlashAttn),
         ("fused", CrossEntropy::Fused),
     ];
     let usual = match framework {

@@ -21,6 +21,7 @@ pub(crate) fn cross_entropy(tape: &mut Tape<'_>, logits: Tensor, divided: bool) 
         CrossEntropy::VocabularyParallel if divided => vocabulary_parallel(tape, logits),
         CrossEntropy::VocabularyParallelCompiled if divided => compiled(tape, logits),
         CrossEntropy::Fused if divided => fused(tape, logits),
+        CrossEntropy::FlashAttn if divided => flash_attn(tape, logits),
         _ => entropy_with_gradient(tape, logits, divided),
     };
     for _ in 0..tape.shape.loss_metrics {
@@ -30,11 +31,12 @@ pub(crate) fn cross_entropy(tape: &mut Tape<'_>, logits: Tensor, divided: bool) 
 }
 
 /// The cross-entropy of the same logits once more as a metric, without a gradient: conversion to 32 bits, log softmax,
-/// negative log-likelihood, count of the labels, two sums.
+/// negative log-likelihood, count of the labels, two sums. Its tensors are not counted: trainers compute metrics when
+/// backward has freed what the blocks kept, and that was more.
 fn metric(tape: &mut Tape<'_>, logits: Tensor) {
     let full = Dtype::Fp32.bytes();
-    let wide = tape.tensor("metric.upcast", logits.rows, logits.width, full);
-    let log = tape.tensor("metric.log_softmax", logits.rows, logits.width, full);
+    let wide = tape.elsewhere("metric.upcast", logits.rows, logits.width, full);
+    let log = tape.elsewhere("metric.log_softmax", logits.rows, logits.width, full);
     if logits.value_bytes < full {
         let upcast = memory("metric.upcast", MemoryBoundKind::Elementwise, logits.bytes(), wide.bytes());
         tape.run(&[upcast], &[logits, wide]);
@@ -134,6 +136,26 @@ fn fused(tape: &mut Tape<'_>, logits: Tensor) -> Tensor {
         outputs: &[loss],
         backward: &[scaled, converted][..operations],
         gradient,
+        ..Step::of(names)
+    });
+    exchange_statistics(tape, logits);
+    loss
+}
+
+/// flash-attn's `CrossEntropyLoss`: forward reads the logits twice, for the largest and the sum of exponentials of each row;
+/// backward reads them once more and writes their gradient (`csrc/xentropy`).
+fn flash_attn(tape: &mut Tape<'_>, logits: Tensor) -> Tensor {
+    let names = names!("loss.flash_attn");
+    let loss = tape.tensor(names.output, 1, 1, Dtype::Fp32.bytes());
+    let sums = tape.tensor(names.statistics, logits.rows, 1, Dtype::Fp32.bytes());
+    let bytes = logits.bytes();
+    tape.record(&Step {
+        forward: &[memory(names.op, MemoryBoundKind::Softmax, product(&[2, bytes]), sums.bytes())],
+        reads: &[logits],
+        saves: &[logits, sums],
+        inputs: &[logits],
+        outputs: &[loss],
+        backward: &[memory(names.grad, MemoryBoundKind::Softmax, bytes, bytes)],
         ..Step::of(names)
     });
     exchange_statistics(tape, logits);

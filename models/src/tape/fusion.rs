@@ -18,7 +18,7 @@ use crate::work_shape::Fusion;
 const FUSED_BY_HAND: [&[&str]; 7] = [
     &["attention.core.scale", "attention.core.mask", "attention.core.softmax", "attention.core.softmax_cast"],
     &["mlp.silu", "mlp.gelu", "mlp.product"],
-    &["moe.experts.silu", "moe.experts.gelu", "moe.experts.product", "moe.weigh"],
+    &["moe.experts.silu", "moe.experts.product", "moe.weigh"],
     &["moe.shared.silu", "moe.shared.gelu", "moe.shared.product"],
     &["attention.output_dropout", "attention.residual"],
     &["mlp.dropout", "mlp.residual"],

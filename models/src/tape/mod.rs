@@ -332,10 +332,16 @@ impl<'s> Tape<'s> {
         tensor
     }
 
+    /// A new tensor whose memory is not the layer's.
+    pub(crate) fn elsewhere(&mut self, name: &'static str, rows: u64, width: u64, bytes: u64) -> Tensor {
+        let tensor = self.tensor(name, rows, width, bytes);
+        self.storages[tensor.storage].outside = true;
+        tensor
+    }
+
     /// A new tensor in a buffer that all layers write into in turn.
     pub(crate) fn in_shared_buffer(&mut self, name: &'static str, rows: u64, width: u64) -> Tensor {
-        let tensor = self.activation(name, rows, width);
-        self.storages[tensor.storage].outside = true;
+        let tensor = self.elsewhere(name, rows, width, self.activation_bytes());
         self.shared_buffer = self.shared_buffer.max(tensor.bytes());
         tensor
     }

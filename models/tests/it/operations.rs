@@ -256,6 +256,7 @@ fn losses_by_library() {
         (CrossEntropy::Torch, 36.0, 4.0),
         (CrossEntropy::VocabularyParallel, 52.0, 4.0),
         (CrossEntropy::VocabularyParallelCompiled, 40.0, 4.0),
+        (CrossEntropy::FlashAttn, 8.0, 0.0),
         (CrossEntropy::Fused, 22.0, 4.0),
     ] {
         let work = model

@@ -77,7 +77,9 @@ fn every_rank_holds_its_states_to_the_end_of_the_step() {
             let end = rank.memory.end_by_category;
             let held = |category: steptime_core::Category| end[usize::from(category.0)];
             assert_eq!(held(classes::PARAMETERS), states.parameters);
-            assert_eq!(held(classes::GRADIENTS), states.gradients);
+            // Gradients are flat buffers with ZeRO 1 and 2; else they go with the update.
+            let flat = matches!(stage, ZeroStage::One | ZeroStage::Two);
+            assert_eq!(held(classes::GRADIENTS), if flat { states.gradients } else { 0 });
             assert_eq!(held(classes::OPTIMIZER_STATES), states.optimizer_states);
             assert_eq!(held(classes::ACTIVATIONS), 0, "activations outlive the step");
         }
@@ -271,4 +273,25 @@ fn buffers_of_nanotron_between_steps() {
     assert_eq!(left(Nanotron, ZeroStage::Zero), weights);
     assert_eq!(left(Nanotron, ZeroStage::One), 2 * weights + weights.div_ceil(8));
     assert_eq!(left(Nanotron, ZeroStage::Three), left(PyTorch, ZeroStage::Three));
+}
+
+/// PyTorch sets gradients to None: they grow from the last layer to the first, and stay over micro-batches.
+#[test]
+fn gradients_grow_while_backward_makes_them() {
+    let gpt = model("gpt2", 12);
+    let gpus = cluster("dgx-h100").with_size(1, 1).expect("one of eight");
+    let p = plan(1, 1, ScheduleKind::GPipe, ZeroStage::Zero);
+    let peak = |wide_gradients, sequence_length| {
+        let work = Workload { wide_gradients, sequence_length, micro_batch_size: 8, ..workload(1) };
+        let (lowered, outcome) = play(&gpt, &gpus, &p, &work);
+        (outcome.ranks[0].memory.peak, most_held(&lowered, 0, classes::GRADIENTS))
+    };
+    // So many tokens that the loss is the fullest moment, before there are any.
+    let ((grown, most), (held, _)) = (peak(false, 1024), peak(true, 1024));
+    assert_eq!(held - grown, 4 * gpt.parameters());
+    assert_eq!(most, 2 * gpt.parameters());
+    let p = plan(8, 1, ScheduleKind::GPipe, ZeroStage::Three);
+    let (lowered, _) = play(&gpt, &cluster("dgx-h100"), &p, &workload(2));
+    let part = most_held(&lowered, 0, classes::GRADIENTS);
+    assert!(part.abs_diff(2 * gpt.parameters() / 8) < 1024, "{part}");
 }

@@ -46,6 +46,8 @@ impl Mosaic {
     /// Keys of `[workload]`.
     pub(super) fn workload(self) -> String {
         let mut text = format!("autocast = true\nloss_metrics = {}\n", Self::METRICS);
+        // The trainer's `loss_fn`: `fused_crossentropy` unless it says otherwise.
+        text += "cross_entropy = \"flash-attn\"\n";
         if self.low_precision_norms {
             text += "low_precision_norms = true\n";
         }

@@ -384,6 +384,11 @@ fn tf32_or_fp32(gpu: &str) -> &'static str {
     if without.iter().any(|name| gpu.starts_with(name)) { "fp32" } else { "tf32" }
 }
 
+/// Tests of Megatron-LM that shard parameters as well are named for it, by the stage or by FSDP.
+fn names_sharding(model: &str) -> bool {
+    model.split('_').any(|word| word == "z3" || word == "fsdp")
+}
+
 fn parallelism(row: &Measurement) -> Result<String, String> {
     let mut text = "\n[parallelism]\n".to_owned();
     let sizes = [("tensor", row.tp), ("pipeline", row.pp), ("context", row.cp), ("expert", row.ep)];
@@ -409,7 +414,8 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
         text += "expert_tensor = 1\n";
     }
     // Tables of NeMo say beside the distributed optimizer whether parameters were sharded, too.
-    let zero_stage = if row.notes.contains("fsdp=1") { 3 } else { row.zero_stage };
+    let sharded = row.notes.contains("fsdp=1") || is_megatron(row) && names_sharding(&row.model);
+    let zero_stage = if sharded { 3 } else { row.zero_stage };
     if zero_stage > 0 && row.task != "inference" {
         let _ = writeln!(text, "zero_stage = {zero_stage}");
     }

@@ -40,6 +40,33 @@ impl StageBuilder<'_> {
         self.kernel(classes::BACKWARD, label, cost)
     }
 
+    /// Whether gradients are tensors that the first backward of a step makes and that go when the parameters have been
+    /// updated (PyTorch's `zero_grad(set_to_none=True)`, the default since 2.0). Flat buffers stay: those of Megatron-LM,
+    /// nanotron and ZeRO 1 and 2, those of a wider format, and DDP's buckets whose views gradients are.
+    pub(super) fn grows_gradients(&self) -> bool {
+        let (plan, workload) = (self.input.plan, self.input.workload);
+        let flat = self.gradient > self.storage || workload.accumulation_fusion;
+        let views = plan.gradient_as_bucket_view && self.reduces();
+        // DeepSpeed, which offloads, flattens those of ZeRO 3 as well.
+        let whole = plan.zero == ZeroStage::Zero;
+        let apart = whole || plan.zero == ZeroStage::Three && !self.input.offloads_optimizer();
+        workload.framework == Framework::PyTorch && apart && !flat && !views
+    }
+
+    /// A layer's gradients as backward leaves them.
+    pub(super) fn grow_gradients(&mut self, layer: usize) {
+        if !self.grows_gradients() {
+            return;
+        }
+        let partitioned = self.input.plan.zero == ZeroStage::Three;
+        for elements in self.input.gradient_pieces(layer, partitioned) {
+            let label = self.tensor_label(layer, "gradients");
+            let tensor = self.program.tensor(elements * self.gradient, classes::GRADIENTS, label);
+            self.program.alloc(self.streams.compute, tensor);
+            self.grown.push(tensor);
+        }
+    }
+
     /// With ZeRO 2 and 3 a layer's whole gradients live only until they are reduced to their owners.
     pub(super) fn transient_gradients(&mut self, layer: usize) -> Option<Tensor> {
         let offloaded = self.input.offloads_optimizer();
@@ -371,6 +398,9 @@ impl StageBuilder<'_> {
             if self.moves_parts() {
                 self.move_parts(classes::OPTIMIZER, label, input.trained_tensors(), bytes)?;
             }
+        }
+        for tensor in std::mem::take(&mut self.grown) {
+            self.program.free(self.streams.compute, tensor);
         }
         self.convert_weights(label)
     }

@@ -61,6 +61,19 @@ impl StageInput<'_> {
         parameters.filter(|it| self.owns(it)).map(owned).filter(|it| it.elements > 0).collect()
     }
 
+    /// Elements of a layer's gradients that this rank keeps: one piece, or in detail those of each parameter, unless
+    /// FSDP has flattened them.
+    pub(super) fn gradient_pieces(&self, layer: usize, partitioned: bool) -> Vec<u64> {
+        let each: Vec<u64> = if self.detail && !partitioned {
+            self.owned(layer).iter().filter(|it| it.trained).map(|it| it.elements).collect()
+        } else if partitioned {
+            vec![self.partitioned_trained(layer)]
+        } else {
+            vec![self.layer_trained(layer)]
+        };
+        each.into_iter().filter(|elements| *elements > 0).collect()
+    }
+
     /// How parameters, gradients, copies in 32 bits and moments lie in memory.
     ///
     /// FSDP flattens a layer's; DeepSpeed's ZeRO flattens all; Megatron-LM's buffers hold all gradients, and with the
@@ -125,7 +138,7 @@ impl StageBuilder<'_> {
             |it: &Owned, bytes: u64, from| if it.trained { bytes * it.part(zero >= from) } else { 0 };
         let states = States { piece: gradients, name: "gradients", category: classes::GRADIENTS };
         let offloaded = input.offloads_optimizer();
-        if !offloaded || zero < ZeroStage::Two {
+        if (!offloaded || zero < ZeroStage::Two) && !self.grows_gradients() {
             self.hold_state(&states, |it| trained(it, gradient, ZeroStage::Two));
         }
         if input.workload.has_master_copy() && !offloaded {

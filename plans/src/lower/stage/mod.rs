@@ -220,6 +220,8 @@ pub(super) struct StageBuilder<'a> {
     tensor_labels: Vec<Vec<(&'static str, Label)>>,
     /// Input batches on the device, by micro-batch.
     batches: Vec<Option<Tensor>>,
+    /// Gradients that backward has made, where nothing holds them from step to step.
+    grown: Vec<Tensor>,
     /// Masks that loaders made, by micro-batch and chunk.
     masks: Vec<Vec<(usize, Tensor)>>,
     /// When the transfer on the ring arrives, and whether an operation has been issued beside it.
@@ -272,6 +274,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         sent: Vec::new(),
         backwards_done: vec![0; input.chunks.len()],
         batches: vec![None; micro_batches],
+        grown: Vec::new(),
         masks: vec![Vec::new(); micro_batches],
         beside: None,
         marks: MemoryMarks::default(),
@@ -389,12 +392,15 @@ impl StageBuilder<'_> {
             self.hold_pieces();
         } else {
             self.hold("parameters", states.parameters, classes::PARAMETERS);
-            self.hold("gradients", states.gradients, classes::GRADIENTS);
+            if !self.grows_gradients() {
+                self.hold("gradients", states.gradients, classes::GRADIENTS);
+            }
             self.hold("optimizer states", states.optimizer_states, classes::OPTIMIZER_STATES);
         }
         let stated: Bytes = input.layers().map(|layer| input.model.layers[layer].stated_memory).sum();
         self.hold("component memory as stated", stated.0, classes::PARAMETERS);
-        if input.training() {
+        // Megatron-LM makes them in its update.
+        if input.training() && input.workload.framework != Framework::Megatron {
             self.hold("32-bit gradients", self.unscaled_gradients(), classes::GRADIENTS);
         }
         self.hold("low-precision weights", input.converted_weights(), classes::BUFFERS);

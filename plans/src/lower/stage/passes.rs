@@ -266,6 +266,9 @@ impl StageBuilder<'_> {
         gradients: Option<Tensor>,
         pending: &mut Pending,
     ) -> Result<(), PlanError> {
+        if turn.first {
+            self.grow_gradients(layer);
+        }
         self.other_gradients(layer);
         self.accumulate(layer, micro_batch, turn.first)?;
         self.drop_gradients(false);
