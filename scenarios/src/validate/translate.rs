@@ -178,7 +178,8 @@ const PADDED_VOCABULARY: u64 = 128;
 
 /// Whether Megatron-LM or what builds on it ran the row.
 fn is_megatron(row: &Measurement) -> bool {
-    ["megatron", "Megatron", "NeMo"].iter().any(|name| row.framework.starts_with(name))
+    let named = ["megatron", "Megatron", "NeMo"].iter().any(|name| row.framework.starts_with(name));
+    named && !is_zero_3(row)
 }
 
 /// Whether it was Megatron-LM before its core became a library of its own, or DeepSpeed's branch of that.
@@ -384,6 +385,12 @@ fn tf32_or_fp32(gpu: &str) -> &'static str {
     if without.iter().any(|name| gpu.starts_with(name)) { "fp32" } else { "tf32" }
 }
 
+/// Narayanan et al. 2021 compare Megatron-LM with DeepSpeed's ZeRO 3 in their table 2: its rows without tensor and pipeline
+/// parallelism, whose states fit no GPU otherwise.
+fn is_zero_3(row: &Measurement) -> bool {
+    row.source.contains("arXiv 2104.04473) T2") && row.tp == 1 && row.pp == 1
+}
+
 /// Tests of Megatron-LM that shard parameters as well are named for it, by the stage or by FSDP.
 fn names_sharding(model: &str) -> bool {
     model.split('_').any(|word| word == "z3" || word == "fsdp")
@@ -414,7 +421,8 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
         text += "expert_tensor = 1\n";
     }
     // Tables of NeMo say beside the distributed optimizer whether parameters were sharded, too.
-    let sharded = row.notes.contains("fsdp=1") || is_megatron(row) && names_sharding(&row.model);
+    let ranks = pipeline::number_after(&row.notes, "fsdp=").unwrap_or(0);
+    let sharded = ranks > 0 || is_zero_3(row) || is_megatron(row) && names_sharding(&row.model);
     let zero_stage = if sharded { 3 } else { row.zero_stage };
     if zero_stage > 0 && row.task != "inference" {
         let _ = writeln!(text, "zero_stage = {zero_stage}");
