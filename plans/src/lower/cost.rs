@@ -103,17 +103,61 @@ impl Short {
     /// From this size on a tensor is told from the rest: one that matters on any GPU.
     const NAMED_FROM: u64 = 256 << 20;
 
-    /// The fullest moment of a pass of `operations` operations: tensors that stay are alive beside the short-lived ones,
-    /// `stays` of them at each operation. Of equal moments the first.
-    fn of(lives: &[&Temporary], operations: usize, stays: impl Fn(usize) -> u64) -> Self {
-        let alive = |at: usize| lives.iter().filter(move |it| it.born <= at && at <= it.freed);
-        let bytes = |at: usize| alive(at).map(|it| it.bytes.0).fold(0, u64::saturating_add);
-        // What is born before an operation is there when it begins.
-        let fullest = (0..operations.max(1)).rev().max_by_key(|&at| bytes(at).saturating_add(stays(at)));
-        let at = fullest.unwrap_or(0);
-        let named = alive(at).filter(|it| it.bytes.0 >= Self::NAMED_FROM);
+    /// The fullest moment of a pass of `operations` operations: beside the short-lived tensors are those that stay, each
+    /// so many bytes from one operation to another. Of equal moments the first. What is born before an operation is there
+    /// when it begins.
+    fn of(lives: &[&Temporary], operations: usize, stays: impl Iterator<Item = (u64, usize, usize)>) -> Self {
+        let last = operations.max(1) - 1;
+        let mut short = Level::new(last);
+        for life in lives {
+            short.add(life.bytes.0, life.born, life.freed);
+        }
+        let mut beside = Level::new(last);
+        for (bytes, from, to) in stays {
+            beside.add(bytes, from, to);
+        }
+        let (mut at, mut most) = (0, 0);
+        for (index, (short, beside)) in short.totals().zip(beside.totals()).enumerate() {
+            let total = short.saturating_add(beside);
+            if total > most {
+                (at, most) = (index, total);
+            }
+        }
+        let alive = lives.iter().filter(|it| it.born <= at && at <= it.freed);
+        let bytes = alive.clone().map(|it| it.bytes.0).fold(0, u64::saturating_add);
+        let named = alive.filter(|it| it.bytes.0 >= Self::NAMED_FROM);
         let largest = named.rev().max_by_key(|it| it.bytes.0);
-        Self { bytes: bytes(at), largest: largest.map(|it| (it.name, it.bytes.0)), at }
+        Self { bytes, largest: largest.map(|it| (it.name, it.bytes.0)), at }
+    }
+}
+
+/// Bytes alive at each operation, as what is born before it and what has died.
+struct Level {
+    changes: Vec<(u64, u64)>,
+}
+
+impl Level {
+    fn new(last: usize) -> Self {
+        Self { changes: vec![(0, 0); last + 2] }
+    }
+
+    /// Something alive from one operation to another, both included.
+    fn add(&mut self, bytes: u64, from: usize, to: usize) {
+        let end = self.changes.len() - 1;
+        if from >= end || to < from {
+            return;
+        }
+        let dies = to.saturating_add(1).min(end);
+        self.changes[from].0 = self.changes[from].0.saturating_add(bytes);
+        self.changes[dies].1 = self.changes[dies].1.saturating_add(bytes);
+    }
+
+    fn totals(&self) -> impl Iterator<Item = u64> + '_ {
+        let operations = &self.changes[..self.changes.len() - 1];
+        operations.iter().scan(0_u64, |alive, &(born, died)| {
+            *alive = alive.saturating_sub(died).saturating_add(born);
+            Some(*alive)
+        })
     }
 }
 
@@ -129,27 +173,28 @@ impl Passes<'_> {
         work.short_lived.iter().filter(|it| it.pass == pass).collect()
     }
 
-    /// Bytes of the saved tensors that `wanted` selects.
-    fn saved(&self, wanted: impl Fn(usize, &SavedTensor) -> bool) -> u64 {
-        let saved = self.work.saved.iter().enumerate().filter(|(slot, it)| wanted(*slot, it));
-        saved.map(|(_, it)| it.bytes.0).fold(0, u64::saturating_add)
+    /// Saved tensors that forward keeps, or those that it drops, from their birth on.
+    fn born(&self, kept: bool) -> impl Iterator<Item = (u64, usize, usize)> {
+        let saved = self.work.saved.iter().zip(self.kept).filter(move |(_, it)| **it == kept);
+        saved.map(|(it, _)| (it.bytes.0, it.born, usize::MAX))
     }
 
     /// Forward, of whose tensors checkpointing keeps some; `bare` is its work where it keeps none.
     fn forward(&self, bare: Option<&LayerWork>) -> Short {
-        let stays = |at: usize| self.saved(|slot, it| self.kept[slot] && it.born <= at);
         let first = bare.unwrap_or(self.work);
         let operations = first.forward.len().min(self.work.forward.len());
-        Short::of(&Self::lives(first, Pass::Forward), operations, stays)
+        Short::of(&Self::lives(first, Pass::Forward), operations, self.born(true))
     }
 
     /// The operations of forward that backward runs again.
     fn again(&self) -> Short {
-        let run = |at: usize| self.recomputed.contains(&at);
+        if self.recomputed.is_empty() {
+            return Short::default();
+        }
+        let run = |at: usize| self.recomputed.binary_search(&at).is_ok();
         let lives: Vec<&Temporary> =
             Self::lives(self.work, Pass::Forward).into_iter().filter(|it| run(it.born)).collect();
-        let stays = |at: usize| self.saved(|slot, it| !self.kept[slot] && it.born <= at);
-        let fullest = Short::of(&lives, self.work.forward.len(), stays);
+        let fullest = Short::of(&lives, self.work.forward.len(), self.born(false));
         // Where nothing runs at that moment, before the next operation that does.
         let at = self.recomputed.iter().copied().find(|&at| at >= fullest.at).unwrap_or(fullest.at);
         Short { at, ..fullest }
@@ -158,8 +203,11 @@ impl Passes<'_> {
     /// Backward; without the products that make gradients of weights, what these need stays.
     fn backward(&self, later: bool) -> Short {
         let late = &self.work.weight_gradients.saved;
-        let stays = |at: usize| self.saved(|slot, it| it.freed >= at || later && late.contains(&slot));
-        Short::of(&Self::lives(self.work, Pass::Backward), self.work.backward.len(), stays)
+        let saved = self.work.saved.iter().enumerate().map(|(slot, it)| {
+            let stays = later && late.contains(&slot);
+            (it.bytes.0, 0, if stays { usize::MAX } else { it.freed })
+        });
+        Short::of(&Self::lives(self.work, Pass::Backward), self.work.backward.len(), saved)
     }
 }
 
