@@ -15,6 +15,8 @@ pub(super) struct Mosaic {
     /// Whose kernels compute the attention: the first FlashAttention's, Triton's after them, or the second's, which came
     /// in the middle of 2023.
     attention: &'static str,
+    /// The loss is flash-attn's (`loss_fn = "fused_crossentropy"`, the default since it came), not PyTorch's.
+    fuses_loss: bool,
     /// Attention gets its tokens without padding.
     pub(super) unpads: bool,
 }
@@ -26,7 +28,8 @@ impl Mosaic {
     /// Of a row of that trainer, told by its framework.
     ///
     /// Composer's mode DEFAULT kept parameters in 32 bits and reduced in 16 until the trainer became a repository of its
-    /// own in 2023; since then it gathers in 16 bits like PURE. Low-precision layer norms came at the same time.
+    /// own in 2023; since then it gathers in 16 bits like PURE. Low-precision layer norms and
+    /// the fused loss came at the same time.
     pub(super) fn of(row: &Measurement) -> Option<Self> {
         let year = row.framework.strip_prefix("llm-foundry ")?;
         let pure = row.notes.contains("mixed precision PURE");
@@ -34,6 +37,7 @@ impl Mosaic {
         Some(Self {
             gathers_wide: early,
             low_precision_norms: !early,
+            fuses_loss: !early,
             attention: match year {
                 _ if early => "flash-1",
                 "2023" => "flash-triton",
@@ -46,8 +50,9 @@ impl Mosaic {
     /// Keys of `[workload]`.
     pub(super) fn workload(self) -> String {
         let mut text = format!("autocast = true\nloss_metrics = {}\n", Self::METRICS);
-        // The trainer's `loss_fn`: `fused_crossentropy` unless it says otherwise.
-        text += "cross_entropy = \"flash-attn\"\n";
+        if self.fuses_loss {
+            text += "cross_entropy = \"flash-attn\"\n";
+        }
         if self.low_precision_norms {
             text += "low_precision_norms = true\n";
         }
