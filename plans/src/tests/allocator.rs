@@ -37,7 +37,8 @@ fn blocks_of_a_small_model_add_up() {
     assert_eq!(memory.by_category.iter().sum::<u64>(), memory.allocated, "every byte belongs to a category");
     assert!(memory.reserved >= memory.allocated);
     assert_eq!(memory.reserved % (2 * MIB), 0, "segments are whole");
-    assert!(memory.after_step < memory.allocated && memory.after_step >= 16 * parameters);
+    // Gradients have gone with the update.
+    assert!(memory.after_step < memory.allocated && memory.after_step >= 14 * parameters);
     assert_eq!((memory.communicators, memory.retries), (0, 0));
 }
 
