@@ -126,8 +126,9 @@ fn the_device_is_freed_of_exactly_what_is_offloaded() {
     for (zero, parameters, freed) in [
         (ZeroStage::One, Store::Device, 12 * part),
         (ZeroStage::Two, Store::Device, 14 * part),
-        (ZeroStage::Three, Store::Device, 14 * part),
-        (ZeroStage::Three, Store::Host, 16 * part),
+        // Without offloading, gradients of ZeRO 3 are gone when the step has ended.
+        (ZeroStage::Three, Store::Device, 12 * part),
+        (ZeroStage::Three, Store::Host, 14 * part),
     ] {
         let (with, host) = held(zero, offloading(Store::Host, parameters));
         let (without, _) = held(zero, Offload::default());
