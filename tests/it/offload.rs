@@ -65,7 +65,8 @@ fn the_report_says_what_hosts_hold_and_what_waiting_for_them_takes() {
     // The device no longer holds 16 bytes a parameter over two ranks.
     let freed = number(&plain["peak_memory"]["after_step_bytes"])
         - number(&offloaded["peak_memory"]["after_step_bytes"]);
-    assert!((freed - 8.0 * n).abs() < 64.0, "{freed}");
+    // The allocator rounds every block up; sums of bytes are exact in the tests of plans.
+    assert!((freed / (8.0 * n) - 1.0).abs() < 1e-3, "{freed}");
     let breakdown = &offloaded["time_breakdown_s"];
     let sum: f64 = breakdown.as_object().unwrap().values().map(number).sum();
     assert!((sum - number(&offloaded["step_time_s"])).abs() < 1e-9);
