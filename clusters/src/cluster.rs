@@ -62,6 +62,17 @@ pub struct FrameworkCost {
     pub block_backward_s: f64,
     /// One collective of a group that shares a layer.
     pub collective_s: f64,
+    /// One pass of a micro-batch through a stage's chunk, beside its blocks: the schedule's Python, taking the batch and
+    /// spreading it over the ranks that share it, the loss.
+    pub chunk_pass_s: f64,
+    /// One pass of a block with routed experts, beside what another block takes: choosing, sorting, and sending tokens.
+    pub routing_s: f64,
+    /// One pass of one of the experts that a rank holds, where they run one after the other.
+    pub expert_s: f64,
+    /// One trained tensor and step: what the optimizer's Python does in its loops over them.
+    pub tensor_s: f64,
+    /// The rest of a step: timers, learning rate, scalars that ranks agree on and write down.
+    pub step_s: f64,
 }
 
 impl FrameworkCost {
@@ -72,6 +83,11 @@ impl FrameworkCost {
             block_forward_s: factor * self.block_forward_s,
             block_backward_s: factor * self.block_backward_s,
             collective_s: factor * self.collective_s,
+            chunk_pass_s: factor * self.chunk_pass_s,
+            routing_s: factor * self.routing_s,
+            expert_s: factor * self.expert_s,
+            tensor_s: factor * self.tensor_s,
+            step_s: factor * self.step_s,
         }
     }
 }
@@ -103,7 +119,12 @@ impl Host {
     /// What a framework adds to launching kernels. Generated code and replayed graphs run without it.
     pub fn framework(&self, framework: Framework, style: ExecutionStyle) -> FrameworkCost {
         match (framework, style) {
-            (Framework::Megatron | Framework::Nanotron, ExecutionStyle::Eager) => self.megatron,
+            (Framework::Megatron, ExecutionStyle::Eager) => self.megatron,
+            // Its trainer's own Python has not been measured.
+            (Framework::Nanotron, ExecutionStyle::Eager) => {
+                let FrameworkCost { block_forward_s, block_backward_s, collective_s, .. } = self.megatron;
+                FrameworkCost { block_forward_s, block_backward_s, collective_s, ..FrameworkCost::default() }
+            }
             _ => FrameworkCost::default(),
         }
     }

@@ -49,6 +49,20 @@ pub enum FlashGeneration {
 }
 
 impl AttentionShape {
+    /// What the kernel makes: the result; backward the gradients of queries, keys and values.
+    pub const fn result_bytes(&self) -> u64 {
+        let rows = self.batch.saturating_mul(self.heads).saturating_mul(self.query_length);
+        let values = match self.pass {
+            Pass::Forward => rows.saturating_mul(self.value_dim),
+            Pass::Backward => {
+                let keys = self.batch.saturating_mul(self.kv_heads).saturating_mul(self.key_length);
+                let widths = self.head_dim.saturating_add(self.value_dim);
+                rows.saturating_mul(self.head_dim).saturating_add(keys.saturating_mul(widths))
+            }
+        };
+        values.saturating_mul(self.dtype.bytes())
+    }
+
     /// What the kernel computes: two products forward, 2 b h q k (d + v), halved when causal; five products backward
     /// (scores again, and a gradient for each factor of both products), 2.5 times as much where v = d.
     pub fn flops(&self) -> Flops {

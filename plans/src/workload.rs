@@ -193,6 +193,14 @@ pub struct Workload {
     /// Whether the products that make gradients of weights add to them at once (Megatron-LM's
     /// `gradient_accumulation_fusion`); otherwise each tensor is added by a kernel of its own.
     pub accumulation_fusion: bool,
+    /// Whether the experts that a rank holds run one after the other, and not in grouped products.
+    pub sequential_experts: bool,
+    /// Whether the host looks at each micro-batch's loss.
+    pub check_for_nan: bool,
+    /// Whether each step counts the zeros among the gradients.
+    pub log_num_zeros_in_grad: bool,
+    /// Whether each step takes the norm of the parameters.
+    pub log_params_norm: bool,
     /// How convolutions run.
     pub convolutions: Convolutions,
     /// Whose modules the blocks are made of.

@@ -64,6 +64,10 @@ impl Idle<'_, '_> {
             (self.workload, "gradient_clipping", "it has no gradients"),
             (self.workload, "loss_scaling", "it has no gradients"),
             (self.workload, "framework", "it is one kernel a pass"),
+            (self.workload, "deterministic", "it is one kernel a pass"),
+            (self.workload, "check_for_nan", "its loss is not known"),
+            (self.workload, "log_num_zeros_in_grad", "it has no gradients"),
+            (self.workload, "log_params_norm", "it has no parameters"),
             (self.workload, "attention", "whether it has attention is not known"),
             (self.workload, "memory_format", "whether it has convolutions is not known"),
             (self.workload, "cudnn_allow_tf32", "whether it has convolutions is not known"),
@@ -96,6 +100,9 @@ impl Idle<'_, '_> {
             (self.workload, "optimizer", update),
             (self.workload, "optimizer_implementation", update),
             (self.workload, "weight_decay", update),
+            (self.workload, "log_num_zeros_in_grad", none),
+            (self.workload, "check_for_nan", "inference computes no loss; leave this key out"),
+            (self.workload, "log_params_norm", update),
             (
                 self.workload,
                 "activation_checkpointing",
@@ -147,7 +154,11 @@ fn is_set(section: &Section<'_>, key: &'static str) -> Result<bool, InputError> 
             | "gradient_accumulation_fusion"
             | "autocast"
             | "weight_decay"
-            | "loss_scaling",
+            | "loss_scaling"
+            | "check_for_nan"
+            | "log_num_zeros_in_grad"
+            | "log_params_norm"
+            | "deterministic",
             Value::Boolean(on),
         ) => *on,
         ("gradient_overlap", Value::Boolean(on)) => !*on,

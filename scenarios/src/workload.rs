@@ -76,13 +76,6 @@ pub(crate) fn read(
     };
     let implementation = section.choice("optimizer_implementation", &implementations)?.unwrap_or(usual);
     let weight_decay = read_weight_decay(section, optimizer, implementation)?;
-    let loss_scaling = section.flag("loss_scaling")?.unwrap_or(false);
-    if loss_scaling && precision != Precision::Fp16 {
-        let message = "is for the range of fp16, needs precision = \"fp16\", allowed: false";
-        return Err(section.conflict("loss_scaling", message));
-    }
-    let clippings = [("none", Clipping::None), ("device", Clipping::Device), ("host", Clipping::Host)];
-    let clipping = section.choice("gradient_clipping", &clippings)?.unwrap_or(Clipping::None);
     let attention = read_attention(section, defaults.cluster, precision)?;
     let executions = [
         ("eager", Execution::Eager),
@@ -134,8 +127,8 @@ pub(crate) fn read(
         optimizer,
         implementation,
         weight_decay,
-        loss_scaling,
-        clipping,
+        loss_scaling: read_loss_scaling(section, precision)?,
+        clipping: read_clipping(section, task, framework)?,
         attention,
         execution,
         framework,
@@ -143,6 +136,10 @@ pub(crate) fn read(
         checkpointing,
         wide_gradients: read_gradients(section, precision, autocast)? == Dtype::Fp32,
         accumulation_fusion: section.flag("gradient_accumulation_fusion")?.unwrap_or(false),
+        sequential_experts: read_sequential_experts(section, &defaults.section.model, framework)?,
+        check_for_nan: section.flag("check_for_nan")?.unwrap_or(framework == Framework::Megatron),
+        log_num_zeros_in_grad: section.flag("log_num_zeros_in_grad")?.unwrap_or(false),
+        log_params_norm: section.flag("log_params_norm")?.unwrap_or(false),
         convolutions: read_convolutions(section, defaults, precision)?,
         autocast,
         modules: read_modules(section, framework)?,
@@ -152,6 +149,39 @@ pub(crate) fn read(
     };
     check_capture(section, &defaults.section.model, &workload)?;
     Ok(workload)
+}
+
+/// `loss_scaling`: whether the loss is scaled into the range of fp16.
+fn read_loss_scaling(section: &Section<'_>, precision: Precision) -> Result<bool, InputError> {
+    let scales = section.flag("loss_scaling")?.unwrap_or(false);
+    if scales && precision != Precision::Fp16 {
+        let message = "is for the range of fp16, needs precision = \"fp16\", allowed: false";
+        return Err(section.conflict("loss_scaling", message));
+    }
+    Ok(scales)
+}
+
+/// `gradient_clipping`: Megatron-LM clips unless it is told not to.
+fn read_clipping(section: &Section<'_>, task: Task, framework: Framework) -> Result<Clipping, InputError> {
+    let kinds = [("none", Clipping::None), ("device", Clipping::Device), ("host", Clipping::Host)];
+    let trains = task == Task::Training && framework == Framework::Megatron;
+    let usual = if trains { Clipping::Host } else { Clipping::None };
+    Ok(section.choice("gradient_clipping", &kinds)?.unwrap_or(usual))
+}
+
+/// `moe_grouped_gemm`: whether the experts of a rank run in grouped products; otherwise Megatron-LM's Python goes from one
+/// to the next.
+fn read_sequential_experts(
+    section: &Section<'_>,
+    model: &Model,
+    framework: Framework,
+) -> Result<bool, InputError> {
+    let sequential = section.flag("moe_grouped_gemm")? == Some(false);
+    if sequential && (model.experts() == 0 || framework != Framework::Megatron) {
+        let message = "is about routed experts with framework = \"megatron\", allowed: true";
+        return Err(section.conflict("moe_grouped_gemm", message));
+    }
+    Ok(sequential)
 }
 
 /// `cross_entropy`: whose kernels compute the loss; Megatron-LM and nanotron have their own.

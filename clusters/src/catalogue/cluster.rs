@@ -12,9 +12,18 @@ use crate::fact::Fact;
 
 /// Keys of a cluster file.
 pub(super) const KEYS: [&str; 7] = ["name", "gpu", "gpus_per_node", "nodes", "fabric", "network", "host"];
-/// Launches of eager execution that take the host as long as Megatron-LM's forward of a block, its backward, and one of
-/// its collectives: the ratios of `hosts/x86-pcie5.toml`.
-const LAUNCHES: [f64; 3] = [234.0, 152.0, 23.0];
+/// Keys of what Megatron-LM costs a host, each with the launches of eager execution that take the host as long: the
+/// ratios of `hosts/x86-pcie5.toml`.
+const MEGATRON: [(&str, f64); 8] = [
+    ("block_forward", 250.0),
+    ("block_backward", 152.5),
+    ("collective", 20.3),
+    ("chunk_pass", 101.6),
+    ("routing", 65.6),
+    ("expert", 32.8),
+    ("tensor", 3.44),
+    ("step", 2656.0),
+];
 /// Keys of a host.
 pub(super) const HOST_KEYS: [&str; 12] = [
     "name",
@@ -126,20 +135,38 @@ pub(super) fn read_megatron(
     launch: &LaunchCost,
     facts: &mut Vec<Fact>,
 ) -> Result<FrameworkCost, CatalogueError> {
-    if !section.has_table("megatron") {
-        let [forward, backward, collective] = LAUNCHES;
-        return Ok(FrameworkCost {
-            block_forward_s: forward * launch.eager_forward_s,
-            block_backward_s: backward * launch.eager_backward_s,
-            collective_s: collective * launch.eager_forward_s,
-        });
+    let table = if section.has_table("megatron") {
+        Some(section.section("megatron", &MEGATRON.map(|(key, _)| key))?)
+    } else {
+        None
+    };
+    let mut costs = [0.0; MEGATRON.len()];
+    for (cost, (key, launches)) in costs.iter_mut().zip(MEGATRON) {
+        *cost = match &table {
+            Some(table) => table.quantity(key, Dimension::Seconds, facts)?.value,
+            None if key == "block_backward" => launches * launch.eager_backward_s,
+            None => launches * launch.eager_forward_s,
+        };
     }
-    let table = section.section("megatron", &["block_forward", "block_backward", "collective"])?;
-    let mut seconds = |key: &str| Ok(table.quantity(key, Dimension::Seconds, facts)?.value);
+    let [
+        block_forward_s,
+        block_backward_s,
+        collective_s,
+        chunk_pass_s,
+        routing_s,
+        expert_s,
+        tensor_s,
+        step_s,
+    ] = costs;
     Ok(FrameworkCost {
-        block_forward_s: seconds("block_forward")?,
-        block_backward_s: seconds("block_backward")?,
-        collective_s: seconds("collective")?,
+        block_forward_s,
+        block_backward_s,
+        collective_s,
+        chunk_pass_s,
+        routing_s,
+        expert_s,
+        tensor_s,
+        step_s,
     })
 }
 

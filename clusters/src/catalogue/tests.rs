@@ -393,6 +393,11 @@ fn hosts_without_framework_costs_take_those_of_a_preset_by_their_launches() {
         (said.block_forward_s, derived.block_forward_s),
         (said.block_backward_s, derived.block_backward_s),
         (said.collective_s, derived.collective_s),
+        (said.chunk_pass_s, derived.chunk_pass_s),
+        (said.routing_s, derived.routing_s),
+        (said.expert_s, derived.expert_s),
+        (said.tensor_s, derived.tensor_s),
+        (said.step_s, derived.step_s),
     ] {
         assert!((derived / said - 1.0).abs() < 0.02, "{said} {derived}");
     }

@@ -6,8 +6,8 @@ use steptime_clusters::{
 };
 use steptime_core::SimTime;
 use steptime_models::{
-    Bytes, ExchangeGroup, ExchangeKind, Kernel, LayerRole, LayerWork, Model, Operation, Pass, SavedTensor,
-    Temporary, WorkShape,
+    Bytes, ExchangeGroup, ExchangeKind, Kernel, LayerRole, LayerWork, MemoryBoundKind, Model, Operation,
+    Pass, SavedTensor, Temporary, WorkShape,
 };
 
 use super::overlap::{Move, moves};
@@ -280,8 +280,21 @@ impl Pricer<'_> {
     fn layer_operation(self, operation: &Operation, pass: Pass) -> Result<Cost, PlanError> {
         match operation.kernel {
             Kernel::Exchange { group, kind, bytes } => Ok(Cost::Exchange(self.exchange(group, kind, bytes))),
-            _ => self.operation(operation, pass).map(Cost::Kernel),
+            _ => self.filled(operation, pass).map(Cost::Kernel),
         }
+    }
+
+    /// An operation, and with deterministic algorithms the kernel before it that fills the memory of its result.
+    fn filled(self, operation: &Operation, pass: Pass) -> Result<OpCost, PlanError> {
+        let cost = self.operation(operation, pass)?;
+        let Some(written) = fresh_bytes(&operation.kernel).filter(|_| self.workload.deterministic) else {
+            return Ok(cost);
+        };
+        let fill =
+            Kernel::MemoryBound { kind: MemoryBoundKind::Fill, read: Bytes(0), written: Bytes(written) };
+        let fill = self.kernel(fill, 1, pass)?;
+        let first = (cost.first.0.checked_add(fill.first.0)?, cost.first.1.checked_add(fill.first.1)?);
+        Ok(OpCost { first, basis: cost.basis.max(fill.basis), ..cost })
     }
 
     fn exchange(self, group: ExchangeGroup, kind: ExchangeKind, bytes: Bytes) -> Exchange {
@@ -342,6 +355,23 @@ impl Pricer<'_> {
             recomputed,
             kept,
         })
+    }
+}
+
+/// Bytes of the result of an operation that asks for uninitialized memory by `torch.empty`, which PyTorch fills under
+/// `torch.use_deterministic_algorithms` (`torch.utils.deterministic.fill_uninitialized_memory`). Elementwise operations
+/// take their results from the allocator directly (ATen `TensorIterator`).
+const fn fresh_bytes(kernel: &Kernel) -> Option<u64> {
+    match *kernel {
+        Kernel::Gemm { batch, m, n, dtype, .. } => {
+            let width = if dtype.bytes() > 2 { dtype.bytes() } else { 2 };
+            Some(batch.saturating_mul(m).saturating_mul(n).saturating_mul(width))
+        }
+        Kernel::MemoryBound { kind: MemoryBoundKind::Norm | MemoryBoundKind::Softmax, written, .. } => {
+            Some(written.0)
+        }
+        Kernel::Attention(shape) => Some(shape.result_bytes()),
+        _ => None,
     }
 }
 

@@ -7,6 +7,7 @@ mod folding;
 mod groups;
 mod library;
 mod memory;
+mod norms;
 mod offload;
 mod traffic;
 mod updates;

@@ -321,14 +321,28 @@ fn workload(row: &Measurement) -> Result<String, String> {
     Ok(text)
 }
 
-/// What Megatron-LM's training keeps beside the model, as its tests and defaults have it.
+/// What Megatron-LM's training does and keeps beside the model, as its tests and defaults have it. The recipes of its
+/// functional tests switch the fusion of gradient accumulation off, and log the number of zeros in gradients and the norm of
+/// the parameters in every step; those of NeMo's performance tables do not look at the loss of a micro-batch.
 fn megatron(row: &Measurement) -> String {
     let mut text = String::new();
     if is_deterministic(row) {
-        // The order of sums is then cuBLAS's own business: gradients of weights are added by kernels of their own.
         text += "deterministic = true\n";
+    }
+    if row.source.contains("functional_tests") {
+        text += "log_num_zeros_in_grad = true\nlog_params_norm = true\n";
+        // Names of runs tell grouped products.
+        let grouped =
+            ["groupedGEMM", "memory_speed", "cudagraph"].iter().any(|word| row.model.contains(word));
+        if row.experts.is_some() && !grouped {
+            text += "moe_grouped_gemm = false\n";
+        }
     } else {
         text += "gradient_accumulation_fusion = true\n";
+    }
+    // Megatron-LM looks at losses since its core became a library (2023).
+    if ["NeMo", "megatron-lm", "megatron-deepspeed"].iter().any(|name| row.framework.starts_with(name)) {
+        text += "check_for_nan = false\n";
     }
     // Its papers are older than Transformer Engine.
     if row.notes.contains("transformer_impl=local") || row.framework == "megatron-lm" {

@@ -359,7 +359,9 @@ impl StageBuilder<'_> {
         let share = if partitioned { input.shares().map(part).sum() } else { parameters };
         let tensors = input.trained_tensors();
         let tensors = if partitioned { tensors.div_ceil(input.plan.replicas()) } else { tensors };
+        self.loop_over(tensors)?;
         self.prepare_gradients(share)?;
+        self.count_zeros(share, tensors)?;
         let kernel = Kernel::Optimizer {
             parameters: share,
             bytes_per_parameter: input.workload.update_traffic_per_parameter(),
@@ -374,7 +376,8 @@ impl StageBuilder<'_> {
         for list in lists {
             self.program.free(self.streams.compute, list);
         }
-        self.gather_updated(label)
+        self.gather_updated(label)?;
+        self.after_update(share, tensors)
     }
 
     /// Every rank gets the parameters that the others have updated.

@@ -6,6 +6,7 @@ mod gradients;
 mod groups;
 mod library;
 mod matrices;
+mod norms;
 mod offload;
 mod passes;
 mod pipeline;
@@ -121,7 +122,7 @@ impl StageInput<'_> {
     fn layer_trained_tensors(&self, layer: usize) -> u64 {
         let division = self.plan.division();
         let parameters = self.model.layers[layer].parameters.iter();
-        parameters.filter(|parameter| parameter.trainable && parameter.held_in(&division) > 0).count() as u64
+        parameters.filter(|it| it.trainable && self.owns(it) && it.held_in(&division) > 0).count() as u64
     }
 
     /// Trained values of one layer as this stage holds it.
@@ -484,14 +485,25 @@ impl StageBuilder<'_> {
             return Ok(());
         }
         let cost = self.pricer.framework();
-        let seconds = match pass {
+        let experts = self.held_experts(layer);
+        let routed = if experts > 0 { cost.routing_s } else { 0.0 };
+        let one_by_one =
+            if self.input.workload.sequential_experts { experts as f64 * cost.expert_s } else { 0.0 };
+        let block = match pass {
             Pass::Forward => cost.block_forward_s,
             Pass::Backward => cost.block_backward_s,
         };
+        let seconds = block + routed + one_by_one;
         if seconds > 0.0 {
             self.program.host(SimTime::from_seconds(seconds)?, classes::HOST, label);
         }
         Ok(())
+    }
+
+    /// Routed experts of a layer that the rank holds.
+    fn held_experts(&self, layer: usize) -> u64 {
+        let all = self.input.model.layers[layer].parameters.iter().find_map(|it| it.expert);
+        all.map_or(0, |place| place.of.div_ceil(self.input.plan.expert.max(1)))
     }
 
     /// A collective of tensor parallelism beside what the compute stream is given from here on.

@@ -37,6 +37,11 @@ impl StageBuilder<'_> {
         }
         self.free(flowing);
         self.drop_mask(chunk, micro_batch, false);
+        if layers.end == input.model.layers.len() {
+            let label = self.label("loss", "forward", Some(micro_batch));
+            self.check_loss(label)?;
+        }
+        self.issue_chunk()?;
         if let Some(crosses) = crosses[1] {
             let bytes = self.boundary(layers.end, micro_batch);
             let stream = self.streams.transfers[chunk].forward_out;
@@ -238,6 +243,7 @@ impl StageBuilder<'_> {
     }
 
     fn send_gradients(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
+        self.issue_chunk()?;
         let Chunk { layers, crosses } = &self.input.chunks[chunk];
         self.drop_mask(chunk, micro_batch, true);
         if layers.start == 0 {
