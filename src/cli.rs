@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Models(ModelsArguments),
     /// List the clusters and GPUs of the catalogue, or show one
     Clusters(ClustersArguments),
+    /// Find the largest micro-batch of a scenario that fits
+    MaxBatch(MaxBatchArguments),
     /// Score predictions against measured training steps
     Validate(ValidateArguments),
     /// Fit a GPU, a fabric or a host to measurements
@@ -292,6 +294,25 @@ pub(crate) struct CalibrateOutput {
     /// Print one JSON document on standard output and nothing else
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MaxBatchArguments {
+    /// Scenario file (TOML); `-` reads standard input
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) scenario: PathBuf,
+    /// Try multiples of this many samples only
+    #[arg(long, value_name = "SAMPLES", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub(crate) granularity: u64,
+    /// Change a value of the scenario, e.g. `workload.precision="bf16"`; repeatable
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Print one JSON document on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print the answer only
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Args)]

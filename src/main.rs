@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => commands::run::run(&arguments),
         Command::Models(arguments) => commands::models::models(&arguments),
         Command::Clusters(arguments) => commands::clusters::clusters(&arguments),
+        Command::MaxBatch(arguments) => commands::max_batch::max_batch(&arguments),
         Command::Validate(arguments) => commands::validate::validate(&arguments),
         Command::Calibrate(arguments) => commands::calibrate::calibrate(&arguments),
         Command::Plot(arguments) => commands::plot::plot(&arguments),

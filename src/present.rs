@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
-use steptime_scenarios::{Report, Verdict};
+use steptime_scenarios::{OutOfMemory, Report, Verdict};
 
 /// Columns of a terminal that every table fits.
 const COLUMNS: u16 = 80;
@@ -46,6 +46,11 @@ pub(crate) fn right_align(table: &mut Table, first: usize) {
     }
 }
 
+/// What an allocation that does not fit asks for.
+pub(crate) fn shortage(oom: &OutOfMemory) -> String {
+    format!("{} asks for {}, {} short", oom.tensor, bytes(oom.requested_bytes), bytes(oom.short_by_bytes))
+}
+
 /// The verdict in a sentence.
 pub(crate) fn verdict_line(report: &Report) -> String {
     let name = &report.name;
@@ -55,14 +60,9 @@ pub(crate) fn verdict_line(report: &Report) -> String {
     let step = report.step_time_s.map_or_else(|| "no step".to_owned(), seconds);
     let memory = &report.peak_memory;
     match (report.verdict, &report.out_of_memory) {
-        (Verdict::OutOfMemory, Some(oom)) => format!(
-            "{name}: out of memory on rank {} at {}: {} asks for {}, {} short",
-            oom.rank,
-            seconds(oom.at_s),
-            oom.tensor,
-            bytes(oom.requested_bytes),
-            bytes(oom.short_by_bytes)
-        ),
+        (Verdict::OutOfMemory, Some(oom)) => {
+            format!("{name}: out of memory on rank {} at {}: {}", oom.rank, seconds(oom.at_s), shortage(oom))
+        }
         (Verdict::OutOfMemory, None) => format!("{name}: out of memory"),
         (Verdict::Fits, _) => format!(
             "{name}: {step} a step, fits with {} to spare",
@@ -80,8 +80,29 @@ fn one(report: &Report) -> String {
         host_memory(&mut text, report);
         stages(&mut text, report);
     }
+    remedies(&mut text, report);
     let _ = writeln!(text, "\n{}", verdict_line(report));
     text
+}
+
+/// Changes under which the job would fit.
+fn remedies(text: &mut String, report: &Report) {
+    if report.remedies.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n  it would fit with");
+    for remedy in &report.remedies {
+        let options: Vec<String> = remedy.set.iter().map(|key| format!("--set {}", quoted(key))).collect();
+        let _ = writeln!(text, "  {}", options.join(" "));
+        let (step, spare) = (seconds(remedy.step_time_s), bytes(remedy.spare_bytes));
+        let _ = writeln!(text, "    {step} a step, {spare} to spare");
+    }
+}
+
+/// An option that a shell would take apart, in quotes.
+fn quoted(option: &str) -> String {
+    let plain = option.chars().all(|c| c.is_ascii_alphanumeric() || "._=-".contains(c));
+    if plain { option.to_owned() } else { format!("'{option}'") }
 }
 
 fn facts(text: &mut String, report: &Report) {

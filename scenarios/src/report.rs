@@ -6,6 +6,8 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::remedy::Remedy;
+
 /// Identifies the form of [`Report`].
 pub const REPORT_SCHEMA: &str = "steptime.report/1";
 /// Identifies the form of [`Timeline`].
@@ -58,6 +60,9 @@ pub struct Report {
     pub peak_memory: PeakMemory,
     /// The first allocation that does not fit.
     pub out_of_memory: Option<OutOfMemory>,
+    /// Changes under which the job fits, where it does not and they were looked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remedies: Vec<Remedy>,
     /// Why a component model cannot be placed.
     pub infeasible: Option<Infeasible>,
     /// One entry a pipeline stage (or vehicle).

@@ -152,6 +152,7 @@ impl GpuRun<'_> {
             input: None,
             peak_memory: memory::peak(memories, self.cluster.gpu.memory.0, outcome.end),
             out_of_memory,
+            remedies: Vec::new(),
             infeasible: None,
             stages: self.stages(lowered, outcome, memories),
             vehicle_path: None,

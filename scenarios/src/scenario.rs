@@ -6,6 +6,7 @@ use steptime_plans::{AllocatorSettings, FormulaParameters, Plan, Workload, parti
 
 use crate::batch::{self, Batch, BatchSection};
 use crate::benchmark::Benchmark;
+use crate::draft::Draft;
 use crate::error::InputError;
 use crate::files::Files;
 use crate::idle::Idle;
@@ -13,7 +14,7 @@ use crate::input::{self, Input};
 use crate::model::ModelSection;
 use crate::parallelism::{self, Placement};
 use crate::section::{KeyPlace, Section, wrong};
-use crate::tree::{self, Node, Value};
+use crate::tree::{Node, Value};
 use crate::workload::{self, GpuDefaults};
 use crate::{allocator, cluster, model, pipeline, trainable};
 
@@ -102,14 +103,11 @@ impl Scenario {
     /// # Errors
     /// The first thing that is wrong, with its place.
     pub fn read(file: &str, text: &str, options: &[String], files: &dyn Files) -> Result<Self, InputError> {
-        let mut root = tree::parse(file, text)?;
-        for option in options {
-            tree::set(&mut root, option)?;
-        }
-        Self::from_tree(&root, files)
+        Draft::read(file, text, options)?.scenario(files)
     }
 
-    fn from_tree(root: &Node, files: &dyn Files) -> Result<Self, InputError> {
+    /// The scenario of a document.
+    pub(crate) fn from_tree(root: &Node, files: &dyn Files) -> Result<Self, InputError> {
         let top = Section::top(root)?;
         let name = read_name(&top)?;
         let sections =

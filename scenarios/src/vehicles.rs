@@ -238,6 +238,7 @@ impl VehicleRun<'_> {
             input: None,
             peak_memory: memory::none(),
             out_of_memory: None,
+            remedies: Vec::new(),
             infeasible: None,
             stages: Vec::new(),
             vehicle_path: None,

@@ -4,6 +4,7 @@ pub(crate) mod calibrate;
 pub(crate) mod clusters;
 pub(crate) mod completions;
 pub(crate) mod import;
+pub(crate) mod max_batch;
 pub(crate) mod models;
 pub(crate) mod plot;
 pub(crate) mod run;

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use steptime_plots::{Format, Width};
 use steptime_scenarios::{
-    Files, Report, RunResult, Scenario, Verdict, memory_csv, memory_snapshot, report_csv, run as play,
+    Draft, Files, Report, RunResult, Scenario, Verdict, memory_csv, memory_snapshot, remedies, report_csv,
+    run as play,
 };
 
 use crate::cli::RunArguments;
@@ -22,8 +23,13 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Answer, Failure> {
     let start = Instant::now();
     let mut results = Vec::with_capacity(arguments.scenarios.len());
     for path in &arguments.scenarios {
-        let scenario = read(path, &arguments.set)?;
-        results.push(play(&scenario, arguments.out.is_some())?);
+        let (draft, files) = draft(path, &arguments.set)?;
+        let mut result = play(&draft.scenario(&files)?, arguments.out.is_some())?;
+        // The verdict alone is asked for where it is to be quick.
+        if result.report.verdict == Verdict::OutOfMemory && !arguments.quiet {
+            result.report.remedies = remedies(&draft, &files);
+        }
+        results.push(result);
     }
     let played = start.elapsed();
     if let Some(folder) = &arguments.out {
@@ -60,7 +66,7 @@ fn document(reports: &[&Report]) -> Result<String, Failure> {
 }
 
 /// Files beside a scenario.
-struct Beside(PathBuf);
+pub(crate) struct Beside(PathBuf);
 
 impl Files for Beside {
     fn read(&self, name: &str) -> Result<String, String> {
@@ -71,6 +77,12 @@ impl Files for Beside {
 
 /// A scenario from a file, with the changes of `--set`; `-` reads standard input.
 pub(crate) fn read(path: &Path, options: &[String]) -> Result<Scenario, Failure> {
+    let (draft, files) = draft(path, options)?;
+    Ok(draft.scenario(&files)?)
+}
+
+/// The same before it is checked, and the files beside it.
+pub(crate) fn draft(path: &Path, options: &[String]) -> Result<(Draft, Beside), Failure> {
     let (name, text, folder) = if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin()
@@ -81,7 +93,7 @@ pub(crate) fn read(path: &Path, options: &[String]) -> Result<Scenario, Failure>
         let folder = path.parent().map_or_else(PathBuf::new, Path::to_owned);
         (path.display().to_string(), output::read(path)?, folder)
     };
-    Ok(Scenario::read(&name, &text, options, &Beside(folder))?)
+    Ok((Draft::read(&name, &text, options)?, Beside(folder)))
 }
 
 /// Longest file name made of a scenario's name, in bytes: file systems allow 255.

@@ -17,6 +17,7 @@ mod fidelity;
 mod goldens;
 mod import;
 mod invariants;
+mod max_batch;
 mod memory_snapshot;
 mod model_search;
 mod offload;

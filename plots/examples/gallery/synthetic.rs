@@ -217,6 +217,7 @@ pub(crate) fn report(name: &str, step: f64, device_gib: f64, capacity_gib: f64) 
             host: None,
         },
         out_of_memory: None,
+        remedies: Vec::new(),
         infeasible: None,
         stages: Vec::new(),
         vehicle_path: None,
