@@ -74,3 +74,48 @@ fn what_would_help_does() {
     // What fits needs none.
     assert!(report(&["scenarios/llama3-8b-h100-zero3.toml"])["remedies"].is_null());
 }
+
+/// hpides/alsatian, experiments/bottlenecks: the largest batch of 32, 64, 128, ... images of 224 x 224 pixels whose features
+/// an RTX A5000 extracted; twice as many failed. Models of which the failure at the next size was seen.
+const EXTRACTED: [(&str, u64); 7] = [
+    ("resnet152", 1024),
+    ("resnet50", 1024),
+    ("mobilenet_v2", 1024),
+    ("resnet18", 2048),
+    ("efficientnet_v2_l", 2048),
+    ("vit_l_16", 2048),
+    ("vit_l_32", 4096),
+];
+
+#[test]
+fn measured_bounds_of_batches_hold_the_predicted_ones() {
+    for (model, passed) in EXTRACTED {
+        let name = format!("model.name={model}");
+        let mut arguments =
+            vec!["scenarios/model-search-a5000.toml", "--granularity", "32", "--set", name.as_str()];
+        if model.starts_with("efficientnet") {
+            arguments.extend(["--set", "model.image_size=224"]);
+        }
+        // One model falls short by less than half a gigabyte of pieces; docs/sources.md says so.
+        if model == "vit_l_16" {
+            arguments.extend(["--set", "allocator.expandable_segments=true"]);
+        }
+        let (_, found) = found(&arguments);
+        let largest = found["micro_batch_size"].as_u64().unwrap();
+        assert!((passed..2 * passed).contains(&largest), "{model}: {largest}, measured {passed} and up");
+    }
+}
+
+/// 384 texts through MiniLM: of its 23,389,056 parameters the adapters are trained, whose states are 5.4 MB.
+#[test]
+fn adapters_of_minilm_have_small_states() {
+    let document = report(&["scenarios/minilm-lora-a40.toml"]);
+    assert_eq!(document["parameters"]["trainable"], 675_840);
+    assert_eq!(document["peak_memory"]["breakdown_bytes"]["optimizer_states"], 8 * 675_840);
+    // TokenLevelMAW: 1,169,153 trained parameters beside the adapters; as much as three of its wide tensors is there at once.
+    let document = report(&["scenarios/minilm-maw-a40.toml"]);
+    assert_eq!(document["parameters"]["trainable"], 675_840 + 1_169_153);
+    let wide = 96 * 8 * 256 * 256 * 64 * 4_u64;
+    assert_eq!(wide, 12 << 30);
+    assert!(document["peak_memory"]["breakdown_bytes"]["workspace"].as_u64().unwrap() >= 3 * wide);
+}
