@@ -462,10 +462,19 @@ fn repeat_heads(tape: &mut Tape<'_>, names: Names, x: Tensor, group: u64) -> Ten
 }
 
 /// Views of the queries, keys and values in one projection's result; their gradients are concatenated.
-pub(crate) fn split_columns(tape: &mut Tape<'_>, qkv: Tensor) -> [Tensor; 3] {
-    let thirds = [(); 3].map(|()| tape.view(qkv, qkv.rows, qkv.width / 3));
-    concatenate_gradients(tape, names!("attention.split_heads"), qkv, thirds, &[]);
-    thirds
+pub(crate) fn split_heads(tape: &mut Tape<'_>, qkv: Tensor) -> [Tensor; 3] {
+    split_columns(tape, names!("attention.split_heads"), qkv)
+}
+
+/// Views of equal parts of a packed projection's result; their gradients are concatenated.
+pub(crate) fn split_columns<const N: usize>(
+    tape: &mut Tape<'_>,
+    names: Names,
+    packed: Tensor,
+) -> [Tensor; N] {
+    let parts = [(); N].map(|()| tape.view(packed, packed.rows, packed.width / (N as u64)));
+    concatenate_gradients(tape, names, packed, &parts, &[]);
+    parts
 }
 
 /// Queries, keys and values each copied out of one projection's result: heads beside the batch, as a batched product
@@ -476,7 +485,7 @@ pub(crate) fn split_to_copies(tape: &mut Tape<'_>, qkv: Tensor) -> [Tensor; 3] {
         .map(|name| tape.result(name, qkv.rows, qkv.width / 3, &[qkv]));
     let copies =
         Operation { launches: 3, ..memory(names.op, MemoryBoundKind::Fill, qkv.bytes(), qkv.bytes()) };
-    concatenate_gradients(tape, names, qkv, thirds, &[copies]);
+    concatenate_gradients(tape, names, qkv, &thirds, &[copies]);
     thirds
 }
 
@@ -484,7 +493,7 @@ fn concatenate_gradients(
     tape: &mut Tape<'_>,
     names: Names,
     qkv: Tensor,
-    thirds: [Tensor; 3],
+    thirds: &[Tensor],
     forward: &[Operation],
 ) {
     tape.record(&Step {
@@ -493,7 +502,7 @@ fn concatenate_gradients(
         reads: &[qkv],
         saves: &[],
         inputs: &[qkv],
-        outputs: &thirds,
+        outputs: thirds,
         backward: &[memory(names.grad, MemoryBoundKind::Fill, qkv.bytes(), qkv.bytes())],
         scratch: 0,
         gradient: Gradient::New,

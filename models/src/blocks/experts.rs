@@ -161,7 +161,8 @@ pub(crate) fn experts(
     }
     let apart = tape.shape.expert.is_some();
     let shared_input = if apart { enter_tensor_parallel(tape, x) } else { x };
-    let dense = Dense { modules: modules.shared, middle: moe.shared, width: x.width, bias: false };
+    let dense =
+        Dense { modules: modules.shared, packed: None, middle: moe.shared, width: x.width, bias: false };
     let mut shared = dense_feed_forward(tape, form, &SHARED_EXPERT, dense, shared_input);
     if apart {
         shared = leave_tensor_parallel(tape, shared);

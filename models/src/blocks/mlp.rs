@@ -1,5 +1,6 @@
 //! Feed-forward halves: two linear layers around an activation, or three with a gate (GLU variants, Shazeer 2020).
 
+use super::attention::split_columns;
 use super::linear::{Linear, linear};
 use super::pointwise::{activation, activation_by_result, dropout, multiply};
 use crate::tape::{Names, Tape, Tensor, names};
@@ -29,6 +30,7 @@ pub(crate) struct FeedForward {
 /// Names of its operations.
 pub(crate) struct Parts {
     gate: Names,
+    gate_up: Names,
     up: Names,
     down: Names,
     fc1: Names,
@@ -45,6 +47,7 @@ macro_rules! parts {
     ($scope:literal) => {
         Parts {
             gate: names!($scope, ".gate"),
+            gate_up: names!($scope, ".gate_up"),
             up: names!($scope, ".up"),
             down: names!($scope, ".down"),
             fc1: names!($scope, ".fc1"),
@@ -116,6 +119,8 @@ fn activate(tape: &mut Tape<'_>, kind: Activation, parts: &Parts, x: Tensor) -> 
 #[derive(Clone, Copy)]
 pub(crate) struct Dense<'n> {
     pub(crate) modules: [&'n str; 3],
+    /// A layer in place of gate and up, whose result is split.
+    pub(crate) packed: Option<&'n str>,
     pub(crate) middle: u64,
     pub(crate) width: u64,
     pub(crate) bias: bool,
@@ -130,6 +135,16 @@ pub(crate) fn dense_feed_forward(
     x: Tensor,
 ) -> Tensor {
     let [gate, up, down] = dense.modules;
+    if let Some(module) = dense.packed {
+        let layer = Linear::new(module, parts.gate_up, 2 * dense.middle).columns();
+        let both = linear(tape, layer.bias(dense.bias), x);
+        let [gate, up] = split_columns(tape, parts.gate_up, both);
+        let gate = activate(tape, form.activation, parts, gate);
+        let wide = multiply(tape, parts.product, gate, up);
+        let wide = dropout(tape, parts.dropout, wide, form.dropout);
+        let layer = Linear::new(down, parts.down, dense.width).rows();
+        return linear(tape, layer.bias(dense.bias), wide);
+    }
     feed_forward(tape, form, parts, x, |tape, part, names, x| {
         let layer = match part {
             Part::Gate => Linear::new(gate, names, dense.middle).columns(),

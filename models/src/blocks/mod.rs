@@ -34,7 +34,7 @@ mod routing;
 mod tensor_parallel;
 
 pub(crate) use attention::{
-    Attention, Bias, Extras, attention, attention_with, split_columns, split_in_projection, split_to_copies,
+    Attention, Bias, Extras, attention, attention_with, split_heads, split_in_projection, split_to_copies,
 };
 pub(crate) use batch_norm::batch_norm;
 pub(crate) use channel_scale::{layer_scale, squeeze_excitation};

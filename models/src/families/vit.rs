@@ -8,7 +8,7 @@
 use super::{Architecture, EMBEDDING, HEAD, LayerPlan, hidden_and_heads, limits, stack};
 use crate::blocks::{
     Attention, Linear, Patches, Switch, activation, add, attention, cast, class_token, copy, cross_entropy,
-    dropout, first_token, layer_norm, linear, patches, positions, split_columns, split_in_projection,
+    dropout, first_token, layer_norm, linear, patches, positions, split_heads, split_in_projection,
     split_to_copies, switch_feed_forward,
 };
 use crate::document::Section;
@@ -252,7 +252,7 @@ impl Vit {
                 let qkv = linear(tape, packed, x);
                 match tape.shape.attention {
                     AttentionKind::Eager => split_to_copies(tape, qkv),
-                    _ => split_columns(tape, qkv),
+                    _ => split_heads(tape, qkv),
                 }
             }
             Implementation::Labml => [

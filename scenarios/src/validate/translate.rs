@@ -159,6 +159,9 @@ fn model_file(row: &Measurement) -> Result<String, String> {
     if let Some(mosaic) = &mosaic {
         let _ = write!(text, "naming = \"mpt\"\nunpads = {}\n", mosaic.unpads);
     }
+    if row.framework == "nanotron" && kv_heads == heads {
+        text += "naming = \"nanotron\"\n";
+    }
     // Trainers of the GPT kind drop out unless they are told not to.
     let _ = writeln!(text, "dropout = {}", biases && mosaic.is_none());
     if let Some(count) = row.experts {

@@ -8,7 +8,7 @@ use crate::blocks::{
     Attention, Convolution, Feature, Linear, Patches, activation, add, attention, average_pool, batch_norm,
     cast, class_token, conv2d, copy, cross_entropy, dropout, enter_tensor_parallel, first_token,
     global_average_pool, language_loss, layer_norm, leave_tensor_parallel, linear, lookup, max_pool,
-    multiply, patches, position_lookup, positions, relu_in_place, rms_norm, rotary, split_columns,
+    multiply, patches, position_lookup, positions, relu_in_place, rms_norm, rotary, split_heads,
     split_to_copies,
 };
 use crate::model::LayerRole;
@@ -195,7 +195,7 @@ fn projections(tape: &mut Tape<'_>, a: &Attend, module: &str, x: Tensor) -> [Ten
         let module = format!("{module}.qkv_proj");
         let packed = Linear::new(&module, names!("attention.qkv"), product(&[3, a.heads, a.head_dim]));
         let qkv = linear(tape, packed.bias(a.bias).columns(), x);
-        return if eager { split_to_copies(tape, qkv) } else { split_columns(tape, qkv) };
+        return if eager { split_to_copies(tape, qkv) } else { split_heads(tape, qkv) };
     }
     let mut project = |leaf: &str, names, heads| {
         let module = format!("{module}.{leaf}");

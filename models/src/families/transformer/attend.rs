@@ -4,7 +4,7 @@ use super::form::{Position, QueryKeyNorm, Transformer};
 use super::{Around, naming};
 use crate::blocks::{
     Attention, Extras, Linear, attention_with, copy, enter_tensor_parallel, linear, rms_norm, rotary,
-    split_columns, split_to_copies,
+    split_heads, split_to_copies,
 };
 use crate::parameter::Split;
 use crate::tape::{Names, Tape, Tensor, names};
@@ -85,7 +85,7 @@ impl Transformer {
             if eager && !rotates && self.query_key_norm == QueryKeyNorm::None {
                 return split_to_copies(tape, qkv);
             }
-            let qkv = split_columns(tape, qkv);
+            let qkv = split_heads(tape, qkv);
             let qkv = self.normalize_and_rotate(tape, around, qkv);
             return self.beside_batch(tape, qkv);
         }

@@ -207,7 +207,8 @@ impl Transformer {
                 let up = if self.gated { naming.gated_up } else { naming.up };
                 let modules = [naming.gate, up, naming.down];
                 let (middle, width, bias) = (self.feed_forward, self.hidden, self.mlp_bias);
-                dense_feed_forward(tape, form, &MLP, Dense { modules, middle, width, bias }, x)
+                let packed = naming.packed_gate.filter(|_| self.gated);
+                dense_feed_forward(tape, form, &MLP, Dense { modules, packed, middle, width, bias }, x)
             }
         }
     }

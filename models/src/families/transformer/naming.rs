@@ -28,6 +28,8 @@ pub(crate) struct Naming {
     pub(super) gate: &'static str,
     /// Beside a gate.
     pub(super) gated_up: &'static str,
+    /// One projection for the gate and what is beside it in their place.
+    pub(super) packed_gate: Option<&'static str>,
     pub(super) up: &'static str,
     pub(super) down: &'static str,
     pub(super) moe: MoeModules,
@@ -66,6 +68,7 @@ const LLAMA_BASE: Naming = Naming {
     mlp_post_norm: "post_feedforward_layernorm",
     gate: "mlp.gate_proj",
     gated_up: "mlp.up_proj",
+    packed_gate: None,
     up: "mlp.up_proj",
     down: "mlp.down_proj",
     moe: LLAMA_MOE,
@@ -150,6 +153,17 @@ pub(crate) static MEGATRON: Naming = Naming {
     ..LLAMA_BASE
 };
 
+/// nanotron's Llama: a projection for queries, keys and values, and one for the gate and what it is multiplied with.
+pub(super) static NANOTRON: Naming = Naming {
+    name: "nanotron",
+    tokens: "token_position_embeddings.token_embedding",
+    packed: Some("attn.qkv_proj"),
+    projection: "attn.o_proj",
+    packed_gate: Some("mlp.gate_up_proj"),
+    final_norm: "final_layer_norm",
+    ..LLAMA_BASE
+};
+
 pub(super) static BERT: Naming = Naming {
     name: "bert",
     tokens: "embeddings.word_embeddings",
@@ -221,8 +235,8 @@ pub(super) const CROSS: [&str; 5] = [
 ];
 
 /// All that a model file may name.
-static ALL: [&Naming; 10] =
-    [&LLAMA, &GEMMA, &MIXTRAL, &QWEN2_MOE, &OPT, &MPT, &GPT_NEOX, &MEGATRON, &BERT, &T5];
+static ALL: [&Naming; 11] =
+    [&LLAMA, &GEMMA, &MIXTRAL, &QWEN2_MOE, &OPT, &MPT, &GPT_NEOX, &MEGATRON, &NANOTRON, &BERT, &T5];
 
 /// Names of all of them.
 pub(super) fn all() -> Vec<&'static str> {

@@ -41,6 +41,32 @@ fn defaults_are_those_of_llama() {
     }
 }
 
+/// nanotron's projections: one of queries, keys and values, one of the gate and what it is multiplied with. Parameters and
+/// arithmetic are Llama's; a block has six tensors in place of nine, and four products forward in place of seven.
+#[test]
+fn packed_projections_hold_and_compute_the_same() {
+    let (llama, packed) = (build("").unwrap(), build("naming = \"nanotron\"\n").unwrap());
+    assert_eq!(packed.parameters(), llama.parameters());
+    let names: Vec<&str> = packed.layers[1].parameters.iter().map(|it| it.name.as_str()).collect();
+    assert!(names.iter().any(|name| name.contains("attn.qkv_proj.weight")), "{names:?}");
+    assert!(names.iter().any(|name| name.contains("mlp.gate_up_proj.weight")), "{names:?}");
+    assert_eq!((names.len(), llama.layers[1].parameters.len()), (6, 9));
+    let mut shape = shape(2, 16, Dtype::Bf16, AttentionKind::Flash);
+    for size in [1, 4] {
+        shape.tensor = TensorParallel { size, sequence: size > 1 };
+        let [one, other] = [&packed, &llama].map(|model| model.work(1, &shape));
+        let products = |work: &steptime_models::LayerWork| {
+            let flops = work.forward.iter().map(|it| it.kernel.model_flops().0).filter(|flops| *flops > 0);
+            (flops.clone().count() - 1, flops.sum::<u64>())
+        };
+        let (packed, apart) = (products(&one), products(&other));
+        // Attention itself is one more.
+        assert_eq!((packed.0, apart.0, packed.1), (4, 7, apart.1));
+    }
+    let grouped = build("kv_heads = 2\nnaming = \"nanotron\"\n").unwrap_err();
+    assert!(grouped.contains("nanotron"), "{grouped}");
+}
+
 #[test]
 fn gpt_is_one_of_them() {
     let gpt = Model::from_toml(
