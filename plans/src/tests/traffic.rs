@@ -232,3 +232,34 @@ fn model_flops_do_not_depend_on_the_attention_kernel() {
     };
     assert!((of(Eager) - of(Flash)).abs() < 0.5);
 }
+
+/// nanotron's copies of what a reduce-scatter brings wait on the one queue of the device: with ZeRO 1 no kernel of backward
+/// runs beside the reduction of a bucket, with ZeRO 0 they do. On a slow network the step of the first is longer by
+/// what is not hidden, though all-reduces carry twice the bytes.
+#[test]
+fn backward_of_nanotron_waits_for_scattered_buckets() {
+    use steptime_clusters::Framework::{Nanotron, PyTorch};
+
+    let gpt = model("gpt2", 8);
+    let gpus = cluster("dgx-h100");
+    let overlapped = |framework, zero| {
+        let work = Workload { framework, wide_gradients: true, ..workload(1) };
+        let plan = crate::Plan {
+            bucket_bytes: Some(4 << 20),
+            ..plan(8, 1, ScheduleKind::OneForwardOneBackward, zero)
+        };
+        let lowered = lower(&gpt, &gpus, &plan, &work).expect("legal");
+        let mut recorder = Recorder::default();
+        simulate(&lowered.world, &mut recorder).expect("plays");
+        let of = |class| {
+            let spans = recorder.spans().iter().filter(move |span| span.rank == 0 && span.class == class);
+            spans.map(|span| (span.start, span.end)).collect::<Vec<_>>()
+        };
+        let kernels = of(crate::classes::BACKWARD);
+        let beside = |&(start, end): &(_, _)| kernels.iter().any(|&(from, to)| from < end && start < to);
+        of(crate::classes::COLLECTIVE).iter().filter(|span| beside(span)).count()
+    };
+    assert_eq!(overlapped(Nanotron, ZeroStage::One), 0);
+    assert!(overlapped(Nanotron, ZeroStage::Zero) > 1);
+    assert!(overlapped(PyTorch, ZeroStage::One) > 1);
+}

@@ -225,7 +225,9 @@ impl StageBuilder<'_> {
             }
             if self.moves_parts() {
                 let label = self.label("gradient buckets", "backward", micro_batch);
-                self.move_parts(classes::BACKWARD, label, bucket.tensors, bucket.elements * self.gradient)?;
+                // Each rank's parts are joined, and copied again by PyTorch.
+                let launches = 2 * self.input.plan.replicas();
+                self.move_parts(classes::BACKWARD, label, launches, bucket.elements * self.gradient)?;
             }
             self.order(self.streams.compute, self.streams.collective);
             let bytes = bucket.elements * self.gradient;
@@ -233,6 +235,15 @@ impl StageBuilder<'_> {
             let part = bucket.elements.div_ceil(self.input.ranks(share));
             self.part_to_host("gradients", part, micro_batch, turn)?;
             pending.sent(&mut self.program, self.streams.collective);
+            if self.moves_parts() {
+                // The copies of what arrives are issued at once, on a stream that waits for the collective. All streams
+                // share one queue of the device (`CUDA_DEVICE_MAX_CONNECTIONS=1`, which nanotron's tensor
+                // parallelism asks for): what backward issues next waits behind them.
+                self.order(self.streams.collective, self.streams.compute);
+                let label = self.label("gradient buckets", "backward", micro_batch);
+                let part = (bucket.elements * self.gradient).div_ceil(self.input.plan.replicas());
+                self.move_parts(classes::BACKWARD, label, bucket.tensors, part)?;
+            }
         }
         Ok(())
     }
@@ -244,9 +255,8 @@ impl StageBuilder<'_> {
         nanotron && self.reduces() && self.input.plan.zero == ZeroStage::One
     }
 
-    /// Moves `bytes` of so many tensors, a kernel for each tensor and rank.
-    fn move_parts(&mut self, class: Class, label: Label, tensors: u64, bytes: u64) -> Result<(), PlanError> {
-        let launches = tensors.saturating_mul(self.input.plan.replicas());
+    /// Copies `bytes` with so many kernels.
+    fn move_parts(&mut self, class: Class, label: Label, launches: u64, bytes: u64) -> Result<(), PlanError> {
         let cost = self.pricer.kernel(copied(bytes, bytes), launches, Pass::Forward)?;
         self.kernel(class, label, cost)
     }
@@ -399,7 +409,8 @@ impl StageBuilder<'_> {
             }
             self.order(self.streams.collective, self.streams.compute);
             if self.moves_parts() {
-                self.move_parts(classes::OPTIMIZER, label, input.trained_tensors(), bytes)?;
+                let launches = input.trained_tensors().saturating_mul(input.plan.replicas());
+                self.move_parts(classes::OPTIMIZER, label, launches, bytes)?;
             }
         }
         for tensor in std::mem::take(&mut self.grown) {
