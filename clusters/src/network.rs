@@ -24,15 +24,15 @@ impl NetworkKind {
     ];
 }
 
-/// How far collectives over so many nodes lie from their median, of its duration.
+/// What a message costs ([`Network::message_s`]) in the jobs over so many nodes, which differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     /// Nodes.
     pub nodes: u32,
-    /// 10 % of the jobs take less than this share of the median, e.g. 0.9.
-    pub fastest: f64,
-    /// 10 % of the jobs take more than this, e.g. 1.2.
-    pub slowest: f64,
+    /// In 10 % of the jobs it is less than this, seconds.
+    pub fastest_s: f64,
+    /// In 10 % of the jobs it is more than this, seconds.
+    pub slowest_s: f64,
 }
 
 /// Links between nodes.
@@ -56,10 +56,11 @@ pub struct Network {
     pub latency_s: f64,
     /// Time of one hop in the Simple protocol, which posts, polls and flushes, seconds.
     pub bulk_latency_s: f64,
-    /// What every rank on other nodes adds to a collective, whatever its size, seconds: waiting for ranks that
-    /// are late. Zero for a network without such measurements.
-    pub remote_rank_s: f64,
-    /// Spread from job to job, by ascending nodes; empty where it was not measured.
+    /// What a message between nodes adds to a collective, whatever its size, seconds: posting, completing and
+    /// acknowledging it. The parts of all other ranks pass each link of a ring one after another, so that a group of
+    /// `n` ranks has `n - 1` of them. Zero for a network without such measurements.
+    pub message_s: f64,
+    /// Spread of that from job to job, by ascending nodes; empty where it was not measured.
     pub spread: Vec<Spread>,
     /// Every constant with its source.
     pub facts: Vec<Fact>,
@@ -89,10 +90,10 @@ impl Network {
         self.far_bandwidth.is_some() && places.len() > 1 && !places.iter().enumerate().any(near)
     }
 
-    /// Relative interval of the duration of a collective over so many nodes, which holds 80 % of the jobs: the
-    /// line between the measured numbers of nodes, the nearest one outside of them. `None` within a node and where
+    /// What a message costs in the fastest and in the slowest tenth of the jobs over so many nodes, seconds: the line
+    /// between the measured numbers of nodes, the nearest one outside of them. `None` within a node and where
     /// nothing was measured.
-    pub fn interval(&self, nodes: u32) -> Option<(f64, f64)> {
+    pub fn messages(&self, nodes: u32) -> Option<(f64, f64)> {
         if nodes <= 1 {
             return None;
         }
@@ -102,6 +103,6 @@ impl Network {
         let width = f64::from(high.nodes - low.nodes);
         let at = if width > 0.0 { f64::from(nodes - low.nodes) / width } else { 0.0 };
         let between = |from: f64, to: f64| from + at * (to - from);
-        Some((between(low.fastest, high.fastest), between(low.slowest, high.slowest)))
+        Some((between(low.fastest_s, high.fastest_s), between(low.slowest_s, high.slowest_s)))
     }
 }

@@ -22,7 +22,7 @@ pub fn estimate(scenario: &Scenario) -> Result<Report, InputError> {
 }
 
 /// The report without the interval.
-fn in_part(scenario: &Scenario) -> Result<Report, InputError> {
+pub(crate) fn in_part(scenario: &Scenario) -> Result<Report, InputError> {
     let full = || play(scenario, false).map(|played| played.report);
     let Job::Gpus { plan, workload, .. } = &scenario.job else { return full() };
     // Steps that wait for their samples are no line: from some number of micro-batches on the loader is the slower one.

@@ -25,17 +25,25 @@ pub struct SpreadRow {
     pub slowest: f64,
 }
 
+/// Rows over which the slowest tenth of the jobs take more than this times as long as the fastest tenth tell how jobs
+/// differ, and nothing of the network that they share.
+const AGREEING: f64 = 2.0;
+
 /// A fitted network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetworkFit {
-    /// What every rank on other nodes adds, seconds.
-    pub remote_rank_s: f64,
+    /// What a message between nodes adds, seconds.
+    pub message_s: f64,
     /// Spread by nodes, ascending.
     pub spread: Vec<Spread>,
-    /// Errors of the medians over several nodes without the fitted part.
+    /// Errors of the medians of all rows of several nodes without the fitted part.
     pub before: CollectiveErrors,
-    /// The same with it, the rows that were held out.
+    /// The same with it.
     pub after: CollectiveErrors,
+    /// Rows whose prediction lies between the fastest and the slowest tenth of the jobs.
+    pub within_jobs: usize,
+    /// Rows that the fit saw.
+    pub seen: usize,
     /// Whose measurements.
     pub source: String,
 }
@@ -103,45 +111,92 @@ pub fn read_spread(
     Ok(rows)
 }
 
-/// Fits the network of a cluster. `None` without a network or without rows of several nodes.
+/// Fits the network of a cluster to jobs that agree. `None` without a network or without rows of several nodes.
 pub fn fit_network(cluster: &Cluster, rows: &[SpreadRow]) -> Option<NetworkFit> {
+    let mut without = cluster.clone();
+    without.network.as_mut()?.message_s = 0.0;
+    let bare = Bare::new(&without, rows);
     let rows: Vec<&SpreadRow> = rows.iter().filter(|row| row.median.placement.nodes > 1).collect();
-    let mut fitted = cluster.clone();
-    fitted.network.as_mut()?.remote_rank_s = 0.0;
-    let before = CollectiveErrors::of(&fitted, rows.iter().map(|row| &row.median));
-    // Least squares of the relative error: base + late x = measured.
+    // Rings alone tell what a message costs: the pieces that a tree sends up and down follow another count.
+    let ring = |row: &&&SpreadRow| row.median.operation != Operation::Collective(CollectiveKind::AllReduce);
+    let rings: Vec<&SpreadRow> = rows.iter().filter(ring).copied().collect();
+    let agreeing = |row: &&&SpreadRow| row.slowest / row.fastest <= AGREEING;
+    let mut seen: Vec<&SpreadRow> = rings.iter().filter(agreeing).copied().collect();
+    if seen.is_empty() {
+        seen.clone_from(&rings);
+    }
+    // Least squares of the relative error: base + message x messages = measured.
     let (mut products, mut squares) = (0.0, 0.0);
-    for row in rows.iter().map(|row| &row.median).filter(|row| !row.held_out()) {
-        let late = f64::from(row.placement.ranks - row.placement.members_per_node()) / row.seconds;
-        products += late * (1.0 - row.predicted_s(&fitted) / row.seconds);
-        squares += late * late;
+    for row in &seen {
+        let share = messages(row) / row.median.seconds;
+        products += share * (1.0 - bare.seconds(&row.median) / row.median.seconds);
+        squares += share * share;
     }
     if squares <= 0.0 {
         return None;
     }
-    let remote_rank_s = rounded_seconds((products / squares).max(0.0));
-    fitted.network.as_mut()?.remote_rank_s = remote_rank_s;
-    let held = rows.iter().map(|row| &row.median).filter(|row| row.held_out());
+    let message_s = rounded_seconds((products / squares).max(0.0));
+    let mut after = without.clone();
+    after.network.as_mut()?.message_s = message_s;
+    let medians = || rows.iter().map(|row| &row.median);
+    let within = |row: &&&SpreadRow| {
+        let ratio = row.median.predicted_s(&after) / row.median.seconds;
+        (row.fastest..=row.slowest).contains(&ratio)
+    };
     Some(NetworkFit {
-        remote_rank_s,
-        spread: spread(&rows),
-        before,
-        after: CollectiveErrors::of(&fitted, held),
+        message_s,
+        spread: spread(&rings, &bare),
+        before: CollectiveErrors::of(bare.cluster, medians()),
+        after: CollectiveErrors::of(&after, medians()),
+        within_jobs: rows.iter().filter(within).count(),
+        seen: seen.len(),
         source: rows.first()?.median.source.clone(),
     })
 }
 
-/// Means over the operations.
-fn spread(rows: &[&SpreadRow]) -> Vec<Spread> {
+/// What a collective takes beside its messages.
+struct Bare<'a> {
+    /// The cluster with messages that cost nothing.
+    cluster: &'a Cluster,
+    /// What each operation takes within a node beyond its prediction, seconds: the links inside nodes as the same
+    /// measurements have them, which is no matter of the network.
+    beyond: Vec<(Operation, f64)>,
+}
+
+impl<'a> Bare<'a> {
+    fn new(cluster: &'a Cluster, rows: &[SpreadRow]) -> Self {
+        let inside = rows.iter().map(|row| &row.median).filter(|row| row.placement.nodes == 1);
+        let beyond = inside.map(|row| (row.operation, (row.seconds - row.predicted_s(cluster)).max(0.0)));
+        Self { cluster, beyond: beyond.collect() }
+    }
+
+    fn seconds(&self, row: &CollectiveRow) -> f64 {
+        let beyond = self.beyond.iter().find(|(operation, _)| *operation == row.operation);
+        row.predicted_s(self.cluster) + beyond.map_or(0.0, |(_, seconds)| *seconds)
+    }
+}
+
+/// Messages over each link between nodes ([`crate::Network::message_s`]).
+fn messages(row: &SpreadRow) -> f64 {
+    f64::from(row.median.placement.ranks - 1)
+}
+
+/// What a message costs in the fastest and in the slowest tenth of the jobs: means over the operations, on a network
+/// without that cost.
+fn spread(rows: &[&SpreadRow], bare: &Bare<'_>) -> Vec<Spread> {
     let mut nodes: Vec<u32> = rows.iter().map(|row| row.median.placement.nodes).collect();
     nodes.sort_unstable();
     nodes.dedup();
     let of = |nodes: u32| {
         let among: Vec<&&SpreadRow> = rows.iter().filter(|row| row.median.placement.nodes == nodes).collect();
-        let mean = |value: fn(&SpreadRow) -> f64| {
-            among.iter().map(|row| value(row)).sum::<f64>() / among.len().max(1) as f64
+        let mean = |of_median: fn(&SpreadRow) -> f64| {
+            let message = |row: &&&SpreadRow| {
+                let left = of_median(row) * row.median.seconds - bare.seconds(&row.median);
+                (left / messages(row)).max(0.0)
+            };
+            rounded_seconds(among.iter().map(|row| message(&row)).sum::<f64>() / among.len().max(1) as f64)
         };
-        Spread { nodes, fastest: mean(|row| row.fastest), slowest: mean(|row| row.slowest) }
+        Spread { nodes, fastest_s: mean(|row| row.fastest), slowest_s: mean(|row| row.slowest) }
     };
     nodes.into_iter().map(of).collect()
 }

@@ -62,18 +62,23 @@ pub(super) fn sources<'a>(names: impl Iterator<Item = &'a str>) -> String {
 impl FabricFit {
     /// The tables for the preset's file: the assumed bandwidths, and each fitted curve with its source.
     pub fn to_toml(&self) -> String {
-        self.tables("", &format!("Fitted to public measurements of {}", self.source))
+        let source = format!("Fitted to public measurements of {}{}", self.source, self.held_out());
+        self.tables("", &source)
     }
 
     /// A calibration file ([`crate::Cluster::calibrated`]): the same tables for the fabric of a cluster.
     pub fn to_calibration(&self) -> String {
-        let held_out = self.errors.first().map_or_else(String::new, |all| {
+        let source = format!("Fitted to measurements of {}{}", self.source, self.held_out());
+        format!("[fabric]\nname = \"{}\"\n{}", self.fabric.name, self.tables("fabric.", &source))
+    }
+
+    /// Errors over all sizes, as a source states them.
+    fn held_out(&self) -> String {
+        self.errors.first().map_or_else(String::new, |all| {
             let CollectiveErrors { rows, median, mean, .. } = all.after;
             let (median, mean) = (100.0 * median, 100.0 * mean);
             format!("; on {rows} held-out rows median {median:.1} %, mean {mean:.1} %")
-        });
-        let source = format!("Fitted to measurements of {}{held_out}", self.source);
-        format!("[fabric]\nname = \"{}\"\n{}", self.fabric.name, self.tables("fabric.", &source))
+        })
     }
 
     /// The tables below `root`.
@@ -129,20 +134,21 @@ fn curves(costs: &Costs) -> [Option<Curve>; 10] {
 }
 
 impl NetworkFit {
-    /// The keys for the preset's file: what a rank on another node adds, and the spread by nodes.
+    /// The keys for the preset's file: what a message between nodes adds, and its spread by nodes.
     pub fn to_toml(&self) -> String {
         let mut text = format!(
-            "\n[remote_rank]\nsource = \"Median over jobs of collectives of {}\"\nbasis = \"fitted\"\nvalue = \"{}\"\n",
+            "\n[message]\nsource = \"Medians over jobs that agree within a factor of 2, {} rows, of all-gathers and reduce-scatters of {}\"\nbasis = \"fitted\"\nvalue = \"{}\"\n",
+            self.seen,
             self.source,
-            seconds(self.remote_rank_s),
+            seconds(self.message_s),
         );
         for spread in &self.spread {
             text.push_str(&format!(
-                "\n[[spread]] # in thousandths of the median duration\nsource = \"10th and 90th percentile over jobs of {}\"\nbasis = \"measured\"\nnodes = {}\nfastest = {:.0}\nslowest = {:.0}\n",
+                "\n[[spread]]\nsource = \"Fastest and slowest tenth of the jobs, all-gathers and reduce-scatters of {}\"\nbasis = \"fitted\"\nnodes = {}\nfastest = \"{}\"\nslowest = \"{}\"\n",
                 self.source,
                 spread.nodes,
-                1000.0 * spread.fastest,
-                1000.0 * spread.slowest,
+                seconds(spread.fastest_s),
+                seconds(spread.slowest_s),
             ));
         }
         text

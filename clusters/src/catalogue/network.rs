@@ -17,7 +17,7 @@ pub(super) const KEYS: [&str; 10] = [
     "point_to_point",
     "latency",
     "bulk_latency",
-    "remote_rank",
+    "message",
     "far_cards",
     "spread",
 ];
@@ -32,7 +32,7 @@ const CLUSTER_KEYS: [&str; 12] = [
     "point_to_point",
     "latency",
     "bulk_latency",
-    "remote_rank",
+    "message",
     "far_cards",
     "spread",
 ];
@@ -48,7 +48,7 @@ pub(crate) struct NetworkPreset {
     point_to_point: f64,
     latency_s: f64,
     bulk_latency_s: f64,
-    remote_rank_s: f64,
+    message_s: f64,
     far_bandwidth: Option<f64>,
     spread: Vec<Spread>,
     facts: Vec<Fact>,
@@ -69,7 +69,7 @@ impl NetworkPreset {
             far_bandwidth: self.far_bandwidth,
             latency_s: self.latency_s,
             bulk_latency_s: self.bulk_latency_s,
-            remote_rank_s: self.remote_rank_s,
+            message_s: self.message_s,
             spread: self.spread,
             facts: self.facts,
         }
@@ -86,7 +86,7 @@ pub(super) fn read_preset(section: &Section<'_>) -> Result<NetworkPreset, Catalo
         point_to_point: section.fraction("point_to_point", &mut facts)?.value,
         latency_s: section.quantity("latency", Dimension::Seconds, &mut facts)?.value,
         bulk_latency_s: section.quantity("bulk_latency", Dimension::Seconds, &mut facts)?.value,
-        remote_rank_s: optional(section, "remote_rank", Dimension::Seconds, &mut facts)?.unwrap_or(0.0),
+        message_s: optional(section, "message", Dimension::Seconds, &mut facts)?.unwrap_or(0.0),
         far_bandwidth: optional(section, "far_cards", Dimension::BytesPerSecond, &mut facts)?,
         spread: spread(section)?,
         facts,
@@ -125,7 +125,7 @@ fn borrowed(section: &Section<'_>) -> Result<NetworkPreset, CatalogueError> {
         ("card", Dimension::BytesPerSecond, &mut preset.card),
         ("latency", Dimension::Seconds, &mut preset.latency_s),
         ("bulk_latency", Dimension::Seconds, &mut preset.bulk_latency_s),
-        ("remote_rank", Dimension::Seconds, &mut preset.remote_rank_s),
+        ("message", Dimension::Seconds, &mut preset.message_s),
     ] {
         *place = optional(section, key, dimension, &mut facts)?.unwrap_or(*place);
     }
@@ -144,18 +144,15 @@ fn borrowed(section: &Section<'_>) -> Result<NetworkPreset, CatalogueError> {
     Ok(preset)
 }
 
-/// `[[spread]]` tables by ascending nodes; shares are written in thousandths of the median duration.
+/// `[[spread]]` tables by ascending nodes.
 fn spread(section: &Section<'_>) -> Result<Vec<Spread>, CatalogueError> {
     let mut list = Vec::new();
     for row in section.sections("spread", &["nodes", "fastest", "slowest"])? {
         let mut facts = Vec::new();
-        let thousandths = |key: &str, facts: &mut Vec<Fact>| -> Result<f64, CatalogueError> {
-            Ok(f64::from(row.count(key, facts)?) / 1000.0)
-        };
         let spread = Spread {
             nodes: row.count("nodes", &mut facts)?,
-            fastest: thousandths("fastest", &mut facts)?,
-            slowest: thousandths("slowest", &mut facts)?,
+            fastest_s: row.quantity("fastest", Dimension::Seconds, &mut facts)?.value,
+            slowest_s: row.quantity("slowest", Dimension::Seconds, &mut facts)?.value,
         };
         if list.last().is_some_and(|last: &Spread| last.nodes >= spread.nodes) {
             let path = row.key("nodes");

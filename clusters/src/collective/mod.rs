@@ -156,8 +156,14 @@ pub fn point_to_point(cluster: &Cluster, crosses_nodes: bool, bytes: u64) -> Tra
     let bytes = bytes as f64;
     let (inside, between) = if crosses_nodes { (0.0, 1.0) } else { (1.0, 0.0) };
     let share = cluster.network.as_ref().map_or(1.0, |network| network.point_to_point);
-    let work =
-        |bytes: f64| Work { inside, between, late: 0.0, wire: bytes, node: bytes / share, handled: bytes };
+    let work = |bytes: f64| Work {
+        inside,
+        between,
+        messages: 0.0,
+        wire: bytes,
+        node: bytes / share,
+        handled: bytes,
+    };
     let Some(large) = &group.costs.large_point_to_point else {
         return group.transfer(
             Algorithm::Direct,
@@ -225,8 +231,8 @@ struct Work {
     inside: f64,
     /// Steps between nodes.
     between: f64,
-    /// Ranks on other nodes that may be late.
-    late: f64,
+    /// Messages that pass a link between nodes one after another.
+    messages: f64,
     /// Bytes through a member's port.
     wire: f64,
     /// Bytes that leave a node.
@@ -276,7 +282,7 @@ impl<'a> Group<'a> {
         self.climb(&rungs, bytes, |protocol, array| {
             let wire = share(parts, self.ranks, array);
             let handled = rounds * array;
-            let work = Work { inside, between, late: self.late(), wire, node: wire, handled };
+            let work = Work { inside, between, messages: self.messages(), wire, node: wire, handled };
             let curve = match (protocol, &self.costs.ll128) {
                 (Protocol::LowLatency, _) => &self.costs.ll,
                 (Protocol::LowLatency128, Some(ll128)) => ll128,
@@ -295,7 +301,7 @@ impl<'a> Group<'a> {
         let work = Work {
             inside: directions * (self.members - 1.0),
             between: directions * log2(self.placement.nodes),
-            late: self.late(),
+            messages: self.messages(),
             wire,
             node: wire,
             handled: wire,
@@ -314,7 +320,7 @@ impl<'a> Group<'a> {
         let work = Work {
             inside: self.members,
             between: 2.0 * log2(self.placement.nodes),
-            late: self.late(),
+            messages: self.messages(),
             wire: share(self.members + 1.0, self.members, bytes),
             node: trees * bytes,
             handled: bytes,
@@ -336,7 +342,7 @@ impl<'a> Group<'a> {
             let wire = share(self.ranks - 1.0, self.ranks, array);
             // Every of the m members of a node sends (n-m)/n of its array to other nodes.
             let node = share(self.members * (self.ranks - self.members), self.ranks, array);
-            let work = Work { inside, between, late: self.late(), wire, node, handled: array };
+            let work = Work { inside, between, messages: self.messages(), wire, node, handled: array };
             let curve = match protocol {
                 Protocol::LowLatency => &self.costs.small_all_to_all,
                 _ => &self.costs.all_to_all,
@@ -388,7 +394,7 @@ impl<'a> Group<'a> {
                     Protocol::Simple => (network.bulk_latency_s, 1.0),
                 };
                 let cards = network.group_bandwidth(self.placement.members_per_node());
-                fixed_s += work.between * hop + work.late * network.remote_rank_s;
+                fixed_s += work.between * hop + work.messages * network.message_s;
                 flow_s = flow_s.max(cost * work.node / cards);
             }
             _ => fixed_s += work.between * curve.hop_s,
@@ -401,9 +407,10 @@ impl<'a> Group<'a> {
         transfer.alone_s(self.cluster, self.placement)
     }
 
-    /// Ranks on other nodes than a given one.
-    fn late(&self) -> f64 {
-        if self.placement.nodes > 1 { self.ranks - self.members } else { 0.0 }
+    /// The parts of all other ranks, where they pass links between nodes. Trees send their pieces up and down instead;
+    /// medians of all-reduces, which take trees, equal those of rings.
+    fn messages(&self) -> f64 {
+        if self.placement.nodes > 1 { self.ranks - 1.0 } else { 0.0 }
     }
 }
 

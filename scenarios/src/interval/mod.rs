@@ -4,10 +4,14 @@
 //! made of (how the GPU's kernel prices are known, nodes, shares of communication and host, ...), and the interval
 //! of a new prediction is the one that holds 80 % of the residuals of its group (split conformal prediction:
 //! Papadopoulos et al. 2002, Lei et al. 2018). What a suite or a row is called plays no part; whose host code issues the
-//! kernels does, since the host's time is another model under each. Outside the range that the group covers, the interval widens.
+//! kernels does, since the host's time is another model under each. Outside the range that the group covers, the
+//! interval widens. So it does where the step depends on a network that jobs share and that is known to differ from job to
+//! job: the prediction is that of the middle, and the interval holds what the network of four jobs in five makes of
+//! the step (`jobs.rs`).
 
 mod document;
 mod fit;
+mod jobs;
 mod lookup;
 #[cfg(test)]
 mod tests;
@@ -19,6 +23,7 @@ use crate::report::{Provenance, Report};
 use crate::scenario::Scenario;
 
 pub(crate) use self::fit::Residual;
+pub(crate) use self::jobs::Jobs;
 pub(crate) use self::traits::Traits;
 use self::traits::{Condition, Trait};
 
@@ -88,14 +93,14 @@ impl Intervals {
     }
 
     /// The ends for a prediction, factors of the predicted step.
-    pub(crate) fn of(&self, traits: &Traits) -> Option<Interval> {
-        lookup::find(&self.all, traits)
+    pub(crate) fn of(&self, traits: &Traits, jobs: Option<Jobs>) -> Option<Interval> {
+        Some(lookup::find(&self.all, traits)?.among(jobs))
     }
 
     /// The same from a table that a run of this name had no hand in.
-    pub(crate) fn without(&self, run_id: &str, traits: &Traits) -> Option<Interval> {
+    pub(crate) fn without(&self, run_id: &str, traits: &Traits, jobs: Option<Jobs>) -> Option<Interval> {
         let table = self.without.get(fold(run_id) as usize).unwrap_or(&self.all);
-        lookup::find(table, traits)
+        Some(lookup::find(table, traits)?.among(jobs))
     }
 }
 
@@ -130,7 +135,8 @@ fn fold(run_id: &str) -> u64 {
 
 /// The report with its interval, and what that rests on.
 pub(crate) fn attach(scenario: &Scenario, report: Report) -> Report {
-    let found = Traits::of(scenario, &report).and_then(|traits| Intervals::shipped().of(&traits));
+    let jobs = Jobs::of(scenario, report.step_time_s);
+    let found = Traits::of(scenario, &report).and_then(|traits| Intervals::shipped().of(&traits, jobs));
     let (Some(interval), Some(step)) = (found, report.step_time_s) else { return report };
     let mut report =
         Report { step_time_interval_s: Some([step * interval.low, step * interval.high]), ..report };

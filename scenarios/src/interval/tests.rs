@@ -28,7 +28,7 @@ fn the_shipped_tables_are_read_and_have_an_interval_for_everything() {
     assert!(!shipped.groups().is_empty());
     for nodes in [1.0, 3.0, 500.0] {
         for (work, borrowed) in [(1e-6, 0.0), (1.0, 1.0), (1e6, 2.0)] {
-            let found = shipped.of(&traits(nodes, 8.0 * nodes, work, borrowed)).unwrap();
+            let found = shipped.of(&traits(nodes, 8.0 * nodes, work, borrowed), None).unwrap();
             assert!(found.low > 0.0 && found.low < found.high && found.high.is_finite());
         }
     }
@@ -59,8 +59,8 @@ fn runs_are_divided_by_what_makes_them_differ() {
     let mut all = residuals(200, 1.0, |index| 1.0 + 0.001 * (index % 10) as f64);
     all.extend(residuals(200, 4.0, |index| 1.5 + 0.01 * (index % 10) as f64));
     let table = Intervals::fit(&all);
-    let one = table.of(&traits(1.0, 8.0, 1.0, 0.0)).unwrap();
-    let several = table.of(&traits(4.0, 32.0, 1.0, 0.0)).unwrap();
+    let one = table.of(&traits(1.0, 8.0, 1.0, 0.0), None).unwrap();
+    let several = table.of(&traits(4.0, 32.0, 1.0, 0.0), None).unwrap();
     // Those of one node lean a little towards all.
     assert!(one.high < 1.05 && several.high > 1.4, "{one:?} {several:?}");
     assert!(several.group.contains('2'), "{}", several.group);
@@ -69,14 +69,14 @@ fn runs_are_divided_by_what_makes_them_differ() {
 #[test]
 fn outside_the_covered_range_the_interval_widens_and_says_so() {
     let table = Intervals::fit(&residuals(99, 1.0, |index| 0.5 + index as f64 / 100.0));
-    let inside = table.of(&traits(1.0, 8.0, 1.0, 0.0)).unwrap();
+    let inside = table.of(&traits(1.0, 8.0, 1.0, 0.0), None).unwrap();
     assert!(inside.widened.is_empty());
     // Eight times the GPUs: three doublings, a quarter each.
-    let larger = table.of(&traits(8.0, 64.0, 1.0, 0.0)).unwrap();
+    let larger = table.of(&traits(8.0, 64.0, 1.0, 0.0), None).unwrap();
     let width = |it: &super::Interval| libm::log(it.high / it.low);
     assert!((width(&larger) / width(&inside) - 1.75).abs() < 1e-9);
     assert!(larger.widened.contains("8 to 8 GPUs"), "{}", larger.widened);
-    let unknown = table.of(&traits(1.0, 8.0, 1.0, 2.0)).unwrap();
+    let unknown = table.of(&traits(1.0, 8.0, 1.0, 2.0), None).unwrap();
     assert!((width(&unknown) / width(&inside) - 1.5).abs() < 1e-9);
 }
 
@@ -133,7 +133,7 @@ fn left_out_runs_are_covered() {
     let all = residuals(1000, 1.0, spread);
     let table = Intervals::fit(&all);
     let inside = |it: &&Residual| {
-        let found = table.without(&it.run_id, &it.traits).unwrap();
+        let found = table.without(&it.run_id, &it.traits, None).unwrap();
         (found.low..=found.high).contains(&it.ratio)
     };
     let covered = all.iter().filter(inside).count();

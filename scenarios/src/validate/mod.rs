@@ -18,8 +18,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::InputError;
-use crate::estimate::estimate;
-use crate::interval::{Intervals, Residual, Traits};
+use crate::estimate::in_part;
+use crate::interval::{Intervals, Jobs, Residual, Traits};
 use crate::report::{Report, TimeBreakdown};
 use crate::scenario::{Job, Scenario};
 
@@ -100,6 +100,8 @@ struct Prediction {
     row: ValidatedRow,
     /// Absent where the row is skipped.
     traits: Option<Traits>,
+    /// What the network of other jobs makes of the step.
+    jobs: Option<Jobs>,
 }
 
 impl Predictions {
@@ -127,8 +129,8 @@ impl Predictions {
 
     /// The rows with their intervals, each from the table that it had no hand in, and the scores.
     pub fn scored(self, intervals: &Intervals) -> Validation {
-        let with_interval = |Prediction { row, traits }: Prediction| {
-            let factors = traits.and_then(|traits| intervals.without(&row.run_id, &traits));
+        let with_interval = |Prediction { row, traits, jobs }: Prediction| {
+            let factors = traits.and_then(|traits| intervals.without(&row.run_id, &traits, jobs));
             let interval = row.predicted_step_time_s.zip(factors);
             let ends = interval.map(|(step, factors)| [step * factors.low, step * factors.high]);
             ValidatedRow { predicted_step_time_interval_s: ends, ..row }
@@ -174,7 +176,7 @@ fn predict(row: &Measurement) -> Prediction {
     };
     let played = translate::scenario(row).and_then(|translated| {
         let scenario = Scenario::read(&row.run_id, &translated.scenario, &[], &translated);
-        scenario.and_then(|it| estimate(&it).map(|report| (it, report))).map_err(|error| error.reason())
+        scenario.and_then(|it| in_part(&it).map(|report| (it, report))).map_err(|error| error.reason())
     });
     match played {
         Ok((scenario, report)) => {
@@ -184,7 +186,9 @@ fn predict(row: &Measurement) -> Prediction {
             }
             prediction
         }
-        Err(reason) => Prediction { row: ValidatedRow { skipped: Some(reason), ..measured }, traits: None },
+        Err(reason) => {
+            Prediction { row: ValidatedRow { skipped: Some(reason), ..measured }, traits: None, jobs: None }
+        }
     }
 }
 
@@ -219,5 +223,7 @@ fn predicted(measured: ValidatedRow, scenario: &Scenario, report: &Report) -> Pr
         predicted_time_breakdown_s: Some(report.time_breakdown_s),
         ..measured
     };
-    Prediction { row, traits: Traits::of(scenario, report) }
+    // Rows without a measured time are not compared with an interval.
+    let timed = row.predicted_step_time_s.filter(|_| row.measured_step_time_s.is_some());
+    Prediction { row, traits: Traits::of(scenario, report), jobs: Jobs::of(scenario, timed) }
 }

@@ -118,18 +118,23 @@ fn network(data: &Path, catalogue: &Path, fits: &mut Fits) -> Result<(), Failure
     let fit = calibrate_fabric::fit_network(&cluster, &rows)
         .ok_or_else(|| in_file(&path, "holds no rows of several nodes"))?;
     fits.text += &format!(
-        "efa: {} held-out rows: median {}, mean {} (before: median {}, mean {})\n",
+        "efa: medians of {} rows of several nodes, {} of them seen: median {}, mean {} (before: median {}, mean {}); {} \
+         predicted between the fastest and the slowest tenth of the jobs\n",
         fit.after.rows,
+        fit.seen,
         percent(fit.after.median),
         percent(fit.after.mean),
         percent(fit.before.median),
-        percent(fit.before.mean)
+        percent(fit.before.mean),
+        fit.within_jobs,
     );
     fits.documents.push(json!({
         "kind": "network",
         "network": "efa",
-        "remote_rank_s": fit.remote_rank_s,
-        "held_out": { "before": fabric::errors_document(&fit.before), "after": fabric::errors_document(&fit.after) },
+        "message_s": fit.message_s,
+        "seen": fit.seen,
+        "within_jobs": fit.within_jobs,
+        "several_nodes": { "before": fabric::errors_document(&fit.before), "after": fabric::errors_document(&fit.after) },
     }));
     fits.put(&catalogue.join("networks").join("efa.toml"), FABRIC_MARKER, &fit.to_toml())
 }
