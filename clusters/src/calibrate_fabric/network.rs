@@ -194,7 +194,7 @@ fn spread(rows: &[&SpreadRow], bare: &Bare<'_>) -> Vec<Spread> {
                 let left = of_median(row) * row.median.seconds - bare.seconds(&row.median);
                 (left / messages(row)).max(0.0)
             };
-            rounded_seconds(among.iter().map(|row| message(&row)).sum::<f64>() / among.len().max(1) as f64)
+            rounded_seconds(among.iter().map(message).sum::<f64>() / among.len().max(1) as f64)
         };
         Spread { nodes, fastest_s: mean(|row| row.fastest), slowest_s: mean(|row| row.slowest) }
     };
