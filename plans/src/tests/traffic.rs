@@ -244,10 +244,8 @@ fn backward_of_nanotron_waits_for_scattered_buckets() {
     let gpus = cluster("dgx-h100");
     let overlapped = |framework, zero| {
         let work = Workload { framework, wide_gradients: true, ..workload(1) };
-        let plan = crate::Plan {
-            bucket_bytes: Some(4 << 20),
-            ..plan(8, 1, ScheduleKind::OneForwardOneBackward, zero)
-        };
+        let plan =
+            Plan { bucket_bytes: Some(4 << 20), ..plan(8, 1, ScheduleKind::OneForwardOneBackward, zero) };
         let lowered = lower(&gpt, &gpus, &plan, &work).expect("legal");
         let mut recorder = Recorder::default();
         simulate(&lowered.world, &mut recorder).expect("plays");
