@@ -97,10 +97,10 @@ fn runs_under_another_host_are_no_part_of_a_group() {
     };
     let step = Traits::with(&[(Trait::Gpus, 8.0), (Trait::Work, 1.0), (Trait::Host, 0.5)]);
     let few: Vec<Residual> = under(0.0, 100, 1.0).chain(under(1.0, 10, 9.0)).collect();
-    assert_eq!(Intervals::fit(&few).of(&step).unwrap().runs, 110);
+    assert_eq!(Intervals::fit(&few).of(&step, None).unwrap().runs, 110);
     // The question gains nothing in width where all are alike, and is asked all the same.
     let alike: Vec<Residual> = under(0.0, 100, 1.0).chain(under(1.0, 100, 1.0)).collect();
-    let found = Intervals::fit(&alike).of(&step).unwrap();
+    let found = Intervals::fit(&alike).of(&step, None).unwrap();
     assert_eq!((found.runs, found.group.as_str()), (100, "PyTorch's own host code"));
 }
 
@@ -113,7 +113,7 @@ fn shares_beyond_those_of_the_runs_widen_by_how_far_they_lie_beyond() {
         .collect();
     let table = Intervals::fit(&runs);
     let width = |share: f64| {
-        let found = table.of(&waiting(share)).unwrap();
+        let found = table.of(&waiting(share), None).unwrap();
         (libm::log(found.high / found.low), found.widened)
     };
     let (inside, nothing) = width(0.12);
