@@ -61,7 +61,7 @@ pub struct Report {
     /// The first allocation that does not fit.
     pub out_of_memory: Option<OutOfMemory>,
     /// Changes under which the job fits, where it does not and they were looked for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub remedies: Vec<Remedy>,
     /// Why a component model cannot be placed.
     pub infeasible: Option<Infeasible>,

@@ -62,11 +62,11 @@ fn the_report_says_what_hosts_hold_and_what_waiting_for_them_takes() {
     let parts: f64 = host["breakdown_bytes"].as_object().unwrap().values().map(number).sum();
     assert!((parts - peak).abs() < 0.5);
     assert!(plain["peak_memory"]["host"].is_null());
-    // The device no longer holds 16 bytes a parameter over two ranks.
+    // The device no longer holds 14 bytes a parameter over two ranks; gradients are gone after the update either way.
     let freed = number(&plain["peak_memory"]["after_step_bytes"])
         - number(&offloaded["peak_memory"]["after_step_bytes"]);
     // The allocator rounds every block up; sums of bytes are exact in the tests of plans.
-    assert!((freed / (8.0 * n) - 1.0).abs() < 1e-3, "{freed}");
+    assert!((freed / (7.0 * n) - 1.0).abs() < 1e-3, "{freed}");
     let breakdown = &offloaded["time_breakdown_s"];
     let sum: f64 = breakdown.as_object().unwrap().values().map(number).sum();
     assert!((sum - number(&offloaded["step_time_s"])).abs() < 1e-9);

@@ -20,6 +20,7 @@ const KEYS: [&str; 21] = [
     "time_breakdown_s",
     "peak_memory",
     "out_of_memory",
+            "remedies",
     "infeasible",
     "stages",
     "vehicle_path",

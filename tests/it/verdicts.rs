@@ -10,9 +10,10 @@ fn out_of_memory_names_the_tensor_and_exits_with_1() {
     let document = report(&[file]);
     assert_eq!(document["verdict"], "out_of_memory");
     let oom = &document["out_of_memory"];
-    assert_eq!(oom["tensor"], "optimizer states");
-    // Adam in mixed precision: 12 bytes for each of 8,030,261,248 parameters (Rajbhandari et al. 2020).
-    assert_eq!(oom["requested_bytes"], 12 * 8_030_261_248_u64);
+    // Weights, their 32-bit copies, gradients and buckets leave no room for the logits of 4,096 tokens in 32 bits; the
+    // optimizer's moments would come at the end of the step.
+    assert_eq!((&oom["tensor"], &oom["step"]), (&"head loss.upcast.output".into(), &0.into()));
+    assert_eq!(oom["requested_bytes"], 4 * 4096 * 128_256_u64);
     assert!(number(&oom["short_by_bytes"]) > 0.0);
     assert_eq!(steptime(&["run", file]).status.code(), Some(1));
     assert_eq!(steptime(&["run", "scenarios/llama3-8b-h100-zero3.toml"]).status.code(), Some(0));
@@ -51,7 +52,8 @@ fn the_attention_map_of_rat_is_the_tensor_that_does_not_fit() {
 #[test]
 fn a_frozen_model_has_states_of_its_adapters_only() {
     let file = "scenarios/llama2-7b-lora-a40.toml";
-    let document = report(&[file]);
+    // With two micro-batches there are gradients while memory is fullest.
+    let document = report(&[file, "--set", "workload.gradient_accumulation_steps=2"]);
     assert_eq!(document["verdict"], "fits");
     assert_eq!(document["parameters"]["trainable"], 4_194_304);
     let breakdown = &document["peak_memory"]["breakdown_bytes"];
@@ -71,8 +73,9 @@ fn model_states_under_zero_are_the_closed_form() {
             .iter()
             .map(|name| number(&breakdown[*name]))
             .sum();
+        // The allocator's blocks are up to 1 MiB larger than what is asked for.
         assert!(
-            (states / parameters - bytes).abs() < 1e-6,
+            (states / parameters - bytes).abs() < 1e-3,
             "ZeRO {stage}: {} a parameter",
             states / parameters
         );
