@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{number, report, root, scenario_files, steptime};
 
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "schema",
     "name",
     "verdict",
