@@ -20,7 +20,7 @@ const KEYS: [&str; 22] = [
     "time_breakdown_s",
     "peak_memory",
     "out_of_memory",
-            "remedies",
+    "remedies",
     "infeasible",
     "stages",
     "vehicle_path",
