@@ -40,14 +40,8 @@ impl Benchmark {
         let steps = self.steps as f64;
         let mean = (self.start_s + self.steps_run as f64 * alone) / steps;
         let slower = alone / mean;
-        let report = report.with_rates(slower);
+        let report = report.with_rates(slower).with_shares(slower);
         let parts = report.time_breakdown_s;
-        let mut stages = report.stages;
-        for stage in &mut stages {
-            stage.busy_fraction *= slower;
-            stage.bubble_fraction *= slower;
-            stage.communication_fraction *= slower;
-        }
         let mut provenance = report.provenance;
         provenance.push(Provenance {
             what: "benchmark".to_owned(),
@@ -62,7 +56,6 @@ impl Benchmark {
         Report {
             step_time_s: Some(mean),
             time_breakdown_s: TimeBreakdown { other, ..parts },
-            stages,
             provenance,
             ..report
         }

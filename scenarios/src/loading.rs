@@ -81,15 +81,9 @@ impl Loaded<'_> {
 /// The report of a step that takes `step` seconds instead of `alone`: what it takes longer is data loading.
 fn slowed(report: Report, alone: f64, step: f64) -> Report {
     let slower = alone / step;
-    let report = report.with_rates(slower);
+    let report = report.with_rates(slower).with_shares(slower);
     let parts = report.time_breakdown_s;
     let data_loading = (parts.data_loading + step - alone).max(0.0);
-    let mut stages = report.stages;
-    for stage in &mut stages {
-        stage.busy_fraction *= slower;
-        stage.bubble_fraction *= slower;
-        stage.communication_fraction *= slower;
-    }
     let mut provenance = report.provenance;
     provenance.push(Provenance {
         what: "data loading".to_owned(),
@@ -102,7 +96,6 @@ fn slowed(report: Report, alone: f64, step: f64) -> Report {
     Report {
         step_time_s: Some(step),
         time_breakdown_s: TimeBreakdown { data_loading, ..parts },
-        stages,
         provenance,
         ..report
     }

@@ -94,6 +94,16 @@ impl Report {
             ..self
         }
     }
+
+    /// The same with the stages' shares of the step `factor` times as large.
+    pub(crate) fn with_shares(mut self, factor: f64) -> Self {
+        for stage in &mut self.stages {
+            stage.busy_fraction *= factor;
+            stage.bubble_fraction *= factor;
+            stage.communication_fraction *= factor;
+        }
+        self
+    }
 }
 
 /// Seconds of the step by cause, mean over ranks; see `docs/report.md` for the definition of each.
