@@ -73,12 +73,9 @@ fn model_states_under_zero_are_the_closed_form() {
             .iter()
             .map(|name| number(&breakdown[*name]))
             .sum();
-        // The allocator's blocks are up to 1 MiB larger than what is asked for.
-        assert!(
-            (states / parameters - bytes).abs() < 1e-3,
-            "ZeRO {stage}: {} a parameter",
-            states / parameters
-        );
+        // The allocator's blocks are never smaller than what is asked for, and up to 1 MiB larger.
+        let excess = states / parameters - bytes;
+        assert!((-1e-9..1e-3).contains(&excess), "ZeRO {stage}: {} a parameter", states / parameters);
     }
 }
 

@@ -157,7 +157,8 @@ fn micro_batches(plan: &Plan, workload: &Workload) -> u64 {
     let few = match (workload.task, plan.schedule) {
         (Task::Inference, _) => 2,
         _ if plan.written.is_some() => all,
-        (_, ScheduleKind::GPipe) if plan.pipeline > 1 => all,
+        // Every micro-batch is held before the first goes back.
+        (_, ScheduleKind::GPipe | ScheduleKind::LoopedBreadthFirst) if plan.pipeline > 1 => all,
         (_, ScheduleKind::GPipe) => BEYOND,
         (_, ScheduleKind::OneForwardOneBackward) if plan.virtual_pipeline == 1 => plan.pipeline + BEYOND,
         // Interleaved: whole groups, and as many in the last.
