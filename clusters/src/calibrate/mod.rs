@@ -242,7 +242,7 @@ fn attention(gpu: &Gpu, rows: &Rows) -> Option<Outcome> {
 }
 
 fn memory(gpu: &Gpu, name: &str, kind: MemoryBoundKind, rows: &Rows) -> Outcome {
-    let rows = rows.memory_of(&gpu.name, kind);
+    let rows = rows.memory_of(&gpu.name, gpu.l2, kind);
     let cases: Vec<_> = rows
         .iter()
         .map(|row| Case {
