@@ -13,6 +13,7 @@ mod published;
 mod rows_csv;
 mod score;
 mod translate;
+mod unsaid;
 
 use rayon::prelude::*;
 use serde::Serialize;

@@ -8,6 +8,7 @@ use super::measurement::Measurement;
 use super::memory_filling;
 use super::mosaic::Mosaic;
 use super::pipeline;
+use super::unsaid;
 use crate::files::Files;
 
 /// A scenario and the model file that it refers to.
@@ -182,7 +183,7 @@ const PADDED_VOCABULARY: u64 = 128;
 /// Whether Megatron-LM or what builds on it ran the row.
 fn is_megatron(row: &Measurement) -> bool {
     let named = ["megatron", "Megatron", "NeMo"].iter().any(|name| row.framework.starts_with(name));
-    named && !is_zero_3(row)
+    named && !(is_megatron_lm(row) && shards_parameters(row))
 }
 
 /// Whether it was Megatron-LM before its core became a library of its own, or DeepSpeed's branch of that.
@@ -262,6 +263,10 @@ fn workload(row: &Measurement) -> Result<String, String> {
             text += "optimizer_implementation = \"for-loop\"\n";
         }
         text += memory_filling::gradients(row);
+        // NeMo's adapters unless it is told otherwise (`lora_tuning` of `megatron_gpt_finetuning_config.yaml`).
+        if row.task == "LoRA" {
+            text += "lora = { rank = 32, targets = [\"q_proj\", \"k_proj\", \"v_proj\"] }\n";
+        }
         match row.activation_checkpointing.as_str() {
             "" | "none" | "unstated" => {}
             // Of fused attention nothing is left to drop.
@@ -340,7 +345,7 @@ fn megatron(row: &Measurement) -> String {
         if row.experts.is_some() && !grouped {
             text += "moe_grouped_gemm = false\n";
         }
-    } else {
+    } else if !unsaid::precedes_fusion(row) {
         text += "gradient_accumulation_fusion = true\n";
     }
     // Megatron-LM looks at losses since its core became a library (2023).
@@ -402,10 +407,10 @@ fn tf32_or_fp32(gpu: &str) -> &'static str {
     if without.iter().any(|name| gpu.starts_with(name)) { "fp32" } else { "tf32" }
 }
 
-/// Narayanan et al. 2021 compare Megatron-LM with DeepSpeed's ZeRO 3 in their table 2: its rows without tensor and pipeline
-/// parallelism, whose states fit no GPU otherwise.
-fn is_zero_3(row: &Measurement) -> bool {
-    row.source.contains("arXiv 2104.04473) T2") && row.tp == 1 && row.pp == 1
+/// Whether a run must have sharded its parameters, whatever the table says. Megatron-LM could not do that before its core
+/// became a library: under its name papers list what they compare it with, DeepSpeed's ZeRO 3.
+fn shards_parameters(row: &Measurement) -> bool {
+    cluster_name(row).is_ok_and(|cluster| unsaid::must_shard(row, cluster))
 }
 
 /// Tests of Megatron-LM that shard parameters as well are named for it, by the stage or by FSDP.
@@ -433,13 +438,16 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
     if row.tp > 1 && row.pp > 1 && !row.sequence_parallel && is_megatron_lm(row) {
         text += "scatter_gather = true\n";
     }
+    if row.tp > 1 && is_megatron(row) && row.task != "inference" && unsaid::precedes_fusion(row) {
+        text += "tensor_overlap = false\n";
+    }
     // Megatron-LM's names of runs say by how many ranks an expert is shared, where not by those of a layer.
     if row.ep > 1 && row.tp > 1 && row.model.contains("_etp1_") {
         text += "expert_tensor = 1\n";
     }
     // Tables of NeMo say beside the distributed optimizer whether parameters were sharded, too.
     let ranks = pipeline::number_after(&row.notes, "fsdp=").unwrap_or(0);
-    let sharded = ranks > 0 || is_zero_3(row) || is_megatron(row) && names_sharding(&row.model);
+    let sharded = ranks > 0 || shards_parameters(row) || is_megatron(row) && names_sharding(&row.model);
     let zero_stage = if sharded { 3 } else { row.zero_stage };
     if zero_stage > 0 && row.task != "inference" {
         let _ = writeln!(text, "zero_stage = {zero_stage}");
