@@ -115,6 +115,15 @@ fn facts(text: &mut String, report: &Report) {
         });
         line("step time", format!("{}{interval}", seconds(step)));
     }
+    if let Some(varied) = report.variability {
+        let step = varied.step_time_s;
+        let low_high = format!("{} to {}", seconds(step.p10), seconds(step.p90));
+        line("of its steps", format!("{low_high} (P10 to P90 of {})", varied.repetitions));
+        let device = varied.peak_device_bytes;
+        if device.p10 < device.p90 {
+            line("device memory", format!("{} to {} in them", bytes(device.p10), bytes(device.p90)));
+        }
+    }
     if let Some(samples) = report.samples_per_s {
         let tokens = report
             .tokens_per_s_per_gpu

@@ -92,6 +92,14 @@ pub enum PlanError {
         /// How many there may be.
         limit: u64,
     },
+    /// A link that was to be slower does not exist.
+    #[error("no link is named `{name}`; there are {known}, ...")]
+    UnknownLink {
+        /// The name given.
+        name: String,
+        /// Some that exist.
+        known: String,
+    },
     /// An operation has no price on this GPU.
     #[error(transparent)]
     Price(#[from] PriceError),

@@ -14,6 +14,7 @@ mod plan;
 mod router;
 mod schedule;
 mod swift;
+mod variation;
 mod workload;
 mod zero;
 
@@ -27,7 +28,10 @@ pub use input::{BatchTime, Epoch, Loader, Loading, MOST_WORKERS};
 pub use lower::{
     Lowered, MOST_MICRO_BATCHES, MemoryMarks, PlayedRank, SEGMENT, StageFacts, lower, lower_in_detail,
 };
-pub use memory::{AllocatorSettings, BlockTrace, Moment, RankMemory, Shortage, Traced, memory_of, trace_of};
+pub use memory::{
+    AllocatorSettings, BlockTrace, Moment, RankMemory, Shortage, Traced, Varied, memory_of, memory_of_varied,
+    trace_of, trace_of_varied,
+};
 pub use offload::{HostTensor, HostUse, Offload, Stashed, Store, page_locked};
 pub use partition::{balanced_stages, partition_layers};
 pub use plan::{ExchangeFormats, Plan};
@@ -37,6 +41,7 @@ pub use schedule::{
     WrittenScheduleError,
 };
 pub use swift::*;
+pub use variation::{LinkOwner, Quantiles, Repetition, SlowLink, Straggler, Stragglers, Variation};
 pub use workload::{
     Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Task, Workload,
 };

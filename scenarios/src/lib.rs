@@ -39,6 +39,7 @@ mod timeline;
 mod trainable;
 mod tree;
 mod validate;
+mod variability;
 mod vehicles;
 mod workload;
 
@@ -58,8 +59,8 @@ pub use parallelism::Placement;
 pub use remedy::{Remedy, remedies};
 pub use report::{
     HostMemory, Infeasible, InputReport, MemoryPoint, OutOfMemory, Parameters, PeakMemory, Provenance,
-    REPORT_SCHEMA, Report, Stage, TIMELINE_SCHEMA, TimeBreakdown, Timeline, TimelineRank, TimelineSpan,
-    VehiclePath, Verdict,
+    REPORT_SCHEMA, Report, Spread, Stage, TIMELINE_SCHEMA, TimeBreakdown, Timeline, TimelineRank,
+    TimelineSpan, VariabilityReport, VehiclePath, Verdict,
 };
 pub use report_csv::report_csv;
 pub use run::{RunResult, run};
@@ -73,3 +74,4 @@ pub use validate::{
     Baseline, Change, ErrorScore, OutcomeScore, Predictions, PublishedFact, RowScenario, SuiteScore,
     VALIDATION_SCHEMA, ValidatedRow, Validation, published, scenarios_of, score_rows, validation_csv,
 };
+pub use variability::Variability;

@@ -22,7 +22,7 @@ pub(crate) fn peak(memories: &[RankMemory], capacity: u64, end: SimTime) -> Peak
     PeakMemory {
         allocated_bytes: memory.allocated,
         reserved_bytes: memory.reserved,
-        device_bytes: memory.reserved + outside(memory),
+        device_bytes: device_bytes(memory),
         capacity_bytes: capacity,
         after_step_bytes: memory.after_step,
         rank: memory.rank,
@@ -30,6 +30,11 @@ pub(crate) fn peak(memories: &[RankMemory], capacity: u64, end: SimTime) -> Peak
         breakdown_bytes: breakdown,
         host: None,
     }
+}
+
+/// The most that a rank's device has in use.
+pub(crate) fn device_bytes(memory: &RankMemory) -> u64 {
+    memory.reserved + outside(memory)
 }
 
 /// What lies outside the allocator.

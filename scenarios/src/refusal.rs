@@ -43,6 +43,10 @@ pub(crate) fn explain(scenario: &Scenario, source: PlanError) -> InputError {
         PlanError::World(error) | PlanError::Replay(ReplayError::World(error)) => {
             (&places.cluster, format!("its links cannot be played: {error}"))
         }
+        PlanError::UnknownLink { .. } if scenario.variability.is_some() => {
+            let place = scenario.variability.as_ref().map_or(&places.cluster, |it| &it.place);
+            (place, source.to_string())
+        }
         PlanError::Offload { .. } => (&places.offload, source.to_string()),
         PlanError::Price(_) => (&places.precision, source.to_string()),
         _ if about_micro_batches(scenario, &source) => (&places.accumulation, source.to_string()),

@@ -37,6 +37,9 @@ pub struct Report {
     pub step_time_s: Option<f64>,
     /// 80 % interval of the step time, seconds.
     pub step_time_interval_s: Option<[f64; 2]>,
+    /// How steps differ; there if the scenario says that they do. The other numbers are those of the median step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variability: Option<VariabilityReport>,
     /// Samples a second over all GPUs.
     pub samples_per_s: Option<f64>,
     /// Tokens a second over all GPUs; null where samples are not made of tokens.
@@ -155,6 +158,36 @@ impl TimeBreakdown {
             ("other", self.other),
         ]
     }
+}
+
+/// Order statistics over the played steps: the smallest value that a tenth, half or nine tenths do not exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spread<T> {
+    /// A tenth of the values are at most this.
+    pub p10: T,
+    /// Half of them.
+    pub median: T,
+    /// Nine tenths of them.
+    pub p90: T,
+}
+
+impl<T> From<[T; 3]> for Spread<T> {
+    fn from([p10, median, p90]: [T; 3]) -> Self {
+        Self { p10, median, p90 }
+    }
+}
+
+/// Steps that differ from each other.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VariabilityReport {
+    /// Steps that were played.
+    pub repetitions: u32,
+    /// What chose their random numbers.
+    pub seed: u64,
+    /// Seconds a step.
+    pub step_time_s: Spread<f64>,
+    /// Most bytes in use on a device in a step: reserved plus what lives outside the allocator.
+    pub peak_device_bytes: Spread<u64>,
 }
 
 /// What the loader of samples does.

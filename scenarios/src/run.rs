@@ -4,8 +4,8 @@ use steptime_clusters::{Basis, Cluster};
 use steptime_core::{Outcome, RankOutcome, SimTime};
 use steptime_models::{Model, Sample};
 use steptime_plans::{
-    Execution, Lowered, Plan, PlanError, PlayedRank, RankMemory, Task, Traced, Workload, classes, lower,
-    memory_of, trace_of,
+    Execution, Lowered, Plan, PlanError, PlayedRank, RankMemory, Task, Traced, Varied, Workload, classes,
+    lower, memory_of_varied, trace_of_varied,
 };
 
 use crate::error::InputError;
@@ -14,7 +14,8 @@ use crate::loading::Loaded;
 use crate::memory;
 use crate::report::{Parameters, Provenance, REPORT_SCHEMA, Report, Stage, TimeBreakdown, Timeline, Verdict};
 use crate::scenario::{Job, Scenario};
-use crate::{interval, refusal, timeline, vehicles};
+use crate::variability::Repetitions;
+use crate::{interval, refusal, timeline, variability, vehicles};
 
 /// A played scenario.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,9 +89,23 @@ impl GpuRun<'_> {
             device: self.cluster.gpu.name.clone(),
             capacity_bytes: self.cluster.gpu.memory.0,
         });
-        let (outcome, timeline) = timeline::play(&self.scenario.name, &lowered.world, places, with_timeline)?;
-        let memories = if with_memory { self.memories(&lowered)? } else { Vec::new() };
+        let variability = self.scenario.variability.as_ref();
+        let repetitions = variability.map(|it| Repetitions::play(it, &lowered)).transpose()?;
+        // The step that is reported, of those that differ.
+        let step = variability.zip(repetitions.as_ref().map(Repetitions::median));
+        let varied: Option<Varied<'_>> = step.map(|(it, at)| (&it.variation, at));
+        let world = varied.map(|(variation, at)| variation.world(&lowered, at)).transpose()?;
+        let world = world.as_ref().unwrap_or(&lowered.world);
+        let (outcome, timeline) = timeline::play(&self.scenario.name, world, places, with_timeline)?;
+        let memories = if with_memory { self.memories(&lowered, varied)? } else { Vec::new() };
         let mut report = self.report(&lowered, &outcome, &memories);
+        if let (Some(variability), Some(repetitions), true) = (variability, &repetitions, with_memory) {
+            report.variability = repetitions.report(variability, |at| {
+                let memories = self.memories(&lowered, Some((&variability.variation, at)))?;
+                Ok(memories.iter().map(memory::device_bytes).max().unwrap_or(0))
+            })?;
+            report.provenance.push(variability::provenance(variability));
+        }
         if let Some(hosts) = Hosts::of(self.cluster, self.plan, &lowered) {
             report.peak_memory.host = Some(hosts.memory());
             report.out_of_memory = host_memory::earlier(report.out_of_memory.take(), hosts.failure()?);
@@ -109,22 +124,22 @@ impl GpuRun<'_> {
             None => report,
             Some(benchmark) => benchmark.mean(report),
         };
-        let memory = if with_timeline { self.traces(&lowered)? } else { Vec::new() };
+        let memory = if with_timeline { self.traces(&lowered, varied)? } else { Vec::new() };
         Ok(RunResult { report, timeline, memory })
     }
 
     /// What each stage's allocator makes of the job.
-    fn memories(&self, lowered: &Lowered) -> Result<Vec<RankMemory>, PlanError> {
+    fn memories(&self, lowered: &Lowered, varied: Option<Varied<'_>>) -> Result<Vec<RankMemory>, PlanError> {
         let in_flight: Vec<u64> = lowered.stages.iter().map(|stage| stage.in_flight).collect();
         let Self { scenario, cluster, plan, workload } = *self;
-        memory_of(&scenario.model, cluster, plan, workload, &scenario.allocator, &in_flight)
+        memory_of_varied(&scenario.model, cluster, plan, workload, &scenario.allocator, &in_flight, varied)
     }
 
     /// The same with everything that they did.
-    fn traces(&self, lowered: &Lowered) -> Result<Vec<Traced>, PlanError> {
+    fn traces(&self, lowered: &Lowered, varied: Option<Varied<'_>>) -> Result<Vec<Traced>, PlanError> {
         let in_flight: Vec<u64> = lowered.stages.iter().map(|stage| stage.in_flight).collect();
         let Self { scenario, cluster, plan, workload } = *self;
-        trace_of(&scenario.model, cluster, plan, workload, &scenario.allocator, &in_flight)
+        trace_of_varied(&scenario.model, cluster, plan, workload, &scenario.allocator, &in_flight, varied)
     }
 
     fn report(&self, lowered: &Lowered, outcome: &Outcome, memories: &[RankMemory]) -> Report {
@@ -142,6 +157,7 @@ impl GpuRun<'_> {
             verdict: if out_of_memory.is_some() { Verdict::OutOfMemory } else { Verdict::Fits },
             step_time_s: Some(step),
             step_time_interval_s: None,
+            variability: None,
             samples_per_s: Some(global / step),
             tokens_per_s: tokens,
             tokens_per_s_per_gpu: tokens.map(|tokens| tokens / gpus as f64),

@@ -15,6 +15,7 @@ use crate::model::ModelSection;
 use crate::parallelism::{self, Placement};
 use crate::section::{KeyPlace, Section, wrong};
 use crate::tree::{Node, Value};
+use crate::variability::{self, Variability};
 use crate::workload::{self, GpuDefaults};
 use crate::{allocator, cluster, model, pipeline, trainable};
 
@@ -35,6 +36,8 @@ pub struct Scenario {
     pub input: Option<Input>,
     /// What a measured mean would count beside steps, if the scenario says.
     pub benchmark: Option<Benchmark>,
+    /// How steps differ from each other, if the scenario says.
+    pub variability: Option<Variability>,
     /// How the allocator of device memory is set.
     pub allocator: AllocatorSettings,
     /// Keys that errors name which show up only when the plan is lowered or played.
@@ -110,17 +113,22 @@ impl Scenario {
     pub(crate) fn from_tree(root: &Node, files: &dyn Files) -> Result<Self, InputError> {
         let top = Section::top(root)?;
         let name = read_name(&top)?;
-        let sections =
-            ["model", "cluster", "workload", "parallelism", "allocator", "input", "benchmark", "simulation"];
+        let sections = [
+            "model",
+            "cluster",
+            "workload",
+            "parallelism",
+            "allocator",
+            "input",
+            "benchmark",
+            "simulation",
+            "variability",
+        ];
         for section in sections {
             top.node(section)?;
         }
-        for (section, what) in
-            [("variability", "modelling of jitter and stragglers"), ("sweep", "sweeping over points")]
-        {
-            if top.node(section)?.is_some() {
-                return Err(top.conflict(section, format!("{what} is not supported by this version")));
-            }
+        if top.node("sweep")?.is_some() {
+            return Err(top.conflict("sweep", "sweeping over points is not supported by this version"));
         }
         top.finish()?;
         let cluster = cluster::read(root, files)?;
@@ -129,6 +137,7 @@ impl Scenario {
         let simulation = Section::of(root, "simulation", &[])?;
         let loading = Section::of(root, "input", input::ALIASES)?;
         let benchmark = Section::of(root, "benchmark", &[])?;
+        let varied = Section::of(root, "variability", &[])?;
         let measured = KeyPlace { origin: benchmark.origin().clone(), key: "benchmark".to_owned() };
         let benchmark = Benchmark::read(benchmark)?;
         let mut model = model::read(root, files)?;
@@ -143,7 +152,10 @@ impl Scenario {
         let precision = workload.key_place("precision");
         let cluster_place = KeyPlace { origin: cluster.origin.clone(), key: "cluster".to_owned() };
         let (job, batch) = match cluster.entry {
-            ClusterEntry::Nodes(nodes) => gpu_job(nodes, &model, workload, parallelism, simulation, files)?,
+            ClusterEntry::Nodes(nodes) => {
+                let all = varied.is_present() && !variability::fold(&varied)?;
+                gpu_job(nodes, &model, workload, parallelism, (simulation, all), files)?
+            }
             ClusterEntry::Vehicles(vehicles) => {
                 let model = &model.model;
                 if model.components().is_none() {
@@ -178,6 +190,26 @@ impl Scenario {
             let why = "the formula of vehicle paths has no measured steps; leave this section out";
             return Err(measured.conflict(why));
         }
+        let variability = match &job {
+            Job::Gpus { cluster, plan, .. } => {
+                let size = variability::Size { gpus: plan.ranks(), nodes: u64::from(cluster.nodes) };
+                variability::read(varied, size)?
+            }
+            Job::Vehicles { .. } if varied.is_present() => {
+                let key = KeyPlace { origin: varied.origin().clone(), key: "variability".to_owned() };
+                return Err(
+                    key.conflict("the formula of vehicle paths knows no chance; leave this section out")
+                );
+            }
+            Job::Vehicles { .. } => None,
+        };
+        for (other, present) in [("input", input.is_some()), ("benchmark", benchmark.is_some())] {
+            if let (Some(variability), true) = (&variability, present) {
+                let message =
+                    format!("is not modelled together with [{other}]; leave one of the sections out");
+                return Err(variability.place.conflict(message));
+            }
+        }
         let places = Places {
             cluster: cluster_place,
             parallelism: parallelism_place,
@@ -194,6 +226,7 @@ impl Scenario {
             calibration: cluster.calibration,
             input,
             benchmark,
+            variability,
             allocator,
             places,
         })
@@ -227,12 +260,12 @@ fn gpu_job(
     section: &ModelSection,
     workload: Section<'_>,
     parallelism: Section<'_>,
-    simulation: Section<'_>,
+    (simulation, all): (Section<'_>, bool),
     files: &dyn Files,
 ) -> Result<(Job, BatchSection), InputError> {
     let model = &section.model;
     let gpus = u64::from(cluster.nodes) * u64::from(cluster.gpus_per_node);
-    let explicit = simulation.flag("explicit")?.unwrap_or(false);
+    let explicit = simulation.flag("explicit")?.unwrap_or(false) || all;
     simulation.finish()?;
     let keys = pipeline::read(&parallelism, model, files)?;
     let plan = parallelism::read_plan(&parallelism, (&cluster, gpus), keys, explicit)?;

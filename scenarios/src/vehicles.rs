@@ -228,6 +228,7 @@ impl VehicleRun<'_> {
             verdict: Verdict::OutOfMemory,
             step_time_s: None,
             step_time_interval_s: None,
+            variability: None,
             samples_per_s: None,
             tokens_per_s: None,
             tokens_per_s_per_gpu: None,

@@ -27,7 +27,7 @@ pub use observer::{FlowRecord, MemoryRecord, NoObserver, Observer, Recorder, Spa
 pub use outcome::{MemoryFailure, MemoryOutcome, Outcome, RankOutcome, StreamOutcome};
 pub use program::{
     CATEGORIES, CLASSES, Category, Channel, Class, Event, Label, Load, Program, ProgramBuilder, ProgramError,
-    Stream, Tensor, TensorSpec,
+    Stream, Tensor, TensorSpec, Work,
 };
 pub use queue::EventQueue;
 pub use reference::simulate_every_operation;

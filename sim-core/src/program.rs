@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 mod builder;
 mod contention;
+mod copies;
 
 pub use builder::{ProgramBuilder, ProgramError};
 pub use contention::Load;
+pub use copies::Work;
 
 /// An in-order stream of a rank. Stream 0 is the *primary* stream: idle time is attributed there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -133,6 +135,8 @@ struct Inner {
     /// By event: how often the program waits for it.
     waits: Vec<u32>,
     launches: u32,
+    /// Records of the kernels that memory limits, rising.
+    by_memory: Vec<usize>,
     uses: Vec<ChannelUse>,
     /// By stream: one past the index of its last rendezvous, 0 without one.
     last_rendezvous: Vec<u32>,

@@ -132,6 +132,41 @@ impl World {
     }
 }
 
+impl World {
+    /// The same world with a program of its own for every rank, and with links of other rates.
+    ///
+    /// `program` gets a rank's number and program, `rate` a link; the results take their places.
+    ///
+    /// # Errors
+    /// [`WorldError`] as of [`WorldBuilder::build`].
+    pub fn varied(
+        &self,
+        mut program: impl FnMut(u32, &Program) -> Program,
+        mut rate: impl FnMut(&Link) -> f64,
+    ) -> Result<Self, WorldError> {
+        let ranks = self.ranks.iter().zip(0..);
+        let programs = ranks.map(|(_, rank)| program(rank, self.program_of(rank))).collect();
+        let ranks = self.ranks.iter().zip(0..).map(|(spec, program)| RankSpec { program, ..spec.clone() });
+        let links = self.links.iter().map(|link| Link { bytes_per_second: rate(link), ..link.clone() });
+        let blank = |group: &Group| Group {
+            members: Vec::new(),
+            latency: SimTime::ZERO,
+            private_rate: None,
+            ..group.clone()
+        };
+        let declared = self.groups.iter().map(|group| group.members.len() as u32).collect();
+        let world = Self {
+            programs,
+            ranks: ranks.collect(),
+            groups: self.groups.iter().map(blank).collect(),
+            links: links.collect(),
+            host_class: self.host_class,
+            tail_class: self.tail_class,
+        };
+        WorldBuilder { world, declared }.build()
+    }
+}
+
 /// What is wrong with a world.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum WorldError {

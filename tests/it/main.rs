@@ -26,4 +26,5 @@ mod schedules;
 mod support;
 mod switch_vit;
 mod validate;
+mod variability;
 mod verdicts;

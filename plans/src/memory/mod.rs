@@ -22,6 +22,7 @@ use crate::error::PlanError;
 use crate::lower::{Lowered, lower_in_detail};
 use crate::plan::Plan;
 use crate::schedule::ScheduleKind;
+use crate::variation::{Repetition, Variation};
 use crate::workload::{Task, Workload};
 use replay::Replay;
 
@@ -110,6 +111,9 @@ pub struct RankMemory {
     pub shortage: Option<Shortage>,
 }
 
+/// A step that differs from others.
+pub type Varied<'a> = (&'a Variation, Repetition);
+
 /// What the allocator of a rank of each stage makes of a job, of whose stages `in_flight` says how many micro-batches they
 /// hold at most.
 ///
@@ -123,7 +127,23 @@ pub fn memory_of(
     settings: &AllocatorSettings,
     in_flight: &[u64],
 ) -> Result<Vec<RankMemory>, PlanError> {
-    let played = Played::shortest(model, cluster, plan, workload, in_flight)?;
+    memory_of_varied(model, cluster, plan, workload, settings, in_flight, None)
+}
+
+/// The same of a step that differs from others, if it does.
+///
+/// # Errors
+/// As [`memory_of`].
+pub fn memory_of_varied(
+    model: &Model,
+    cluster: &Cluster,
+    plan: &Plan,
+    workload: &Workload,
+    settings: &AllocatorSettings,
+    in_flight: &[u64],
+    varied: Option<Varied<'_>>,
+) -> Result<Vec<RankMemory>, PlanError> {
+    let played = Played::shortest(model, cluster, plan, workload, in_flight, varied)?;
     let stages = 0..played.lowered.stages.len();
     stages.map(|stage| Ok(played.replay(cluster, settings, stage)?.0)).collect()
 }
@@ -140,7 +160,23 @@ pub fn trace_of(
     settings: &AllocatorSettings,
     in_flight: &[u64],
 ) -> Result<Vec<Traced>, PlanError> {
-    let played = Played::shortest(model, cluster, plan, workload, in_flight)?;
+    trace_of_varied(model, cluster, plan, workload, settings, in_flight, None)
+}
+
+/// The same of a step that differs from others, if it does.
+///
+/// # Errors
+/// As [`trace_of`].
+pub fn trace_of_varied(
+    model: &Model,
+    cluster: &Cluster,
+    plan: &Plan,
+    workload: &Workload,
+    settings: &AllocatorSettings,
+    in_flight: &[u64],
+    varied: Option<Varied<'_>>,
+) -> Result<Vec<Traced>, PlanError> {
+    let played = Played::shortest(model, cluster, plan, workload, in_flight, varied)?;
     let stages = 0..played.lowered.stages.len();
     stages
         .map(|stage| {
@@ -183,22 +219,32 @@ impl Played {
         plan: &Plan,
         workload: &Workload,
         in_flight: &[u64],
+        varied: Option<Varied<'_>>,
     ) -> Result<Self, PlanError> {
         let few = micro_batches(plan, workload);
         if few < workload.accumulation {
             let short = Workload { accumulation: few, ..workload.clone() };
-            let played = Self::of(model, cluster, plan, &short)?;
+            let played = Self::of(model, cluster, plan, &short, varied)?;
             let held = played.lowered.stages.iter().map(|stage| stage.in_flight);
             if held.eq(in_flight.iter().copied()) {
                 return Ok(played);
             }
         }
-        Self::of(model, cluster, plan, workload)
+        Self::of(model, cluster, plan, workload, varied)
     }
 
-    fn of(model: &Model, cluster: &Cluster, plan: &Plan, workload: &Workload) -> Result<Self, PlanError> {
-        let folded = Plan { explicit: false, ..plan.clone() };
-        let lowered = lower_in_detail(model, cluster, &folded, workload)?;
+    fn of(
+        model: &Model,
+        cluster: &Cluster,
+        plan: &Plan,
+        workload: &Workload,
+        varied: Option<Varied<'_>>,
+    ) -> Result<Self, PlanError> {
+        let folded = Plan { explicit: plan.explicit && varied.is_some(), ..plan.clone() };
+        let mut lowered = lower_in_detail(model, cluster, &folded, workload)?;
+        if let Some((variation, repetition)) = varied {
+            lowered.world = variation.world(&lowered, repetition)?;
+        }
         let mut wanted = vec![None; lowered.ranks.len()];
         for stage in 0..lowered.stages.len() {
             if let Some(rank) = lowered.ranks.iter().position(|rank| rank.stage == stage) {

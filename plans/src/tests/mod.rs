@@ -11,4 +11,5 @@ mod norms;
 mod offload;
 mod traffic;
 mod updates;
+mod variation;
 mod zero_bubble;

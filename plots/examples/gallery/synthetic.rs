@@ -188,6 +188,7 @@ pub(crate) fn report(name: &str, step: f64, device_gib: f64, capacity_gib: f64) 
         verdict: Verdict::Fits,
         step_time_s: Some(step),
         step_time_interval_s: Some([step * 0.93, step * 1.08]),
+        variability: None,
         samples_per_s: None,
         tokens_per_s: None,
         tokens_per_s_per_gpu: None,

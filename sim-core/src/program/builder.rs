@@ -20,8 +20,6 @@ pub struct ProgramBuilder {
     pub(super) inner: Inner,
     // Looked up, never walked: its order cannot matter.
     interned: HashMap<String, Label>,
-    /// Kernels that memory limits, in order.
-    pub(super) by_memory: Vec<usize>,
     // What the compact records could not hold.
     overfull: Option<ProgramError>,
     memory_steps: usize,

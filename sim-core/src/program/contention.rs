@@ -119,7 +119,7 @@ fn share(time: u64, millionths: u32) -> u64 {
 impl ProgramBuilder {
     /// The kernel just given is limited by memory, not by arithmetic.
     pub fn limited_by_memory(&mut self) {
-        self.by_memory.push(self.inner.records.len().saturating_sub(1));
+        self.inner.by_memory.push(self.inner.records.len().saturating_sub(1));
     }
 
     /// Lengthens what has been given so far by what kernels of the primary stream and transfers of other streams take
@@ -145,7 +145,7 @@ impl ProgramBuilder {
             let mut shared = 0;
             for kernel in beside {
                 let both = kernel.end.min(transfer.end) - kernel.start.max(transfer.start);
-                let by_memory = self.by_memory.binary_search(&kernel.record).is_ok();
+                let by_memory = self.inner.by_memory.binary_search(&kernel.record).is_ok();
                 let lost = share(both, if by_memory { load.memory } else { load.arithmetic });
                 let record = &mut self.inner.records[kernel.record];
                 record.time = record.time.saturating_add(lost);

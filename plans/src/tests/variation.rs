@@ -1,0 +1,139 @@
+//! Slow GPUs, slow links and jitter, on jobs small enough to reckon by hand.
+
+use steptime_core::{NoObserver, Outcome, World, simulate};
+
+use super::fixtures::{equal_partitions, free_links, model, plan, workload};
+use crate::classes;
+use crate::lower::{Lowered, lower};
+use crate::plan::Plan;
+use crate::schedule::ScheduleKind;
+use crate::variation::{LinkOwner, Repetition, SlowLink, Straggler, Stragglers, Variation};
+use crate::zero::ZeroStage;
+
+fn straggler(rank: u64, factor: f64, clock: f64) -> Straggler {
+    Straggler { which: Stragglers::Ranks(vec![rank]), factor, clock, after_s: 0.0 }
+}
+
+fn explicit(plan: Plan) -> Plan {
+    Plan { explicit: true, ..plan }
+}
+
+fn play(world: &World) -> Outcome {
+    simulate(world, &mut NoObserver).expect("no deadlock")
+}
+
+fn varied(lowered: &Lowered, variation: &Variation, number: u32, begins_s: f64) -> Outcome {
+    play(&variation.world(lowered, Repetition { number, begins_s }).expect("links of these names"))
+}
+
+/// Four equal partitions over free links, sent by 1F1B.
+fn pipeline(micro_batches: u64) -> Lowered {
+    let plan = explicit(plan(1, 4, ScheduleKind::OneForwardOneBackward, ZeroStage::Zero));
+    let model = equal_partitions(4, "0 B");
+    lower(&model, &free_links(1, 4), &plan, &workload(micro_batches)).expect("legal")
+}
+
+/// With `p` equal stages whose passes take F and B = 2F, 1F1B of m micro-batches ends after (m + p - 1)(F + B). Stage s,
+/// counted from 0, twice as slow, takes 2m (F + B) for its own. It waits s F for the first micro-batch; it has done its
+/// p - 1 - s forwards in advance, of 2F each, when the first backward comes back after as many forwards and backwards of
+/// the stages behind it, which makes it wait (p - 1 - s)(F + B - 2F) = (p - 1 - s) F; and its last backward is followed by
+/// s B of the stages before it.
+#[test]
+fn a_slow_stage_paces_the_pipeline() {
+    let (m, p) = (8, 4);
+    let lowered = pipeline(m);
+    let even = play(&lowered.world).end.picos();
+    let pass = even / (m + p - 1);
+    assert_eq!(even, pass * (m + p - 1));
+    for rank in 0..p {
+        let slow = Variation { stragglers: vec![straggler(rank, 2.0, 1.0)], ..Variation::default() };
+        let outcome = varied(&lowered, &slow, 0, 0.0);
+        let (end, expected) = (outcome.end.picos(), (2 * m + rank) * pass + (p - 1 - rank) * pass / 3);
+        assert!(end.abs_diff(expected) <= 2 * m, "{end} against {expected}");
+        // The slow stage is on the critical path: it is busy for all of the step but these waits.
+        let busy: u64 = outcome.ranks[rank as usize].streams[0].busy.iter().map(|it| it.picos()).sum();
+        assert!(busy.abs_diff(2 * m * pass) <= m);
+    }
+}
+
+/// Data-parallel replicas wait for the slow one in their collective: what it is slower, the others are idle.
+#[test]
+fn replicas_wait_for_the_slow_one() {
+    let plan = explicit(plan(4, 1, ScheduleKind::OneForwardOneBackward, ZeroStage::Zero));
+    let lowered = lower(&model("gpt2", 4), &free_links(1, 4), &plan, &workload(2)).expect("legal");
+    let even = play(&lowered.world);
+    let slow = Variation { stragglers: vec![straggler(2, 1.5, 1.0)], ..Variation::default() };
+    let outcome = varied(&lowered, &slow, 0, 0.0);
+    assert!(outcome.end > even.end);
+    let waits = |outcome: &Outcome, rank: usize| {
+        outcome.ranks[rank].idle[usize::from(classes::COLLECTIVE_WAIT.0)].picos()
+    };
+    for rank in [0, 1, 3] {
+        assert!(waits(&outcome, rank) > waits(&even, rank), "rank {rank} waits");
+    }
+    assert!(waits(&outcome, 2) <= waits(&even, 2), "nobody makes the slow one wait");
+}
+
+/// A lower clock stretches what arithmetic limits, and leaves what memory limits.
+#[test]
+fn a_lower_clock_is_between_nothing_and_a_slower_gpu() {
+    let plan = explicit(plan(1, 1, ScheduleKind::OneForwardOneBackward, ZeroStage::Zero));
+    let lowered = lower(&model("gpt2", 4), &free_links(1, 1), &plan, &workload(1)).expect("legal");
+    let of = |factor, clock| {
+        let variation = Variation { stragglers: vec![straggler(0, factor, clock)], ..Variation::default() };
+        varied(&lowered, &variation, 0, 0.0).end.picos()
+    };
+    let even = play(&lowered.world).end.picos();
+    let (throttled, slow) = (of(1.0, 0.5), of(2.0, 1.0));
+    assert!(even < throttled && throttled < slow, "{even} {throttled} {slow}");
+    assert!(
+        slow.abs_diff(2 * even) < even / 100,
+        "nothing but kernels takes time: {slow} against 2 x {even}"
+    );
+}
+
+#[test]
+fn throttling_begins_when_the_run_is_hot() {
+    let lowered = pipeline(4);
+    let hot = Straggler { after_s: 10.0, ..straggler(1, 1.0, 0.5) };
+    let variation = Variation { stragglers: vec![hot], ..Variation::default() };
+    let even = play(&lowered.world).end;
+    assert_eq!(varied(&lowered, &variation, 0, 0.0).end, even);
+    assert_eq!(varied(&lowered, &variation, 1, 9.999).end, even);
+    assert!(varied(&lowered, &variation, 2, 10.0).end > even);
+}
+
+/// A ring is as slow as its slowest link: at half the rate, the transfer's flow takes twice as long.
+#[test]
+fn a_slow_link_slows_the_ring_that_crosses_it() {
+    let plan = explicit(plan(4, 1, ScheduleKind::OneForwardOneBackward, ZeroStage::Zero));
+    let plan = Plan { gradient_overlap: false, ..plan };
+    let lowered = lower(&model("gpt2", 4), &free_links(1, 4), &plan, &workload(1)).expect("legal");
+    let time = |rate| {
+        let slow = SlowLink { owner: LinkOwner::Gpu(1), rate, after_s: 0.0 };
+        let variation = Variation { slow_links: vec![slow], ..Variation::default() };
+        varied(&lowered, &variation, 0, 0.0).end.picos()
+    };
+    let [whole, half, quarter] = [1.0, 0.5, 0.25].map(time);
+    assert_eq!(whole, play(&lowered.world).end.picos());
+    // Times at the rates 1, 1/2 and 1/4 are T, T + f and T + 3f.
+    assert!((quarter - whole).abs_diff(3 * (half - whole)) <= 4, "{whole} {half} {quarter}");
+    let unknown = SlowLink { owner: LinkOwner::Name("moon".to_owned()), rate: 0.5, after_s: 0.0 };
+    let variation = Variation { slow_links: vec![unknown], ..Variation::default() };
+    let error = variation.world(&lowered, Repetition::default()).expect_err("no such link");
+    assert!(error.to_string().contains("`moon`"), "{error}");
+}
+
+#[test]
+fn jitter_of_nothing_changes_nothing_and_of_kernels_makes_ranks_wait() {
+    let plan = explicit(plan(4, 1, ScheduleKind::OneForwardOneBackward, ZeroStage::Zero));
+    let lowered = lower(&model("gpt2", 4), &free_links(1, 4), &plan, &workload(4)).expect("legal");
+    let even = play(&lowered.world);
+    assert_eq!(varied(&lowered, &Variation::default(), 0, 0.0), even);
+    let jitter = Variation { seed: 1, kernel_jitter: 0.2, step_jitter: 0.05, ..Variation::default() };
+    let first = varied(&lowered, &jitter, 0, 0.0);
+    assert_eq!(first, varied(&lowered, &jitter, 0, 0.0), "the same numbers for the same seed");
+    assert_ne!(first.end, varied(&lowered, &jitter, 1, 0.0).end);
+    let mean = (0..40).map(|number| varied(&lowered, &jitter, number, 0.0).end.picos()).sum::<u64>() / 40;
+    assert!(mean > even.end.picos(), "the step ends with the slowest of four ranks: {mean}");
+}

@@ -1,0 +1,101 @@
+//! Jitter, stragglers and slow links, from the scenario to the report.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::{number, report, root, steptime};
+
+const SCENARIO: &str = "scenarios/llama3-8b-h100-variability.toml";
+
+fn on_threads(count: &str) -> Vec<u8> {
+    let output = Command::new(env!("CARGO_BIN_EXE_steptime"))
+        .args(["run", "--json", SCENARIO])
+        .current_dir(root())
+        .env("RAYON_NUM_THREADS", count)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[test]
+fn a_seed_gives_the_same_bytes_on_any_number_of_threads() {
+    assert_eq!(on_threads("1"), on_threads("3"));
+    let other = report(&[SCENARIO, "--set", "variability.seed=2"]);
+    assert_ne!(other["step_time_s"], report(&[SCENARIO])["step_time_s"]);
+}
+
+#[test]
+fn the_report_is_that_of_the_median_step() {
+    let document = report(&[SCENARIO]);
+    let varied = &document["variability"];
+    assert_eq!(varied["repetitions"], 10);
+    for what in ["step_time_s", "peak_device_bytes"] {
+        let [p10, median, p90] = ["p10", "median", "p90"].map(|key| number(&varied[what][key]));
+        assert!(p10 <= median && median <= p90, "{what}: {p10} {median} {p90}");
+    }
+    assert_eq!(varied["step_time_s"]["median"], document["step_time_s"]);
+    let spread = number(&varied["step_time_s"]["p90"]) - number(&varied["step_time_s"]["p10"]);
+    assert!(spread > 0.0);
+}
+
+fn text(extra: &str) -> String {
+    format!(
+        "[model]\nname = \"llama3-8b\"\nsequence_length = 2048\noverrides = {{ layers = 4 }}\n\
+         [cluster]\nname = \"dgx-h100\"\n[workload]\nmicro_batch_size = 1\nprecision = \"bf16\"\n{extra}"
+    )
+}
+
+fn of(extra: &str) -> Value {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text(extra)).unwrap();
+    report(&[file.path().to_str().unwrap()])
+}
+
+/// One slow GPU of eight holds up the step; the others spend in collectives what it takes longer.
+#[test]
+fn one_slow_gpu_holds_up_the_step() {
+    let even = of("");
+    assert!(even.get("variability").is_none());
+    let slow = of("[[variability.stragglers]]\nranks = [3]\nfactor = 1.5\n");
+    assert!(number(&slow["step_time_s"]) > 1.2 * number(&even["step_time_s"]));
+    let exposed = |document: &Value| number(&document["time_breakdown_s"]["exposed_communication"]);
+    assert!(exposed(&slow) > exposed(&even));
+    // Twice as slow arithmetic alone, and twice as slow kernels: the clock leaves memory as it is.
+    let step = |extra: &str| number(&of(extra)["step_time_s"]);
+    let clock = step("[[variability.stragglers]]\nranks = [3]\nclock = 0.5\n");
+    let factor = step("[[variability.stragglers]]\nranks = [3]\nfactor = 2\n");
+    assert!(clock < factor, "{clock} {factor}");
+}
+
+#[test]
+fn what_cannot_act_is_refused() {
+    let cases = [
+        ("[variability]\n", "asks for nothing"),
+        ("[variability]\nrepetitions = 5\n", "nothing differs from step to step"),
+        ("[variability]\nkernel_jitter = -0.1\n", "variability.kernel_jitter: found the number -0.1"),
+        ("[variability]\njitter = 0.1\n", "variability.jitter"),
+        ("[[variability.stragglers]]\nranks = [8]\nfactor = 2\n", "there is no rank 8, allowed: 0 to 7"),
+        ("[[variability.stragglers]]\nranks = [1]\n", "variability.stragglers.factor"),
+        ("[[variability.stragglers]]\nfactor = 2\n", "variability.stragglers.ranks"),
+        ("[[variability.stragglers]]\nranks = [1]\ncount = 1\nfactor = 2\n", "contradicts `ranks`"),
+        ("[[variability.slow_links]]\nnode = 0\nrate = 0.5\n", "a single node has no links to others"),
+        ("[[variability.slow_links]]\ngpu = 0\n", "variability.slow_links.rate"),
+        ("[[variability.slow_links]]\nname = \"moon\"\nrate = 0.5\n", "no link is named `moon`"),
+        (
+            "[variability]\nfold = true\n[[variability.stragglers]]\nranks = [1]\nclock = 0.5\n",
+            "variability.fold",
+        ),
+        ("[input]\nseconds_per_sample = 0.1\n[variability]\nkernel_jitter = 0.1\n", "together with [input]"),
+        ("[benchmark]\nsteps = 2\n[variability]\nkernel_jitter = 0.1\n", "together with [benchmark]"),
+    ];
+    for (extra, expected) in cases {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text(extra)).unwrap();
+        let output = steptime(&["run", file.path().to_str().unwrap()]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{extra}: {error}");
+        assert!(error.contains(expected) && error.lines().count() == 1, "{extra}: {error}");
+    }
+}
