@@ -176,40 +176,12 @@ impl Scenario {
             Job::Gpus { workload, .. } => allocator::read(allocator, workload.framework)?,
             Job::Vehicles { .. } => allocator::refuse(&allocator)?,
         };
-        let input = match &job {
-            Job::Gpus { workload, .. } => input::read(loading, &model.model, workload)?,
-            Job::Vehicles { .. } if loading.is_present() => {
-                let key = KeyPlace { origin: loading.origin().clone(), key: "input".to_owned() };
-                return Err(
-                    key.conflict("the formula of vehicle paths has no data loading; leave this section out")
-                );
-            }
-            Job::Vehicles { .. } => None,
-        };
+        let input = read_input(loading, &model.model, &job)?;
         if let (Job::Vehicles { .. }, Some(_)) = (&job, &benchmark) {
             let why = "the formula of vehicle paths has no measured steps; leave this section out";
             return Err(measured.conflict(why));
         }
-        let variability = match &job {
-            Job::Gpus { cluster, plan, .. } => {
-                let size = variability::Size { gpus: plan.ranks(), nodes: u64::from(cluster.nodes) };
-                variability::read(varied, size)?
-            }
-            Job::Vehicles { .. } if varied.is_present() => {
-                let key = KeyPlace { origin: varied.origin().clone(), key: "variability".to_owned() };
-                return Err(
-                    key.conflict("the formula of vehicle paths knows no chance; leave this section out")
-                );
-            }
-            Job::Vehicles { .. } => None,
-        };
-        for (other, present) in [("input", input.is_some()), ("benchmark", benchmark.is_some())] {
-            if let (Some(variability), true) = (&variability, present) {
-                let message =
-                    format!("is not modelled together with [{other}]; leave one of the sections out");
-                return Err(variability.place.conflict(message));
-            }
-        }
+        let variability = read_variability(varied, &job, (input.is_some(), benchmark.is_some()))?;
         let places = Places {
             cluster: cluster_place,
             parallelism: parallelism_place,
@@ -231,6 +203,44 @@ impl Scenario {
             places,
         })
     }
+}
+
+/// How samples are loaded; of vehicle paths nothing is known about it.
+fn read_input(loading: Section<'_>, model: &Model, job: &Job) -> Result<Option<Input>, InputError> {
+    match job {
+        Job::Gpus { workload, .. } => input::read(loading, model, workload),
+        Job::Vehicles { .. } if loading.is_present() => {
+            let key = KeyPlace { origin: loading.origin().clone(), key: "input".to_owned() };
+            Err(key.conflict("the formula of vehicle paths has no data loading; leave this section out"))
+        }
+        Job::Vehicles { .. } => Ok(None),
+    }
+}
+
+/// How steps differ; `input` and `benchmark` say whether there are such sections.
+fn read_variability(
+    varied: Section<'_>,
+    job: &Job,
+    (input, benchmark): (bool, bool),
+) -> Result<Option<Variability>, InputError> {
+    let variability = match job {
+        Job::Gpus { cluster, plan, .. } => {
+            let size = variability::Size { gpus: plan.ranks(), nodes: u64::from(cluster.nodes) };
+            variability::read(varied, size)?
+        }
+        Job::Vehicles { .. } if varied.is_present() => {
+            let key = KeyPlace { origin: varied.origin().clone(), key: "variability".to_owned() };
+            return Err(key.conflict("the formula of vehicle paths knows no chance; leave this section out"));
+        }
+        Job::Vehicles { .. } => None,
+    };
+    for (other, present) in [("input", input), ("benchmark", benchmark)] {
+        if let (Some(variability), true) = (&variability, present) {
+            let message = format!("is not modelled together with [{other}]; leave one of the sections out");
+            return Err(variability.place.conflict(message));
+        }
+    }
+    Ok(variability)
 }
 
 /// The scenario's name, if it has one. It stands in tables, file names and figures.
