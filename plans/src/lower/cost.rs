@@ -2,7 +2,7 @@
 
 use steptime_clusters::{
     Basis, Cluster, CollectiveKind, ExecutionStyle, FrameworkCost, Placement, Transfer, collective,
-    point_to_point, price,
+    memory_bound, point_to_point, price,
 };
 use steptime_core::SimTime;
 use steptime_models::{
@@ -280,8 +280,25 @@ impl Pricer<'_> {
     fn layer_operation(self, operation: &Operation, pass: Pass) -> Result<Cost, PlanError> {
         match operation.kernel {
             Kernel::Exchange { group, kind, bytes } => Ok(Cost::Exchange(self.exchange(group, kind, bytes))),
-            _ => self.filled(operation, pass).map(Cost::Kernel),
+            _ => Ok(Cost::Kernel(self.added_up(operation, self.filled(operation, pass)?)?)),
         }
+    }
+
+    /// The product of a weight's gradient that adds to what there is: each tile of the result, read and written in the
+    /// gradients' format instead of written in that of the weights, when nothing is left of the tile's sums for arithmetic to hide it.
+    /// Published steps of A100 and B200 take all of that time longer.
+    fn added_up(self, operation: &Operation, cost: OpCost) -> Result<OpCost, PlanError> {
+        let Kernel::Gemm { batch, m, n, .. } = operation.kernel else { return Ok(cost) };
+        if !(self.workload.accumulation_fusion && operation.makes_weight_gradient()) {
+            return Ok(cost);
+        }
+        let values = batch.saturating_mul(m).saturating_mul(n);
+        let more = 2 * self.workload.gradients().bytes() - self.workload.parameter_format().bytes();
+        let traffic = Bytes(values.saturating_mul(more));
+        let price = memory_bound(&self.cluster.gpu, MemoryBoundKind::Elementwise, traffic);
+        let seconds = price.seconds - self.cluster.gpu.kernel_latency_s;
+        let device = cost.first.0.checked_add(SimTime::from_seconds(seconds)?)?;
+        Ok(OpCost { first: (device, cost.first.1), basis: cost.basis.max(price.basis), ..cost })
     }
 
     /// An operation, and with deterministic algorithms the kernel before it that fills the memory of its result.

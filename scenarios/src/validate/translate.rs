@@ -234,7 +234,7 @@ fn cluster_name(row: &Measurement) -> Result<&'static str, String> {
 fn workload(row: &Measurement) -> Result<String, String> {
     let inference = row.task == "inference";
     let task = if inference { "inference" } else { "training" };
-    let micro = row.micro_batch.ok_or("the micro-batch is not stated")?;
+    let micro = unsaid::micro_batch(row).ok_or("the micro-batch is not stated")?;
     let mut text = format!("\n[workload]\ntask = \"{task}\"\nmicro_batch_size = {micro}\n");
     if let Some(global) = pipeline::global_batch(row) {
         let _ = writeln!(text, "global_batch_size = {global}");

@@ -3,6 +3,7 @@
 use steptime_clusters::{ClusterEntry, cluster_from_catalogue};
 
 use super::measurement::Measurement;
+use super::pipeline;
 
 /// Year of a publication, where its citation names one: `Narayanan et al. 2021, ...`.
 fn year(source: &str) -> Option<u64> {
@@ -15,6 +16,21 @@ fn year(source: &str) -> Option<u64> {
 /// (`--no-gradient-accumulation-fusion`, `--no-async-tensor-model-parallel-allreduce` switch them off since).
 pub(super) fn precedes_fusion(row: &Measurement) -> bool {
     year(&row.source).is_some_and(|year| year <= 2021)
+}
+
+/// From here on larger micro-batches make products of large models no faster (Narayanan et al. 2021, figures 7 and 8).
+const LARGE_ENOUGH: u64 = 8;
+
+/// Sequences of a micro-batch. Where a table says that its source does not list them, its number stands for nothing;
+/// what authors take who want throughput is then the largest that is of use, unless stages would wait for it.
+pub(super) fn micro_batch(row: &Measurement) -> Option<u64> {
+    let listed = !row.notes.contains("microbatch size not listed");
+    if listed || row.pp > 1 {
+        return row.micro_batch;
+    }
+    let samples = pipeline::global_batch(row)?.checked_div(row.dp?)?;
+    let sizes = (0..).map(|power| 1_u64 << power).take_while(|size| *size <= LARGE_ENOUGH);
+    sizes.filter(|&size| samples.is_multiple_of(size)).last().or(row.micro_batch)
 }
 
 /// Bytes of a parameter of 16 bits under Adam: weight and gradient, and what the optimizer has in 32 bits.
@@ -52,6 +68,23 @@ mod tests {
         assert_eq!(year("Narayanan et al. 2021, Efficient (arXiv 2104.04473) T1"), Some(2021));
         assert_eq!(year("Zero Bubble Pipeline Parallelism, arXiv 2401.10241 T4"), None);
         assert_eq!(year("NVIDIA/NeMo:docs/source/performance/performance_summary.md"), None);
+    }
+
+    #[test]
+    fn an_unlisted_micro_batch_is_as_large_as_is_of_use() {
+        let row = |global, pp, notes: &str| Measurement {
+            micro_batch: Some(1),
+            global_batch: Some(global),
+            dp: Some(32),
+            pp,
+            notes: notes.to_owned(),
+            ..Measurement::default()
+        };
+        let unlisted = "microbatch size not listed";
+        assert_eq!(micro_batch(&row(512, 1, unlisted)), Some(8));
+        assert_eq!(micro_batch(&row(384, 1, unlisted)), Some(4));
+        assert_eq!(micro_batch(&row(512, 2, unlisted)), Some(1));
+        assert_eq!(micro_batch(&row(512, 1, "")), Some(1));
     }
 
     /// GPT of 96 layers of 12,288 has 174e9 parameters in its blocks: 2.8 TB of states, 29 GB over 96 ranks.
