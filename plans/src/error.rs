@@ -65,6 +65,12 @@ pub enum PlanError {
         /// What does not divide, and what is allowed.
         message: String,
     },
+    /// States cannot be partitioned over such groups, or ranks not be laid on such GPUs.
+    #[error("{message}")]
+    Sharding {
+        /// What does not divide, and what is allowed.
+        message: String,
+    },
     /// What the plan keeps off the GPUs cannot be kept there.
     #[error("{message}")]
     Offload {

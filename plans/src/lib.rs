@@ -11,8 +11,10 @@ mod memory;
 mod offload;
 mod partition;
 mod plan;
+mod rank_order;
 mod router;
 mod schedule;
+mod sharding;
 mod swift;
 mod variation;
 mod workload;
@@ -35,11 +37,13 @@ pub use memory::{
 pub use offload::{HostTensor, HostUse, Offload, Stashed, Store, page_locked};
 pub use partition::{balanced_stages, partition_layers};
 pub use plan::{ExchangeFormats, Plan};
+pub use rank_order::{Dimension, RankOrder};
 pub use router::Router;
 pub use schedule::{
     Action, ChunkOrder, PassCost, Pipeline, Schedule, ScheduleError, ScheduleKind, StageTimes, TimedPass,
     WrittenScheduleError,
 };
+pub use sharding::Sharding;
 pub use swift::*;
 pub use variation::{LinkOwner, Quantiles, Repetition, SlowLink, Straggler, Stragglers, Variation};
 pub use workload::{

@@ -6,7 +6,9 @@ use steptime_models::{
 };
 
 use crate::offload::Offload;
+use crate::rank_order::RankOrder;
 use crate::schedule::{Schedule, ScheduleKind};
+use crate::sharding::Sharding;
 use crate::workload::Workload;
 use crate::zero::ZeroStage;
 
@@ -53,6 +55,10 @@ pub struct Plan {
     pub stages: Option<Vec<u64>>,
     /// What is partitioned over the data-parallel ranks.
     pub zero: ZeroStage,
+    /// Over which of these ranks.
+    pub sharding: Sharding,
+    /// How ranks are counted and on which GPUs they sit.
+    pub rank_order: RankOrder,
     /// Formats in which ZeRO 3 gathers and reduces.
     pub exchange: ExchangeFormats,
     /// Gradient bytes that are reduced together; the framework's default when absent.
@@ -88,6 +94,16 @@ impl Plan {
     /// partitions over them.
     pub fn replicas(&self) -> u64 {
         self.data.saturating_mul(self.context)
+    }
+
+    /// Ranks over which ZeRO partitions: of [`Plan::replicas`] all, or those of a group.
+    pub fn shard_group(&self) -> u64 {
+        self.sharding.group.unwrap_or_else(|| self.replicas())
+    }
+
+    /// Groups that hold all states once each.
+    pub fn shard_copies(&self) -> u64 {
+        self.replicas() / self.shard_group().max(1)
     }
 
     /// Ranks over which an activation between stages is divided while it is sent. Sequence parallelism has divided it

@@ -114,6 +114,9 @@ impl Idle<'_, '_> {
             nothing.push((self.parallelism, "gradient_as_bucket_view", gradients));
             nothing.push((self.parallelism, "gradient_overlap", gradients));
             nothing.push((self.parallelism, "reduce_dtype", gradients));
+            nothing.push((self.parallelism, "sum_replicas", gradients));
+            let why = "is what backward gathers from, which inference does not have; leave this key out";
+            nothing.push((self.parallelism, "secondary_group", why));
             if matches!(self.plan.zero, ZeroStage::One | ZeroStage::Two) {
                 let why = "stages 1 and 2 partition optimizer states and gradients, which inference does not have, \
                            allowed: 0, 3";

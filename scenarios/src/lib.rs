@@ -35,6 +35,7 @@ mod run;
 mod scenario;
 mod schedule_study;
 mod section;
+mod sharding;
 mod timeline;
 mod trainable;
 mod tree;

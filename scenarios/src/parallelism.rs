@@ -8,7 +8,7 @@ use crate::error::{InputError, nearest};
 use crate::pipeline::PipelineKeys;
 use crate::section::{Aliases, Section, list, wrong};
 use crate::tree::{Node, Value};
-use crate::{groups, offload};
+use crate::{groups, offload, sharding};
 
 /// Names of DeepSpeed, Megatron-LM and torchtitan that mean the same.
 pub(crate) const ALIASES: Aliases = &[
@@ -30,6 +30,10 @@ pub(crate) const ALIASES: Aliases = &[
     ("expert_parallel_degree", "expert"),
     ("expert_tensor_parallel_size", "expert_tensor"),
     ("expert_tensor_parallel_degree", "expert_tensor"),
+    ("data_parallel_replicate_degree", "replicate"),
+    ("num_distributed_optimizer_instances", "replicate"),
+    ("mics_shard_size", "shard_group"),
+    ("zero_hpz_partition_size", "secondary_group"),
 ];
 
 /// Most ranks along one dimension.
@@ -62,7 +66,9 @@ pub(crate) fn read_plan(
     let scatter_gather = read_scatter_gather(section, pipeline, tensor, sequence_parallel)?;
     let groups = groups::read(section, tensor)?;
     let context = groups.context;
-    let data = section.count("data", MOST)?;
+    let degrees = sharding::degrees(section)?;
+    let data = section.count("data", MOST)?.or(degrees.data());
+    let data_key = if degrees.shard.is_some() { "data_parallel_shard_degree" } else { "data" };
     let others = pipeline.saturating_mul(tensor).saturating_mul(context);
     let product = |data: String| {
         let factor =
@@ -74,7 +80,7 @@ pub(crate) fn read_plan(
     let data = match data {
         Some(data) if data.saturating_mul(others) != gpus => {
             return Err(section.conflict(
-                "data",
+                data_key,
                 format!(
                     "{} = {} ranks, but nodes x gpus_per_node = {nodes} GPUs",
                     product(data.to_string()),
@@ -105,6 +111,8 @@ pub(crate) fn read_plan(
     };
     let stage = section.number("zero_stage", 0, 3)?.and_then(ZeroStage::from_number);
     let zero = stage.unwrap_or(ZeroStage::Zero);
+    let spreads = groups.expert > 1 || groups.expert_tensor.is_some_and(|ways| ways != tensor);
+    let replicas = data.saturating_mul(context);
     Ok(Plan {
         data,
         tensor,
@@ -120,6 +128,8 @@ pub(crate) fn read_plan(
         micro_batch_group: keys.micro_batch_group,
         stages: keys.stages,
         zero,
+        sharding: sharding::read(section, &degrees, (replicas, context), zero)?,
+        rank_order: sharding::read_order(section, gpus, spreads)?,
         exchange: read_exchange(section, stage)?,
         bucket_bytes: read_bucket(section)?,
         gradient_as_bucket_view: section.flag("gradient_as_bucket_view")?.unwrap_or(false),

@@ -63,7 +63,7 @@ pub enum Job {
         /// The GPUs and what connects them.
         cluster: Box<Cluster>,
         /// How the job is spread.
-        plan: Plan,
+        plan: Box<Plan>,
         /// What a step does.
         workload: Workload,
     },
@@ -293,7 +293,7 @@ fn gpu_job(
     parallelism::check_exchange(&parallelism, plan.exchange, &workload_values)?;
     parallelism.finish()?;
     workload.finish()?;
-    Ok((Job::Gpus { cluster: Box::new(cluster), plan, workload: workload_values }, batch))
+    Ok((Job::Gpus { cluster: Box::new(cluster), plan: Box::new(plan), workload: workload_values }, batch))
 }
 
 fn vehicle_job(

@@ -21,6 +21,7 @@ mod max_batch;
 mod memory_snapshot;
 mod model_search;
 mod offload;
+mod plans;
 mod scenarios;
 mod schedules;
 mod support;

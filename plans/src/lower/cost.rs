@@ -1,8 +1,8 @@
 //! Prices of a model's layers: every distinct layer and pass once.
 
 use steptime_clusters::{
-    Basis, Cluster, CollectiveKind, ExecutionStyle, FrameworkCost, Placement, Transfer, collective,
-    memory_bound, point_to_point, price,
+    Basis, Cluster, CollectiveKind, ExecutionStyle, FrameworkCost, Transfer, collective, memory_bound,
+    point_to_point, price,
 };
 use steptime_core::SimTime;
 use steptime_models::{
@@ -11,7 +11,7 @@ use steptime_models::{
 };
 
 use super::overlap::{Move, moves};
-use super::placement::Along;
+use super::placement::{Along, Placements};
 use crate::error::PlanError;
 use crate::plan::Plan;
 use crate::workload::{Checkpointing, Execution, Workload};
@@ -220,7 +220,7 @@ pub(super) struct Pricer<'a> {
     /// Routed experts of the model.
     pub(super) experts: u64,
     /// Where the groups sit, by [`Along`].
-    pub(super) placements: [Placement; 6],
+    pub(super) placements: Placements,
 }
 
 impl Pricer<'_> {

@@ -55,7 +55,7 @@ enum Part {
 pub(super) struct HostPorts<'a> {
     cluster: &'a Cluster,
     backing: Backing,
-    layout: Layout,
+    layout: Layout<'a>,
     folded: bool,
     pinned: bool,
     links: BTreeMap<Part, LinkId>,
@@ -63,7 +63,7 @@ pub(super) struct HostPorts<'a> {
 
 impl<'a> HostPorts<'a> {
     /// For a plan that offloads onto hosts of which enough is known.
-    pub(super) fn new(cluster: &'a Cluster, plan: &Plan, layout: Layout, folded: bool) -> Option<Self> {
+    pub(super) fn new(cluster: &'a Cluster, plan: &Plan, layout: Layout<'a>, folded: bool) -> Option<Self> {
         let backing = cluster.host.backing.filter(|_| plan.offload.acts())?;
         let pinned = plan.offload.pin_memory;
         Some(Self { cluster, backing, layout, folded, pinned, links: BTreeMap::new() })
@@ -73,7 +73,7 @@ impl<'a> HostPorts<'a> {
     pub(super) fn group(
         &mut self,
         world: &mut WorldBuilder,
-        ports: &Ports,
+        ports: &Ports<'_>,
         way: HostPath,
         (stage, lane): (u32, u32),
     ) -> GroupId {
@@ -161,8 +161,11 @@ impl<'a> HostPorts<'a> {
 
 /// Whether all lanes of a stage see the same of their hosts: processors and ports are filled by one stage, or hold whole
 /// stages, and are themselves full or the only ones of their nodes.
-pub(super) fn symmetric(cluster: &Cluster, plan: &Plan, layout: Layout) -> bool {
+pub(super) fn symmetric(cluster: &Cluster, plan: &Plan, layout: Layout<'_>) -> bool {
     let Some(backing) = cluster.host.backing.filter(|_| plan.offload.acts()) else { return true };
+    if layout.seats.is_some() {
+        return false;
+    }
     let (lanes, node) = (layout.lanes(), layout.gpus_per_node);
     let alike = |size: u32| lanes.is_multiple_of(size) || size.is_multiple_of(lanes);
     let even = |size: u32| {

@@ -5,6 +5,7 @@ mod host_ports;
 mod overlap;
 mod placement;
 mod schedule;
+mod seats;
 mod stage;
 
 use std::ops::Range;
@@ -25,7 +26,7 @@ use crate::partition::partition_layers;
 use crate::plan::Plan;
 use crate::schedule::Schedule;
 use crate::workload::{Task, Workload};
-use crate::zero::StateBytes;
+use crate::zero::{StateBytes, ZeroStage};
 
 /// Ranks that one job may have when every rank is played.
 const MOST_RANKS: u64 = 1 << 20;
@@ -126,7 +127,9 @@ fn lower_with(
     check_tensor(model, plan)?;
     check_groups(model, plan, workload)?;
     stage::check_offload(model, cluster, plan, workload)?;
-    let layout = placement::layout(cluster, plan)?;
+    check_sharding(plan)?;
+    let seats = seats::Seats::of(plan)?;
+    let layout = placement::layout(cluster, plan, seats.as_ref())?;
     let virtual_stages = plan.pipeline.saturating_mul(plan.virtual_pipeline);
     let ranges = partition_layers(model, virtual_stages as usize, plan.stages.as_deref())?;
     let stages = plan.pipeline as usize;
@@ -234,12 +237,52 @@ fn check_groups(model: &Model, plan: &Plan, workload: &Workload) -> Result<(), P
     message.map_or(Ok(()), |message| Err(PlanError::Expert { message }))
 }
 
+/// Whether ranks with equal parameters divide into groups that partition them.
+fn check_sharding(plan: &Plan) -> Result<(), PlanError> {
+    let (group, replicas) = (plan.shard_group(), plan.replicas());
+    let whole = group == replicas;
+    let copy = plan.expert.saturating_mul(plan.expert_tensor());
+    let message = if group == 0 || !replicas.is_multiple_of(group) {
+        Some(format!("groups of {group} ranks that partition the states do not divide {replicas} ranks"))
+    } else if !whole && plan.zero == ZeroStage::Zero {
+        Some("groups that partition the states need zero_stage 1, 2 or 3".to_owned())
+    } else if !whole && plan.offload.acts() {
+        Some("states in smaller groups than all ranks cannot be offloaded".to_owned())
+    } else if plan.spreads_experts() && !group.saturating_mul(plan.tensor).is_multiple_of(copy) {
+        Some(format!(
+            "a group that partitions the states has {} ranks, among which {copy} that hold all experts once do not divide",
+            group.saturating_mul(plan.tensor)
+        ))
+    } else {
+        plan.sharding.secondary.and_then(|second| check_secondary(plan, second))
+    };
+    message.map_or(Ok(()), |message| Err(PlanError::Sharding { message }))
+}
+
+/// Why a second copy of the parameters cannot be kept by groups of so many ranks.
+fn check_secondary(plan: &Plan, second: u64) -> Option<String> {
+    let group = plan.shard_group();
+    if plan.zero != ZeroStage::Three {
+        return Some("a second copy of partitioned parameters needs zero_stage = 3".to_owned());
+    }
+    if second == 0 || !group.is_multiple_of(second) {
+        return Some(format!(
+            "{second} ranks that keep a second copy do not divide the {group} that partition the first"
+        ));
+    }
+    let other = plan.spreads_experts() || plan.offload.acts();
+    other.then(|| {
+        "a second copy of partitioned parameters goes neither with expert groups nor with offloading"
+            .to_owned()
+    })
+}
+
 struct Job<'a> {
     model: &'a Model,
     cluster: &'a Cluster,
     plan: &'a Plan,
     workload: &'a Workload,
-    layout: Layout,
+    layout: Layout<'a>,
     schedule: &'a Schedule,
     ranges: &'a [Range<usize>],
     costs: &'a ModelCost,
@@ -371,7 +414,7 @@ impl<'a> Job<'a> {
                     queue_depth: self.cluster.host.launch_queue,
                     multiplicity,
                 });
-                let rank = u64::from(layout.rank(stage, lane));
+                let rank = u64::from(layout.number(stage, lane));
                 ranks.push(PlayedRank { rank, stage: s, multiplicity: u64::from(multiplicity) });
             }
         }
@@ -383,7 +426,7 @@ impl<'a> Job<'a> {
     fn host_groups(
         &self,
         world: &mut WorldBuilder,
-        ports: &Ports,
+        ports: &Ports<'_>,
         (lanes, folded): (u32, bool),
         meetings: &[Vec<Meeting>],
     ) -> Vec<[Option<GroupId>; HostPath::ALL.len()]> {
@@ -404,7 +447,7 @@ impl<'a> Job<'a> {
     fn lane_groups(
         &self,
         world: &mut WorldBuilder,
-        ports: &Ports,
+        ports: &Ports<'_>,
         along: Along,
         stage: u32,
         lanes: u32,

@@ -1,11 +1,13 @@
 //! Where ranks sit, which links their traffic crosses, and which ranks do the same and are played once.
 //!
 //! Rank `((stage * data + replica) * context + chunk) * tensor + part` (Megatron-LM's default order: tensor-parallel ranks
-//! are neighbours, then come those that share sequences, then the replicas, then the stages) sits on GPU `rank % gpus_per_node` of node `rank / gpus_per_node`.
+//! are neighbours, then come those that share sequences, then the replicas, then the stages) sits on GPU `rank % gpus_per_node` of node `rank / gpus_per_node`,
+//! unless the plan counts ranks in another order or names the GPU of each ([`super::seats`]).
 
 use steptime_clusters::{Cluster, Placement};
 use steptime_core::{GroupId, LinkId, LinkUse, SimTime, WorldBuilder};
 
+use super::seats::Seats;
 use crate::error::PlanError;
 use crate::plan::Plan;
 
@@ -15,9 +17,13 @@ use crate::plan::Plan;
 /// each other. For experts the same lanes are `expert_tensor` neighbours that share each expert, `expert` such groups
 /// that hold all experts, and as many copies of these as there is room for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
+pub(super) struct Layout<'a> {
     /// Ranks with the same part of the layers and different tokens.
     pub(super) data: u32,
+    /// Those of them that partition the states of one copy.
+    pub(super) shard: u32,
+    /// Those of these that keep a second copy together.
+    pub(super) secondary: u32,
     /// Those of them that share each sequence.
     pub(super) context: u32,
     pub(super) tensor: u32,
@@ -25,12 +31,14 @@ pub(super) struct Layout {
     pub(super) expert_tensor: u32,
     pub(super) pipeline: u32,
     pub(super) gpus_per_node: u32,
+    /// Where ranks sit, if not in the usual order.
+    pub(super) seats: Option<&'a Seats>,
 }
 
 /// Which ranks of a stage form a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Along {
-    /// Those with the same part of the layers.
+    /// Those with the same part of the layers, or of these those over which ZeRO partitions.
     Data,
     /// Those that share the layers of one replica.
     Tensor,
@@ -40,17 +48,32 @@ pub(super) enum Along {
     Expert,
     /// Those that share each expert.
     ExpertTensor,
-    /// Those with the same part of the same experts.
+    /// Those with the same part of the same experts, or of these those over which ZeRO partitions.
     ExpertData,
+    /// Those with the same part of what is partitioned over smaller groups than all.
+    Replicas,
+    /// Those that keep a second copy of the parameters together.
+    Secondary,
 }
+
+/// Where a stage's groups sit, by [`Along`].
+pub(super) type Placements = [Placement; 8];
 
 impl Along {
     /// All of them; each is at the place of its number.
-    pub(super) const ALL: [Self; 6] =
-        [Self::Data, Self::Tensor, Self::Context, Self::Expert, Self::ExpertTensor, Self::ExpertData];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Data,
+        Self::Tensor,
+        Self::Context,
+        Self::Expert,
+        Self::ExpertTensor,
+        Self::ExpertData,
+        Self::Replicas,
+        Self::Secondary,
+    ];
 }
 
-impl Layout {
+impl Layout<'_> {
     pub(super) fn lanes(self) -> u32 {
         self.data * self.tensor
     }
@@ -59,8 +82,16 @@ impl Layout {
         self.lanes() * self.pipeline
     }
 
+    /// Place of a lane of a stage on the GPUs of all nodes.
     pub(super) fn rank(self, stage: u32, lane: u32) -> u32 {
-        stage * self.lanes() + lane
+        let usual = stage * self.lanes() + lane;
+        self.seats.map_or(usual, |seats| seats.gpu(usual))
+    }
+
+    /// Its number among the job's ranks.
+    pub(super) fn number(self, stage: u32, lane: u32) -> u32 {
+        let usual = stage * self.lanes() + lane;
+        self.seats.map_or(usual, |seats| seats.number(usual))
     }
 
     pub(super) fn node(self, rank: u32) -> u32 {
@@ -68,9 +99,14 @@ impl Layout {
     }
 
     /// Lanes of the group that a lane belongs to, in order.
-    fn members(self, along: Along, lane: u32) -> impl Iterator<Item = u32> + Clone {
+    pub(super) fn members(self, along: Along, lane: u32) -> impl Iterator<Item = u32> + Clone + use<> {
+        let block = self.tensor * self.shard;
         let (first, step, count) = match along {
-            Along::Data => (lane % self.tensor, self.tensor, self.data),
+            Along::Data => (Self::first_of_block(lane, self.tensor, self.shard), self.tensor, self.shard),
+            Along::Replicas => (lane % block, block, self.data / self.shard),
+            Along::Secondary => {
+                (Self::first_of_block(lane, self.tensor, self.secondary), self.tensor, self.secondary)
+            }
             Along::Tensor => (lane / self.tensor * self.tensor, 1, self.tensor),
             Along::Context => {
                 (Self::first_of_block(lane, self.tensor, self.context), self.tensor, self.context)
@@ -82,7 +118,8 @@ impl Layout {
             Along::ExpertTensor => (lane / self.expert_tensor * self.expert_tensor, 1, self.expert_tensor),
             Along::ExpertData => {
                 let copy = self.expert_tensor * self.expert;
-                (lane % copy, copy, self.lanes() / copy)
+                let copies = block / copy;
+                (Self::first_of_block(lane, copy, copies), copy, copies)
             }
         };
         (0..count).map(move |index| first + index * step)
@@ -95,7 +132,7 @@ impl Layout {
     }
 
     /// Placement of the first lane's group along each direction, by the direction's number.
-    pub(super) fn placements(self, stage: u32) -> [Placement; 6] {
+    pub(super) fn placements(self, stage: u32) -> Placements {
         Along::ALL.map(|along| self.placement(along, stage, 0))
     }
 
@@ -109,7 +146,7 @@ impl Layout {
         let mut nodes = 0;
         let mut last = None;
         let mut ranks = 0;
-        for member in self.members(along, lane) {
+        for member in self.ring(along, stage, lane) {
             let node = self.node(self.rank(stage, member));
             nodes += u32::from(last.replace(node) != Some(node));
             ranks += 1;
@@ -117,12 +154,28 @@ impl Layout {
         Placement { ranks, nodes }
     }
 
+    /// Members of a group in the order in which a ring visits them: node by node.
+    fn ring(self, along: Along, stage: u32, lane: u32) -> Vec<u32> {
+        let mut members: Vec<u32> = self.members(along, lane).collect();
+        if self.seats.is_some() {
+            members.sort_by_key(|&member| self.rank(stage, member));
+        }
+        members
+    }
+
     /// Whether the traffic between two stages of a lane leaves the node.
     pub(super) fn crosses(self, from: u32, to: u32, lane: u32) -> bool {
         self.node(self.rank(from, lane)) != self.node(self.rank(to, lane))
     }
 
-    /// Lanes of a stage on the node that a given one of them sits on, as an interval.
+    /// Lanes of a stage on the node that a given one of them sits on.
+    fn beside(self, stage: u32, lane: u32) -> impl Iterator<Item = u32> {
+        let range = if self.seats.is_none() { self.neighbours(stage, lane) } else { 0..self.lanes() };
+        let node = self.node(self.rank(stage, lane));
+        range.filter(move |&other| self.node(self.rank(stage, other)) == node)
+    }
+
+    /// The same as an interval, where ranks sit in the usual order.
     fn neighbours(self, stage: u32, lane: u32) -> std::ops::Range<u32> {
         let first = self.rank(stage, 0);
         let begin = self.node(self.rank(stage, lane)) * self.gpus_per_node;
@@ -131,34 +184,45 @@ impl Layout {
     }
 
     /// Lanes whose traffic from stage `from` to stage `to` shares a given lane's pair of nodes.
-    fn sharing(self, from: u32, to: u32, lane: u32) -> u32 {
+    pub(super) fn sharing(self, from: u32, to: u32, lane: u32) -> u32 {
+        if self.seats.is_some() {
+            let there = self.node(self.rank(to, lane));
+            let both = self.beside(from, lane).filter(|&other| self.node(self.rank(to, other)) == there);
+            return both.count() as u32;
+        }
         let (a, b) = (self.neighbours(from, lane), self.neighbours(to, lane));
         a.end.min(b.end).saturating_sub(a.start.max(b.start))
     }
 
     /// Lanes of a stage on a rank's node.
     fn lanes_on_node(self, stage: u32, lane: u32) -> u32 {
+        if self.seats.is_some() {
+            return self.beside(stage, lane).count() as u32;
+        }
         let range = self.neighbours(stage, lane);
         range.end - range.start
     }
 
     /// Lanes of a stage among the ranks from the first to behind the last of a range.
     pub(super) fn lanes_among(self, stage: u32, (begin, end): (u32, u32)) -> u32 {
+        if self.seats.is_some() {
+            let among = |lane: &u32| (begin..end).contains(&self.rank(stage, *lane));
+            return (0..self.lanes()).filter(among).count() as u32;
+        }
         let first = self.rank(stage, 0);
         end.min(first + self.lanes()).saturating_sub(begin.max(first))
     }
 
     /// Members of a lane's group on its node.
     fn members_on_node(self, along: Along, stage: u32, lane: u32) -> u32 {
-        let range = self.neighbours(stage, lane);
-        self.members(along, lane).filter(|member| range.contains(member)).count() as u32
+        self.places_on_node(along, stage, lane).len() as u32
     }
 
     /// GPUs of its node on which the members of a lane's group sit.
-    fn places_on_node(self, along: Along, stage: u32, lane: u32) -> Vec<u32> {
-        let range = self.neighbours(stage, lane);
-        let here = self.members(along, lane).filter(|member| range.contains(member));
-        here.map(|member| self.rank(stage, member) % self.gpus_per_node).collect()
+    pub(super) fn places_on_node(self, along: Along, stage: u32, lane: u32) -> Vec<u32> {
+        let node = self.node(self.rank(stage, lane));
+        let ranks = self.ring(along, stage, lane).into_iter().map(|member| self.rank(stage, member));
+        ranks.filter(|&rank| self.node(rank) == node).map(|rank| rank % self.gpus_per_node).collect()
     }
 
     /// Stages of which a lane's rank sits on the node of its rank of `stage`: ranks of one lane are `lanes` apart.
@@ -176,17 +240,21 @@ impl Layout {
     /// looked at for the first lane after each border between nodes: those up to the next see the same. Groups that
     /// share layers, sequences or experts must lie alike too: inside the nodes, or filling them.
     pub(super) fn symmetric(self) -> bool {
+        if self.seats.is_some() {
+            return super::seats::symmetric(self);
+        }
         let (lanes, tensor, node) = (self.lanes(), self.tensor, self.gpus_per_node);
         let alike = |block: u32| node.is_multiple_of(block) || block.is_multiple_of(node);
         let experts = self.expert_tensor * self.expert;
-        let blocks = [tensor, tensor * self.context, self.expert_tensor, experts];
+        let (shard, secondary) = (tensor * self.shard, tensor * self.secondary);
+        let blocks = [tensor, tensor * self.context, self.expert_tensor, experts, shard, secondary];
         if !blocks.into_iter().all(alike) {
             return false;
         }
         if lanes.is_multiple_of(node) || node.is_multiple_of(lanes) {
             return true;
         }
-        if self.context > 1 || experts > tensor {
+        if self.context > 1 || experts > tensor || self.shard < self.data || self.secondary > 1 {
             // Their blocks may lie across the borders between nodes in different ways.
             return false;
         }
@@ -212,8 +280,8 @@ impl Layout {
 }
 
 /// Link identifiers of a cluster's ports.
-pub(super) struct Ports {
-    layout: Layout,
+pub(super) struct Ports<'a> {
+    layout: Layout<'a>,
     folded: bool,
     /// Egress and ingress of each GPU into the fabric of its node.
     gpus: Vec<Option<(LinkId, LinkId)>>,
@@ -229,9 +297,9 @@ pub(super) struct Ports {
     network: Option<steptime_clusters::Network>,
 }
 
-impl Ports {
+impl<'a> Ports<'a> {
     /// Makes the links of the ranks that are played and of their nodes.
-    pub(super) fn new(world: &mut WorldBuilder, cluster: &Cluster, layout: Layout, folded: bool) -> Self {
+    pub(super) fn new(world: &mut WorldBuilder, cluster: &Cluster, layout: Layout<'a>, folded: bool) -> Self {
         let ranks = layout.ranks();
         let nodes = layout.node(ranks - 1) + 1;
         let mut ports = Self {
@@ -245,8 +313,9 @@ impl Ports {
             network: cluster.network.clone().filter(|_| nodes > 1),
         };
         let capacity = cluster.fabric.port_bandwidth();
-        let step = if folded { layout.lanes() } else { 1 };
-        for rank in (0..ranks).step_by(step as usize) {
+        let played = if folded { 1 } else { layout.lanes() };
+        let places = (0..layout.pipeline).flat_map(|stage| (0..played).map(move |lane| (stage, lane)));
+        for rank in places.map(|(stage, lane)| layout.rank(stage, lane)) {
             let out = world.link(&format!("gpu {rank} out"), capacity, SimTime::ZERO);
             let into = world.link(&format!("gpu {rank} in"), capacity, SimTime::ZERO);
             ports.gpus[rank as usize] = Some((out, into));
@@ -282,7 +351,7 @@ impl Ports {
     /// it on the node.
     pub(super) fn group(&self, world: &mut WorldBuilder, along: Along, stage: u32, lane: u32) -> GroupId {
         let layout = self.layout;
-        let members: Vec<u32> = if self.folded { vec![lane] } else { layout.members(along, lane).collect() };
+        let members = if self.folded { vec![lane] } else { layout.ring(along, stage, lane) };
         let spread = layout.placement(along, stage, lane).nodes > 1;
         let mut path: Vec<LinkUse> = Vec::new();
         let mut seen = None;
@@ -360,7 +429,11 @@ impl Ports {
 }
 
 /// Checks that the job uses exactly the cluster's GPUs.
-pub(super) fn layout(cluster: &Cluster, plan: &Plan) -> Result<Layout, PlanError> {
+pub(super) fn layout<'a>(
+    cluster: &Cluster,
+    plan: &Plan,
+    seats: Option<&'a Seats>,
+) -> Result<Layout<'a>, PlanError> {
     let gpus = u64::from(cluster.nodes) * u64::from(cluster.gpus_per_node);
     let Plan { data, context, tensor, pipeline, .. } = *plan;
     let ranks = plan.ranks();
@@ -379,11 +452,14 @@ pub(super) fn layout(cluster: &Cluster, plan: &Plan) -> Result<Layout, PlanError
     let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     Ok(Layout {
         data: narrow(plan.replicas()),
+        shard: narrow(plan.shard_group()),
+        secondary: narrow(plan.sharding.secondary.unwrap_or(1)),
         context: narrow(context),
         tensor: narrow(tensor),
         expert: narrow(plan.expert),
         expert_tensor: narrow(plan.expert_tensor()),
         pipeline: narrow(pipeline),
         gpus_per_node: cluster.gpus_per_node,
+        seats,
     })
 }

@@ -18,7 +18,7 @@ pub(super) struct Given<'a> {
     pub(super) cluster: &'a steptime_clusters::Cluster,
     pub(super) plan: &'a Plan,
     pub(super) workload: &'a Workload,
-    pub(super) layout: Layout,
+    pub(super) layout: Layout<'a>,
     pub(super) costs: &'a ModelCost,
     pub(super) ranges: &'a [Range<usize>],
 }

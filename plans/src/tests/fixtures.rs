@@ -105,6 +105,8 @@ pub(super) fn plan(data: u64, pipeline: u64, schedule: ScheduleKind, zero: ZeroS
         micro_batch_group: None,
         stages: None,
         zero,
+        sharding: crate::Sharding::default(),
+        rank_order: crate::RankOrder::default(),
         exchange: crate::ExchangeFormats::default(),
         bucket_bytes: None,
         tensor_overlap: true,

@@ -9,6 +9,8 @@ mod library;
 mod memory;
 mod norms;
 mod offload;
+mod random_plans;
+mod sharding;
 mod traffic;
 mod updates;
 mod variation;

@@ -275,10 +275,7 @@ fn sharding(
     };
     run.parallelism.push(("zero_stage", whole(stage)));
     if replicate > 1 && stage > 0 {
-        section.note(format!(
-            "hybrid sharding is not modelled: the {replicate} replicas are written as ranks that share one set of \
-             shards"
-        ));
+        run.parallelism.push(("replicate", whole(replicate)));
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use steptime_core::{Class, Event, Label, ProgramBuilder, Stream, Tensor};
 use steptime_models::{Bytes, Kernel, MemoryBoundKind, Pass};
 
 use super::passes::Turn;
-use super::{Meeting, StageBuilder};
+use super::{Along, Meeting, StageBuilder, StageInput};
 use crate::bucket::{Bucket, Share};
 use crate::classes;
 use crate::error::PlanError;
@@ -136,6 +136,8 @@ impl StageBuilder<'_> {
                         let name = input.model.layers[layer].name.as_str();
                         let (kind, bytes) = (CollectiveKind::ReduceScatter, elements(share) * format);
                         self.collective(share, kind, name, "reduce_scatter", bytes, number)?;
+                        let part = elements(share).div_ceil(input.ranks(share));
+                        self.sum_over_replicas(name, part, format, (number, turn))?;
                     }
                 }
                 let part = input.partitioned_trained(layer);
@@ -226,13 +228,14 @@ impl StageBuilder<'_> {
             if self.moves_parts() {
                 let label = self.label("gradient buckets", "backward", micro_batch);
                 // Each rank's parts are joined, and copied again by PyTorch.
-                let launches = 2 * self.input.plan.replicas();
+                let launches = 2 * self.input.plan.shard_group();
                 self.move_parts(classes::BACKWARD, label, launches, bucket.elements * self.gradient)?;
             }
             self.order(self.streams.compute, self.streams.collective);
             let bytes = bucket.elements * self.gradient;
             self.collective(share, kind, "gradients", word, bytes, micro_batch)?;
             let part = bucket.elements.div_ceil(self.input.ranks(share));
+            self.sum_over_replicas("gradients", part, self.gradient, (micro_batch, turn))?;
             self.part_to_host("gradients", part, micro_batch, turn)?;
             pending.sent(&mut self.program, self.streams.collective);
             if self.moves_parts() {
@@ -241,7 +244,7 @@ impl StageBuilder<'_> {
                 // parallelism asks for): what backward issues next waits behind them.
                 self.order(self.streams.collective, self.streams.compute);
                 let label = self.label("gradient buckets", "backward", micro_batch);
-                let part = (bucket.elements * self.gradient).div_ceil(self.input.plan.replicas());
+                let part = (bucket.elements * self.gradient).div_ceil(self.input.plan.shard_group());
                 self.move_parts(classes::BACKWARD, label, bucket.tensors, part)?;
             }
         }
@@ -274,8 +277,16 @@ impl StageBuilder<'_> {
     /// The host may be two gathered layers ahead of the compute (PyTorch FSDP's rate limiter): before it
     /// gathers a third it waits until the compute on the oldest has ended. Only then can the oldest one's memory
     /// be used again.
-    pub(super) fn gather(&mut self, layer: usize, micro_batch: u32) -> Result<Option<Gathered>, PlanError> {
+    ///
+    /// Backward gathers from the second copy, where there is one.
+    pub(super) fn gather(
+        &mut self,
+        layer: usize,
+        micro_batch: u32,
+        pass: Pass,
+    ) -> Result<Option<Gathered>, PlanError> {
         let input = self.input;
+        let second = pass == Pass::Backward && input.plan.sharding.secondary.is_some();
         if input.plan.zero != ZeroStage::Three {
             return Ok(None);
         }
@@ -309,7 +320,9 @@ impl StageBuilder<'_> {
         }
         for (share, elements) in parts {
             let (kind, bytes) = (CollectiveKind::AllGather, elements * format);
-            self.collective(share, kind, name, "all_gather", bytes, Some(micro_batch))?;
+            let along = if second { Along::Secondary } else { StageInput::copies(share) };
+            let way = (self.streams.collective, along);
+            self.collective_along(way, kind, (name, "all_gather"), bytes, Some(micro_batch))?;
         }
         let arrived = self.program.record(self.streams.collective);
         Ok(Some(Gathered { tensor, fetched, arrived }))
@@ -355,6 +368,9 @@ impl StageBuilder<'_> {
         self.reduce_shared_embedding()?;
         if self.reduces() {
             self.order(self.streams.collective, self.streams.compute);
+            if input.plan.shard_copies() > 1 {
+                self.order(self.streams.replicas, self.streams.compute);
+            }
             if self.copies_buckets() {
                 for bucket in self.reduced_buckets().collect::<Vec<_>>() {
                     self.copy_bucket(bucket, None)?;
@@ -368,7 +384,7 @@ impl StageBuilder<'_> {
         let part = |share| input.held(share).trained.div_ceil(input.ranks(share));
         let share = if partitioned { input.shares().map(part).sum() } else { parameters };
         let tensors = input.trained_tensors();
-        let tensors = if partitioned { tensors.div_ceil(input.plan.replicas()) } else { tensors };
+        let tensors = if partitioned { tensors.div_ceil(input.plan.shard_group()) } else { tensors };
         self.loop_over(tensors)?;
         self.prepare_gradients(share)?;
         self.count_zeros(share, tensors)?;
@@ -400,7 +416,11 @@ impl StageBuilder<'_> {
             if self.moves_parts() {
                 // The buffers of all ranks' parts and of the rank's own are still there when the step ends.
                 self.hold("gathered parameters", bytes, classes::BUFFERS);
-                self.hold("own part of parameters", bytes.div_ceil(input.plan.replicas()), classes::BUFFERS);
+                self.hold(
+                    "own part of parameters",
+                    bytes.div_ceil(input.plan.shard_group()),
+                    classes::BUFFERS,
+                );
             }
             for share in self.reducing_shares() {
                 let bytes = input.held(share).trained * self.storage;
@@ -409,7 +429,7 @@ impl StageBuilder<'_> {
             }
             self.order(self.streams.collective, self.streams.compute);
             if self.moves_parts() {
-                let launches = input.trained_tensors().saturating_mul(input.plan.replicas());
+                let launches = input.trained_tensors().saturating_mul(input.plan.shard_group());
                 self.move_parts(classes::OPTIMIZER, label, launches, bytes)?;
             }
         }
@@ -438,14 +458,15 @@ impl StageBuilder<'_> {
         if self.channel(Meeting::Embedding).is_none() {
             return Ok(());
         }
+        let division = self.input.plan.division();
         let tied = self.input.model.layers.iter().flat_map(|layer| layer.parameters.iter());
         let elements: u64 = tied
             .filter(|parameter| parameter.tied && parameter.trainable)
-            .map(|parameter| parameter.count)
+            .map(|parameter| parameter.held_in(&division))
             .sum();
         // Where gradients are partitioned a rank has its share of them only.
         let partitioned = self.input.plan.zero >= ZeroStage::Two;
-        let elements = if partitioned { elements.div_ceil(self.input.plan.replicas()) } else { elements };
+        let elements = if partitioned { elements.div_ceil(self.input.plan.shard_group()) } else { elements };
         let nodes = if crosses { 2 } else { 1 };
         let placement = Placement { ranks: 2, nodes };
         let bytes = elements * self.gradient;

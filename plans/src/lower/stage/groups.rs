@@ -71,9 +71,14 @@ impl StageInput<'_> {
         self.shares().map(part).sum()
     }
 
+    /// Whether other ranks hold or partition a part of the parameters as well.
+    pub(super) fn shared(&self, share: Share) -> bool {
+        self.ranks(share) > 1 || self.plan.shard_copies() > 1
+    }
+
     /// Trained values of a layer whose gradients are reduced: those that other ranks hold as well.
     pub(super) fn reduced_trained(&self, layer: usize) -> u64 {
-        let reduced = self.shares().filter(|&share| self.ranks(share) > 1);
+        let reduced = self.shares().filter(|&share| self.shared(share));
         reduced.map(|share| self.count_in(share, layer, |it| it.trainable && self.owns(it))).sum()
     }
 
@@ -100,6 +105,7 @@ impl StageInput<'_> {
         let used = |along: &Along| match along {
             Along::Data => self.training() || self.plan.zero == crate::zero::ZeroStage::Three,
             Along::Tensor | Along::Context => true,
+            Along::Replicas | Along::Secondary => self.training(),
             Along::ExpertData => self.training() && self.plan.spreads_experts(),
             Along::Expert | Along::ExpertTensor => self.plan.spreads_experts(),
         };
@@ -117,7 +123,7 @@ impl StageInput<'_> {
 impl StageBuilder<'_> {
     /// Whether a part of the gradients has anybody to be reduced with.
     pub(super) fn reduces_share(&self, share: Share) -> bool {
-        self.input.training() && self.input.ranks(share) > 1
+        self.input.training() && self.input.shared(share)
     }
 
     /// The parts that have.

@@ -10,10 +10,11 @@ mod norms;
 mod offload;
 mod passes;
 mod pipeline;
+mod replicas;
 
 use std::ops::Range;
 
-use steptime_clusters::{Cluster, CollectiveKind, Framework, Placement, Transfer, collective};
+use steptime_clusters::{Cluster, CollectiveKind, Framework, Transfer, collective};
 use steptime_core::{
     Category, Channel, Class, Event, Label, Load, Program, ProgramBuilder, SimTime, Stream, Tensor,
 };
@@ -27,7 +28,7 @@ pub(super) use self::passes::deferred;
 use self::pipeline::{Transfers, transfers};
 use super::cost::{Cost, LayerCost, ModelCost, OpCost, Pricer};
 use super::host_ports::HostPath;
-use super::placement::Along;
+use super::placement::{Along, Placements};
 use crate::bucket::{Bucket, Share};
 use crate::classes;
 use crate::error::PlanError;
@@ -51,7 +52,7 @@ pub(super) struct StageInput<'a> {
     /// Chunks of layers, in the order of forward.
     pub(super) chunks: Vec<Chunk>,
     /// Where the stage's groups sit, by [`Along`].
-    pub(super) placements: [Placement; 6],
+    pub(super) placements: Placements,
     /// Whether every block that the framework allocates is in the program by itself.
     pub(super) detail: bool,
     /// Whether the first stage and the last hold copies of one embedding, and whether those lie on two nodes.
@@ -187,6 +188,8 @@ pub(super) struct StageProgram {
 struct Streams {
     compute: Stream,
     collective: Stream,
+    /// Sums over groups that partition the states, which run beside what happens within them.
+    replicas: Stream,
     /// Collectives of tensor parallelism that run beside the compute.
     tensor: Stream,
     /// Of each chunk.
@@ -248,6 +251,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         compute,
         ring: if input.plan.context > 1 { program.stream("ring") } else { compute },
         collective: program.stream("collectives"),
+        replicas: if input.plan.shard_copies() > 1 { program.stream("replicas") } else { compute },
         tensor: program.stream("tensor parallel"),
         transfers: transfers(&mut program, input),
         host: HostStreams::open(&mut program, input, compute),
@@ -323,6 +327,8 @@ impl StageBuilder<'_> {
             (Along::Expert, "expert parallel", input.plan.spreads_experts()),
             (Along::ExpertTensor, "expert tensor parallel", input.plan.spreads_experts()),
             (Along::ExpertData, "expert data parallel", training && input.plan.spreads_experts()),
+            (Along::Replicas, "replicas of shards", training),
+            (Along::Secondary, "second copies of parameters", training),
         ];
         for (along, name, needed) in groups {
             if needed && input.placements[along as usize].ranks > 1 {
@@ -405,6 +411,7 @@ impl StageBuilder<'_> {
             self.hold("32-bit gradients", self.unscaled_gradients(), classes::GRADIENTS);
         }
         self.hold("low-precision weights", input.converted_weights(), classes::BUFFERS);
+        self.hold("second copy of parameters", input.second_copy(), classes::PARAMETERS);
         self.hold_library();
         let of_ddp = input.workload.framework == Framework::Nanotron && input.plan.zero <= ZeroStage::One;
         if self.copies_buckets() || self.reduces() && of_ddp {
@@ -552,11 +559,23 @@ impl StageBuilder<'_> {
         bytes: u64,
         micro_batch: Option<u32>,
     ) -> Result<(), PlanError> {
-        let along = StageInput::copies(share);
+        let way = (self.streams.collective, StageInput::copies(share));
+        self.collective_along(way, kind, (name, word), bytes, micro_batch)
+    }
+
+    /// A collective of a group on a stream.
+    fn collective_along(
+        &mut self,
+        (stream, along): (Stream, Along),
+        kind: CollectiveKind,
+        (name, word): (&str, &str),
+        bytes: u64,
+        micro_batch: Option<u32>,
+    ) -> Result<(), PlanError> {
         let placement = self.input.placements[along as usize];
         let transfer = collective(self.input.cluster, kind, placement, bytes);
         let label = self.label(name, word, micro_batch);
         let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
-        self.meet(self.streams.collective, Meeting::Group(along), kinds, label, transfer)
+        self.meet(stream, Meeting::Group(along), kinds, label, transfer)
     }
 }

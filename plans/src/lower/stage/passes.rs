@@ -27,7 +27,7 @@ impl StageBuilder<'_> {
         let mut flowing = self.flowing((layers.start, micro_batch), "input", |work| work.input);
         for layer in layers.clone() {
             let last = layer + 1 == layers.end;
-            let gathered = self.gather(layer, micro_batch)?;
+            let gathered = self.gather(layer, micro_batch, Pass::Forward)?;
             self.await_gathered(gathered);
             let output = self.flowing((layer, micro_batch), "output", |work| work.output);
             self.layer_forward(layer, micro_batch, last)?;
@@ -204,12 +204,12 @@ impl StageBuilder<'_> {
         mut each: impl FnMut(&mut Self, usize, Option<Gathered>) -> Result<(), PlanError>,
     ) -> Result<(), PlanError> {
         let layers = self.input.chunks[chunk].layers.clone();
-        let mut ahead = self.gather(layers.end - 1, micro_batch)?;
+        let mut ahead = self.gather(layers.end - 1, micro_batch, Pass::Backward)?;
         self.recall_ahead(layers.end - 1, micro_batch)?;
         for layer in layers.clone().rev() {
             let gathered = ahead.take();
             if layer > layers.start {
-                ahead = self.gather(layer - 1, micro_batch)?;
+                ahead = self.gather(layer - 1, micro_batch, Pass::Backward)?;
                 self.recall_ahead(layer - 1, micro_batch)?;
             }
             self.await_gathered(gathered);

@@ -4,11 +4,12 @@ use toml::Value;
 
 use crate::error::InputError;
 use crate::import::fields::{Fields, reason};
+use crate::import::node::Value as ImportedValue;
 use crate::import::run::Run;
 use crate::import::write::{inline, whole};
 
 /// Keys of ZeRO++, MiCS and of internal sizes.
-const NOT_MODELLED: [&str; 24] = [
+const NOT_MODELLED: [&str; 22] = [
     "allgather_partitions",
     "cpu_offload_use_pin_memory",
     "contiguous_gradients",
@@ -19,7 +20,6 @@ const NOT_MODELLED: [&str; 24] = [
     "log_trace_cache_warnings",
     "memory_efficient_linear",
     "mics_hierarchical_params_gather",
-    "mics_shard_size",
     "module_granularity_threshold",
     "overlap_comm",
     "override_module_apply",
@@ -30,7 +30,6 @@ const NOT_MODELLED: [&str; 24] = [
     "stage3_allgather_sequential",
     "stage3_use_all_reduce_for_fetch_params",
     "use_multi_rank_bucket_allreduce",
-    "zero_hpz_partition_size",
     "zero_quantized_gradients",
     "zero_quantized_weights",
 ];
@@ -62,6 +61,7 @@ pub(super) fn zero(fields: &Fields<'_, '_>, precision: &str, run: &mut Run) -> R
     let stage = section.count("stage", 0, 3)?.unwrap_or(0);
     run.parallelism.push(("zero_stage", whole(stage)));
     bucket(&section, stage, precision, run)?;
+    groups(&section, stage, run)?;
     let optimizer = offload(&section, "offload_optimizer", "cpu_offload")?;
     let parameters = offload(&section, "offload_param", "cpu_offload_params")?;
     if parameters.device.is_some() && stage != 3 {
@@ -88,6 +88,28 @@ pub(super) fn zero(fields: &Fields<'_, '_>, precision: &str, run: &mut Run) -> R
     section.ignore_all(&NOT_MODELLED, reason::NOT_MODELLED);
     section.finish()?;
     Ok(optimizer.device.is_some())
+}
+
+/// Groups that partition the states (MiCS), and those that keep a second copy of the parameters (ZeRO++).
+fn groups(section: &Fields<'_, '_>, stage: u64, run: &mut Run) -> Result<(), InputError> {
+    let off =
+        |key: &str| matches!(section.find(key).map(|node| &node.value), Some(ImportedValue::Integer(-1)));
+    let group = if off("mics_shard_size") { None } else { section.count("mics_shard_size", 1, 1 << 20)? };
+    let second = section.count("zero_hpz_partition_size", 1, 1 << 20)?.filter(|&ranks| ranks > 1);
+    if stage < 3 {
+        for (key, given) in [("mics_shard_size", group), ("zero_hpz_partition_size", second)] {
+            if given.is_some() {
+                section.note(format!("{key} acts at stage 3 only"));
+            }
+        }
+        return Ok(());
+    }
+    if let Some(group) = group {
+        run.parallelism.push(("shard_group", whole(group)));
+        run.parallelism.push(("sum_replicas", "step".into()));
+    }
+    run.parallelism.extend(second.map(|ranks| ("secondary_group", whole(ranks))));
+    Ok(())
 }
 
 /// Buckets of gradients. DeepSpeed counts values, a scenario bytes.

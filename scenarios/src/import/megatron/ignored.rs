@@ -158,7 +158,7 @@ const STEADY: [&str; 22] = [
 ];
 
 /// Names of what is not simulated.
-const NOT_MODELLED: [&str; 72] = [
+const NOT_MODELLED: [&str; 71] = [
     "accumulate-allreduce-grads-in-fp32",
     "align-grad-reduce",
     "align-param-gather",
@@ -219,7 +219,6 @@ const NOT_MODELLED: [&str; 72] = [
     "no-rope-fusion",
     "no-scatter-gather-tensors-in-pipeline",
     "no-sync-func",
-    "num-distributed-optimizer-instances",
     "num-microbatches-with-partial-activation-checkpoints",
     "param-sync-func",
     "persist-layer-norm",
@@ -234,7 +233,7 @@ const NOT_MODELLED: [&str; 72] = [
 ];
 
 /// More of them.
-const NOT_MODELLED_EITHER: [&str; 12] = [
+const NOT_MODELLED_EITHER: [&str; 11] = [
     "encoder-pipeline-model-parallel-size",
     "encoder-tensor-model-parallel-size",
     "external-cuda-graph",
@@ -242,7 +241,6 @@ const NOT_MODELLED_EITHER: [&str; 12] = [
     "onnx-safe",
     "pipeline-model-parallel-split-rank",
     "use-sharp",
-    "use-tp-pp-dp-mapping",
     "variable-seq-lengths",
     "vocab-extra-ids",
     "window-attn-skip-freq",

@@ -250,6 +250,13 @@ fn sharding(fields: &Fields<'_, '_>, run: &mut Run) -> Result<(), InputError> {
         u64::from(flag("use-distributed-optimizer")?)
     };
     run.parallelism.push(("zero_stage", whole(stage)));
+    let instances = fields.count("num-distributed-optimizer-instances", 1, 1 << 20)?;
+    if let Some(instances) = instances.filter(|&instances| instances > 1 && stage > 0) {
+        run.parallelism.push(("replicate", whole(instances)));
+    }
+    if flag("use-tp-pp-dp-mapping")? {
+        run.parallelism.push(("order", "tp-cp-ep-pp-dp".into()));
+    }
     if flag("optimizer-cpu-offload")? {
         run.parallelism.push(("offload", inline([("optimizer", "cpu".into())])));
     }

@@ -1,0 +1,129 @@
+//! Keys that say how a plan is laid over ranks, from the command line.
+
+use crate::support::{number, report, steptime};
+
+/// Llama on two nodes of eight, states partitioned.
+const CASE: &str = r#"name = "case"
+
+[model]
+name = "llama3-8b"
+sequence_length = 512
+overrides = { layers = 8 }
+
+[cluster]
+name = "dgx-a100-80gb"
+nodes = 2
+
+[workload]
+micro_batch_size = 1
+gradient_accumulation_steps = 2
+precision = "bf16"
+activation_checkpointing = "full"
+
+[parallelism]
+zero_stage = 3
+"#;
+
+struct Case {
+    folder: tempfile::TempDir,
+}
+
+impl Case {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("case.toml"), CASE).unwrap();
+        Self { folder }
+    }
+
+    fn arguments(&self, keys: &[&str]) -> Vec<String> {
+        let path = self.folder.path().join("case.toml").display().to_string();
+        let keys = keys.iter().flat_map(|key| ["--set".to_owned(), (*key).to_owned()]);
+        std::iter::once(path).chain(keys).collect()
+    }
+
+    fn report(&self, keys: &[&str]) -> serde_json::Value {
+        let arguments = self.arguments(keys);
+        report(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn error(&self, keys: &[&str]) -> String {
+        let arguments = self.arguments(keys);
+        let mut all = vec!["run"];
+        all.extend(arguments.iter().map(String::as_str));
+        let output = steptime(&all);
+        assert_eq!(output.status.code(), Some(2), "{keys:?}");
+        String::from_utf8(output.stderr).unwrap().trim().to_owned()
+    }
+}
+
+fn states(report: &serde_json::Value) -> u64 {
+    let parts = &report["peak_memory"]["breakdown_bytes"];
+    ["parameters", "optimizer_states"].iter().map(|part| parts[part].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn states_are_partitioned_within_groups() {
+    let case = Case::new();
+    let [whole, hybrid] = [&[][..], &["parallelism.shard_group=8"]].map(|keys| case.report(keys));
+    // 14 bytes a parameter over 16 ranks, or over 8; parts are rounded up tensor by tensor.
+    let ratio = states(&hybrid) as f64 / states(&whole) as f64;
+    assert!((ratio - 2.0).abs() < 0.005, "{ratio}");
+    let step = |report: &serde_json::Value| number(&report["step_time_s"]);
+    assert!(step(&hybrid) < step(&whole));
+    // The same in torchtitan's words, and in half.
+    let titan = ["parallelism.data_parallel_replicate_degree=2", "parallelism.data_parallel_shard_degree=8"];
+    assert_eq!(case.report(&titan)["step_time_s"], hybrid["step_time_s"]);
+    assert_eq!(case.report(&["parallelism.replicate=2"])["step_time_s"], hybrid["step_time_s"]);
+    let once = case.report(&["parallelism.mics_shard_size=8", "parallelism.sum_replicas=step"]);
+    assert!(step(&once) < step(&hybrid));
+    let second = case.report(&["parallelism.secondary_group=8"]);
+    assert!(step(&second) < step(&whole));
+    assert!(states(&second) > states(&whole));
+}
+
+#[test]
+fn ranks_are_counted_and_seated_as_the_file_says() {
+    let case = Case::new();
+    let base = ["parallelism.zero_stage=0", "parallelism.tensor=4", "parallelism.pipeline=2"];
+    let with = |key: &str| case.report(&[base[0], base[1], base[2], key]);
+    let step = |report: &serde_json::Value| number(&report["step_time_s"]);
+    let usual = with("parallelism.order=\"tp-cp-ep-dp-pp\"");
+    let stages_inside = with("parallelism.order=\"tp-cp-ep-pp-dp\"");
+    assert!(step(&usual) < step(&stages_inside));
+    let seats = "parallelism.rank_to_gpu=[0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15]";
+    assert_eq!(with(seats)["step_time_s"], stages_inside["step_time_s"]);
+}
+
+#[test]
+fn groups_and_orders_that_cannot_be_are_named() {
+    let case = Case::new();
+    let ends = |keys: &[&str], end: &str| {
+        let error = case.error(keys);
+        assert!(error.ends_with(end), "{error}");
+    };
+    ends(
+        &["parallelism.shard_group=3"],
+        "parallelism.shard_group: found 3, allowed: a divisor of data x context = 16",
+    );
+    ends(
+        &["parallelism.zero_stage=0", "parallelism.replicate=2"],
+        "parallelism.replicate: is about partitioned states: needs zero_stage 1, 2 or 3",
+    );
+    ends(
+        &["parallelism.sum_replicas=step"],
+        "needs several groups that partition the states (shard_group); leave this key out",
+    );
+    ends(
+        &["parallelism.secondary_group=3"],
+        "found 3, allowed: a divisor of the 16 ranks that partition the states",
+    );
+    ends(
+        &["parallelism.order=\"tp-dp\""],
+        "found \"tp-dp\", allowed: tp, cp, dp and pp once each, the innermost first, such as \"tp-cp-ep-dp-pp\"",
+    );
+    ends(&["parallelism.rank_to_gpu=[0, 1]"], "lists 2 GPUs, allowed: one for each of the 16 ranks");
+    ends(
+        &["parallelism.rank_to_gpu=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 14]"],
+        "GPU 14 has two ranks, allowed: every GPU from 0 to 15 once",
+    );
+}
