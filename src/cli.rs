@@ -20,6 +20,14 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Predict scenarios: step time, where it goes, and peak memory
     Run(RunArguments),
+    /// Predict every point of a scenario's `[sweep]`
+    Sweep(SweepArguments),
+    /// Put the parts of a sweep that ran in shards together
+    Merge(MergeArguments),
+    /// Judge somebody's plan: legal, complete, fits, and what its author claims
+    Check(CheckArguments),
+    /// Play a long run of a scenario with the failures of its `[failures]`: goodput, time and cost to the end
+    Goodput(GoodputArguments),
     /// List the models of the catalogue, or show one
     Models(ModelsArguments),
     /// List the clusters and GPUs of the catalogue, or show one
@@ -58,6 +66,109 @@ pub(crate) struct RunArguments {
     /// Print the verdict only
     #[arg(long, short)]
     pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SweepArguments {
+    /// Scenario file (TOML) with a section `[sweep]`; `-` reads standard input
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) scenario: PathBuf,
+    /// Write sweep.csv and sweep.jsonl into this folder, and keep a journal there while the sweep runs: started
+    /// again, it goes on where it was
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Play one of several shares of the points: `2/8`, or `auto` for the task of a Slurm array
+    #[arg(long, value_name = "I/N", requires = "out")]
+    pub(crate) shard: Option<String>,
+    /// Threads; by default one for each core
+    #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: Option<u16>,
+    /// Give up what the folder holds of an earlier sweep
+    #[arg(long, requires = "out")]
+    pub(crate) restart: bool,
+    /// Change a value of the scenario, e.g. `workload.precision=bf16`; repeatable
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Print one JSON document on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print nothing but errors where the results go into a folder
+    #[arg(long, short, requires = "out")]
+    pub(crate) quiet: bool,
+}
+
+/// What a plan is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PlanKind {
+    /// A scenario (TOML), with what is claimed in `[claim]`
+    Scenario,
+    /// ds_config.json of DeepSpeed
+    Deepspeed,
+    /// A launch script or YAML file of Megatron-LM
+    Megatron,
+    /// A job file of torchtitan
+    Torchtitan,
+    /// swift_results.json, pipelines_*.csv, or a path with its assignment (JSON)
+    Swift,
+    /// Stages as Alpa's ManualStageOption lists them (JSON)
+    Stages,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// The plan; `-` reads standard input
+    #[arg(value_name = "PLAN")]
+    pub(crate) plan: PathBuf,
+    /// What it is written in; by default what its name and keys say
+    #[arg(long, value_enum)]
+    pub(crate) kind: Option<PlanKind>,
+    /// Model of the catalogue, where the plan names none; for plans of vehicles also a file (TOML or the planner's XML)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// Cluster of the catalogue, where the plan names none; for plans of vehicles also a file
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    /// Seconds a step that its author claims
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) claim_time: Option<f64>,
+    /// Peak memory of the fullest GPU that its author claims, e.g. `70GiB`
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) claim_memory: Option<String>,
+    /// Change a value of the scenario that the plan becomes, e.g. `workload.micro_batch_size=8`; repeatable
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Print one JSON document on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print the verdict only
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GoodputArguments {
+    /// Scenario file (TOML) with a section `[failures]`; `-` reads standard input
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) scenario: PathBuf,
+    /// Change a value of the scenario, e.g. `failures.spare_nodes=4`; repeatable
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Print one JSON document on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MergeArguments {
+    /// Parts that `sweep --shard` wrote, or folders with them
+    #[arg(required = true, value_name = "PART")]
+    pub(crate) parts: Vec<PathBuf>,
+    /// Write sweep.csv and sweep.jsonl into this folder; without it, the CSV is printed
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print one JSON document on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -25,6 +25,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Run(arguments) => commands::run::run(&arguments),
+        Command::Sweep(arguments) => commands::sweep::sweep(&arguments),
+        Command::Merge(arguments) => commands::sweep::merge(&arguments),
+        Command::Check(arguments) => commands::check::check(&arguments),
+        Command::Goodput(arguments) => commands::goodput::goodput(&arguments),
         Command::Models(arguments) => commands::models::models(&arguments),
         Command::Clusters(arguments) => commands::clusters::clusters(&arguments),
         Command::MaxBatch(arguments) => commands::max_batch::max_batch(&arguments),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
-use steptime_scenarios::{OutOfMemory, Report, Verdict};
+use steptime_scenarios::{CostReport, OutOfMemory, Report, Verdict};
 
 /// Columns of a terminal that every table fits.
 const COLUMNS: u16 = 80;
@@ -161,8 +161,46 @@ fn facts(text: &mut String, report: &Report) {
             ),
         );
     }
+    if let Some(cost) = &report.cost {
+        costs(&mut line, cost);
+    }
     let noun = if report.vehicle_path.is_some() || report.infeasible.is_some() { "vehicles" } else { "GPUs" };
     line(noun, report.gpus.to_string());
+}
+
+/// Money, energy, and the whole run.
+fn costs(line: &mut dyn FnMut(&str, String), cost: &CostReport) {
+    let currency = &cost.currency;
+    if cost.per_hour > 0.0 {
+        let tokens = cost.per_million_tokens.map_or_else(String::new, |money| {
+            format!(", {} {currency} a million tokens", significant(money))
+        });
+        line("cost", format!("{} {currency} an hour{tokens}", significant(cost.per_hour)));
+    }
+    if let (Some(power), Some(energy)) = (cost.power_w, cost.energy_per_step_j) {
+        let tokens = cost
+            .tokens_per_joule
+            .map_or_else(String::new, |tokens| format!(", {} tokens/J", significant(tokens)));
+        line(
+            "energy",
+            format!("{} kW, {} kJ a step{tokens}", significant(power / 1e3), significant(energy / 1e3)),
+        );
+    }
+    if let Some(goodput) = cost.goodput {
+        line("goodput", format!("{:.2} % by the closed form", 100.0 * goodput));
+    }
+    if let Some(finish) = cost.to_finish {
+        let energy = finish
+            .energy_j
+            .map_or_else(String::new, |joules| format!(", {} MWh", significant(joules / 3.6e9)));
+        let money = if finish.money > 0.0 {
+            format!(", {} {currency}", significant(finish.money))
+        } else {
+            String::new()
+        };
+        let (steps, days) = (significant(finish.steps), significant(finish.time_s / 86_400.0));
+        line("to the end", format!("{steps} steps, {days} days{money}{energy}"));
+    }
 }
 
 fn breakdown(text: &mut String, report: &Report) {

@@ -6,7 +6,7 @@ use crate::origin::Origin;
 use crate::scenario::Scenario;
 use crate::section::Aliases;
 use crate::tree::{self, Node, Value};
-use crate::{parallelism, workload};
+use crate::{input, parallelism, workload};
 
 /// A parsed scenario that is not checked yet.
 #[derive(Clone, Debug)]
@@ -51,12 +51,62 @@ impl Draft {
         self
     }
 
-    fn remove(&mut self, section: &str, key: &str) {
-        let aliases: Aliases = match section {
-            "workload" => workload::ALIASES,
-            "parallelism" => parallelism::ALIASES,
-            _ => &[],
+    /// The scenario's name, if the document gives one.
+    pub(crate) fn name(&self) -> Option<String> {
+        match &self.root.value {
+            Value::Table(document) => match &document.get("name")?.value {
+                Value::Text(name) => Some(name.clone()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The same with `--set` options.
+    ///
+    /// # Errors
+    /// An option is not of the form `section.key=value`.
+    pub fn set(mut self, options: &[String]) -> Result<Self, InputError> {
+        for option in options {
+            tree::set(&mut self.root, option)?;
+        }
+        Ok(self)
+    }
+
+    /// The document.
+    pub(crate) fn root(&self) -> &Node {
+        &self.root
+    }
+
+    /// The same without a section, and the section.
+    pub(crate) fn take(mut self, section: &str) -> (Self, Option<Node>) {
+        let node = match &mut self.root.value {
+            Value::Table(document) => document.shift_remove(section),
+            _ => None,
         };
+        (self, node)
+    }
+
+    /// The same with a value at a path of keys, in place of what the document says there under any of its names. `named` is
+    /// how errors name the path.
+    ///
+    /// # Errors
+    /// The path leads through something that is not a table.
+    pub(crate) fn at(mut self, path: &[String], node: Node, named: &str) -> Result<Self, InputError> {
+        if let [section, key] = path {
+            let own =
+                aliases(section).iter().find(|(alias, _)| alias == key).map_or(key.as_str(), |(_, own)| own);
+            self.remove(section, own);
+        }
+        let keys: Vec<&str> = path.iter().map(String::as_str).collect();
+        let origin = node.key_origin.clone();
+        let refuse = |message| InputError::Conflict { origin, key: named.to_owned(), message };
+        tree::insert(&mut self.root, &keys, node).map_err(refuse)?;
+        Ok(self)
+    }
+
+    fn remove(&mut self, section: &str, key: &str) {
+        let aliases = aliases(section);
         let Some(table) = self.section(section) else { return };
         table.shift_remove(key);
         for (alias, _) in aliases.iter().filter(|(_, name)| *name == key) {
@@ -77,6 +127,16 @@ impl Draft {
             Value::Table(table) => Some(table),
             _ => None,
         }
+    }
+}
+
+/// Names of other tools for the keys of a section.
+fn aliases(section: &str) -> Aliases {
+    match section {
+        "workload" => workload::ALIASES,
+        "parallelism" => parallelism::ALIASES,
+        "input" => input::ALIASES,
+        _ => &[],
     }
 }
 

@@ -7,7 +7,9 @@ mod allocator;
 mod batch;
 mod benchmark;
 mod calibrate_host;
+mod check;
 mod cluster;
+mod cost;
 mod draft;
 mod error;
 mod estimate;
@@ -36,6 +38,7 @@ mod scenario;
 mod schedule_study;
 mod section;
 mod sharding;
+mod sweep;
 mod timeline;
 mod trainable;
 mod tree;
@@ -47,6 +50,14 @@ mod workload;
 pub use batch::Batch;
 pub use benchmark::Benchmark;
 pub use calibrate_host::{HostFitError, MeasuredStep, StepFit, StepsFit, calibrate_host};
+pub use check::{
+    CHECK_SCHEMA, CheckReport, Claim, Compared, NamedPath, PlanVerdict, Repair, StageList, Violation,
+    check_path, check_scenario, stage_list, swift_results,
+};
+pub use cost::{
+    CostReport, Finish, GOODPUT_SCHEMA, GoodputReport, Share, ToFinish, daly_interval, expected_goodput,
+    goodput, young_interval,
+};
 pub use draft::Draft;
 pub use error::InputError;
 pub use estimate::estimate;
@@ -69,6 +80,10 @@ pub use scenario::{Job, Replay, Scenario};
 pub use schedule_study::{
     SCHEDULE_SCHEMA, ScheduleReport, ScheduleRequest, ScheduleStage, ScheduleTimes, schedule_study,
     written_schedule_study,
+};
+pub use sweep::{
+    PartError, PointVerdict, SWEEP_SCHEMA, Shard, Sweep, SweepHeader, SweepPart, SweepRow, merge_parts,
+    read_part, sweep_csv, sweep_line,
 };
 pub use tree::{Node, Value};
 pub use validate::{

@@ -6,6 +6,7 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::cost::CostReport;
 use crate::remedy::Remedy;
 
 /// Identifies the form of [`Report`].
@@ -78,6 +79,9 @@ pub struct Report {
     pub parameters: Parameters,
     /// FLOPs of one step over all GPUs, recomputation included.
     pub flops_per_step: f64,
+    /// Money and energy; there if the scenario has prices or powers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<CostReport>,
     /// What the prediction rests on.
     pub provenance: Vec<Provenance>,
     /// Version of the program.

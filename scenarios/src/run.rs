@@ -8,6 +8,7 @@ use steptime_plans::{
     lower, memory_of_varied, trace_of_varied,
 };
 
+use crate::cost::CostReport;
 use crate::error::InputError;
 use crate::host_memory::{self, Hosts};
 use crate::loading::Loaded;
@@ -41,14 +42,15 @@ pub fn run(scenario: &Scenario, with_timeline: bool) -> Result<RunResult, InputE
 /// Most that the host's optimizer is off from published latencies (ZeRO-Offload, 1 to 10 billion parameters).
 const OFFLOAD_ERROR: f64 = 0.18;
 
-/// The report with its interval. No measured run behind the tables offloads anything: what that takes is as uncertain
+/// The report with its interval and what it costs. No measured run behind the tables offloads anything: what that takes is as uncertain
 /// as its prices.
 pub(crate) fn attach_interval(scenario: &Scenario, report: Report) -> Report {
     let offload = report.time_breakdown_s.offload;
     let report = interval::attach(scenario, report);
     let interval = report.step_time_interval_s;
     let wider = interval.map(|ends| host_memory::widened(ends, offload, OFFLOAD_ERROR));
-    Report { step_time_interval_s: if offload > 0.0 { wider } else { interval }, ..report }
+    let report = Report { step_time_interval_s: if offload > 0.0 { wider } else { interval }, ..report };
+    Report { cost: CostReport::of(scenario, &report), ..report }
 }
 
 /// The same without the interval of the step time.
@@ -170,6 +172,7 @@ impl GpuRun<'_> {
             out_of_memory,
             remedies: Vec::new(),
             infeasible: None,
+            cost: None,
             stages: self.stages(lowered, outcome, memories),
             vehicle_path: None,
             gpus,

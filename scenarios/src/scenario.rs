@@ -6,6 +6,7 @@ use steptime_plans::{AllocatorSettings, FormulaParameters, Plan, Workload, parti
 
 use crate::batch::{self, Batch, BatchSection};
 use crate::benchmark::Benchmark;
+use crate::cost::{Cost, Failures};
 use crate::draft::Draft;
 use crate::error::InputError;
 use crate::files::Files;
@@ -40,6 +41,10 @@ pub struct Scenario {
     pub variability: Option<Variability>,
     /// How the allocator of device memory is set.
     pub allocator: AllocatorSettings,
+    /// Prices and powers, if the scenario says.
+    pub(crate) cost: Option<Cost>,
+    /// What fails, if the scenario says.
+    pub(crate) failures: Option<Failures>,
     /// Keys that errors name which show up only when the plan is lowered or played.
     pub(crate) places: Places,
 }
@@ -123,12 +128,25 @@ impl Scenario {
             "benchmark",
             "simulation",
             "variability",
+            "cost",
+            "failures",
         ];
         for section in sections {
             top.node(section)?;
         }
-        if top.node("sweep")?.is_some() {
-            return Err(top.conflict("sweep", "sweeping over points is not supported by this version"));
+        for (section, why) in [
+            (
+                "sweep",
+                "this scenario has many points, which `steptime sweep` plays; leave the section out to play one",
+            ),
+            (
+                "claim",
+                "is for `steptime check`, which holds it against the prediction; leave the section out",
+            ),
+        ] {
+            if top.node(section)?.is_some() {
+                return Err(top.conflict(section, why));
+            }
         }
         top.finish()?;
         let cluster = cluster::read(root, files)?;
@@ -182,6 +200,9 @@ impl Scenario {
             return Err(measured.conflict(why));
         }
         let variability = read_variability(varied, &job, (input.is_some(), benchmark.is_some()))?;
+        let cost = Section::of(root, "cost", &[])?;
+        let failures = Section::of(root, "failures", &[])?;
+        let (cost, failures) = read_costs(cost, failures, &job, input.as_ref())?;
         let places = Places {
             cluster: cluster_place,
             parallelism: parallelism_place,
@@ -200,6 +221,8 @@ impl Scenario {
             benchmark,
             variability,
             allocator,
+            cost,
+            failures,
             places,
         })
     }
@@ -241,6 +264,26 @@ fn read_variability(
         }
     }
     Ok(variability)
+}
+
+/// Prices, powers and failures; not for vehicles.
+fn read_costs(
+    cost: Section<'_>,
+    failures: Section<'_>,
+    job: &Job,
+    input: Option<&Input>,
+) -> Result<(Option<Cost>, Option<Failures>), InputError> {
+    if let Job::Vehicles { .. } = job {
+        for (section, name) in [(&cost, "cost"), (&failures, "failures")] {
+            if section.is_present() {
+                let key = KeyPlace { origin: section.origin().clone(), key: name.to_owned() };
+                let why =
+                    "paths of vehicles are rented from nobody and run one batch; leave this section out";
+                return Err(key.conflict(why));
+            }
+        }
+    }
+    Ok((Cost::read(cost, input.and_then(|input| input.samples))?, Failures::read(failures)?))
 }
 
 /// The scenario's name, if it has one. It stands in tables, file names and figures.

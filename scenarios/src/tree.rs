@@ -104,7 +104,7 @@ pub(crate) fn set(root: &mut Node, option: &str) -> Result<(), InputError> {
 }
 
 /// Puts a node at a path of keys, making the tables that lead there.
-fn insert(node: &mut Node, keys: &[&str], leaf: Node) -> Result<(), String> {
+pub(crate) fn insert(node: &mut Node, keys: &[&str], leaf: Node) -> Result<(), String> {
     let Some((key, rest)) = keys.split_first() else {
         *node = leaf;
         return Ok(());

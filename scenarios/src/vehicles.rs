@@ -241,6 +241,7 @@ impl VehicleRun<'_> {
             out_of_memory: None,
             remedies: Vec::new(),
             infeasible: None,
+            cost: None,
             stages: Vec::new(),
             vehicle_path: None,
             gpus: self.cluster.vehicles.len() as u64,

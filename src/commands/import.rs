@@ -117,7 +117,7 @@ fn pair(first: &Path, second: &Path) -> Result<Imported, Failure> {
 
 /// A text file or standard input, with the name that errors give it. What is longer than any input may be is cut, and
 /// refused by its length.
-fn read(path: &Path) -> Result<(String, String), Failure> {
+pub(crate) fn read(path: &Path) -> Result<(String, String), Failure> {
     let standard_input = path == Path::new("-");
     let name = if standard_input { "<standard input>".to_owned() } else { path.display().to_string() };
     let failure = |error: std::io::Error| Failure::Message(format!("{name}: {error}"));

@@ -9,6 +9,8 @@
 )]
 
 mod calibrate;
+mod check;
+mod cost;
 mod data_loading;
 mod determinism;
 mod documents;
@@ -25,6 +27,7 @@ mod plans;
 mod scenarios;
 mod schedules;
 mod support;
+mod sweep;
 mod switch_vit;
 mod validate;
 mod variability;

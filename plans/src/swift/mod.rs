@@ -2,15 +2,22 @@
 //!
 //! A plan says in which order a batch visits the vehicles and which partitions each of them holds. It can be
 //! judged ([`PathPlan::violations`]), priced by the closed formula of the FLAD/SWIFT planner
-//! ([`PathPlan::serial_time`]), found by that planner's greedy baseline ([`greedy_baseline`]), and lowered to
+//! ([`PathPlan::serial_time`]), found by that planner's greedy baseline ([`greedy_baseline`]) or its first phase
+//! ([`swift_first_phase`]), by annealing ([`annealed`]), or as the proven optimum ([`exact_optimum`]), and lowered to
 //! a world that the engine plays with micro-batches ([`lower_path`]).
 //!
 //! Dependencies order *vehicles* ("`s` must have finished before `t` starts"); the order of the model's
 //! partitions is not constrained, as in the source (pippyoldversion, branch CYH, `flad/`).
 
+mod annealing;
+mod costs;
+mod exact;
+mod first_phase;
 mod formula;
 mod greedy;
+mod mersenne;
 mod order;
+mod repair;
 mod replay;
 mod search;
 
@@ -21,8 +28,12 @@ use steptime_clusters::VehicleCluster;
 use steptime_models::ComponentGraph;
 use thiserror::Error;
 
+pub use annealing::{ANNEALING_MOVES, annealed};
+pub use exact::{EXACT_NODE_LIMIT, Exact, exact_optimum};
+pub use first_phase::{FirstPhase, SWIFT_SEED, swift_first_phase};
 pub use formula::{FormulaParameterError, FormulaParameters, SerialTime};
 pub use greedy::{GREEDY_ORDER_LIMIT, GreedyError, GreedyOutcome, Infeasibility, greedy_baseline};
+pub use repair::{PathRepair, smallest_repair};
 pub use replay::{PathReplay, ReplayClasses, ReplayError, ReplayOptions, lower_path};
 
 /// A path of vehicles and what each of them holds.

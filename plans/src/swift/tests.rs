@@ -1,6 +1,7 @@
 //! Tests of vehicle plans. Times are those of the source's own runs (`flad/plot/bar.py`, batch 32,
 //! utilization 0.5, overhead 1.2).
 
+mod exact;
 mod fixtures;
 mod golden;
 mod greedy;

@@ -220,6 +220,7 @@ pub(crate) fn report(name: &str, step: f64, device_gib: f64, capacity_gib: f64) 
         out_of_memory: None,
         remedies: Vec::new(),
         infeasible: None,
+        cost: None,
         stages: Vec::new(),
         vehicle_path: None,
         gpus: 4,

@@ -10,7 +10,7 @@ use crate::swift::{
 };
 
 /// Partitions of one component each, `(FLOPs, bytes, bytes sent)` in 1e6.
-fn graph(partitions: &[(u32, u32, u32)]) -> ComponentGraph {
+pub(super) fn graph(partitions: &[(u32, u32, u32)]) -> ComponentGraph {
     let component = |(i, &(flops, bytes, _)): (usize, &(u32, u32, u32))| Component {
         name: format!("c{i}"),
         flops_per_sample: f64::from(flops) * 1e6,
