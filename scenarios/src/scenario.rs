@@ -118,36 +118,7 @@ impl Scenario {
     pub(crate) fn from_tree(root: &Node, files: &dyn Files) -> Result<Self, InputError> {
         let top = Section::top(root)?;
         let name = read_name(&top)?;
-        let sections = [
-            "model",
-            "cluster",
-            "workload",
-            "parallelism",
-            "allocator",
-            "input",
-            "benchmark",
-            "simulation",
-            "variability",
-            "cost",
-            "failures",
-        ];
-        for section in sections {
-            top.node(section)?;
-        }
-        for (section, why) in [
-            (
-                "sweep",
-                "this scenario has many points, which `steptime sweep` plays; leave the section out to play one",
-            ),
-            (
-                "claim",
-                "is for `steptime check`, which holds it against the prediction; leave the section out",
-            ),
-        ] {
-            if top.node(section)?.is_some() {
-                return Err(top.conflict(section, why));
-            }
-        }
+        ask_sections(&top)?;
         top.finish()?;
         let cluster = cluster::read(root, files)?;
         let workload = Section::of(root, "workload", workload::ALIASES)?;
@@ -264,6 +235,38 @@ fn read_variability(
         }
     }
     Ok(variability)
+}
+
+/// Asks for every section that a scenario can have, and refuses those that other commands are for.
+fn ask_sections(top: &Section<'_>) -> Result<(), InputError> {
+    let sections = [
+        "model",
+        "cluster",
+        "workload",
+        "parallelism",
+        "allocator",
+        "input",
+        "benchmark",
+        "simulation",
+        "variability",
+        "cost",
+        "failures",
+    ];
+    for section in sections {
+        top.node(section)?;
+    }
+    for (section, why) in [
+        (
+            "sweep",
+            "this scenario has many points, which `steptime sweep` plays; leave the section out to play one",
+        ),
+        ("claim", "is for `steptime check`, which holds it against the prediction; leave the section out"),
+    ] {
+        if top.node(section)?.is_some() {
+            return Err(top.conflict(section, why));
+        }
+    }
+    Ok(())
 }
 
 /// Prices, powers and failures; not for vehicles.

@@ -17,9 +17,9 @@ pub(crate) fn goodput(arguments: &GoodputArguments) -> Result<Answer, Failure> {
     if report.verdict == Verdict::OutOfMemory {
         let line = verdict_line(&report) + "\n";
         if arguments.json {
-            output::print(&output::json(&report)?)?
+            output::print(&output::json(&report)?)?;
         } else {
-            output::print(&line)?
+            output::print(&line)?;
         }
         return Ok(Answer::No);
     }

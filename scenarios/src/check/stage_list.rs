@@ -113,7 +113,7 @@ fn violations(stages: &[Vec<u64>], blocks: u64) -> Vec<String> {
             0 => found.push(format!("layer {layer} is on no stage")),
             1 => {}
             count => {
-                found.push(format!("layer {layer} is placed {count} times, on stages {}", places.join(", ")))
+                found.push(format!("layer {layer} is placed {count} times, on stages {}", places.join(", ")));
             }
         }
     }

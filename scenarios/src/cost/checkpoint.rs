@@ -52,11 +52,11 @@ pub(crate) struct Checkpoint {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Times {
     /// The job stands still.
-    pub(super) blocks_s: f64,
+    pub(super) blocks: f64,
     /// From its beginning until it can be read.
-    pub(super) write_s: f64,
+    pub(super) write: f64,
     /// To read it.
-    pub(super) read_s: f64,
+    pub(super) read: f64,
 }
 
 impl Checkpoint {
@@ -108,17 +108,17 @@ impl Checkpoint {
         let write_s = self.write_s.unwrap_or(moved);
         let read_s = self.read_s.unwrap_or(if self.bandwidth.is_some() { moved } else { write_s });
         let blocks_s = if self.asynchronous { self.blocks_s.unwrap_or(0.0).min(write_s) } else { write_s };
-        Times { blocks_s, write_s, read_s }
+        Times { blocks: blocks_s, write: write_s, read: read_s }
     }
 
     /// Seconds of work between checkpoints at a mean time between failures.
     pub(super) fn interval(&self, times: &Times, mean: f64) -> f64 {
         // An asynchronous checkpoint is not begun before the one before it has ended.
-        let least = (times.write_s - times.blocks_s).max(1.0);
+        let least = (times.write - times.blocks).max(1.0);
         let found = match self.rule {
             Rule::Every(seconds) => seconds,
-            Rule::Young => young_interval(times.blocks_s, mean),
-            Rule::Daly | Rule::Best => daly_interval(times.blocks_s, mean),
+            Rule::Young => young_interval(times.blocks, mean),
+            Rule::Daly | Rule::Best => daly_interval(times.blocks, mean),
         };
         found.max(least)
     }

@@ -113,7 +113,7 @@ impl Failures {
 
     /// Seconds from a failure until work goes on, spare nodes at hand.
     pub(super) fn restart_s(&self, times: &Times) -> f64 {
-        self.detect_s + self.restart_s + times.read_s
+        self.detect_s + self.restart_s + times.read
     }
 
     /// Share of the time that maintenance leaves.

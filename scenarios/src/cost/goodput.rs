@@ -157,9 +157,9 @@ pub fn goodput(scenario: &Scenario, report: &Report) -> Result<GoodputReport, In
         interval_rule: failures.checkpoint.rule.word().to_owned(),
         interval_s: interval,
         checkpoint_bytes: checkpoint_bytes(scenario),
-        checkpoint_blocks_s: times.blocks_s,
-        checkpoint_write_s: times.write_s,
-        closed_form_goodput: expected_goodput(interval, times.blocks_s, failures.restart_s(&times), mean)
+        checkpoint_blocks_s: times.blocks,
+        checkpoint_write_s: times.write,
+        closed_form_goodput: expected_goodput(interval, times.blocks, failures.restart_s(&times), mean)
             * failures.maintenance_share(),
         goodput: spread(runs.iter().map(|run| run.kept / run.wall).collect()),
         lost: share(|run| run.lost),
@@ -466,14 +466,14 @@ impl<'a> Clock<'a> {
                     // The checkpoint before is out of the way first.
                     let due = flight.map_or(self.now, |(ready, _)| ready.max(self.now));
                     let (begun, times) = (due, self.job.times);
-                    let (passed, event) = self.pass(due - self.now + times.blocks_s);
+                    let (passed, event) = self.pass(due - self.now + times.blocks);
                     self.run.checkpoints += passed;
                     if event.is_none() {
                         if let Some((_, held)) = flight {
                             saved = held;
                         }
-                        flight = Some((begun + times.write_s, done));
-                        if times.write_s <= times.blocks_s {
+                        flight = Some((begun + times.write, done));
+                        if times.write <= times.blocks {
                             (saved, flight) = (done, None);
                         }
                     }

@@ -253,5 +253,5 @@ fn goodput(failures: &Failures, scenario: &Scenario) -> f64 {
     let costs = failures.checkpoint.costs(scenario);
     let interval = failures.checkpoint.interval(&costs, mean);
     let restart = failures.restart_s(&costs);
-    closed_form::expected_goodput(interval, costs.blocks_s, restart, mean) * failures.maintenance_share()
+    closed_form::expected_goodput(interval, costs.blocks, restart, mean) * failures.maintenance_share()
 }

@@ -193,7 +193,7 @@ fn range_values(key: &str, node: &Node, range: &IndexMap<String, Node>) -> Resul
         (None, Some(factor)) => {
             let grows = to.real() >= from.real();
             let leads = from.real() > 0.0 && to.real() > 0.0 && (factor.real() > 1.0) == grows;
-            if !leads || factor.real() <= 0.0 || factor.real() == 1.0 {
+            if !leads || factor.real() <= 0.0 || factor.real().total_cmp(&1.0).is_eq() {
                 let message =
                     format!("factors of {} do not lead from {} to {}", factor.real(), from.real(), to.real());
                 return conflict("factor", message);
@@ -217,7 +217,7 @@ fn steps(from: Number, to: Number, step: Number) -> Option<Vec<Value>> {
         return None;
     }
     let value = |index: u64| match (from, step) {
-        (Number::Whole(from), Number::Whole(step)) => Value::Integer(from + index as i64 * step),
+        (Number::Whole(from), Number::Whole(step)) => Value::Integer(from + index.cast_signed() * step),
         _ => Value::Float(decimal(from.real() + index as f64 * step.real())),
     };
     Some((0..count).map(value).collect())

@@ -179,7 +179,9 @@ impl Sweep {
         for group in &self.groups {
             for index in 1..self.axes[group[0]].values.len() {
                 let mut chosen = vec![0; self.axes.len()];
-                group.iter().for_each(|&axis| chosen[axis] = index);
+                for &axis in group {
+                    chosen[axis] = index;
+                }
                 tries.push(chosen);
             }
         }

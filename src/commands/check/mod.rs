@@ -49,9 +49,9 @@ pub(crate) fn check(arguments: &CheckArguments) -> Result<Answer, Failure> {
             for path in paths {
                 let report = check_path(&source.draft, &source.files, path)?;
                 if path.proposed && proposed.is_none() {
-                    proposed = Some(report)
+                    proposed = Some(report);
                 } else {
-                    others.push(report)
+                    others.push(report);
                 }
             }
             let Some(proposed) = proposed else {

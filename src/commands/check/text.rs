@@ -82,7 +82,7 @@ fn distance(report: &CheckReport, line: &mut dyn FnMut(&str, String)) {
     }
     match (report.bound_s, report.proven) {
         (Some(bound), true) => {
-            line("bound", format!("{bound:.4} s, which the best plan reaches: it is optimal"))
+            line("bound", format!("{bound:.4} s, which the best plan reaches: it is optimal"));
         }
         (Some(bound), false) => line("bound", format!("{bound:.4} s: no plan is faster")),
         (None, true) => line("bound", "no plan fits: all were looked at or ruled out".to_owned()),

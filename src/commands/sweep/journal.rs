@@ -141,7 +141,8 @@ pub(super) fn parts(given: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
         for entry in fs::read_dir(path).map_err(|error| failure(path, &error))? {
             let file = entry.map_err(|error| failure(path, &error))?.path();
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let part = name.starts_with("sweep-") && (name.ends_with(".jsonl") || name.ends_with(".journal"));
+            let ending = file.extension().unwrap_or_default();
+            let part = name.starts_with("sweep-") && (ending == "jsonl" || ending == "journal");
             if part {
                 inside.push(file);
             }

@@ -20,7 +20,7 @@ fn failures(section: &str) -> Failures {
 }
 
 fn times(blocks_s: f64, write_s: f64, read_s: f64) -> Times {
-    Times { blocks_s, write_s, read_s }
+    Times { blocks: blocks_s, write: write_s, read: read_s }
 }
 
 fn near(found: Share, expected: f64, what: &str) {
