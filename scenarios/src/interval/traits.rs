@@ -39,6 +39,9 @@ pub(crate) enum Trait {
     MicroBatches,
     /// TFLOP of a GPU in one micro-batch.
     Work,
+    /// Several GPUs of a node that do not reach each other's memory: what they send passes through the host's, at rates that
+    /// depend on the machine.
+    Staged,
     /// A trainer with host code of its own around layers, collectives and gradients (Megatron-LM, nanotron), else
     /// PyTorch's.
     Trainer,
@@ -77,7 +80,7 @@ const fn shape(
     Shape { kind, name, words, thresholds }
 }
 
-const COUNT: usize = 21;
+const COUNT: usize = 22;
 
 /// All traits, in the order of [`Trait`].
 pub(super) const SHAPES: [Shape; COUNT] = [
@@ -110,6 +113,7 @@ pub(super) const SHAPES: [Shape; COUNT] = [
         ["# TFLOP or more a micro-batch", "less than # TFLOP a micro-batch"],
         &[0.1, 1.0, 10.0, 100.0],
     ),
+    shape(Trait::Staged, "staged", ["transfers through the host", "no transfers through the host"], &[1.0]),
     shape(Trait::Trainer, "trainer", ["trainer with its own host code", "PyTorch's own host code"], &[1.0]),
     shape(Trait::Host, "host", ["host # or more", "host below #"], &[0.05, 0.2, 0.5]),
     shape(
@@ -224,6 +228,7 @@ impl Traits {
             plan.tensor as f64,
             micro_batches,
             work,
+            switch(cluster.stages_in_host() && plan.ranks().min(u64::from(cluster.gpus_per_node)) > 1),
             switch(workload.framework != Framework::PyTorch),
             parts.host / device,
             parts.exposed_communication / device,
