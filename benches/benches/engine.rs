@@ -47,6 +47,20 @@ pub(crate) fn event_queues(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// An all-to-all of 256 GPUs (65,280 flows at once) and a ring all-reduce of 1,024 hosts (2.1 M flows), beside a bare loop.
+pub(crate) fn flows(criterion: &mut Criterion) -> SetUp<()> {
+    let (exchange, ring) = (set_up::all_to_all(256, 1 << 20)?, set_up::ring(1024, 1 << 20)?);
+    let mut group = criterion.benchmark_group("flows");
+    group.sample_size(10);
+    group.bench_function("bare loop of 2.1 M", |b| {
+        b.iter(|| set_up::bare_flows(black_box(2 * 1023 * 1024), 1 << 20));
+    });
+    group.bench_function("all-to-all of 256", |b| b.iter(|| simulate(&exchange, &mut NoObserver)));
+    group.bench_function("ring of 1024", |b| b.iter(|| simulate(&ring, &mut NoObserver)));
+    group.finish();
+    Ok(())
+}
+
 /// Pairs of requests and frees of a training step in its steady state, beside a loop that only notes sizes.
 pub(crate) fn allocators(criterion: &mut Criterion) -> SetUp<()> {
     let turns = set_up::training_step();

@@ -18,6 +18,7 @@ fn main() -> SetUp<()> {
         .configure_from_args();
     engine::kernels(&mut criterion)?;
     engine::event_queues(&mut criterion);
+    engine::flows(&mut criterion)?;
     engine::allocators(&mut criterion)?;
     jobs::gpt3(&mut criterion)?;
     jobs::scenarios(&mut criterion);

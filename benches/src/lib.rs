@@ -4,6 +4,7 @@
 //! where tests reach it.
 
 mod allocator;
+mod flows;
 mod kernels;
 mod queue;
 mod scenarios;
@@ -11,6 +12,7 @@ mod scenarios;
 use std::error::Error;
 
 pub use allocator::{Turn, bare_step, play_step, slots, training_step};
+pub use flows::{RATE, all_to_all, bare_flows, ring};
 pub use kernels::{Kernel, bare_loop, kernels, one_rank};
 pub use queue::{
     BinaryHeapOfKeys, Delays, binary_heap, event_queue, hold_in_binary_heap, hold_in_event_queue,

@@ -1,5 +1,7 @@
 //! Nodes of equal GPUs: the host, and how GPUs, fabric, network and host make a cluster.
 
+use std::sync::Arc;
+
 use steptime_models::{Bytes, Pass};
 use thiserror::Error;
 
@@ -11,7 +13,9 @@ use crate::collective::Placement;
 use crate::fabric::Fabric;
 use crate::fact::Fact;
 use crate::gpu::Gpu;
+use crate::mix::Mix;
 use crate::network::Network;
+use crate::topology::Topology;
 
 /// One Gbit/s in bytes/s.
 const GIGABIT: f64 = 1e9 / 8.0;
@@ -177,6 +181,10 @@ pub struct Cluster {
     pub network: Option<Network>,
     /// CPU side of a node.
     pub host: Host,
+    /// The kinds of GPUs and their nodes, where not all are alike.
+    pub mix: Option<Box<Mix>>,
+    /// Switches and links behind the ports of nodes and GPUs, where they are described.
+    pub topology: Option<Arc<Topology>>,
     /// Where the description comes from.
     pub source: String,
 }
@@ -266,7 +274,20 @@ impl Cluster {
         };
         let name = format!("{} over {}", gpu.name, fabric.name);
         let source = "assembled from parts of the catalogue".to_owned();
-        let parts = Self { name, gpu, gpus_per_node, nodes: 1, domain: None, fabric, network, host, source };
+        let (mix, topology) = (None, None);
+        let parts = Self {
+            name,
+            gpu,
+            gpus_per_node,
+            nodes: 1,
+            domain: None,
+            fabric,
+            network,
+            host,
+            mix,
+            topology,
+            source,
+        };
         Ok(parts.in_domain(gpus_per_node).with_size(nodes, gpus_per_node)?)
     }
 

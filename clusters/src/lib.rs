@@ -31,8 +31,10 @@ mod contention;
 mod fabric;
 mod fact;
 mod gpu;
+mod mix;
 mod network;
 mod price;
+mod topology;
 mod vehicle;
 
 pub use backing::{Backing, Drives, HOST_ADAM_FLOPS, HOST_ADAM_TRAFFIC};
@@ -54,9 +56,11 @@ pub use fact::{Basis, Constant, Fact, FactId};
 pub use gpu::{
     Achievable, Arithmetic, Calibrated, Gpu, GpuArchitecture, Ground, Lent, MemoryFractions, MemoryShare,
 };
+pub use mix::{MOST_KINDS, Mix, MixError};
 pub use network::{Network, NetworkKind, Spread};
 pub use price::{
     FactRef, GemmShape, Price, PriceError, attention, component, convolution, embedding, gemm, host_copy,
     memory_bound, optimizer, price,
 };
+pub use topology::{Blueprint, Edge, Fault, Graph, Inside, PcieTree, Router, Shape, Topology, TopologyError};
 pub use vehicle::{Vehicle, VehicleCluster};

@@ -1,6 +1,6 @@
 //! What can be wrong with a plan.
 
-use steptime_clusters::PriceError;
+use steptime_clusters::{PriceError, TopologyError};
 use steptime_core::allocator::ConfigError;
 use steptime_core::{ProgramError, SimulationError, TimeError, WorldError};
 use thiserror::Error;
@@ -98,6 +98,15 @@ pub enum PlanError {
         /// How many there may be.
         limit: u64,
     },
+    /// GPUs or their micro-batches differ in a way that cannot be played.
+    #[error("{message}")]
+    Uneven {
+        /// What is wrong.
+        message: String,
+    },
+    /// The topology has no way for some traffic.
+    #[error(transparent)]
+    Topology(TopologyError),
     /// A link that was to be slower does not exist.
     #[error("no link is named `{name}`; there are {known}, ...")]
     UnknownLink {

@@ -53,6 +53,8 @@ pub struct Plan {
     pub micro_batch_group: Option<u32>,
     /// Blocks on each stage, or with several chunks on each virtual stage; spread evenly when absent.
     pub stages: Option<Vec<u64>>,
+    /// Samples of a micro-batch on each data-parallel rank, which add up to those of equal ones; equal when absent.
+    pub micro_batches: Option<Vec<u64>>,
     /// What is partitioned over the data-parallel ranks.
     pub zero: ZeroStage,
     /// Over which of these ranks.

@@ -1,14 +1,17 @@
 //! The `[cluster]` section.
 
 use steptime_clusters::{
-    CatalogueError, Cluster, ClusterEntry, cluster_from_catalogue, cluster_from_toml, cluster_names,
+    Blueprint, CatalogueError, Cluster, ClusterEntry, cluster_from_catalogue, cluster_from_toml,
+    cluster_names,
 };
 
 use crate::error::{InputError, nearest};
 use crate::files::Files;
+use crate::mix;
 use crate::offload;
 use crate::origin::Origin;
 use crate::section::{Aliases, Section, list};
+use crate::topology;
 use crate::tree::Node;
 
 /// Least and most of `utilization`: a vehicle that reaches less than a thousandth as good as stands still.
@@ -24,6 +27,8 @@ pub(crate) struct ClusterSection {
     pub(crate) formula: FormulaKeys,
     /// Calibration files, in order.
     pub(crate) calibration: Vec<String>,
+    /// What the topology was made for, where there is one.
+    pub(crate) blueprint: Option<Blueprint>,
     pub(crate) origin: Origin,
 }
 
@@ -36,8 +41,17 @@ pub(crate) struct FormulaKeys {
     pub(crate) memory_overhead: f64,
 }
 
+impl FormulaKeys {
+    /// Those of the source.
+    const USUAL: Self = Self { utilization: 0.5, memory_overhead: 1.2 };
+}
+
 pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ClusterSection, InputError> {
     let section = Section::of(root, "cluster", ALIASES)?;
+    if let Some(groups) = mix::groups(&section, files)? {
+        let origin = section.place("groups");
+        return of_nodes(groups, section, origin, Vec::new());
+    }
     let needed = "a cluster of the catalogue (`steptime clusters` lists them)";
     let name = section.text("name")?;
     let file = section.text("file")?;
@@ -56,9 +70,9 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ClusterSection, Inp
         (Some(_), Some(_)) => return Err(section.conflict("file", "contradicts `name`: keep one of the two")),
         (None, None) => return Err(section.missing("name", needed)),
     };
-    let mut formula = FormulaKeys { utilization: 0.5, memory_overhead: 1.2 };
+    let mut formula = FormulaKeys::USUAL;
     let mut calibration = Vec::new();
-    let entry = match entry {
+    match entry {
         ClusterEntry::Nodes(cluster) => {
             let nodes = section.count("nodes", 1 << 17)?.map_or(cluster.nodes, |count| count as u32);
             let gpus =
@@ -68,7 +82,8 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ClusterSection, Inp
             let cluster = offload::read_host(&section, cluster)?;
             let sized = cluster.with_size(nodes, gpus);
             let sized = sized.map_err(|error| section.conflict(key, error.to_string()))?;
-            ClusterEntry::Nodes(peers(sized, &section)?)
+            let cluster = peers(sized, &section)?;
+            of_nodes(cluster, section, origin, calibration)
         }
         vehicles @ ClusterEntry::Vehicles(_) => {
             if let Some(utilization) = section.factor("utilization", UTILIZATION.0, UTILIZATION.1)? {
@@ -77,11 +92,24 @@ pub(crate) fn read(root: &Node, files: &dyn Files) -> Result<ClusterSection, Inp
             if let Some(overhead) = section.factor("memory_overhead", OVERHEAD.0, OVERHEAD.1)? {
                 formula.memory_overhead = overhead;
             }
-            vehicles
+            section.finish()?;
+            Ok(ClusterSection { entry: vehicles, formula, calibration, blueprint: None, origin })
         }
-    };
+    }
+}
+
+/// The section of a cluster of nodes, with clocks and topology.
+fn of_nodes(
+    cluster: Cluster,
+    section: Section<'_>,
+    origin: Origin,
+    calibration: Vec<String>,
+) -> Result<ClusterSection, InputError> {
+    let cluster = mix::clocks(&section, cluster)?;
+    let (cluster, blueprint) = topology::read(&section, cluster)?;
     section.finish()?;
-    Ok(ClusterSection { entry, formula, calibration, origin })
+    let entry = ClusterEntry::Nodes(cluster);
+    Ok(ClusterSection { entry, formula: FormulaKeys::USUAL, calibration, blueprint, origin })
 }
 
 /// The cluster with or without access of its GPUs to each other's memory.
@@ -113,7 +141,7 @@ fn calibrated(
     Ok(cluster)
 }
 
-fn catalogue(origin: &Origin, error: CatalogueError) -> InputError {
+pub(crate) fn catalogue(origin: &Origin, error: CatalogueError) -> InputError {
     match error {
         CatalogueError::UnknownName { name, .. } => InputError::Value {
             origin: origin.clone(),

@@ -7,8 +7,8 @@ use steptime_plans::{RankMemory, classes};
 
 use crate::report::{OutOfMemory, PeakMemory};
 
-/// The rank that holds most in live tensors; ties go to the lowest number. The verdict is about all ranks.
-pub(crate) fn peak(memories: &[RankMemory], capacity: u64, end: SimTime) -> PeakMemory {
+/// The rank that holds most in live tensors, of a device of `capacity` by rank; ties go to the lowest number. The verdict is about all ranks.
+pub(crate) fn peak(memories: &[RankMemory], capacity: &dyn Fn(u64) -> u64, end: SimTime) -> PeakMemory {
     let fullest = memories.iter().rev().max_by_key(|memory| memory.allocated);
     let Some(memory) = fullest else { return none() };
     let mut breakdown: IndexMap<String, u64> = classes::CATEGORY_NAMES
@@ -23,7 +23,7 @@ pub(crate) fn peak(memories: &[RankMemory], capacity: u64, end: SimTime) -> Peak
         allocated_bytes: memory.allocated,
         reserved_bytes: memory.reserved,
         device_bytes: device_bytes(memory),
-        capacity_bytes: capacity,
+        capacity_bytes: capacity(memory.rank),
         after_step_bytes: memory.after_step,
         rank: memory.rank,
         at_s: memory.at.seconds(end),

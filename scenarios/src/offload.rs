@@ -129,7 +129,7 @@ pub(crate) fn read_host(cluster_section: &Section<'_>, mut cluster: Cluster) -> 
 }
 
 /// A positive amount with its unit.
-fn amount(
+pub(crate) fn amount(
     section: &Section<'_>,
     key: &'static str,
     dimension: Dimension,

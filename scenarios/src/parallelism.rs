@@ -127,6 +127,7 @@ pub(crate) fn read_plan(
         written: keys.written,
         micro_batch_group: keys.micro_batch_group,
         stages: keys.stages,
+        micro_batches: section.counts("micro_batches")?,
         zero,
         sharding: sharding::read(section, &degrees, (replicas, context), zero)?,
         rank_order: sharding::read_order(section, gpus, spreads)?,

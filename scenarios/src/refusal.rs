@@ -47,6 +47,7 @@ pub(crate) fn explain(scenario: &Scenario, source: PlanError) -> InputError {
             let place = scenario.variability.as_ref().map_or(&places.cluster, |it| &it.place);
             (place, source.to_string())
         }
+        PlanError::Topology(_) => (&places.cluster, source.to_string()),
         PlanError::Offload { .. } => (&places.offload, source.to_string()),
         PlanError::Price(_) => (&places.precision, source.to_string()),
         _ if about_micro_batches(scenario, &source) => (&places.accumulation, source.to_string()),

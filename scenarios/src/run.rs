@@ -16,7 +16,7 @@ use crate::memory;
 use crate::report::{Parameters, Provenance, REPORT_SCHEMA, Report, Stage, TimeBreakdown, Timeline, Verdict};
 use crate::scenario::{Job, Scenario};
 use crate::variability::Repetitions;
-use crate::{interval, refusal, timeline, variability, vehicles};
+use crate::{interval, jobs, mixed, refusal, timeline, variability, vehicles};
 
 /// A played scenario.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,8 +88,8 @@ impl GpuRun<'_> {
         let places = lowered.ranks.iter().map(|played| timeline::Place {
             rank: played.rank,
             stage: played.stage as u64,
-            device: self.cluster.gpu.name.clone(),
-            capacity_bytes: self.cluster.gpu.memory.0,
+            device: self.cluster.kind(played.kind).gpu.name.clone(),
+            capacity_bytes: self.cluster.kind(played.kind).gpu.memory.0,
         });
         let variability = self.scenario.variability.as_ref();
         let repetitions = variability.map(|it| Repetitions::play(it, &lowered)).transpose()?;
@@ -97,7 +97,9 @@ impl GpuRun<'_> {
         let step = variability.zip(repetitions.as_ref().map(Repetitions::median));
         let varied: Option<Varied<'_>> = step.map(|(it, at)| (&it.variation, at));
         let world = varied.map(|(variation, at)| variation.world(&lowered, at)).transpose()?;
-        let world = world.as_ref().unwrap_or(&lowered.world);
+        let beside = !self.scenario.jobs.is_empty();
+        let world = if beside { Some(jobs::together(self.scenario, &lowered)?) } else { world };
+        let world = (world.as_ref().unwrap_or(&lowered.world), lowered.ranks.len());
         let (outcome, timeline) = timeline::play(&self.scenario.name, world, places, with_timeline)?;
         let memories = if with_memory { self.memories(&lowered, varied)? } else { Vec::new() };
         let mut report = self.report(&lowered, &outcome, &memories);
@@ -107,6 +109,9 @@ impl GpuRun<'_> {
                 Ok(memories.iter().map(memory::device_bytes).max().unwrap_or(0))
             })?;
             report.provenance.push(variability::provenance(variability));
+        }
+        if beside {
+            report.provenance.push(jobs::provenance(self.scenario));
         }
         if let Some(hosts) = Hosts::of(self.cluster, self.plan, &lowered) {
             report.peak_memory.host = Some(hosts.memory());
@@ -134,6 +139,9 @@ impl GpuRun<'_> {
     fn memories(&self, lowered: &Lowered, varied: Option<Varied<'_>>) -> Result<Vec<RankMemory>, PlanError> {
         let in_flight: Vec<u64> = lowered.stages.iter().map(|stage| stage.in_flight).collect();
         let Self { scenario, cluster, plan, workload } = *self;
+        if cluster.is_mixed() || plan.micro_batches.is_some() {
+            return mixed::memories(scenario, (cluster, plan, workload), lowered, varied);
+        }
         memory_of_varied(&scenario.model, cluster, plan, workload, &scenario.allocator, &in_flight, varied)
     }
 
@@ -141,6 +149,9 @@ impl GpuRun<'_> {
     fn traces(&self, lowered: &Lowered, varied: Option<Varied<'_>>) -> Result<Vec<Traced>, PlanError> {
         let in_flight: Vec<u64> = lowered.stages.iter().map(|stage| stage.in_flight).collect();
         let Self { scenario, cluster, plan, workload } = *self;
+        if cluster.is_mixed() || plan.micro_batches.is_some() {
+            return mixed::traces(scenario, (cluster, plan, workload), lowered, varied);
+        }
         trace_of_varied(&scenario.model, cluster, plan, workload, &scenario.allocator, &in_flight, varied)
     }
 
@@ -150,8 +161,8 @@ impl GpuRun<'_> {
         let gpus = self.plan.ranks();
         let global = self.scenario.batch.global as f64;
         let tokens = tokens_per_sample(model, self.workload).map(|tokens| global * tokens as f64 / step);
-        let peak = self.cluster.gpu.peak(self.workload.precision.compute());
-        let utilization = |flops: f64| peak.map(|peak| flops / (step * gpus as f64 * peak));
+        let most = mixed::most_flops(self.cluster, self.workload.precision.compute(), step);
+        let utilization = |flops: f64| most.map(|most| flops / most);
         let out_of_memory = memory::first_shortage(model, memories, outcome.end);
         Report {
             schema: REPORT_SCHEMA.to_owned(),
@@ -168,7 +179,11 @@ impl GpuRun<'_> {
             time_breakdown_s: breakdown(&lowered.ranks, outcome, self.plan.pipeline > 1),
             end_to_end_s: None,
             input: None,
-            peak_memory: memory::peak(memories, self.cluster.gpu.memory.0, outcome.end),
+            peak_memory: memory::peak(
+                memories,
+                &|rank| mixed::capacity(self.cluster, lowered, rank),
+                outcome.end,
+            ),
             out_of_memory,
             remedies: Vec::new(),
             infeasible: None,
@@ -195,13 +210,13 @@ impl GpuRun<'_> {
         let stage = |(number, facts): (usize, &steptime_plans::StageFacts)| {
             let of_stage = lowered.ranks.iter().zip(&outcome.ranks).filter(|(rank, _)| rank.stage == number);
             let played: Vec<&RankOutcome> = of_stage.map(|(_, result)| result).collect();
-            let memory = memories.iter().find(|memory| memory.stage == number);
+            let memory = memories.iter().filter(|memory| memory.stage == number).max_by_key(|it| it.reserved);
             let (busy_fraction, bubble_fraction, communication_fraction) = rank_shares(&played, outcome.end);
             let lanes = self.plan.lanes();
             let first = number as u64 * lanes;
             Stage {
                 stage: number as u64,
-                device: self.cluster.gpu.name.clone(),
+                device: mixed::devices(self.cluster, lowered, number),
                 ranks: (first..first + lanes).collect(),
                 layers: facts
                     .layers

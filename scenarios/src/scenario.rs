@@ -1,6 +1,6 @@
 //! A scenario: model, cluster, workload and plan, read from a file and checked.
 
-use steptime_clusters::{Cluster, ClusterEntry, VehicleCluster};
+use steptime_clusters::{Cluster, ClusterEntry, Gpu, VehicleCluster};
 use steptime_models::Model;
 use steptime_plans::{AllocatorSettings, FormulaParameters, Plan, Workload, partition_layers};
 
@@ -18,7 +18,7 @@ use crate::section::{KeyPlace, Section, wrong};
 use crate::tree::{Node, Value};
 use crate::variability::{self, Variability};
 use crate::workload::{self, GpuDefaults};
-use crate::{allocator, cluster, model, pipeline, trainable};
+use crate::{allocator, cluster, jobs, model, pipeline, trainable};
 
 /// A checked scenario.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub struct Scenario {
     pub benchmark: Option<Benchmark>,
     /// How steps differ from each other, if the scenario says.
     pub variability: Option<Variability>,
+    /// Other jobs on the same switches.
+    pub jobs: Vec<Self>,
     /// How the allocator of device memory is set.
     pub allocator: AllocatorSettings,
     /// Prices and powers, if the scenario says.
@@ -182,7 +184,8 @@ impl Scenario {
             micro_batch: batch.micro,
             accumulation: batch.accumulation,
         };
-        Ok(Self {
+        let jobs = jobs::read(root, files, cluster.blueprint.as_ref())?;
+        let scenario = Self {
             name,
             model: model.model,
             job,
@@ -191,11 +194,14 @@ impl Scenario {
             input,
             benchmark,
             variability,
+            jobs,
             allocator,
             cost,
             failures,
             places,
-        })
+        };
+        jobs::check(&scenario)?;
+        Ok(scenario)
     }
 }
 
@@ -249,6 +255,7 @@ fn ask_sections(top: &Section<'_>) -> Result<(), InputError> {
         "benchmark",
         "simulation",
         "variability",
+        "jobs",
         "cost",
         "failures",
     ];
@@ -335,7 +342,7 @@ fn gpu_job(
     let batch = batch::read(&workload, plan.data)?;
     let defaults = GpuDefaults { section, cluster: &cluster };
     let workload_values = workload::read(&workload, &defaults, &batch.batch)?;
-    let cluster = Cluster { gpu: cluster.gpu.sustained(), ..cluster };
+    let cluster = cluster.with_gpus(Gpu::sustained);
     parallelism::check_exchange(&parallelism, plan.exchange, &workload_values)?;
     parallelism.finish()?;
     workload.finish()?;

@@ -267,6 +267,15 @@ fn whole(node: &Node, least: u64, most: u64) -> Option<u64> {
     }
 }
 
+/// The tables of a list; none where the key is not there.
+pub(crate) fn tables<'a>(section: &Section<'a>, key: &'static str) -> Result<&'a [Node], InputError> {
+    match section.node(key)? {
+        None => Ok(&[]),
+        Some(Node { value: Value::Array(items), .. }) => Ok(items),
+        Some(other) => Err(wrong(&other.origin, &section.full(key), &other.value, "a list of tables")),
+    }
+}
+
 /// A value of the wrong kind, or out of range.
 pub(crate) fn wrong(origin: &Origin, key: &str, value: &Value, allowed: &str) -> InputError {
     InputError::Value {

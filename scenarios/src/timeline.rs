@@ -16,21 +16,21 @@ pub(crate) struct Place {
     pub(crate) capacity_bytes: u64,
 }
 
-/// Plays a world; what happens is recorded only if a timeline is asked for.
+/// Plays a world, of whose ranks the first `own` are the job's; what happens is recorded only if a timeline is asked for.
 ///
 /// # Errors
 /// The world cannot be played to its end.
 pub(crate) fn play(
     name: &str,
-    world: &World,
+    (world, own): (&World, usize),
     places: impl Iterator<Item = Place>,
     with_timeline: bool,
 ) -> Result<(Outcome, Option<Timeline>), SimulationError> {
     if !with_timeline {
-        return Ok((simulate(world, &mut NoObserver)?, None));
+        return Ok((simulate(world, &mut NoObserver)?.of_first(own, classes::TAIL), None));
     }
     let mut recorder = Recorder::default();
-    let outcome = simulate(world, &mut recorder)?;
+    let outcome = simulate(world, &mut recorder)?.of_first(own, classes::TAIL);
     let ranks = places
         .enumerate()
         .map(|(index, place)| {

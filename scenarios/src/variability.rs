@@ -8,8 +8,7 @@ use steptime_plans::{
 
 use crate::error::InputError;
 use crate::report::{Provenance, VariabilityReport};
-use crate::section::{KeyPlace, Section, wrong};
-use crate::tree::{Node, Value};
+use crate::section::{KeyPlace, Section, tables};
 
 /// Most steps that are played.
 const MOST_REPETITIONS: u64 = 10_000;
@@ -94,15 +93,6 @@ pub(crate) fn read(section: Section<'_>, size: Size) -> Result<Option<Variabilit
 /// Whether ranks that do the same are played once all the same.
 pub(crate) fn fold(section: &Section<'_>) -> Result<bool, InputError> {
     Ok(section.flag("fold")?.unwrap_or(false))
-}
-
-/// The tables of a list.
-fn tables<'a>(section: &Section<'a>, key: &'static str) -> Result<&'a [Node], InputError> {
-    match section.node(key)? {
-        None => Ok(&[]),
-        Some(Node { value: Value::Array(items), .. }) => Ok(items),
-        Some(other) => Err(wrong(&other.origin, &section.full(key), &other.value, "a list of tables")),
-    }
 }
 
 fn after(section: &Section<'_>) -> Result<f64, InputError> {

@@ -104,7 +104,12 @@ impl VehicleRun<'_> {
             device: self.cluster.vehicles[vehicle].id.clone(),
             capacity_bytes: self.cluster.vehicles[vehicle].memory as u64,
         });
-        let (outcome, timeline) = timeline::play(&self.scenario.name, &path.world, places, with_timeline)?;
+        let (outcome, timeline) = timeline::play(
+            &self.scenario.name,
+            (&path.world, path.world.ranks().len()),
+            places,
+            with_timeline,
+        )?;
         let report = self.report(plan, &path, &outcome)?;
         Ok(RunResult { report, timeline, memory: Vec::new() })
     }
@@ -119,7 +124,7 @@ impl VehicleRun<'_> {
             .map(|&vehicle| (self.cluster.vehicles[vehicle].id.clone(), names(&plan.assignment[vehicle])))
             .collect();
         let ranks: Vec<PlayedRank> = (0..path.vehicles.len())
-            .map(|stage| PlayedRank { rank: stage as u64, stage, multiplicity: 1 })
+            .map(|stage| PlayedRank { rank: stage as u64, stage, multiplicity: 1, kind: 0, samples: None })
             .collect();
         let stages = self.stages(plan, path, outcome);
         let step = outcome.end.seconds();

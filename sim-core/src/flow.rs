@@ -34,8 +34,15 @@
 //!
 //! # The increments
 //!
-//! Flows and links form a graph; rates depend on the connected component only. All starts and ends of one
-//! moment are gathered, then [`FlowNetwork::settle`] solves each component that touches one of them, once.
+//! A flow is never faster than `a(f)`, the least of `C(l) / w(f, l)` over its links: what it would be alone. A link with
+//! `sum over f on l of w(f, l) a(f) < C(l)` can therefore never saturate: it is *slack*, and can be left out of the
+//! conditions without changing any rate. (A link that gives some flow its `a(f)` is not slack while the flow is on it.) The
+//! sums are kept as integers, rounded up, so that they depend on the set of flows only; a billionth of the capacity is
+//! kept clear, far more than rounding in the rates amounts to.
+//!
+//! Flows and links that are not slack form a graph; rates depend on the connected component only. All starts and ends of
+//! one moment are gathered, then [`FlowNetwork::settle`] solves each component that touches one of them, once. A link
+//! becomes slack or ceases to be only when a flow on it starts or ends; the components on it are then solved anew.
 //! For a component it reports one moment: the earliest end among its flows, with the list of the flows that
 //! end then. Solving a component again gives its flows a new generation, which makes the earlier report
 //! stale. Every flow of a changed component is visited, so each component always has exactly one live
@@ -46,6 +53,8 @@ use std::ops::Range;
 use crate::time::{PICOS_PER_SECOND, later};
 use crate::world::World;
 
+/// Part of a link's capacity that is kept clear where it counts as slack.
+const CLEAR: f64 = 1e-9;
 /// No flow.
 const NONE: u32 = u32::MAX;
 
@@ -54,6 +63,8 @@ const NONE: u32 = u32::MAX;
 struct Hop {
     link: u32,
     weight: u32,
+    /// The most that a flow can take of the link, bytes/s, rounded up.
+    most: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -64,11 +75,23 @@ struct LinkState {
     /// The settlement that last visited it.
     seen: u64,
     dirty: bool,
+    /// The most that its flows could take of it together, bytes/s; [`Hop::most`] of those that are alive.
+    most: u128,
+    /// Up to which sum of these it is slack, bytes/s; 0: never with a flow on it.
+    slack_up_to: u128,
+    /// Whether it was slack when last settled.
+    was_slack: bool,
     /// While solving: capacity left by frozen flows, weight of unfrozen ones, weight that froze this round.
     left: f64,
     open: u64,
     froze: u64,
     share: f64,
+}
+
+impl LinkState {
+    fn is_slack(&self) -> bool {
+        self.most <= self.slack_up_to
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,12 +138,15 @@ pub(crate) struct FlowNetwork {
     hops: Vec<Hop>,
     /// By group: its part of `hops`.
     paths: Vec<Range<u32>>,
+    /// By group: the parts that its bytes are divided into. A flow here is one of them.
+    parts: Vec<u32>,
     flows: Vec<Flow>,
     free: Vec<u32>,
     /// Ended since the last settlement; their places are free after it.
     ended: Vec<u32>,
-    /// Links on which something changed since the last settlement.
+    /// Links on which something changed since the last settlement, and those whose components that touches.
     dirty: Vec<u32>,
+    seeds: Vec<u32>,
     settlement: u64,
     generation: u64,
     /// Links and flows of the component at hand, and its links with unfrozen flows.
@@ -149,7 +175,8 @@ impl FlowNetwork {
             .iter()
             .map(|group| group.path().iter().map(|hop| (hop.link.0, hop.weight)).collect())
             .collect();
-        Self::from_parts(&capacities, &paths)
+        let parts = world.groups().iter().map(crate::world::Group::parts).collect();
+        Self { parts, ..Self::from_parts(&capacities, &paths) }
     }
 
     /// From capacities in bytes per second and one path of (link, weight) per group.
@@ -159,6 +186,9 @@ impl FlowNetwork {
             flows: Vec::new(),
             seen: 0,
             dirty: false,
+            most: 0,
+            slack_up_to: if capacity < 1e18 { (capacity * (1.0 - CLEAR)) as u128 } else { 0 },
+            was_slack: true,
             left: 0.0,
             open: 0,
             froze: 0,
@@ -168,17 +198,24 @@ impl FlowNetwork {
         let mut paths = Vec::with_capacity(group_paths.len());
         for path in group_paths {
             let first = hops.len() as u32;
-            hops.extend(path.iter().map(|&(link, weight)| Hop { link, weight }));
+            let share = |&(link, weight): &(u32, u32)| capacities[link as usize] / f64::from(weight);
+            let alone = path.iter().map(share).fold(f64::INFINITY, f64::min);
+            hops.extend(path.iter().map(|&(link, weight)| {
+                let most = (alone * f64::from(weight)).ceil() as u64;
+                Hop { link, weight, most }
+            }));
             paths.push(first..hops.len() as u32);
         }
         Self {
             links: capacities.iter().map(link).collect(),
             hops,
+            parts: vec![1; paths.len()],
             paths,
             flows: Vec::new(),
             free: Vec::new(),
             ended: Vec::new(),
             dirty: Vec::new(),
+            seeds: Vec::new(),
             settlement: 0,
             generation: 0,
             component_links: Vec::new(),
@@ -204,7 +241,7 @@ impl FlowNetwork {
             generation: 0,
             level: 0.0,
             rate: 0.0,
-            left: bytes as f64 * PICOS_PER_SECOND,
+            left: bytes as f64 * PICOS_PER_SECOND / f64::from(self.parts[group as usize]),
             updated: now,
             end: 0,
             next_due: NONE,
@@ -217,8 +254,10 @@ impl FlowNetwork {
             self.flows.len() as u32 - 1
         };
         for at in self.path(group) {
-            let link = self.hops[at].link;
-            self.links[link as usize].flows.push(index);
+            let Hop { link, most, .. } = self.hops[at];
+            let state = &mut self.links[link as usize];
+            state.flows.push(index);
+            state.most += u128::from(most);
             self.mark_dirty(link);
         }
     }
@@ -237,7 +276,10 @@ impl FlowNetwork {
             finished.push(Finished { group, meeting, start, bytes });
             self.ended.push(index);
             for at in self.path(group) {
-                self.mark_dirty(self.hops[at].link);
+                let Hop { link, most, .. } = self.hops[at];
+                let state = &mut self.links[link as usize];
+                state.most -= u128::from(most);
+                self.mark_dirty(link);
             }
             index = next_due;
         }
@@ -264,8 +306,11 @@ impl FlowNetwork {
         let mut endless: Option<(u32, u32)> = None;
         self.settlement += 1;
         let dirty = std::mem::take(&mut self.dirty);
+        let mut seeds = std::mem::take(&mut self.seeds);
         for &link in &dirty {
-            self.links[link as usize].dirty = false;
+            self.seed(link, &mut seeds);
+        }
+        for &link in &seeds {
             if self.links[link as usize].seen == self.settlement {
                 continue;
             }
@@ -276,10 +321,35 @@ impl FlowNetwork {
                 report(end, due);
             }
         }
+        seeds.clear();
+        self.seeds = seeds;
         self.dirty = dirty;
         self.dirty.clear();
         self.free.append(&mut self.ended);
         endless.map_or(Ok(()), |(_, meeting)| Err(meeting))
+    }
+
+    /// The links whose components a change on a link touches: itself, or if it is slack, those of its flows if it was not
+    /// before. Drops ended flows from it.
+    fn seed(&mut self, link: u32, seeds: &mut Vec<u32>) {
+        let state = &mut self.links[link as usize];
+        let slack = state.is_slack();
+        let was_slack = std::mem::replace(&mut state.was_slack, slack);
+        state.dirty = false;
+        if !slack {
+            seeds.push(link);
+            return;
+        }
+        let mut on_link = std::mem::take(&mut state.flows);
+        on_link.retain(|&index| self.flows[index as usize].alive);
+        if !was_slack {
+            for &index in &on_link {
+                let path = self.path(self.flows[index as usize].group);
+                let others = self.hops[path].iter().map(|hop| hop.link);
+                seeds.extend(others.filter(|&other| !self.links[other as usize].is_slack()));
+            }
+        }
+        self.links[link as usize].flows = on_link;
     }
 
     /// Gathers the component of a link, its weights, and drops ended flows from its links.
@@ -302,7 +372,7 @@ impl FlowNetwork {
                 let group = flow.group;
                 self.component_flows.push(index);
                 for at in self.path(group) {
-                    let Hop { link, weight } = self.hops[at];
+                    let Hop { link, weight, .. } = self.hops[at];
                     self.visit(link);
                     self.links[link as usize].open += u64::from(weight);
                 }
@@ -317,7 +387,9 @@ impl FlowNetwork {
             state.seen = self.settlement;
             state.left = state.capacity;
             (state.open, state.froze) = (0, 0);
-            self.component_links.push(link);
+            if !state.is_slack() {
+                self.component_links.push(link);
+            }
         }
     }
 
@@ -369,7 +441,7 @@ impl FlowNetwork {
                 flow.level = level;
                 let group = flow.group;
                 for at in self.path(group) {
-                    let Hop { link, weight } = self.hops[at];
+                    let Hop { link, weight, .. } = self.hops[at];
                     self.links[link as usize].froze += u64::from(weight);
                 }
             }

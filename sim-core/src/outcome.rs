@@ -1,6 +1,6 @@
 //! What a simulation returns.
 
-use crate::program::{CATEGORIES, CLASSES, Category, Tensor};
+use crate::program::{CATEGORIES, CLASSES, Category, Class, Tensor};
 use crate::time::SimTime;
 
 /// When everything ended and what every rank did.
@@ -79,6 +79,23 @@ pub struct MemoryFailure {
     pub requested: u64,
     /// Bytes missing: held + requested - capacity.
     pub short_by: u64,
+}
+
+impl Outcome {
+    /// The outcome of the first ranks alone, as if the world ended with them: what others did later is left out of their
+    /// idle time, whose last part is of class `tail`.
+    #[must_use]
+    pub fn of_first(mut self, ranks: usize, tail: Class) -> Self {
+        self.ranks.truncate(ranks);
+        let end = self.ranks.iter().map(|rank| rank.end).max().unwrap_or(SimTime::ZERO);
+        let after = self.end.0 - end.0;
+        for rank in &mut self.ranks {
+            let idle = &mut rank.idle[usize::from(tail.0)];
+            *idle = SimTime(idle.0.saturating_sub(after));
+        }
+        self.end = end;
+        self
+    }
 }
 
 impl StreamOutcome {

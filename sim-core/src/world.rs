@@ -1,5 +1,6 @@
 //! The world: programs, the ranks that run them, the groups they meet in, and the links between them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use thiserror::Error;
@@ -37,7 +38,8 @@ pub struct Link {
 pub struct LinkUse {
     /// The link.
     pub link: LinkId,
-    /// How many equal flows over the link one flow of the group stands for.
+    /// How many equal flows over the link one flow of the group stands for; of a group whose bytes are divided into
+    /// parts, how many parts cross the link.
     pub weight: u32,
 }
 
@@ -46,6 +48,8 @@ pub struct LinkUse {
 pub struct Group {
     members: Vec<u32>,
     path: Vec<LinkUse>,
+    /// Equal parts that its bytes are divided into.
+    parts: u32,
     latency: SimTime,
     /// The rate of its flows in bytes per second if no other flow can ever be on its links at the same time.
     pub(crate) private_rate: Option<f64>,
@@ -60,6 +64,11 @@ impl Group {
     /// The links its flows cross.
     pub fn path(&self) -> &[LinkUse] {
         &self.path
+    }
+
+    /// Equal parts that its bytes are divided into; the weight of a link says how many of them cross it.
+    pub fn parts(&self) -> u32 {
+        self.parts
     }
 
     /// Sum of the latencies of its links.
@@ -148,22 +157,53 @@ impl World {
         let programs = ranks.map(|(_, rank)| program(rank, self.program_of(rank))).collect();
         let ranks = self.ranks.iter().zip(0..).map(|(spec, program)| RankSpec { program, ..spec.clone() });
         let links = self.links.iter().map(|link| Link { bytes_per_second: rate(link), ..link.clone() });
-        let blank = |group: &Group| Group {
-            members: Vec::new(),
-            latency: SimTime::ZERO,
-            private_rate: None,
-            ..group.clone()
-        };
-        let declared = self.groups.iter().map(|group| group.members.len() as u32).collect();
-        let world = Self {
-            programs,
-            ranks: ranks.collect(),
-            groups: self.groups.iter().map(blank).collect(),
-            links: links.collect(),
-            host_class: self.host_class,
-            tail_class: self.tail_class,
-        };
-        WorldBuilder { world, declared }.build()
+        let (ranks, links) = (ranks.collect(), links.collect());
+        WorldBuilder::again(Self { programs, ranks, links, ..self.clone() }).build()
+    }
+}
+
+impl World {
+    /// The world with the ranks of another behind its own, on the links that `shared` says they share: those have the
+    /// same names in both. All other links of the other world get `prefix` before their names.
+    ///
+    /// # Errors
+    /// [`WorldError`] as of [`WorldBuilder::build`].
+    pub fn beside(
+        &self,
+        other: &Self,
+        prefix: &str,
+        shared: impl Fn(&str) -> bool,
+    ) -> Result<Self, WorldError> {
+        let mut world = self.clone();
+        let mut known: BTreeMap<String, u32> = BTreeMap::new();
+        for (link, number) in self.links.iter().zip(0..).filter(|(link, _)| shared(&link.name)) {
+            known.insert(link.name.clone(), number);
+        }
+        let mut links = Vec::with_capacity(other.links.len());
+        for link in &other.links {
+            let found = known.get(&link.name).copied();
+            links.push(found.unwrap_or_else(|| {
+                let name =
+                    if shared(&link.name) { link.name.clone() } else { format!("{prefix}{}", link.name) };
+                world.links.push(Link { name, ..link.clone() });
+                world.links.len() as u32 - 1
+            }));
+        }
+        let (programs, groups) = (world.programs.len() as u32, world.groups.len() as u32);
+        world.programs.extend(other.programs.iter().cloned());
+        for group in &other.groups {
+            let path =
+                group.path.iter().map(|hop| LinkUse { link: LinkId(links[hop.link.0 as usize]), ..*hop });
+            world.groups.push(Group { path: path.collect(), ..group.clone() });
+        }
+        for rank in &other.ranks {
+            world.ranks.push(RankSpec {
+                program: rank.program + programs,
+                groups: rank.groups.iter().map(|group| GroupId(group.0 + groups)).collect(),
+                ..rank.clone()
+            });
+        }
+        WorldBuilder::again(world).build()
     }
 }
 
@@ -297,6 +337,16 @@ impl WorldBuilder {
         Self { world, declared: Vec::new() }
     }
 
+    /// A built world to be checked once more: its groups are entered anew.
+    fn again(mut world: World) -> Self {
+        let declared = world.groups.iter().map(|group| group.members.len() as u32).collect();
+        for group in &mut world.groups {
+            group.members.clear();
+            (group.latency, group.private_rate) = (SimTime::ZERO, None);
+        }
+        Self { world, declared }
+    }
+
     /// Adds a program and returns its index.
     pub fn program(&mut self, program: Program) -> u32 {
         self.world.programs.push(program);
@@ -312,9 +362,15 @@ impl WorldBuilder {
     /// Adds a group of a number of members whose bytes cross `path`. A group of one member, which stands
     /// for equal ones, meets itself at once and still sends its bytes.
     pub fn group(&mut self, members: u32, path: Vec<LinkUse>) -> GroupId {
+        self.divided_group(members, path, 1)
+    }
+
+    /// The same whose bytes are divided into equal parts, one or more, that take ways of their own and end together: a
+    /// link of weight `w` carries `w / parts` of the bytes. Rates are fair among parts.
+    pub fn divided_group(&mut self, members: u32, path: Vec<LinkUse>, parts: u32) -> GroupId {
         self.declared.push(members);
-        let latency = SimTime::ZERO;
-        self.world.groups.push(Group { members: Vec::new(), path, latency, private_rate: None });
+        let (latency, parts) = (SimTime::ZERO, parts.max(1));
+        self.world.groups.push(Group { members: Vec::new(), path, parts, latency, private_rate: None });
         GroupId(self.world.groups.len() as u32 - 1)
     }
 
@@ -449,7 +505,8 @@ impl WorldBuilder {
             if sends && serial && alone {
                 let share =
                     |hop: &LinkUse| world.links[hop.link.0 as usize].bytes_per_second / f64::from(hop.weight);
-                group.private_rate = Some(group.path.iter().map(share).fold(f64::INFINITY, f64::min));
+                let part = group.path.iter().map(share).fold(f64::INFINITY, f64::min);
+                group.private_rate = Some(part * f64::from(group.parts));
             }
         }
     }

@@ -64,6 +64,8 @@ pub(super) fn read(root: &Section<'_>) -> Result<Cluster, CatalogueError> {
         gpus_per_node,
         nodes: 1,
         domain: None,
+        mix: None,
+        topology: None,
         network: network::read(root, gpus_per_node)?,
         host: host(root, &fabric)?,
         fabric,

@@ -12,6 +12,7 @@ use steptime_models::{
 
 use super::overlap::{Move, moves};
 use super::placement::{Along, Placements};
+use super::views::Links;
 use crate::error::PlanError;
 use crate::plan::Plan;
 use crate::workload::{Checkpointing, Execution, Workload};
@@ -215,6 +216,8 @@ impl Passes<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pricer<'a> {
     pub(super) cluster: &'a Cluster,
+    /// What its groups are priced by.
+    pub(super) links: Links<'a>,
     pub(super) workload: &'a Workload,
     pub(super) plan: &'a Plan,
     /// Routed experts of the model.
@@ -323,9 +326,9 @@ impl Pricer<'_> {
         };
         let placement = self.placements[along as usize];
         let transfer = match collective_kind(kind) {
-            Some(kind) => collective(self.cluster, kind, placement, bytes.0),
+            Some(kind) => collective(self.links.along(along), kind, placement, bytes.0),
             // In a ring the slowest hop counts, and everybody waits for it.
-            None => point_to_point(self.cluster, placement.nodes > 1, bytes.0),
+            None => point_to_point(self.links.along(along), placement.nodes > 1, bytes.0),
         };
         Exchange { along, beside: kind == ExchangeKind::SendReceive, transfer }
     }

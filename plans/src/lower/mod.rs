@@ -4,21 +4,25 @@ mod cost;
 mod host_ports;
 mod overlap;
 mod placement;
+mod routes;
 mod schedule;
 mod seats;
 mod stage;
+mod views;
 
 use std::ops::Range;
+use std::rc::Rc;
 
-use steptime_clusters::{Basis, Cluster};
+use steptime_clusters::{Basis, Cluster, Gpu};
 use steptime_core::{GroupId, RankSpec, World, WorldBuilder};
 use steptime_models::{AttentionKind, ContextMethod, LayerWork, Model, Operation};
 
 use self::cost::{ModelCost, Pricer};
 use self::host_ports::{HostPath, HostPorts};
-use self::placement::{Along, Layout, Ports};
+use self::placement::{Along, Layout, Placements, Ports};
 pub use self::stage::MemoryMarks;
 use self::stage::{Chunk, Meeting, StageInput, StageProgram};
+use self::views::{Links, View, Views};
 use crate::classes;
 use crate::error::PlanError;
 use crate::offload::HostUse;
@@ -72,6 +76,10 @@ pub struct PlayedRank {
     pub stage: usize,
     /// Ranks that it stands for.
     pub multiplicity: u64,
+    /// The kind of its GPU ([`Cluster::kind`]).
+    pub kind: usize,
+    /// Samples of its micro-batches, where ranks differ in them.
+    pub samples: Option<u64>,
 }
 
 /// What a stage holds.
@@ -126,6 +134,7 @@ fn lower_with(
     check_sizes(plan, workload)?;
     check_tensor(model, plan)?;
     check_groups(model, plan, workload)?;
+    views::check(cluster, plan, workload.micro_batch_size)?;
     stage::check_offload(model, cluster, plan, workload)?;
     check_sharding(plan)?;
     let seats = seats::Seats::of(plan)?;
@@ -134,24 +143,37 @@ fn lower_with(
     let ranges = partition_layers(model, virtual_stages as usize, plan.stages.as_deref())?;
     let stages = plan.pipeline as usize;
     let (experts, placements) = (model.experts(), layout.placements(0));
-    let pricer = Pricer { cluster, workload, plan, experts, placements };
-    let costs = ModelCost::new(model, pricer)?;
-    let short = workload.short_last().map(|work| ModelCost::new(model, Pricer { workload: &work, ..pricer }));
-    let short = short.transpose()?;
+    let views = Views::of(cluster, plan, layout);
+    let pricing = Pricing { model, cluster, plan, workload, experts, placements };
+    let priced = pricing.all(&views)?;
+    let of_stages = priced.iter().filter_map(|views| views.first()).map(|it| &*it.costs).collect();
     let schedule =
-        schedule::Given { cluster, plan, workload, layout, costs: &costs, ranges: &ranges }.schedule()?;
-    let (schedule, costs, short) = (&schedule, &costs, short.as_ref());
-    let job = Job { model, cluster, plan, workload, layout, schedule, ranges: &ranges, costs, short, detail };
+        schedule::Given { cluster, plan, workload, layout, costs: of_stages, ranges: &ranges }.schedule()?;
+    let (schedule, ranges) = (&schedule, &ranges);
+    let Some(costs) = priced.iter().flatten().next().map(|it| &*it.costs) else {
+        return Err(PlanError::TooLarge { what: "ranks", found: 0, limit: MOST_RANKS });
+    };
+    let job = Job { model, cluster, plan, workload, layout, schedule, ranges, costs, views: &views, detail };
     let records = job.records();
     if records > MOST_RECORDS {
         return Err(PlanError::TooManyRecords { records, limit: MOST_RECORDS });
     }
-    let inputs: Vec<StageInput<'_>> = (0..stages).map(|stage| job.stage_input(stage)).collect();
-    let programs =
-        inputs.iter().map(|input| stage::build(input, pricer)).collect::<Result<Vec<_>, PlanError>>()?;
-    let folded = !plan.explicit && layout.symmetric() && host_ports::symmetric(cluster, plan, layout);
-    let hosts: Vec<HostUse> = programs.iter().map(|program| program.host.clone()).collect();
-    let marks = programs.iter().map(|stage| stage.marks).collect();
+    let mut inputs: Vec<StageInput<'_>> = Vec::with_capacity(stages);
+    let mut programs: Vec<Vec<StageProgram>> = Vec::with_capacity(stages);
+    for (stage, views) in priced.iter().enumerate() {
+        let of_stage: Vec<StageInput<'_>> = views.iter().map(|it| job.stage_input(stage, it)).collect();
+        let built = views.iter().zip(&of_stage).map(|(it, input)| stage::build(input, pricing.pricer(it)));
+        programs.push(built.collect::<Result<Vec<_>, PlanError>>()?);
+        inputs.extend(of_stage.into_iter().next());
+    }
+    let folded = !plan.explicit
+        && views.alike()
+        && cluster.topology.is_none()
+        && layout.symmetric()
+        && host_ports::symmetric(cluster, plan, layout);
+    let firsts = || programs.iter().filter_map(|views| views.first());
+    let hosts: Vec<HostUse> = firsts().map(|program| program.host.clone()).collect();
+    let marks = firsts().map(|stage| stage.marks).collect();
     let (world, ranks) = job.world(programs, folded)?;
     let stages = inputs
         .iter()
@@ -177,6 +199,73 @@ fn lower_with(
         marks,
         schedule: schedule.clone(),
     })
+}
+
+/// What the allocator takes from the device are whole segments beside the context; bytes.
+fn capacity(gpu: &Gpu) -> u64 {
+    let segments = gpu.memory.0.saturating_sub(gpu.context.0) / SEGMENT;
+    gpu.context.0 + segments * SEGMENT
+}
+
+/// What prices depend on.
+struct Pricing<'a> {
+    model: &'a Model,
+    cluster: &'a Cluster,
+    plan: &'a Plan,
+    workload: &'a Workload,
+    experts: u64,
+    placements: Placements,
+}
+
+/// A view with its prices.
+struct Priced<'a> {
+    links: Links<'a>,
+    workload: Workload,
+    costs: Rc<ModelCost>,
+    /// Costs of the last micro-batch, where it is smaller than the others.
+    short: Option<Rc<ModelCost>>,
+}
+
+impl<'a> Pricing<'a> {
+    /// Prices of every view of every stage. Views that differ in whom they send to alone are priced once.
+    fn all(&self, views: &'a Views) -> Result<Vec<Vec<Priced<'a>>>, PlanError> {
+        let mut known: Vec<(&View, Rc<ModelCost>, Option<Rc<ModelCost>>)> = Vec::new();
+        let mut all = Vec::with_capacity(views.of_stage.len());
+        for of_stage in &views.of_stage {
+            let mut priced = Vec::with_capacity(of_stage.len());
+            for view in of_stage {
+                let links = Links::new(self.cluster, view);
+                let micro_batch_size = view.samples.unwrap_or(self.workload.micro_batch_size);
+                let workload = Workload { micro_batch_size, ..self.workload.clone() };
+                let found = known.iter().position(|(other, ..)| other.prices_as(view));
+                let at = match found {
+                    Some(at) => at,
+                    None => {
+                        let pricer = self.with(&workload, links);
+                        let costs = Rc::new(ModelCost::new(self.model, pricer)?);
+                        let short = workload.short_last();
+                        let short = short
+                            .map(|work| ModelCost::new(self.model, Pricer { workload: &work, ..pricer }));
+                        known.push((view, costs, short.transpose()?.map(Rc::new)));
+                        known.len() - 1
+                    }
+                };
+                let (_, costs, short) = &known[at];
+                priced.push(Priced { links, workload, costs: Rc::clone(costs), short: short.clone() });
+            }
+            all.push(priced);
+        }
+        Ok(all)
+    }
+
+    fn with<'b>(&'b self, workload: &'b Workload, links: Links<'b>) -> Pricer<'b> {
+        let Self { plan, experts, placements, .. } = *self;
+        Pricer { cluster: links.own(), links, workload, plan, experts, placements }
+    }
+
+    fn pricer<'b>(&'b self, priced: &'b Priced<'a>) -> Pricer<'b> {
+        self.with(&priced.workload, priced.links)
+    }
 }
 
 fn check_sizes(plan: &Plan, workload: &Workload) -> Result<(), PlanError> {
@@ -285,14 +374,14 @@ struct Job<'a> {
     layout: Layout<'a>,
     schedule: &'a Schedule,
     ranges: &'a [Range<usize>],
+    /// Of the first rank.
     costs: &'a ModelCost,
-    /// Costs of the last micro-batch, where it is smaller than the others.
-    short: Option<&'a ModelCost>,
+    views: &'a Views,
     detail: bool,
 }
 
 impl<'a> Job<'a> {
-    fn stage_input(&self, stage: usize) -> StageInput<'a> {
+    fn stage_input(&self, stage: usize, priced: &'a Priced<'a>) -> StageInput<'a> {
         let number = stage as u32;
         // Transfers are priced as the first lane sees them; when others cross nodes elsewhere, their flows cross
         // other links, and only the fixed latency is the first lane's.
@@ -304,8 +393,13 @@ impl<'a> Job<'a> {
         };
         let chunk = |chunk: u32| {
             let at = self.schedule.virtual_stage(stage, chunk);
+            let neighbour = |other: Option<usize>| {
+                let other = other.filter(|&it| it < virtual_stages);
+                other.map_or(stage, |it| self.schedule.place(it).0)
+            };
             Chunk {
                 layers: self.ranges[at].clone(),
+                neighbours: [neighbour(at.checked_sub(1)), neighbour(Some(at + 1))],
                 crosses: [crosses(at.checked_sub(1)), crosses(Some(at + 1))],
             }
         };
@@ -314,16 +408,18 @@ impl<'a> Job<'a> {
             self.model.layers.iter().any(|layer| layer.parameters.iter().any(|p| p.tied && p.trainable));
         StageInput {
             model: self.model,
-            cluster: self.cluster,
+            cluster: priced.links.own(),
+            links: priced.links,
             plan: self.plan,
-            workload: self.workload,
-            costs: self.costs,
-            short: self.short,
+            workload: &priced.workload,
+            costs: &priced.costs,
+            short: priced.short.as_deref(),
             detail: self.detail,
             schedule: self.schedule,
             stage,
             chunks,
             placements: self.layout.placements(number),
+            head_stage: self.head_stage() as usize,
             tied_embedding: (tied && self.head_stage() > 0)
                 .then(|| self.layout.crosses(0, self.head_stage(), 0)),
         }
@@ -334,18 +430,23 @@ impl<'a> Job<'a> {
         self.schedule.place(self.ranges.len() - 1).0 as u32
     }
 
-    fn world(&self, stages: Vec<StageProgram>, folded: bool) -> Result<(World, Vec<PlayedRank>), PlanError> {
+    fn world(
+        &self,
+        stages: Vec<Vec<StageProgram>>,
+        folded: bool,
+    ) -> Result<(World, Vec<PlayedRank>), PlanError> {
         let layout = self.layout;
         let mut world = WorldBuilder::new();
         world.host_class(classes::HOST);
         world.tail_class(classes::TAIL);
-        let ports = Ports::new(&mut world, self.cluster, layout, folded);
+        let ports = Ports::new(&mut world, self.cluster, self.plan, layout, folded);
         let lanes = if folded { 1 } else { layout.lanes() };
         let mut meetings = Vec::with_capacity(stages.len());
         let mut programs = Vec::with_capacity(stages.len());
-        for stage in stages {
-            meetings.push(stage.meetings);
-            programs.push(world.program(stage.program));
+        for views in stages {
+            // All views of a stage meet in the same groups.
+            meetings.push(views.first().map(|stage| stage.meetings.clone()).unwrap_or_default());
+            programs.push(views.into_iter().map(|stage| world.program(stage.program)).collect::<Vec<_>>());
         }
         let has = |stage: u32, meeting| meetings[stage as usize].contains(&meeting);
         let stage_count = layout.pipeline;
@@ -383,10 +484,9 @@ impl<'a> Job<'a> {
             Vec::new()
         };
         let hosts = self.host_groups(&mut world, &ports, (lanes, folded), &meetings);
-        // What the allocator takes from the device are whole segments beside the context.
-        let gpu = &self.cluster.gpu;
-        let segments = gpu.memory.0.saturating_sub(gpu.context.0) / SEGMENT;
-        let capacity = gpu.context.0 + segments * SEGMENT;
+        if let Some(fault) = ports.fault() {
+            return Err(PlanError::Topology(fault));
+        }
         let at = |stage: usize, chunk: usize| self.schedule.virtual_stage(stage, chunk as u32);
         let mut ranks = Vec::new();
         for stage in 0..stage_count {
@@ -407,15 +507,20 @@ impl<'a> Job<'a> {
                     })
                     .collect();
                 let multiplicity = layout.lanes() / lanes;
+                let number = self.views.number(stage, lane);
+                let view = &self.views.of_stage[s][number];
+                let own = self.cluster.kind(view.kind);
                 world.rank(RankSpec {
-                    program: programs[s],
+                    program: programs[s][number],
                     groups,
-                    memory_capacity: Some(capacity),
-                    queue_depth: self.cluster.host.launch_queue,
+                    memory_capacity: Some(capacity(&own.gpu)),
+                    queue_depth: own.host.launch_queue,
                     multiplicity,
                 });
+                let (kind, samples) = (view.kind, view.samples);
                 let rank = u64::from(layout.number(stage, lane));
-                ranks.push(PlayedRank { rank, stage: s, multiplicity: u64::from(multiplicity) });
+                let multiplicity = u64::from(multiplicity);
+                ranks.push(PlayedRank { rank, stage: s, multiplicity, kind, samples });
             }
         }
         Ok((world.build()?, ranks))
@@ -490,7 +595,8 @@ impl<'a> Job<'a> {
             }
         }
         let samples = u128::from(self.workload.samples()) * u128::from(self.plan.lanes());
-        let each = u128::from(self.workload.micro_batch_size.max(1));
+        let first = self.views.of_stage.first().and_then(|views| views.first()?.samples);
+        let each = u128::from(first.unwrap_or(self.workload.micro_batch_size).max(1));
         ((model * samples / each) as f64, ((model + again) * samples / each) as f64)
     }
 

@@ -4,9 +4,13 @@
 //! are neighbours, then come those that share sequences, then the replicas, then the stages) sits on GPU `rank % gpus_per_node` of node `rank / gpus_per_node`,
 //! unless the plan counts ranks in another order or names the GPU of each ([`super::seats`]).
 
-use steptime_clusters::{Cluster, Placement};
-use steptime_core::{GroupId, LinkId, LinkUse, SimTime, WorldBuilder};
+use std::cell::RefCell;
 
+use steptime_clusters::{Cluster, Network, Placement, TopologyError};
+use steptime_core::{GroupId, LinkId, LinkUse, SimTime, WorldBuilder};
+use steptime_models::ContextMethod;
+
+use super::routes::{Crossed, Routes, Seat};
 use super::seats::Seats;
 use crate::error::PlanError;
 use crate::plan::Plan;
@@ -293,13 +297,23 @@ pub(super) struct Ports<'a> {
     far: Vec<Option<LinkId>>,
     /// What each GPU can bring to the network through its nearest cards.
     cards: Vec<Option<LinkId>>,
-    /// What a group of so many ranks on a node can bring to the network.
-    network: Option<steptime_clusters::Network>,
+    /// By node: what its ranks can bring to the network.
+    networks: Vec<Option<Network>>,
+    /// Whether context-parallel ranks send to each other all at once, instead of round a ring.
+    all_to_all: bool,
+    /// Links behind the ports, where they are described.
+    routes: Option<RefCell<Routes>>,
 }
 
 impl<'a> Ports<'a> {
     /// Makes the links of the ranks that are played and of their nodes.
-    pub(super) fn new(world: &mut WorldBuilder, cluster: &Cluster, layout: Layout<'a>, folded: bool) -> Self {
+    pub(super) fn new(
+        world: &mut WorldBuilder,
+        cluster: &Cluster,
+        plan: &Plan,
+        layout: Layout<'a>,
+        folded: bool,
+    ) -> Self {
         let ranks = layout.ranks();
         let nodes = layout.node(ranks - 1) + 1;
         let mut ports = Self {
@@ -310,23 +324,26 @@ impl<'a> Ports<'a> {
             nodes: vec![None; nodes as usize],
             far: vec![None; nodes as usize],
             cards: vec![None; ranks as usize],
-            network: cluster.network.clone().filter(|_| nodes > 1),
+            networks: (0..nodes).map(|node| network(cluster, node).filter(|_| nodes > 1)).collect(),
+            all_to_all: plan.context_method == ContextMethod::AllToAll,
+            routes: cluster.topology.as_ref().map(|it| RefCell::new(Routes::new(it, layout.gpus_per_node))),
         };
-        let capacity = cluster.fabric.port_bandwidth();
         let played = if folded { 1 } else { layout.lanes() };
         let places = (0..layout.pipeline).flat_map(|stage| (0..played).map(move |lane| (stage, lane)));
         for rank in places.map(|(stage, lane)| layout.rank(stage, lane)) {
+            let own = cluster.kind(cluster.kind_of(u64::from(rank)));
+            let capacity = own.fabric.port_bandwidth();
             let out = world.link(&format!("gpu {rank} out"), capacity, SimTime::ZERO);
             let into = world.link(&format!("gpu {rank} in"), capacity, SimTime::ZERO);
             ports.gpus[rank as usize] = Some((out, into));
             let node = layout.node(rank) as usize;
             if ports.bridges[node].is_none() {
-                ports.bridges[node] = cluster
+                ports.bridges[node] = own
                     .fabric
                     .shared_bandwidth
                     .map(|shared| world.link(&format!("node {node} bridge"), shared, SimTime::ZERO));
             }
-            let Some(network) = &ports.network else { continue };
+            let Some(network) = &ports.networks[node] else { continue };
             let card = world.link(&format!("gpu {rank} cards"), network.gpu_bandwidth, SimTime::ZERO);
             ports.cards[rank as usize] = Some(card);
             if ports.nodes[node].is_none() {
@@ -370,7 +387,8 @@ impl<'a> Ports<'a> {
             if let (Some(bridge), true) = (self.bridges[node as usize], inside > 1) {
                 path.push(LinkUse { link: bridge, weight: inside * beside });
             }
-            if let (Some((out, _)), Some(network), true) = (self.nodes[node as usize], &self.network, spread)
+            if let (Some((out, _)), Some(network), true) =
+                (self.nodes[node as usize], &self.networks[node as usize], spread)
             {
                 path.push(LinkUse { link: out, weight: beside });
                 // The ring leaves the node through the cards of all its members here.
@@ -385,13 +403,52 @@ impl<'a> Ports<'a> {
                 }
             }
         }
-        world.group(members.len() as u32, path)
+        let crossed = self.crossed(|routes| {
+            let seats: Vec<Seat> = members.iter().map(|&member| self.seat(stage, member)).collect();
+            let exchange = along == Along::Expert || along == Along::Context && self.all_to_all;
+            if exchange { routes.exchange(&seats) } else { routes.ring(&seats) }
+        });
+        self.make(world, members.len() as u32, &path, crossed)
+    }
+
+    /// Where a lane of a stage sits.
+    fn seat(&self, stage: u32, lane: u32) -> Seat {
+        let rank = self.layout.rank(stage, lane);
+        Seat { node: self.layout.node(rank), place: rank % self.layout.gpus_per_node }
+    }
+
+    /// Links behind the ports, where they are described.
+    fn crossed(&self, find: impl FnOnce(&mut Routes) -> Crossed) -> Option<Crossed> {
+        self.routes.as_ref().map(|routes| find(&mut routes.borrow_mut()))
+    }
+
+    /// A group over ports and what is behind them.
+    fn make(
+        &self,
+        world: &mut WorldBuilder,
+        members: u32,
+        ports: &[LinkUse],
+        crossed: Option<Crossed>,
+    ) -> GroupId {
+        match (&self.routes, crossed) {
+            (Some(routes), Some(crossed)) => {
+                let path = routes.borrow_mut().path(world, ports, &crossed);
+                world.divided_group(members, path, crossed.parts)
+            }
+            _ => world.group(members, ports.to_vec()),
+        }
+    }
+
+    /// The first traffic for which the topology has no way.
+    pub(super) fn fault(&self) -> Option<TopologyError> {
+        self.routes.as_ref().and_then(|routes| routes.borrow().fault.clone())
     }
 
     /// The pair of ranks of which one sends to the other, for one lane.
     pub(super) fn pair(&self, world: &mut WorldBuilder, from: u32, to: u32, lane: u32) -> GroupId {
         let path = self.path(from, to, lane);
-        world.group(2, path)
+        let crossed = self.crossed(|routes| routes.pair(self.seat(from, lane), self.seat(to, lane)));
+        self.make(world, 2, &path, crossed)
     }
 
     /// The pair of ranks that send to each other at the same time, for one lane.
@@ -404,7 +461,8 @@ impl<'a> Ports<'a> {
                 None => path.push(back),
             }
         }
-        world.group(2, path)
+        let crossed = self.crossed(|routes| routes.both_ways(self.seat(a, lane), self.seat(b, lane)));
+        self.make(world, 2, &path, crossed)
     }
 
     fn path(&self, from: u32, to: u32, lane: u32) -> Vec<LinkUse> {
@@ -426,6 +484,12 @@ impl<'a> Ports<'a> {
         }
         path
     }
+}
+
+/// The network of a node's kind.
+fn network(cluster: &Cluster, node: u32) -> Option<Network> {
+    let first = u64::from(node) * u64::from(cluster.gpus_per_node);
+    cluster.kind(cluster.kind_of(first)).network.clone()
 }
 
 /// Checks that the job uses exactly the cluster's GPUs.

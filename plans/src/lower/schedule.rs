@@ -19,7 +19,8 @@ pub(super) struct Given<'a> {
     pub(super) plan: &'a Plan,
     pub(super) workload: &'a Workload,
     pub(super) layout: Layout<'a>,
-    pub(super) costs: &'a ModelCost,
+    /// By stage.
+    pub(super) costs: Vec<&'a ModelCost>,
     pub(super) ranges: &'a [Range<usize>],
 }
 
@@ -63,9 +64,9 @@ impl Given<'_> {
     /// Device times in picoseconds and bytes of each stage's passes.
     fn pass_costs(&self) -> Vec<PassCost> {
         let none = PassCost { forward: 0, input: 0, weight: 0, saved: 0, kept: 0 };
-        let of_stage = |layers: &Range<usize>| {
+        let of_stage = |(stage, layers): (usize, &Range<usize>)| {
             layers.clone().fold(none, |sum, layer| {
-                let cost = self.costs.layer(layer);
+                let cost = self.costs[stage % self.costs.len()].layer(layer);
                 let it = self.layer(cost);
                 PassCost {
                     forward: sum.forward + it.forward,
@@ -76,7 +77,7 @@ impl Given<'_> {
                 }
             })
         };
-        self.ranges.iter().map(of_stage).collect()
+        self.ranges.iter().enumerate().map(of_stage).collect()
     }
 
     fn layer(&self, cost: &LayerCost) -> PassCost {
@@ -118,7 +119,7 @@ impl Given<'_> {
         for (boundary, range) in self.ranges.iter().enumerate().take(self.ranges.len().saturating_sub(1)) {
             let Some(last) = range.clone().next_back() else { continue };
             let crosses = self.layout.crosses(boundary as u32, boundary as u32 + 1, 0);
-            let bytes = self.costs.layer(last).work.output.0.div_ceil(self.plan.senders());
+            let bytes = self.costs[0].layer(last).work.output.0.div_ceil(self.plan.senders());
             let transfer = point_to_point(self.cluster, crosses, bytes);
             let placement = Placement { ranks: 2, nodes: if crosses { 2 } else { 1 } };
             longest = longest.max(transfer.alone_s(self.cluster, placement));

@@ -104,6 +104,7 @@ pub(super) fn plan(data: u64, pipeline: u64, schedule: ScheduleKind, zero: ZeroS
         written: None,
         micro_batch_group: None,
         stages: None,
+        micro_batches: None,
         zero,
         sharding: crate::Sharding::default(),
         rank_order: crate::RankOrder::default(),

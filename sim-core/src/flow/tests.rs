@@ -103,6 +103,49 @@ fn a_flow_that_outlasts_time_is_an_error() {
     assert_eq!(alone(1 << 40, 1e-9), None);
 }
 
+/// Flows of two ports each that a switch with room for all of them joins: what starts or ends between one pair of ports is
+/// no matter of the others. With less room it is.
+#[test]
+fn flows_over_a_slack_link_are_left_alone() {
+    for (room, alone) in [(1e6, true), (60.0, false)] {
+        let capacities: Vec<f64> = [vec![room], vec![10.0; 20]].concat();
+        let paths: Vec<_> = (0..10).map(|pair| vec![(1 + 2 * pair, 1), (0, 1), (2 + 2 * pair, 1)]).collect();
+        let (mut network, reports) = started(&capacities, &paths, 1 << 20);
+        assert_eq!(reports.len(), if alone { 10 } else { 1 });
+        network.start(1, 3, 10, 1 << 20);
+        let before: Vec<u64> = network.flows.iter().map(|flow| flow.generation).collect();
+        network.settle(1, |_, _| ()).unwrap();
+        let again = network.flows.iter().zip(&before).filter(|(flow, before)| flow.generation != **before);
+        assert_eq!(again.count(), if alone { 2 } else { 11 });
+        let expected = if alone { 5.0 } else { 60.0 / 11.0 };
+        assert!(close(network.rates()[&10], if alone { 5.0 } else { 5.0_f64.min(expected) }));
+    }
+}
+
+/// A link that becomes slack sets its flows free, and each part of what it held together then ends by itself.
+#[test]
+fn a_link_that_becomes_slack_parts_its_flows() {
+    // The switch has room for two of three flows of 10 each.
+    let capacities = [25.0, 10.0, 10.0, 10.0];
+    let paths: Vec<_> = (0..3).map(|port| vec![(0, 1), (1 + port, 1)]).collect();
+    let mut network = FlowNetwork::from_parts(&capacities, &paths);
+    for (group, bytes) in [(0, 10), (1, 1_000), (2, 2_000)] {
+        network.start(0, group, group, bytes);
+    }
+    let mut reports = Vec::new();
+    network.settle(0, |end, due| reports.push((end, due))).unwrap();
+    let (end, due) = reports.pop().unwrap();
+    assert!(reports.is_empty());
+    let mut finished = Vec::new();
+    network.finish(due, &mut finished);
+    network.settle(end, |end, due| reports.push((end, due))).unwrap();
+    assert_eq!(network.rates().into_values().collect::<Vec<_>>(), [10.0, 10.0]);
+    assert_eq!(reports.len(), 2);
+    // 1.2 s at 25 / 3 bytes/s each, then 10 bytes/s for the 990 and the 1990 bytes that are left.
+    let seconds: Vec<u64> = reports.iter().map(|(end, _)| (*end as f64 / 1e9).round() as u64).collect();
+    assert_eq!(seconds, [1_200 + 99_000, 1_200 + 199_000]);
+}
+
 /// Progressive filling as the text has it: in every round look at every link and every flow.
 fn brute_force(capacities: &[f64], paths: &BTreeMap<u32, Vec<(u32, u32)>>) -> BTreeMap<u32, f64> {
     let mut rates: BTreeMap<u32, f64> = BTreeMap::new();
@@ -151,6 +194,8 @@ fn close(a: f64, b: f64) -> bool {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
     #[test]
     fn rates_are_those_of_progressive_filling((capacities, paths) in any_network()) {
         let expected = brute_force(&capacities, &numbered(&paths));

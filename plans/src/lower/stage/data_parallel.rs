@@ -470,7 +470,7 @@ impl StageBuilder<'_> {
         let nodes = if crosses { 2 } else { 1 };
         let placement = Placement { ranks: 2, nodes };
         let bytes = elements * self.gradient;
-        let transfer = collective(self.input.cluster, CollectiveKind::AllReduce, placement, bytes);
+        let transfer = collective(self.input.over_stages(), CollectiveKind::AllReduce, placement, bytes);
         let label = self.label("shared embedding", "all_reduce", None);
         self.order(self.streams.compute, self.streams.collective);
         // The last stage is done long before the first: it waits for the pipeline to drain.

@@ -29,6 +29,7 @@ use self::pipeline::{Transfers, transfers};
 use super::cost::{Cost, LayerCost, ModelCost, OpCost, Pricer};
 use super::host_ports::HostPath;
 use super::placement::{Along, Placements};
+use super::views::Links;
 use crate::bucket::{Bucket, Share};
 use crate::classes;
 use crate::error::PlanError;
@@ -42,6 +43,8 @@ use crate::zero::{StateBytes, ZeroStage, state_bytes};
 pub(super) struct StageInput<'a> {
     pub(super) model: &'a Model,
     pub(super) cluster: &'a Cluster,
+    /// What its groups and transfers are priced by.
+    pub(super) links: Links<'a>,
     pub(super) plan: &'a Plan,
     pub(super) workload: &'a Workload,
     pub(super) costs: &'a ModelCost,
@@ -55,6 +58,8 @@ pub(super) struct StageInput<'a> {
     pub(super) placements: Placements,
     /// Whether every block that the framework allocates is in the program by itself.
     pub(super) detail: bool,
+    /// The last layer's stage.
+    pub(super) head_stage: usize,
     /// Whether the first stage and the last hold copies of one embedding, and whether those lie on two nodes.
     pub(super) tied_embedding: Option<bool>,
 }
@@ -63,6 +68,8 @@ pub(super) struct StageInput<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Chunk {
     pub(super) layers: Range<usize>,
+    /// Stages of the layers before and after; of the ends the chunk's own.
+    pub(super) neighbours: [usize; 2],
     /// Whether the layers before and after are on other stages, and then whether the link to them leaves the node.
     pub(super) crosses: [Option<bool>; 2],
 }
@@ -79,6 +86,21 @@ impl StageInput<'_> {
         let last = self.workload.last_micro_batch_size;
         let short = last.filter(|_| micro_batch + 1 == self.schedule.micro_batches);
         short.unwrap_or(self.workload.micro_batch_size)
+    }
+
+    /// The cluster by which a transfer to or from the stage beside a chunk is priced.
+    pub(super) fn beside(&self, meeting: Meeting) -> &Cluster {
+        let (chunk, side) = match meeting {
+            Meeting::ForwardIn(chunk) | Meeting::BackwardOut(chunk) => (chunk, 0),
+            Meeting::ForwardOut(chunk) | Meeting::BackwardIn(chunk) => (chunk, 1),
+            Meeting::Group(_) | Meeting::Embedding | Meeting::Host(_) => return self.cluster,
+        };
+        self.chunks.get(chunk).map_or(self.cluster, |chunk| self.links.with_stage(chunk.neighbours[side]))
+    }
+
+    /// The same of what the first stage and the last share.
+    pub(super) fn over_stages(&self) -> &Cluster {
+        self.links.with_stage(if self.stage == 0 { self.head_stage } else { 0 })
     }
 
     fn holds_embedding(&self) -> bool {
@@ -364,7 +386,7 @@ impl StageBuilder<'_> {
     fn contend(&mut self) {
         let load = |&(meeting, _): &(Meeting, Channel)| {
             let Meeting::Group(along) = meeting else { return None };
-            let contention = self.input.cluster.contention(self.input.placements[along as usize]);
+            let contention = self.input.links.along(along).contention(self.input.placements[along as usize]);
             let millionths = |share: f64| (share * 1e6).round() as u32;
             Some(Load {
                 bandwidth: contention.bandwidth,
@@ -573,7 +595,7 @@ impl StageBuilder<'_> {
         micro_batch: Option<u32>,
     ) -> Result<(), PlanError> {
         let placement = self.input.placements[along as usize];
-        let transfer = collective(self.input.cluster, kind, placement, bytes);
+        let transfer = collective(self.input.links.along(along), kind, placement, bytes);
         let label = self.label(name, word, micro_batch);
         let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
         self.meet(stream, Meeting::Group(along), kinds, label, transfer)

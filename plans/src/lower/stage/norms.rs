@@ -83,7 +83,7 @@ impl StageBuilder<'_> {
                 continue;
             }
             let placement = self.input.placements[along as usize];
-            let transfer = collective(self.input.cluster, CollectiveKind::AllReduce, placement, 4);
+            let transfer = collective(self.input.links.along(along), CollectiveKind::AllReduce, placement, 4);
             self.order(self.streams.compute, self.streams.collective);
             let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
             self.meet(self.streams.collective, Meeting::Group(along), kinds, label, transfer)?;

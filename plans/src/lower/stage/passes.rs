@@ -13,7 +13,7 @@ use crate::lower::overlap::Move;
 impl StageBuilder<'_> {
     pub(super) fn forward(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
         let input = self.input;
-        let Chunk { layers, crosses } = &input.chunks[chunk];
+        let Chunk { layers, crosses, .. } = &input.chunks[chunk];
         if layers.start == 0 {
             self.load_input(micro_batch)?;
         }
@@ -235,7 +235,7 @@ impl StageBuilder<'_> {
     }
 
     fn receive_gradients(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
-        let Chunk { layers, crosses } = &self.input.chunks[chunk];
+        let Chunk { layers, crosses, .. } = &self.input.chunks[chunk];
         let Some(crosses) = crosses[1] else { return Ok(()) };
         let bytes = self.boundary(layers.end, micro_batch);
         let stream = self.streams.transfers[chunk].backward_in;
@@ -244,7 +244,7 @@ impl StageBuilder<'_> {
 
     fn send_gradients(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
         self.issue_chunk()?;
-        let Chunk { layers, crosses } = &self.input.chunks[chunk];
+        let Chunk { layers, crosses, .. } = &self.input.chunks[chunk];
         self.drop_mask(chunk, micro_batch, true);
         if layers.start == 0 {
             let batch = self.batches[micro_batch as usize].take();

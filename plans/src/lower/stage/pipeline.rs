@@ -77,7 +77,7 @@ impl StageBuilder<'_> {
     ) -> Result<(), PlanError> {
         let label = self.label("receive", "send_receive", Some(micro_batch));
         let part = bytes.div_ceil(self.input.plan.senders());
-        let transfer = point_to_point(self.input.cluster, crosses, part);
+        let transfer = point_to_point(self.input.beside(meeting), crosses, part);
         let buffer_label = self.program.label("pipeline receive buffer");
         let buffer = self.program.tensor(part, classes::BUFFERS, buffer_label);
         // The framework allocates on the stream of the computation.
@@ -110,7 +110,8 @@ impl StageBuilder<'_> {
         let whole = self.program.tensor(bytes, classes::BUFFERS, buffer_label);
         self.program.alloc(self.streams.compute, whole);
         let placement = self.input.placements[Along::Tensor as usize];
-        let transfer = collective(self.input.cluster, CollectiveKind::AllGather, placement, bytes);
+        let transfer =
+            collective(self.input.links.along(Along::Tensor), CollectiveKind::AllGather, placement, bytes);
         let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
         self.meet(self.streams.compute, Meeting::Group(Along::Tensor), kinds, label, transfer)?;
         for buffer in [part, whole] {
@@ -129,7 +130,7 @@ impl StageBuilder<'_> {
     ) -> Result<(), PlanError> {
         let label = self.label("send", "send_receive", Some(micro_batch));
         let bytes = bytes.div_ceil(self.input.plan.senders());
-        let transfer = point_to_point(self.input.cluster, crosses, bytes);
+        let transfer = point_to_point(self.input.beside(meeting), crosses, bytes);
         let buffer_label = self.program.label("pipeline send buffer");
         let buffer = self.program.tensor(bytes, classes::BUFFERS, buffer_label);
         self.program.alloc(self.streams.compute, buffer);
