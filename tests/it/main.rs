@@ -22,6 +22,7 @@ mod invariants;
 mod max_batch;
 mod memory_snapshot;
 mod model_search;
+mod networks;
 mod offload;
 mod plans;
 mod scenarios;
