@@ -86,7 +86,7 @@ pub(crate) fn together(scenario: &Scenario, lowered: &Lowered) -> Result<World, 
     let mut others = Vec::new();
     for other in &scenario.jobs {
         let Job::Gpus { cluster, plan, workload } = &other.job else { continue };
-        let plan = Plan { explicit: true, ..plan.clone() };
+        let plan = Plan { explicit: true, ..plan.as_ref().clone() };
         let world = lower(&other.model, cluster, &plan, workload)?.world;
         let step = simulate(&world, &mut NoObserver)?.end.picos().max(1);
         let times = u32::try_from(alone / step + 2).unwrap_or(u32::MAX);

@@ -4,6 +4,7 @@ mod cost;
 mod host_ports;
 mod overlap;
 mod placement;
+mod pricing;
 mod routes;
 mod schedule;
 mod seats;
@@ -11,18 +12,18 @@ mod stage;
 mod views;
 
 use std::ops::Range;
-use std::rc::Rc;
 
 use steptime_clusters::{Basis, Cluster, Gpu};
 use steptime_core::{GroupId, RankSpec, World, WorldBuilder};
 use steptime_models::{AttentionKind, ContextMethod, LayerWork, Model, Operation};
 
-use self::cost::{ModelCost, Pricer};
+use self::cost::ModelCost;
 use self::host_ports::{HostPath, HostPorts};
-use self::placement::{Along, Layout, Placements, Ports};
+use self::placement::{Along, Layout, Ports};
+use self::pricing::{Priced, Pricing};
 pub use self::stage::MemoryMarks;
 use self::stage::{Chunk, Meeting, StageInput, StageProgram};
-use self::views::{Links, View, Views};
+use self::views::Views;
 use crate::classes;
 use crate::error::PlanError;
 use crate::offload::HostUse;
@@ -205,67 +206,6 @@ fn lower_with(
 fn capacity(gpu: &Gpu) -> u64 {
     let segments = gpu.memory.0.saturating_sub(gpu.context.0) / SEGMENT;
     gpu.context.0 + segments * SEGMENT
-}
-
-/// What prices depend on.
-struct Pricing<'a> {
-    model: &'a Model,
-    cluster: &'a Cluster,
-    plan: &'a Plan,
-    workload: &'a Workload,
-    experts: u64,
-    placements: Placements,
-}
-
-/// A view with its prices.
-struct Priced<'a> {
-    links: Links<'a>,
-    workload: Workload,
-    costs: Rc<ModelCost>,
-    /// Costs of the last micro-batch, where it is smaller than the others.
-    short: Option<Rc<ModelCost>>,
-}
-
-impl<'a> Pricing<'a> {
-    /// Prices of every view of every stage. Views that differ in whom they send to alone are priced once.
-    fn all(&self, views: &'a Views) -> Result<Vec<Vec<Priced<'a>>>, PlanError> {
-        let mut known: Vec<(&View, Rc<ModelCost>, Option<Rc<ModelCost>>)> = Vec::new();
-        let mut all = Vec::with_capacity(views.of_stage.len());
-        for of_stage in &views.of_stage {
-            let mut priced = Vec::with_capacity(of_stage.len());
-            for view in of_stage {
-                let links = Links::new(self.cluster, view);
-                let micro_batch_size = view.samples.unwrap_or(self.workload.micro_batch_size);
-                let workload = Workload { micro_batch_size, ..self.workload.clone() };
-                let found = known.iter().position(|(other, ..)| other.prices_as(view));
-                let at = match found {
-                    Some(at) => at,
-                    None => {
-                        let pricer = self.with(&workload, links);
-                        let costs = Rc::new(ModelCost::new(self.model, pricer)?);
-                        let short = workload.short_last();
-                        let short = short
-                            .map(|work| ModelCost::new(self.model, Pricer { workload: &work, ..pricer }));
-                        known.push((view, costs, short.transpose()?.map(Rc::new)));
-                        known.len() - 1
-                    }
-                };
-                let (_, costs, short) = &known[at];
-                priced.push(Priced { links, workload, costs: Rc::clone(costs), short: short.clone() });
-            }
-            all.push(priced);
-        }
-        Ok(all)
-    }
-
-    fn with<'b>(&'b self, workload: &'b Workload, links: Links<'b>) -> Pricer<'b> {
-        let Self { plan, experts, placements, .. } = *self;
-        Pricer { cluster: links.own(), links, workload, plan, experts, placements }
-    }
-
-    fn pricer<'b>(&'b self, priced: &'b Priced<'a>) -> Pricer<'b> {
-        self.with(&priced.workload, priced.links)
-    }
 }
 
 fn check_sizes(plan: &Plan, workload: &Workload) -> Result<(), PlanError> {

@@ -88,21 +88,6 @@ impl StageInput<'_> {
         short.unwrap_or(self.workload.micro_batch_size)
     }
 
-    /// The cluster by which a transfer to or from the stage beside a chunk is priced.
-    pub(super) fn beside(&self, meeting: Meeting) -> &Cluster {
-        let (chunk, side) = match meeting {
-            Meeting::ForwardIn(chunk) | Meeting::BackwardOut(chunk) => (chunk, 0),
-            Meeting::ForwardOut(chunk) | Meeting::BackwardIn(chunk) => (chunk, 1),
-            Meeting::Group(_) | Meeting::Embedding | Meeting::Host(_) => return self.cluster,
-        };
-        self.chunks.get(chunk).map_or(self.cluster, |chunk| self.links.with_stage(chunk.neighbours[side]))
-    }
-
-    /// The same of what the first stage and the last share.
-    pub(super) fn over_stages(&self) -> &Cluster {
-        self.links.with_stage(if self.stage == 0 { self.head_stage } else { 0 })
-    }
-
     fn holds_embedding(&self) -> bool {
         self.chunks.iter().any(|chunk| chunk.layers.start == 0)
     }

@@ -1,6 +1,6 @@
 //! What enters and leaves a stage: input batches, activations and gradients between stages.
 
-use steptime_clusters::{CollectiveKind, Framework, collective, point_to_point};
+use steptime_clusters::{Cluster, CollectiveKind, Framework, collective, point_to_point};
 use steptime_core::{ProgramBuilder, Stream, Tensor};
 use steptime_models::{Bytes, Kernel, Pass};
 
@@ -39,6 +39,23 @@ pub(super) fn transfers(program: &mut ProgramBuilder, input: &StageInput<'_>) ->
         }
     };
     if own { (0..chunks).map(of_chunk).collect() } else { vec![of_chunk(0); chunks] }
+}
+
+impl StageInput<'_> {
+    /// The cluster by which a transfer to or from the stage beside a chunk is priced.
+    pub(super) fn beside(&self, meeting: Meeting) -> &Cluster {
+        let (chunk, side) = match meeting {
+            Meeting::ForwardIn(chunk) | Meeting::BackwardOut(chunk) => (chunk, 0),
+            Meeting::ForwardOut(chunk) | Meeting::BackwardIn(chunk) => (chunk, 1),
+            Meeting::Group(_) | Meeting::Embedding | Meeting::Host(_) => return self.cluster,
+        };
+        self.chunks.get(chunk).map_or(self.cluster, |chunk| self.links.with_stage(chunk.neighbours[side]))
+    }
+
+    /// The same of what the first stage and the last share.
+    pub(super) fn over_stages(&self) -> &Cluster {
+        self.links.with_stage(if self.stage == 0 { self.head_stage } else { 0 })
+    }
 }
 
 impl StageBuilder<'_> {
