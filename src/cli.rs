@@ -445,6 +445,21 @@ pub(crate) struct PlotArguments {
 pub(crate) enum PlotCommand {
     /// Draw a pipeline schedule by itself: equal stages, passes of given times
     Schedule(ScheduleArguments),
+    /// Draw the whole set of figures and tables that a manifest lists
+    Manifest(ManifestArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManifestArguments {
+    /// Manifest (TOML), see docs/figures.md; its files are named relative to it
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Folder for the figures; by default `figures` beside the manifest
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Formats of the figures: svg, png, pdf, separated by commas
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "svg")]
+    pub(crate) figures: Vec<Format>,
 }
 
 #[derive(Debug, Args)]

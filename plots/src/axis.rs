@@ -15,11 +15,20 @@ pub(crate) struct Unit {
     pub(crate) size: f64,
 }
 
+impl Unit {
+    /// An axis label with its unit, where there is one.
+    pub(crate) fn label(self, label: &str) -> String {
+        if self.name.is_empty() { label.to_owned() } else { format!("{label} ({})", self.name) }
+    }
+}
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quantity {
     Seconds,
     Bytes,
+    /// Anything else, in the unit that its label names.
+    Number,
 }
 
 /// Units of time with the least number of seconds for which each is used: people read 90 s, not 1.5 min.
@@ -43,12 +52,30 @@ const BYTE_UNITS: [(&str, f64, f64); 6] = [
     ("B", 1.0, 0.0),
 ];
 
+/// Large numbers in words, as axes of tokens a second need them.
+const NUMBER_UNITS: [(&str, f64, f64); 4] =
+    [("billion", 1e9, 1e9), ("million", 1e6, 1e6), ("thousand", 1e3, 1e4), ("", 1.0, 0.0)];
+
 impl Quantity {
+    /// What a column of a table holds, by the ending of its name: `_s` seconds, `_bytes` bytes.
+    pub(crate) fn of_column(name: &str) -> Self {
+        if name.ends_with("_per_s") {
+            Self::Number
+        } else if name.ends_with("_s") {
+            Self::Seconds
+        } else if name.ends_with("_bytes") {
+            Self::Bytes
+        } else {
+            Self::Number
+        }
+    }
+
     /// The unit for values up to `max` seconds or bytes; seconds and GiB when there is nothing to show.
     pub(crate) fn unit(self, max: f64) -> Unit {
         let (units, empty) = match self {
             Self::Seconds => (&TIME_UNITS[..], Unit { name: "s", size: 1.0 }),
             Self::Bytes => (&BYTE_UNITS[..], Unit { name: "GiB", size: 1_073_741_824.0 }),
+            Self::Number => (&NUMBER_UNITS[..], Unit { name: "", size: 1.0 }),
         };
         if max <= 0.0 {
             return empty;
@@ -59,7 +86,7 @@ impl Quantity {
     /// A single value with its own unit: `350 ms`, `80.0 GiB`.
     pub(crate) fn text(self, value: f64) -> String {
         let unit = self.unit(value);
-        format!("{} {}", three_digits(value / unit.size), unit.name)
+        format!("{} {}", three_digits(value / unit.size), unit.name).trim_end().to_owned()
     }
 
     /// A value beside a bar whose axis has this unit: the unit is repeated only where it differs.

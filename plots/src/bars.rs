@@ -54,7 +54,8 @@ pub fn breakdown(reports: &[Report], width: Width) -> Result<Figure, PlotError> 
     let entries = parts(reports);
     let whole = canvas.width() - 2.0 * MARGIN_PT;
     let top = MARGIN_PT + legend::lines(&mut canvas, &entries, MARGIN_PT, MARGIN_PT, whole);
-    let names = Names::new(reports, canvas.width() * if width == Width::OneColumn { 0.34 } else { 0.3 });
+    let names =
+        Names::new(&named(reports), canvas.width() * if width == Width::OneColumn { 0.34 } else { 0.3 });
     let left = MARGIN_PT + names.width + 4.0;
     let total = |report: &Report| report.time_breakdown_s.entries().iter().map(|part| part.1).sum::<f64>();
     let largest = reports.iter().map(total).fold(0.0, f64::max);
@@ -135,7 +136,8 @@ pub fn variant_comparison(reports: &[Report], width: Width) -> Result<Figure, Pl
     let kind = FigureKind::VariantComparison;
     checked(reports, kind)?;
     let mut canvas = Canvas::new(kind.name(), "Step time and peak memory of the variants", width);
-    let names = Names::new(reports, canvas.width() * if width == Width::OneColumn { 0.28 } else { 0.26 });
+    let names =
+        Names::new(&named(reports), canvas.width() * if width == Width::OneColumn { 0.28 } else { 0.26 });
     let left = MARGIN_PT + names.width + 4.0;
     // Both panels keep the same room for the tick label that sticks out at their right.
     let overhang = 9.0;
@@ -158,6 +160,10 @@ pub fn variant_comparison(reports: &[Report], width: Width) -> Result<Figure, Pl
     canvas.finish(top + height + X_AXIS_HEIGHT + MARGIN_PT)
 }
 
+fn named(reports: &[Report]) -> Vec<&str> {
+    reports.iter().map(|report| report.name.as_str()).collect()
+}
+
 fn checked(reports: &[Report], kind: FigureKind) -> Result<(), PlotError> {
     if reports.is_empty() {
         return Err(PlotError::Empty(format!("{kind} needs at least one report")));
@@ -176,15 +182,15 @@ pub(crate) fn axis_end(bars: impl Iterator<Item = (f64, f64)>, room: f64) -> Opt
 }
 
 /// The bars' names at the left, over one or two lines.
-struct Names {
+pub(crate) struct Names {
     lines: Vec<Vec<String>>,
-    width: f64,
+    pub(crate) width: f64,
 }
 
 impl Names {
-    fn new(reports: &[Report], room: f64) -> Self {
-        let lines: Vec<Vec<String>> =
-            reports.iter().map(|report| wrap(&report.name, room, LABEL_PT)).collect();
+    /// Names within `room` points.
+    pub(crate) fn new(names: &[&str], room: f64) -> Self {
+        let lines: Vec<Vec<String>> = names.iter().map(|name| wrap(name, room, LABEL_PT)).collect();
         let widths = lines.iter().flatten().map(|line| text_width(line, LABEL_PT));
         let width = widths.fold(0.0, f64::max);
         Self { lines, width }
@@ -195,20 +201,20 @@ impl Names {
     }
 
     /// Distance between bars, points.
-    fn pitch(&self) -> f64 {
+    pub(crate) fn pitch(&self) -> f64 {
         self.most_lines() as f64 * NAME_LINE_PT + 4.5
     }
 
-    fn bar_height(&self) -> f64 {
+    pub(crate) fn bar_height(&self) -> f64 {
         BAR_PT[usize::from(self.most_lines() > 1)]
     }
 
-    fn middle(&self, plot: &Rect, row: usize) -> f64 {
+    pub(crate) fn middle(&self, plot: &Rect, row: usize) -> f64 {
         plot.y0 + 1.0 + (row as f64 + 0.5) * self.pitch()
     }
 
     /// Draws the names at the left of the plot, and its left edge.
-    fn draw(&self, canvas: &mut Canvas, plot: &Rect) {
+    pub(crate) fn draw(&self, canvas: &mut Canvas, plot: &Rect) {
         for (row, lines) in self.lines.iter().enumerate() {
             let first = self.middle(plot, row) - (lines.len() as f64 - 1.0) * NAME_LINE_PT / 2.0;
             for (i, line) in lines.iter().enumerate() {

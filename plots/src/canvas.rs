@@ -132,11 +132,15 @@ impl Canvas {
         self.path(vec![from, to], color, width);
     }
 
-    /// A straight horizontal or vertical line of dashes.
+    /// A straight line of dashes.
     pub(crate) fn dashed(&mut self, from: Point, to: Point, width: f64) {
         const DASH: f64 = 4.0;
         const GAP: f64 = 2.5;
-        let length = (to.0 - from.0).abs() + (to.1 - from.1).abs();
+        let (across, down) = (to.0 - from.0, to.1 - from.1);
+        let length = (across * across + down * down).sqrt();
+        if length <= 0.0 {
+            return;
+        }
         let at = |distance: f64| {
             let share = (distance / length).min(1.0);
             (from.0 + (to.0 - from.0) * share, from.1 + (to.1 - from.1) * share)
@@ -156,6 +160,11 @@ impl Canvas {
     /// Horizontal text whose capitals are centred on `at.1`.
     pub(crate) fn text(&mut self, text: &str, at: Point, anchor: Anchor, size: f64) {
         self.write(text, at, anchor, size, BLACK, false);
+    }
+
+    /// Horizontal text in a colour.
+    pub(crate) fn text_in(&mut self, color: RGBColor, text: &str, at: Point, anchor: Anchor, size: f64) {
+        self.write(text, at, anchor, size, color, false);
     }
 
     /// Text that reads upwards, centred on `at`.

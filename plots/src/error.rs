@@ -1,6 +1,6 @@
 //! What can go wrong when a figure is drawn or written.
 
-use crate::Format;
+use crate::{Format, TableKind};
 
 /// Why a figure could not be drawn or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +28,14 @@ pub enum PlotError {
         found: String,
         /// All allowed names, separated by commas.
         allowed: String,
+    },
+    /// A figure of a table that does not name a column which its kind needs.
+    #[error("figures of kind `{kind}` need `{key}`, the name of a column")]
+    NeedsColumn {
+        /// What was to be drawn.
+        kind: TableKind,
+        /// The key that is missing.
+        key: &'static str,
     },
     /// The drawing library refused.
     #[error("the figure could not be drawn: {0}")]

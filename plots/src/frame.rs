@@ -47,35 +47,48 @@ impl Axis {
 
     /// Room that a vertical axis needs at the left of the plot, points.
     pub(crate) fn left_room(&self) -> f64 {
-        LABEL_PT + 3.0 + widest(&self.ticks) + TICK_GAP + TICK_LENGTH_PT
+        left_room(&self.ticks)
     }
 
-    /// Draws line, ticks and labels below the plot. The axis label is kept on the sheet.
+    /// Draws line, ticks and labels below the plot.
     pub(crate) fn draw_below(&self, canvas: &mut Canvas, plot: &Rect, label: &str) {
-        canvas.line((plot.x0, plot.y1), (plot.x1, plot.y1), BLACK, AXIS_PT);
-        let text_y = plot.y1 + TICK_LENGTH_PT + TICK_GAP + TICK_PT / 2.0;
-        for tick in &self.ticks {
-            let x = self.x(plot, tick.value * self.unit.size);
-            canvas.line((x, plot.y1), (x, plot.y1 + TICK_LENGTH_PT), BLACK, AXIS_PT);
-            canvas.text(&tick.label, (x, text_y), Anchor::Middle, TICK_PT);
-        }
-        let text = format!("{label} ({})", self.unit.name);
-        let half = crate::font::text_width(&text, LABEL_PT) / 2.0;
-        let x = plot.middle_x().min(canvas.width() - half).max(half);
-        canvas.text(&text, (x, text_y + TICK_PT / 2.0 + 3.0 + LABEL_PT / 2.0), Anchor::Middle, LABEL_PT);
+        below(canvas, plot, &self.ticks, |tick| self.x(plot, tick * self.unit.size), &self.unit.label(label));
     }
 
     /// Draws line, ticks and labels at the left of the plot.
     pub(crate) fn draw_left(&self, canvas: &mut Canvas, plot: &Rect, label: &str) {
-        canvas.line((plot.x0, plot.y0), (plot.x0, plot.y1), BLACK, AXIS_PT);
-        let text_x = plot.x0 - TICK_LENGTH_PT - TICK_GAP;
-        for tick in &self.ticks {
-            let y = self.y(plot, tick.value * self.unit.size);
-            canvas.line((plot.x0 - TICK_LENGTH_PT, y), (plot.x0, y), BLACK, AXIS_PT);
-            canvas.text(&tick.label, (text_x, y), Anchor::End, TICK_PT);
-        }
-        let text = format!("{label} ({})", self.unit.name);
-        let x = text_x - widest(&self.ticks) - 3.0 - LABEL_PT / 2.0;
-        canvas.text_upwards(&text, (x, plot.middle_y()), LABEL_PT);
+        left(canvas, plot, &self.ticks, |tick| self.y(plot, tick * self.unit.size), &self.unit.label(label));
     }
+}
+
+/// Room that ticks, their labels and the axis label need at the left of a plot, points.
+pub(crate) fn left_room(ticks: &[Tick]) -> f64 {
+    LABEL_PT + 3.0 + widest(ticks) + TICK_GAP + TICK_LENGTH_PT
+}
+
+/// Draws the line of a horizontal axis, its ticks where `x` puts them, and its label, which is kept on the sheet.
+pub(crate) fn below(canvas: &mut Canvas, plot: &Rect, ticks: &[Tick], x: impl Fn(f64) -> f64, label: &str) {
+    canvas.line((plot.x0, plot.y1), (plot.x1, plot.y1), BLACK, AXIS_PT);
+    let text_y = plot.y1 + TICK_LENGTH_PT + TICK_GAP + TICK_PT / 2.0;
+    for tick in ticks {
+        let x = x(tick.value);
+        canvas.line((x, plot.y1), (x, plot.y1 + TICK_LENGTH_PT), BLACK, AXIS_PT);
+        canvas.text(&tick.label, (x, text_y), Anchor::Middle, TICK_PT);
+    }
+    let half = crate::font::text_width(label, LABEL_PT) / 2.0;
+    let x = plot.middle_x().min(canvas.width() - half).max(half);
+    canvas.text(label, (x, text_y + TICK_PT / 2.0 + 3.0 + LABEL_PT / 2.0), Anchor::Middle, LABEL_PT);
+}
+
+/// Draws the line of a vertical axis, its ticks where `y` puts them, and its label.
+pub(crate) fn left(canvas: &mut Canvas, plot: &Rect, ticks: &[Tick], y: impl Fn(f64) -> f64, label: &str) {
+    canvas.line((plot.x0, plot.y0), (plot.x0, plot.y1), BLACK, AXIS_PT);
+    let text_x = plot.x0 - TICK_LENGTH_PT - TICK_GAP;
+    for tick in ticks {
+        let y = y(tick.value);
+        canvas.line((plot.x0 - TICK_LENGTH_PT, y), (plot.x0, y), BLACK, AXIS_PT);
+        canvas.text(&tick.label, (text_x, y), Anchor::End, TICK_PT);
+    }
+    let x = text_x - widest(ticks) - 3.0 - LABEL_PT / 2.0;
+    canvas.text_upwards(label, (x, plot.middle_y()), LABEL_PT);
 }

@@ -11,6 +11,7 @@ mod axis;
 mod bar_text;
 mod bars;
 mod canvas;
+mod cdf;
 mod check;
 mod curve;
 mod error;
@@ -18,17 +19,29 @@ mod export;
 mod font;
 mod frame;
 mod gantt;
+mod heat_map;
 mod legend;
+mod lines;
 mod log_axis;
+mod marker;
 mod memory;
 mod panel;
+mod pareto;
 mod parity;
+mod plane;
+mod ranking;
+mod roofline;
 mod row_labels;
+mod scale;
 mod spans;
+mod spec;
 mod style;
+mod table;
 #[cfg(test)]
 #[cfg(feature = "raster-pdf")]
 mod tests;
+mod text_table;
+mod tornado;
 
 use std::fmt;
 use std::str::FromStr;
@@ -39,6 +52,10 @@ pub use export::PNG_DPI;
 pub use gantt::pipeline_gantt;
 pub use memory::memory_over_time;
 pub use parity::parity;
+pub use scale::ScaleKind;
+pub use spec::{Better, Ideal, TableKind, TableSpec};
+pub use table::Table;
+pub use text_table::{TextFormat, text_table};
 
 /// The figures that can be drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -163,3 +180,8 @@ macro_rules! named {
 named!(Format, "figure format");
 named!(FigureKind, "figure");
 named!(Width, "figure width");
+named!(TableKind, "kind of figure");
+named!(ScaleKind, "scale");
+named!(Ideal, "ideal line");
+named!(Better, "direction");
+named!(TextFormat, "format of a table");

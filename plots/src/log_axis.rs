@@ -41,19 +41,37 @@ impl LogAxis {
     pub(crate) fn ticks(&self, length: f64) -> Vec<Tick> {
         let sets: [&[f64]; 3] = [&[1.0, 2.0, 5.0], &[1.0, 3.0], &[1.0]];
         let candidates = sets.map(|factors| self.multiples(factors));
-        let fits = |ticks: &&Vec<Tick>| {
-            ticks.windows(2).all(|pair| {
-                let gap = (self.share(pair[1].value) - self.share(pair[0].value)) * length;
-                let half = |tick: &Tick| text_width(&tick.label, TICK_PT) / 2.0;
-                gap >= half(&pair[0]) + half(&pair[1]) + 5.0
-            })
-        };
+        let fits = |ticks: &&Vec<Tick>| self.fit(ticks, length);
         let [_, _, decades] = &candidates;
         let chosen = candidates.iter().find(fits).unwrap_or(decades);
         let step = (1..=decades.len().max(1))
             .find(|step| fits(&&chosen.iter().step_by(*step).cloned().collect()))
             .unwrap_or(1);
         chosen.iter().step_by(step).cloned().collect()
+    }
+
+    /// Powers of two, as numbers of GPUs are counted; every second, third ... where there is no room for all.
+    pub(crate) fn doubling_ticks(&self, length: f64) -> Vec<Tick> {
+        let mut all = Vec::new();
+        let mut value = 1.0;
+        while value <= self.most {
+            if value >= self.least {
+                all.push(Tick { value, label: format!("{value:.0}") });
+            }
+            value *= 2.0;
+        }
+        let chosen = |step: usize| all.iter().step_by(step).cloned().collect::<Vec<_>>();
+        let step = (1..=all.len().max(1)).find(|step| self.fit(&chosen(*step), length)).unwrap_or(1);
+        chosen(step)
+    }
+
+    /// Whether no two labels touch on an axis of this length.
+    fn fit(&self, ticks: &[Tick], length: f64) -> bool {
+        ticks.windows(2).all(|pair| {
+            let gap = (self.share(pair[1].value) - self.share(pair[0].value)) * length;
+            let half = |tick: &Tick| text_width(&tick.label, TICK_PT) / 2.0;
+            gap >= half(&pair[0]) + half(&pair[1]) + 5.0
+        })
     }
 
     /// Every power of ten times each factor that lies on the axis.

@@ -11,6 +11,7 @@ use crate::canvas::{Anchor, Canvas, Rect};
 use crate::font::text_width;
 use crate::frame::Axis;
 use crate::style::{AXIS_PT, BLACK, Fill, Hatch, MARGIN_PT, MISSING, TICK_PT};
+use crate::table::Numbers;
 
 /// A capacity further above the largest bar than this is told in words only.
 const FAR_ABOVE: f64 = 3.0;
@@ -84,6 +85,27 @@ impl Panel {
         let drawn = capacities.iter().filter(|c| **c <= FAR_ABOVE * max).fold(0.0, |a: f64, b| a.max(*b));
         let axis = axis(Quantity::Bytes, &bars, room, drawn);
         Self { bars, fill, axis, capacities }
+    }
+
+    /// A column of a table; rows for which `out` is true ran out of memory.
+    pub(crate) fn plain(numbers: &Numbers, out: &[bool], fill: Fill, room: f64) -> Self {
+        let max = numbers.values.iter().flatten().copied().fold(0.0, f64::max);
+        let unit = numbers.quantity.unit(max);
+        let bar = |(value, out): (&Option<f64>, &bool)| {
+            let outcome = if *out { Outcome::OutOfMemory } else { Outcome::Fits };
+            let text = value.map(|v| numbers.quantity.text_on_axis(v, unit));
+            let texts = match (text, out) {
+                (Some(text), false) => vec![text],
+                (Some(text), true) => {
+                    vec![format!("{text}, {OUT_OF_MEMORY}"), format!("{text}, {OUT_OF_MEMORY_SHORT}")]
+                }
+                (None, _) => words(outcome),
+            };
+            Bar { value: *value, interval: None, texts, hatched: *out && value.is_some() }
+        };
+        let bars: Vec<Bar> = numbers.values.iter().zip(out).map(bar).collect();
+        let axis = axis(numbers.quantity, &bars, room, 0.0);
+        Self { bars, fill, axis, capacities: Vec::new() }
     }
 
     /// Draws the bars, one at each height of `rows`.

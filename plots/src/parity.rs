@@ -2,16 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use plotters::style::RGBColor;
 use steptime_scenarios::{ValidatedRow, Validation};
 
 use crate::canvas::{Anchor, Canvas, Point, Rect};
 use crate::error::PlotError;
 use crate::font::{shorten, text_width};
 use crate::log_axis::LogAxis;
-use crate::style::{
-    AXIS_PT, BLACK, FAR_BAND, LABEL_PT, MARGIN_PT, NEAR_BAND, SERIES, TICK_LENGTH_PT, TICK_PT,
-};
+use crate::marker::Look;
+use crate::style::{AXIS_PT, BLACK, FAR_BAND, LABEL_PT, MARGIN_PT, NEAR_BAND, TICK_LENGTH_PT, TICK_PT};
 use crate::{Figure, FigureKind, Width};
 
 /// Height of the two lines above a panel, points.
@@ -20,52 +18,9 @@ const HEAD_PT: f64 = 20.0;
 const FOOT_PT: f64 = TICK_LENGTH_PT + 2.0 + TICK_PT + 7.0;
 /// Room at the left of a panel for its ticks.
 const SIDE_PT: f64 = 23.0;
-/// Half the size of a point.
-const POINT_PT: f64 = 1.5;
 /// Points of one series closer than this are drawn once.
 const GRID_PT: f64 = 0.8;
 const LEGEND_LINE_PT: f64 = 11.0;
-
-/// How a GPU's points look.
-#[derive(Clone, Copy, Debug)]
-struct Look {
-    color: RGBColor,
-    marker: Marker,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Marker {
-    Circle,
-    Square,
-    Triangle,
-    Diamond,
-    Wedge,
-}
-
-const MARKERS: [Marker; 5] =
-    [Marker::Circle, Marker::Square, Marker::Triangle, Marker::Diamond, Marker::Wedge];
-
-impl Look {
-    /// Seven colours and five markers: no two of 35 series look alike, and neighbours differ in both.
-    fn of(series: usize) -> Self {
-        Self { color: SERIES[series % SERIES.len()], marker: MARKERS[series % MARKERS.len()] }
-    }
-
-    fn draw(self, canvas: &mut Canvas, (x, y): Point) {
-        let r = POINT_PT;
-        let corners: &[Point] = match self.marker {
-            Marker::Circle => return canvas.dot((x, y), r, self.color),
-            Marker::Square => {
-                let r = 0.9 * r;
-                return canvas.rect(Rect::new(x - r, y - r, x + r, y + r), self.color);
-            }
-            Marker::Triangle => &[(0.0, -1.2), (1.15, 0.85), (-1.15, 0.85)],
-            Marker::Diamond => &[(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)],
-            Marker::Wedge => &[(0.0, 1.2), (1.15, -0.85), (-1.15, -0.85)],
-        };
-        canvas.polygon(corners.iter().map(|(dx, dy)| (x + r * dx, y + r * dy)).collect(), self.color);
-    }
-}
 
 /// A suite's panel: its rows with both step times, by series.
 struct Panel<'a> {
@@ -236,11 +191,5 @@ mod tests {
     fn gpus_are_named_by_their_product() {
         let names = ["h100-80gb-sxm", "rtx-a5000", "quadro-rtx-8000", "v100-32gb-sxm2", "gb200", "a40"];
         assert_eq!(names.map(product), ["H100", "RTX A5000", "Quadro RTX 8000", "V100", "GB200", "A40"]);
-    }
-
-    #[test]
-    fn no_two_of_35_series_look_alike() {
-        let looks: BTreeSet<String> = (0..35).map(|series| format!("{:?}", Look::of(series))).collect();
-        assert_eq!(looks.len(), 35);
     }
 }

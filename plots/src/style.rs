@@ -38,6 +38,8 @@ const PURPLE: RGBColor = RGBColor(204, 121, 167);
 const GREY: RGBColor = RGBColor(150, 150, 150);
 const LIGHT_GREY: RGBColor = RGBColor(190, 190, 190);
 const PALE_GREY: RGBColor = RGBColor(225, 225, 225);
+/// Ground of what stands for nothing that could run.
+pub(crate) const PALE: RGBColor = PALE_GREY;
 
 /// Colours of points, one a series; the marker is the second cue.
 pub(crate) const SERIES: [RGBColor; 7] = [BLUE, VERMILION, GREEN, ORANGE, PURPLE, BLACK, SKY_BLUE];

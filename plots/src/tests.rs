@@ -11,8 +11,8 @@ use steptime_scenarios::{Report, Timeline};
 
 use crate::export::raster_pdf::parse;
 use crate::{
-    Figure, FigureKind, Format, PlotError, Width, breakdown, memory_over_time, parity, pipeline_gantt,
-    variant_comparison,
+    Figure, FigureKind, Format, PlotError, Table, TableKind, TableSpec, Width, breakdown, memory_over_time,
+    parity, pipeline_gantt, variant_comparison,
 };
 use synthetic::{
     GIB, data_parallel, infeasible, memory, out_of_memory, pipeline, rank, report, span, timeline,
@@ -471,4 +471,86 @@ fn unknown_formats_are_told_what_is_allowed() {
     assert_eq!(" PDF".parse::<Format>(), Ok(Format::Pdf));
     assert_eq!("two_column".parse::<Width>(), Ok(Width::TwoColumn));
     assert_eq!("pipeline-gantt".parse::<FigureKind>(), Ok(FigureKind::PipelineGantt));
+}
+
+/// The gallery's figures of tables, each with its table.
+fn gallery() -> Vec<(TableSpec, Table)> {
+    #[derive(serde::Deserialize)]
+    struct Gallery {
+        figure: Vec<TableSpec>,
+    }
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/figures");
+    let read = |file: &str| std::fs::read_to_string(folder.join(file)).expect("a file of the gallery");
+    let gallery: Gallery = toml::from_str(&read("gallery.toml")).expect("a manifest");
+    let table = |spec: TableSpec| {
+        let table = Table::from_csv(&read(&spec.data)).expect("a table");
+        (spec, table)
+    };
+    gallery.figure.into_iter().map(table).collect()
+}
+
+fn of_gallery(name: &str, width: Width) -> Figure {
+    let (spec, table) = gallery().into_iter().find(|(spec, _)| spec.name == name).expect("in the gallery");
+    TableSpec { width, ..spec }.draw(&table).expect("drawn")
+}
+
+#[test]
+fn every_kind_of_table_figure_is_tidy_and_the_same_every_time() {
+    let kinds: BTreeSet<&str> = gallery().iter().map(|(spec, _)| spec.kind.name()).collect();
+    assert_eq!(kinds.len(), TableKind::ALL.len(), "{kinds:?}");
+    for (spec, table) in gallery() {
+        let draw = |width| TableSpec { width, ..spec.clone() }.draw(&table);
+        let figure = check(&spec.name, draw);
+        let again = draw(Width::OneColumn).unwrap();
+        assert_eq!(figure, again, "{}", spec.name);
+        assert_eq!(figure.bytes(Format::Pdf).unwrap(), again.bytes(Format::Pdf).unwrap(), "{}", spec.name);
+    }
+}
+
+#[test]
+fn scaling_names_its_series_and_its_ideal() {
+    let figure = of_gallery("strong_scaling", Width::OneColumn);
+    assert_says(
+        &figure,
+        &[
+            "ZeRO 1",
+            "ZeRO 3",
+            "dashed: ideal",
+            "1 point ran out of memory",
+            "GPUs",
+            "Step time (s)",
+            "8",
+            "512",
+        ],
+    );
+}
+
+#[test]
+fn heat_maps_say_where_memory_ran_out() {
+    let figure = of_gallery("heat_map", Width::TwoColumn);
+    assert_says(&figure, &["OOM", "out of memory", "Tensor", "Micro batch size"]);
+}
+
+#[test]
+fn table_figures_say_what_is_missing() {
+    let draw = |spec: &str, table: &str| {
+        let spec: TableSpec = toml::from_str(&format!("name = \"f\"\n{spec}")).unwrap();
+        spec.draw(&Table::from_csv(table).unwrap()).unwrap_err().to_string()
+    };
+    assert_eq!(
+        draw("kind = \"scaling\"\nx = \"gpus\"", "gpus,t_s\n1,2\n"),
+        "figures of kind `scaling` need `y`, the name of a column"
+    );
+    assert_eq!(
+        draw("kind = \"cdf\"\nx = \"time_s\"", "gpus,t_s\n1,2\n"),
+        "unknown column `time_s`; allowed: gpus, t_s"
+    );
+    assert_eq!(
+        draw("kind = \"scaling\"\nx = \"gpus\"\ny = \"t_s\"", "gpus,t_s\n0,2\n"),
+        "the saved result is damaged: 0 cannot stand on the log2 axis of `Gpus`"
+    );
+    let twice = "kind = \"heat_map\"\nx = \"a\"\ny = \"b\"\nvalue = \"c\"";
+    assert!(draw(twice, "a,b,c\n1,1,1\n1,1,2\n").contains("two rows have `a` = 1 and `b` = 1"));
+    let error = toml::from_str::<TableSpec>("name = \"f\"\nkind = \"pie\"").unwrap_err().to_string();
+    assert!(error.contains("unknown kind of figure `pie`; allowed: scaling, lines, pareto"), "{error}");
 }

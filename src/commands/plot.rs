@@ -1,5 +1,6 @@
 //! `steptime plot`.
 
+mod manifest;
 mod schedule;
 
 use std::path::{Path, PathBuf};
@@ -15,8 +16,10 @@ use crate::output::{self, Output};
 
 /// Draws the figures of saved results.
 pub(crate) fn plot(arguments: &PlotArguments) -> Result<Answer, Failure> {
-    if let Some(PlotCommand::Schedule(arguments)) = &arguments.what {
-        return schedule::schedule(arguments);
+    match &arguments.what {
+        Some(PlotCommand::Schedule(arguments)) => return schedule::schedule(arguments),
+        Some(PlotCommand::Manifest(arguments)) => return manifest::manifest(arguments),
+        None => {}
     }
     let style = &arguments.style;
     let mut reports: Vec<Report> = Vec::new();

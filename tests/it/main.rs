@@ -16,6 +16,7 @@ mod determinism;
 mod documents;
 mod errors;
 mod fidelity;
+mod figures;
 mod goldens;
 mod import;
 mod invariants;

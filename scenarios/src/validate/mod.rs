@@ -16,7 +16,7 @@ mod translate;
 mod unsaid;
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::InputError;
 use crate::estimate::in_part;
@@ -39,7 +39,7 @@ pub type RowScenario = (String, Result<String, String>);
 const GIB: f64 = 1_073_741_824.0;
 
 /// Scores of all suites and what was predicted for every row.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
     /// [`VALIDATION_SCHEMA`].
     pub schema: String,
@@ -52,7 +52,7 @@ pub struct Validation {
 }
 
 /// A row with what was measured and what is predicted. Absent numbers were not measured or not predicted.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ValidatedRow {
     /// The row's name.
     pub run_id: String,

@@ -1,11 +1,11 @@
 //! Scores of a suite's rows.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ValidatedRow;
 
 /// How far predictions of one quantity are from measurements; errors are fractions (0.05 = 5 %).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorScore {
     /// Rows that have both numbers.
     pub scored: usize,
@@ -26,7 +26,7 @@ pub struct ErrorScore {
 }
 
 /// How well running out of memory is predicted.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OutcomeScore {
     /// Rows that have both outcomes.
     pub scored: usize,
@@ -39,7 +39,7 @@ pub struct OutcomeScore {
 }
 
 /// Scores of a suite.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SuiteScore {
     /// Name.
     pub suite: String,
