@@ -24,8 +24,14 @@ pub(crate) enum Command {
     Sweep(SweepArguments),
     /// Put the parts of a sweep that ran in shards together
     Merge(MergeArguments),
+    /// Find the best plan of a scenario
+    Search(SearchArguments),
     /// Judge somebody's plan: legal, complete, fits, and what its author claims
     Check(CheckArguments),
+    /// What faster and slower hardware would do to the step
+    Sensitivity(SensitivityArguments),
+    /// Compare the predictions of two scenarios part by part
+    Diff(DiffArguments),
     /// Play a long run of a scenario with the failures of its `[failures]`: goodput, time and cost to the end
     Goodput(GoodputArguments),
     /// List the models of the catalogue, or show one
@@ -95,6 +101,63 @@ pub(crate) struct SweepArguments {
     /// Print nothing but errors where the results go into a folder
     #[arg(long, short, requires = "out")]
     pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SearchArguments {
+    /// Scenario file (TOML), with what is wanted in `[search]`; `-` reads standard input
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) scenario: PathBuf,
+    /// Most plans that are played
+    #[arg(long, value_name = "COUNT", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) plays: u64,
+    /// Threads; by default one for each core
+    #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: Option<u16>,
+    /// Change a value of the scenario, e.g. `cluster.nodes=8`; repeatable
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Print one JSON document on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print the answer only
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SensitivityArguments {
+    /// Scenario file (TOML); `-` reads standard input
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) scenario: PathBuf,
+    /// How much better and worse
+    #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
+    pub(crate) percent: f64,
+    /// Change a value of the scenario, e.g. `workload.precision=bf16`; repeatable
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Print one JSON document on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArguments {
+    /// Scenario file (TOML)
+    #[arg(value_name = "FIRST")]
+    pub(crate) first: PathBuf,
+    /// Scenario file (TOML); may be the same
+    #[arg(value_name = "SECOND")]
+    pub(crate) second: PathBuf,
+    /// Change a value of both scenarios, e.g. `workload.precision=bf16`; repeatable
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Change a value of the second one; repeatable
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set_second: Vec<String>,
+    /// Print one JSON document on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What a plan is written in.

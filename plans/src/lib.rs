@@ -28,7 +28,8 @@ pub use clipping::Clipping;
 pub use error::PlanError;
 pub use input::{BatchTime, Epoch, Loader, Loading, MOST_WORKERS};
 pub use lower::{
-    Lowered, MOST_MICRO_BATCHES, MemoryMarks, PlayedRank, SEGMENT, StageFacts, lower, lower_in_detail,
+    LayerTimes, Lowered, MOST_MICRO_BATCHES, MemoryMarks, PlayedRank, SEGMENT, StageFacts, layer_times,
+    lower, lower_in_detail,
 };
 pub use memory::{
     AllocatorSettings, BlockTrace, Moment, RankMemory, Shortage, Traced, Varied, memory_of, memory_of_varied,

@@ -10,6 +10,7 @@ mod calibrate_host;
 mod check;
 mod cluster;
 mod cost;
+mod diff;
 mod draft;
 mod error;
 mod estimate;
@@ -39,7 +40,9 @@ mod report_csv;
 mod run;
 mod scenario;
 mod schedule_study;
+mod search;
 mod section;
+mod sensitivity;
 mod sharding;
 mod sweep;
 mod timeline;
@@ -62,6 +65,7 @@ pub use cost::{
     CostReport, Finish, GOODPUT_SCHEMA, GoodputReport, Share, ToFinish, daly_interval, expected_goodput,
     goodput, young_interval,
 };
+pub use diff::{DIFF_SCHEMA, Difference, Pair, difference};
 pub use draft::Draft;
 pub use error::InputError;
 pub use estimate::estimate;
@@ -85,6 +89,8 @@ pub use schedule_study::{
     SCHEDULE_SCHEMA, ScheduleReport, ScheduleRequest, ScheduleStage, ScheduleTimes, schedule_study,
     written_schedule_study,
 };
+pub use search::{FoundPlan, SEARCH_SCHEMA, SearchCounts, SearchReport, search};
+pub use sensitivity::{Effect, SENSITIVITY_SCHEMA, Sensitivity, sensitivity};
 pub use sweep::{
     PartError, PointVerdict, SWEEP_SCHEMA, Shard, Sweep, SweepHeader, SweepPart, SweepRow, merge_parts,
     read_part, sweep_csv, sweep_line,

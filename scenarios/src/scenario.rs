@@ -267,6 +267,7 @@ fn ask_sections(top: &Section<'_>) -> Result<(), InputError> {
             "sweep",
             "this scenario has many points, which `steptime sweep` plays; leave the section out to play one",
         ),
+        ("search", "is for `steptime search`, which chooses the plan; leave the section out"),
         ("claim", "is for `steptime check`, which holds it against the prediction; leave the section out"),
     ] {
         if top.node(section)?.is_some() {

@@ -3,6 +3,7 @@
 pub(crate) mod calibrate;
 pub(crate) mod check;
 pub(crate) mod clusters;
+pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod goodput;
 pub(crate) mod import;
@@ -10,5 +11,6 @@ pub(crate) mod max_batch;
 pub(crate) mod models;
 pub(crate) mod plot;
 pub(crate) mod run;
+pub(crate) mod search;
 pub(crate) mod sweep;
 pub(crate) mod validate;

@@ -10,6 +10,7 @@
 
 mod calibrate;
 mod check;
+mod compare;
 mod cost;
 mod data_loading;
 mod determinism;
@@ -28,6 +29,7 @@ mod offload;
 mod plans;
 mod scenarios;
 mod schedules;
+mod search;
 mod support;
 mod sweep;
 mod switch_vit;

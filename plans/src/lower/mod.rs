@@ -2,6 +2,7 @@
 
 mod cost;
 mod host_ports;
+mod least;
 mod overlap;
 mod placement;
 mod pricing;
@@ -10,6 +11,8 @@ mod schedule;
 mod seats;
 mod stage;
 mod views;
+
+pub use least::{LayerTimes, layer_times};
 
 use std::ops::Range;
 

@@ -103,6 +103,18 @@ impl Cost {
         }
     }
 
+    /// Money that a step of at least so many seconds costs at least.
+    pub(crate) fn least_money(&self, gpus: f64, nodes: f64, step: f64) -> f64 {
+        let energy = self.least_energy(gpus, nodes, step);
+        self.rent(gpus, nodes) * step / HOUR + energy / KWH * self.kwh
+    }
+
+    /// Joules that it takes at least: GPUs that only wait, or work where that takes less.
+    pub(crate) fn least_energy(&self, gpus: f64, nodes: f64, step: f64) -> f64 {
+        let watts = |busy: f64| self.watts(gpus, nodes, busy).unwrap_or(0.0);
+        watts(0.0).min(watts(1.0)) * step
+    }
+
     /// Money an hour for machines, without energy.
     fn rent(&self, gpus: f64, nodes: f64) -> f64 {
         gpus * self.gpu_hour + nodes * self.node_hour

@@ -88,7 +88,7 @@ pub(crate) fn merge(arguments: &MergeArguments) -> Result<Answer, Failure> {
 }
 
 /// A pool of threads; the results do not depend on how many.
-fn pool(jobs: Option<u16>) -> Result<rayon::ThreadPool, Failure> {
+pub(crate) fn pool(jobs: Option<u16>) -> Result<rayon::ThreadPool, Failure> {
     let threads = jobs.map_or(0, usize::from);
     let built = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     built.map_err(|error| Failure::Message(format!("threads cannot be started: {error}")))

@@ -1,0 +1,252 @@
+//! The plans that a search looks at.
+
+use steptime_clusters::Cluster;
+use steptime_models::{AttentionKind, LayerRole};
+use steptime_plans::{Checkpointing, MOST_MICRO_BATCHES, Plan, ScheduleKind, Task, Workload, ZeroStage};
+
+use super::gpus_of;
+use super::section::SearchSection;
+use crate::batch::Batch;
+use crate::error::InputError;
+use crate::scenario::{Job, Scenario};
+
+/// A plan by its sizes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Candidate {
+    pub(super) nodes: u64,
+    pub(super) gpus_per_node: u64,
+    pub(super) data: u64,
+    pub(super) tensor: u64,
+    pub(super) sequence_parallel: bool,
+    pub(super) pipeline: u64,
+    pub(super) virtual_pipeline: u64,
+    pub(super) zero: u64,
+    pub(super) micro: u64,
+    pub(super) steps: u64,
+    pub(super) global: u64,
+    /// 0 none, 1 selective, 2 full.
+    pub(super) checkpointing: u8,
+    /// Blocks of each virtual stage, where they are not even.
+    pub(super) stages: Option<Vec<u64>>,
+}
+
+impl Candidate {
+    pub(super) fn checkpoints(&self) -> Checkpointing {
+        match self.checkpointing {
+            0 => Checkpointing::None,
+            1 => Checkpointing::Selective,
+            _ => Checkpointing::Full,
+        }
+    }
+
+    /// Keys that make a scenario this plan.
+    pub(super) fn set(&self) -> Vec<String> {
+        let word = ["none", "selective", "full"][usize::from(self.checkpointing.min(2))];
+        let mut set = vec![
+            format!("cluster.nodes={}", self.nodes),
+            format!("parallelism.data={}", self.data),
+            format!("parallelism.tensor={}", self.tensor),
+            format!("parallelism.sequence_parallel={}", self.sequence_parallel),
+            format!("parallelism.pipeline={}", self.pipeline),
+            format!("parallelism.virtual_pipeline={}", self.virtual_pipeline),
+            format!("parallelism.zero_stage={}", self.zero),
+            format!("workload.micro_batch_size={}", self.micro),
+            format!("workload.gradient_accumulation_steps={}", self.steps),
+            format!("workload.global_batch_size={}", self.global),
+            format!("workload.activation_checkpointing={word}"),
+        ];
+        if let Some(stages) = &self.stages {
+            let list: Vec<String> = stages.iter().map(u64::to_string).collect();
+            set.push(format!("parallelism.stages=[{}]", list.join(",")));
+        }
+        set
+    }
+
+    /// The plan, cluster and workload of a base with these sizes.
+    pub(super) fn apply(&self, base: &Scenario) -> Result<(Cluster, Plan, Workload), InputError> {
+        let Some((cluster, plan, workload)) = gpus_of(base) else {
+            return Err(base.places.cluster.conflict("vehicles are not searched"));
+        };
+        let cluster = if u64::from(cluster.nodes) == self.nodes {
+            cluster.clone()
+        } else {
+            cluster
+                .with_size(self.nodes as u32, self.gpus_per_node as u32)
+                .map_err(|error| base.places.cluster.conflict(error.to_string()))?
+        };
+        let plan = Plan {
+            data: self.data,
+            tensor: self.tensor,
+            sequence_parallel: self.sequence_parallel,
+            pipeline: self.pipeline,
+            virtual_pipeline: self.virtual_pipeline,
+            stages: self.stages.clone(),
+            zero: ZeroStage::from_number(self.zero).unwrap_or(ZeroStage::Zero),
+            ..plan.clone()
+        };
+        let workload = Workload {
+            micro_batch_size: self.micro,
+            accumulation: self.steps,
+            last_micro_batch_size: None,
+            checkpointing: self.checkpoints(),
+            ..workload.clone()
+        };
+        Ok((cluster, plan, workload))
+    }
+
+    /// The scenario with these sizes, not read again: for many plays.
+    pub(super) fn scenario(&self, base: &Scenario) -> Result<Scenario, InputError> {
+        let (cluster, plan, workload) = self.apply(base)?;
+        let mut scenario = base.clone();
+        scenario.job = Job::Gpus { cluster: Box::new(cluster), plan: Box::new(plan), workload };
+        let (micro, accumulation, data, global) = (self.micro, self.steps, self.data, self.global);
+        scenario.batch = Batch { micro, accumulation, data, global, last: None };
+        Ok(scenario)
+    }
+}
+
+/// All numbers that divide another.
+fn divisors(number: u64) -> Vec<u64> {
+    (1..=number).filter(|divisor| number.is_multiple_of(*divisor)).collect()
+}
+
+/// Most micro-batch sizes and plans that are looked at without being asked for.
+const MOST_MICRO: u64 = 64;
+
+/// Every plan that sizes and divisors allow, in a fixed order.
+pub(super) fn candidates(base: &Scenario, section: &SearchSection) -> Result<Vec<Candidate>, InputError> {
+    let Some((cluster, plan, workload)) = gpus_of(base) else {
+        return Err(base.places.cluster.conflict("vehicles are not searched"));
+    };
+    let per_node = u64::from(cluster.gpus_per_node);
+    let mut all = Vec::new();
+    let own_nodes = vec![u64::from(cluster.nodes)];
+    for &nodes in section.nodes.as_ref().unwrap_or(&own_nodes) {
+        let gpus = nodes * per_node;
+        let room = gpus / plan.context.max(1);
+        for tensor in divisors(gpus) {
+            let asked = section.tensor.as_ref().map(|list| list.contains(&tensor));
+            // Beyond a node tensor parallelism is looked at only where it is asked for.
+            if !asked.unwrap_or(tensor <= per_node)
+                || !room.is_multiple_of(tensor)
+                || base.model.tensor_parallel_fault(tensor).is_some()
+            {
+                continue;
+            }
+            for pipeline in divisors(room / tensor) {
+                if section.pipeline.as_ref().is_some_and(|list| !list.contains(&pipeline)) {
+                    continue;
+                }
+                let data = room / tensor / pipeline;
+                let machine = Machine { nodes, per_node, data, tensor, pipeline };
+                machine.batches(base, (plan, workload), section, &mut all);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// How the GPUs are shared out.
+#[derive(Clone, Copy)]
+struct Machine {
+    nodes: u64,
+    per_node: u64,
+    data: u64,
+    tensor: u64,
+    pipeline: u64,
+}
+
+impl Machine {
+    /// The plans of one way to share the GPUs out.
+    fn batches(
+        self,
+        base: &Scenario,
+        (plan, workload): (&Plan, &Workload),
+        section: &SearchSection,
+        all: &mut Vec<Candidate>,
+    ) {
+        let blocks = base.model.layers.iter().filter(|layer| layer.role == LayerRole::Block).count() as u64;
+        let global = base.batch.global;
+        if self.pipeline > blocks || !global.is_multiple_of(self.data) {
+            return;
+        }
+        let each = global / self.data;
+        for micro in divisors(each) {
+            let asked = section.micro.as_ref().map(|list| list.contains(&micro));
+            let steps = each / micro;
+            if !asked.unwrap_or(micro <= MOST_MICRO) || steps > MOST_MICRO_BATCHES {
+                continue;
+            }
+            for virtual_pipeline in self.chunks(plan, section, steps, blocks) {
+                for zero in self.zero_stages(section, workload) {
+                    for checkpointing in checkpointings(section, workload) {
+                        all.push(Candidate {
+                            nodes: self.nodes,
+                            gpus_per_node: self.per_node,
+                            data: self.data,
+                            tensor: self.tensor,
+                            sequence_parallel: self.tensor > 1 && section.sequence_parallel.unwrap_or(true),
+                            pipeline: self.pipeline,
+                            virtual_pipeline,
+                            zero,
+                            micro,
+                            steps,
+                            global,
+                            checkpointing,
+                            stages: None,
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Chunks of layers on a stage: interleaved 1F1B takes micro-batches in groups of the pipeline's stages.
+    fn chunks(self, plan: &Plan, section: &SearchSection, steps: u64, blocks: u64) -> Vec<u64> {
+        let interleaves = plan.schedule == ScheduleKind::OneForwardOneBackward && self.pipeline > 1;
+        let possible = |chunks: &u64| {
+            *chunks == 1
+                || interleaves
+                    && steps.is_multiple_of(self.pipeline)
+                    && blocks.is_multiple_of(self.pipeline * chunks)
+        };
+        let wanted = section.virtual_pipeline.clone().unwrap_or_else(|| vec![1, 2, 4, 8]);
+        if interleaves || plan.virtual_pipeline == 1 {
+            wanted.into_iter().filter(possible).collect()
+        } else if self.pipeline > 1 {
+            vec![plan.virtual_pipeline]
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// ZeRO 2 and 3 reduce in every micro-batch of a pipeline: looked at there only where they are asked for.
+    fn zero_stages(self, section: &SearchSection, workload: &Workload) -> Vec<u64> {
+        if workload.task == Task::Inference || self.data == 1 {
+            return vec![0];
+        }
+        match &section.zero {
+            Some(list) => list.clone(),
+            None if self.pipeline > 1 => vec![0, 1],
+            None => vec![0, 1, 2, 3],
+        }
+    }
+}
+
+/// Checkpointing that can act.
+fn checkpointings(section: &SearchSection, workload: &Workload) -> Vec<u8> {
+    if workload.task == Task::Inference {
+        return vec![0];
+    }
+    let eager = workload.attention == AttentionKind::Eager;
+    let number = |kind: &Checkpointing| match kind {
+        Checkpointing::None => 0,
+        Checkpointing::Selective => 1,
+        Checkpointing::Full => 2,
+    };
+    let wanted: Vec<u8> = section
+        .checkpointing
+        .as_ref()
+        .map_or_else(|| vec![0, 1, 2], |list| list.iter().map(number).collect());
+    wanted.into_iter().filter(|&kind| kind != 1 || eager).collect()
+}
