@@ -35,8 +35,11 @@ fn answer(found: &SearchReport) -> String {
 
 /// The plan by its sizes, without those that are 1.
 fn words(plan: &FoundPlan) -> String {
-    let trivial = ["=1", "=false", "=none"];
-    let shown = plan.set.iter().filter(|key| !trivial.iter().any(|end| key.ends_with(end)));
+    let trivial = |key: &str| {
+        let one = key.ends_with("=1") && !key.contains("zero_stage") && !key.contains("micro_batch_size");
+        one || key.ends_with("=false") || key.ends_with("=none")
+    };
+    let shown = plan.set.iter().filter(|key| !trivial(key));
     let short = shown.filter_map(|key| key.split_once('.').map(|(_, key)| key.replace('=', " ")));
     let kept = short.filter(|key| !key.starts_with("global_batch_size") && !key.starts_with("nodes"));
     kept.collect::<Vec<_>>().join(", ")

@@ -17,7 +17,8 @@ fn steps_follow_what_limits_them() {
     let effects = found["effects"].as_array().unwrap();
     for effect in effects {
         let (better, worse) = (number(&effect["better_s"]), number(&effect["worse_s"]));
-        assert!(better <= base * (1.0 + 1e-6) && worse >= base * (1.0 - 1e-6), "{effect}");
+        // Hidden transfers that are faster take more memory bandwidth from the kernels beside them while they last.
+        assert!(better <= base * 1.005 && worse >= base * 0.995, "{effect}");
         // Ten percent of anything cannot give more than ten percent.
         assert!(better >= base / 1.1 * 0.999 && worse <= base * 1.1 * 1.001, "{effect}");
     }

@@ -129,7 +129,7 @@ fn what_cannot_be_searched_is_refused() {
     let error = search("[search]\nobjective = \"money\"\n", &[]).2;
     assert!(error.contains("objective \"money\" needs [cost]"), "{error}");
     let error = search("[search]\ntensors = [1]\n", &[]).2;
-    assert!(error.contains("case.toml:11:1: search.tensors: unknown key"), "{error}");
+    assert!(error.contains("case.toml:12:1: search.tensors: unknown key"), "{error}");
     let error = search("[search]\nobjective = \"smallest_cluster\"\n", &[]).2;
     assert!(error.contains("needs deadline_seconds"), "{error}");
     let error = search("[parallelism]\npipeline = 2\nstages = [14, 14]\n", &[]).2;

@@ -93,7 +93,7 @@ pub struct SearchReport {
     pub counts: SearchCounts,
     /// The best plan; null where none fits and meets the deadline.
     pub best: Option<FoundPlan>,
-    /// Plans that no other beats in time, memory, money and energy at once, the fastest first.
+    /// Played plans that no other one beats in time, memory, money and energy at once, the fastest first.
     pub pareto: Vec<FoundPlan>,
     /// The next best ones, and why they are not the best.
     pub runners_up: Vec<FoundPlan>,
