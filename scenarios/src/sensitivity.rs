@@ -110,7 +110,11 @@ pub fn sensitivity(scenario: &Scenario, share: f64) -> Result<Sensitivity, Input
         Ok(())
     };
     match &scenario.job {
-        Job::Gpus { .. } => {
+        Job::Gpus { cluster, .. } => {
+            if cluster.is_mixed() || cluster.topology.is_some() {
+                let why = "mixed GPUs and described topologies have no one rate to change";
+                return Err(scenario.places.cluster.conflict(why));
+            }
             for (what, change) in CHANGES {
                 add(what, &|factor| {
                     let mut other = scenario.clone();

@@ -7,8 +7,10 @@ use steptime_clusters::Cluster;
 use steptime_core::SimTime;
 use steptime_models::Model;
 
-use super::cost::{Cost, ModelCost, Pricer};
+use super::cost::Cost;
 use super::placement;
+use super::pricing::Pricing;
+use super::views::Views;
 use crate::error::PlanError;
 use crate::plan::Plan;
 use crate::workload::{Task, Workload};
@@ -22,7 +24,7 @@ pub struct LayerTimes {
     pub backward: SimTime,
 }
 
-/// Kernel times of every layer. Of the plan only what changes a layer's work counts: tensor, sequence, context and expert
+/// Kernel times of every layer, where all GPUs and micro-batches are alike (else those of the first rank). Of the plan only what changes a layer's work counts: tensor, sequence, context and expert
 /// parallelism, and the formats of exchange.
 ///
 /// # Errors
@@ -34,9 +36,11 @@ pub fn layer_times(
     workload: &Workload,
 ) -> Result<Vec<LayerTimes>, PlanError> {
     let layout = placement::layout(cluster, plan, None)?;
-    let pricer =
-        Pricer { cluster, workload, plan, experts: model.experts(), placements: layout.placements(0) };
-    let costs = ModelCost::new(model, pricer)?;
+    let views = Views::of(cluster, plan, layout);
+    let (experts, placements) = (model.experts(), layout.placements(0));
+    let pricing = Pricing { model, cluster, plan, workload, experts, placements };
+    let priced = pricing.all(&views)?;
+    let Some(costs) = priced.iter().flatten().next().map(|it| &*it.costs) else { return Ok(Vec::new()) };
     let of_layer = |layer: usize| {
         let cost = costs.layer(layer);
         let forward = sum(cost.forward.iter())?;

@@ -138,17 +138,19 @@ impl SearchSection {
     /// The same where it can be met by the scenario.
     pub(super) fn checked(self, base: &Scenario) -> Result<Self, InputError> {
         let place = &base.places.parallelism;
-        let Some((_, plan, _)) = gpus_of(base) else {
+        let Some((cluster, plan, _)) = gpus_of(base) else {
             return Err(base.places.cluster.conflict(
                 "vehicles have one plan for the search to find, their placement: `steptime check` compares it with the optimum",
             ));
         };
         let usual =
             plan.sharding == Sharding::default() && plan.rank_order == RankOrder::default() && !plan.explicit;
-        if plan.written.is_some() || base.input.is_some() || base.variability.is_some() || !usual {
+        let alike = !cluster.is_mixed() && cluster.topology.is_none() && plan.micro_batches.is_none();
+        let others = plan.written.is_some() || base.input.is_some() || base.variability.is_some();
+        if others || !base.jobs.is_empty() || !usual || !alike {
             return Err(place.conflict(
-                "the search plays neither written schedules, [input], [variability], groups of sharding, other orders of \
-                 ranks, nor every rank; leave them out",
+                "the search plays neither written schedules, [input], [variability], [jobs], topologies, mixed GPUs, uneven \
+                 micro-batches, groups of sharding, other orders of ranks, nor every rank; leave them out",
             ));
         }
         let priced = base.cost.is_some();
