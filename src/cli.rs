@@ -360,7 +360,7 @@ pub(crate) struct CalibrateArguments {
 pub(crate) enum Calibrate {
     /// Kernel prices of a GPU, from tables of measured kernels
     Gpu(CalibrateGpu),
-    /// Collectives inside a node, from a table or from the output of nccl-tests
+    /// Collectives inside a node and between nodes, from tables or from the output of nccl-tests
     Fabric(CalibrateFabric),
     /// The cost of issuing an operation, from a profiler's trace or from measured steps
     Host(CalibrateHost),
@@ -390,7 +390,7 @@ pub(crate) struct CalibrateFabric {
     /// Cluster whose nodes were measured: of the catalogue, or a file in its form (TOML)
     #[arg(long, value_name = "NAME")]
     pub(crate) cluster: String,
-    /// Tables of measured collectives (CSV); repeatable
+    /// Tables of measured collectives, or of their spread over jobs (CSV); repeatable
     #[arg(long, required_unless_present = "nccl_tests", value_name = "FILE")]
     pub(crate) data: Vec<PathBuf>,
     /// Output of all_reduce_perf and its like; repeatable

@@ -17,9 +17,6 @@ use crate::collective::Placement;
 /// Bytes of memory traffic for a byte through a port: the buffer that a neighbour fills is written and read, and the own
 /// part is read before it is added, or written after it has arrived.
 const TRAFFIC: f64 = 3.0;
-/// Channels for each card that a group uses: NCCL finds a ring for each card and doubles them
-/// (`src/graph/connect.cc`).
-const CHANNELS_PER_CARD: f64 = 2.0;
 /// Most of the bandwidth that one of two users of the memory takes from the other.
 const FAIR_HALF: f64 = 0.5;
 
@@ -47,8 +44,8 @@ impl Cluster {
         let (bandwidth, channels, transfer) = match &self.network {
             Some(network) if placement.nodes > 1 => {
                 let part = (members / gpus).min(1.0);
-                let cards = (f64::from(network.cards) * part).max(1.0);
-                (alone.min(network.bandwidth * part), inside.min(CHANNELS_PER_CARD * cards), 0.0)
+                let channels = network.channels(placement.members_per_node(), self.gpus_per_node);
+                (alone.min(network.bandwidth * part), inside.min(channels), 0.0)
             }
             _ => (alone, inside, 1.0 - overlap.bandwidth_share),
         };

@@ -35,11 +35,19 @@ pub struct Spread {
     pub slowest_s: f64,
 }
 
+/// Channels for each card that a group uses: NCCL finds a ring for each card and doubles them
+/// (`src/graph/connect.cc`).
+const CHANNELS_PER_CARD: f64 = 2.0;
+
 /// Links between nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
+    /// Name of the preset that it is or is like; of a network that says everything itself, the word of its kind.
+    pub name: String,
     /// How it is built.
     pub kind: NetworkKind,
+    /// Share of the cards' line rate that collectives reach.
+    pub share: f64,
     /// What one node reaches with all its cards in each direction, bytes/s.
     pub bandwidth: f64,
     /// What one GPU reaches alone through the cards nearest to it, bytes/s.
@@ -58,8 +66,13 @@ pub struct Network {
     pub bulk_latency_s: f64,
     /// What a message between nodes adds to a collective, whatever its size, seconds: posting, completing and
     /// acknowledging it. The parts of all other ranks pass each link of a ring one after another, so that a group of
-    /// `n` ranks has `n - 1` of them. Zero for a network without such measurements.
+    /// `n` ranks has `n - 1` of them in each round. Zero for a network without such measurements.
     pub message_s: f64,
+    /// The same in the low-latency protocol, whose receivers see data arrive and acknowledge nothing.
+    pub ll_message_s: f64,
+    /// What the network's driver tells the collective library of the latency of a hop, seconds. The library chooses by it
+    /// and not by what a hop takes.
+    pub reported_latency_s: f64,
     /// Spread of that from job to job, by ascending nodes; empty where it was not measured.
     pub spread: Vec<Spread>,
     /// Every constant with its source.
@@ -76,6 +89,16 @@ impl Network {
     /// rank brings its nearest cards, so a ring over whole nodes spreads over all of them.
     pub fn group_bandwidth(&self, members: u32) -> f64 {
         (f64::from(members) * self.gpu_bandwidth).min(self.bandwidth)
+    }
+
+    /// Channels of a group with `members` ranks on a node of so many GPUs, as many as its cards ask for.
+    ///
+    /// Cards are counted as the library sees them: where a GPU has several (EFA), the driver shows them as one
+    /// (aws-ofi-nccl groups the interfaces behind one PCI Express switch).
+    pub fn channels(&self, members: u32, gpus_per_node: u32) -> f64 {
+        let gpus = gpus_per_node.max(1);
+        let part = (f64::from(members) / f64::from(gpus)).min(1.0);
+        CHANNELS_PER_CARD * (f64::from(self.cards.min(gpus)) * part).max(1.0)
     }
 
     /// Whether a ring through these GPUs of a node (their places in it, of so many) leaves it through a card that is far

@@ -62,6 +62,11 @@ fn shipped_calibration_files_are_what_the_commands_write() {
             .map(|name| format!("{FOLDER}/{name}.txt"))
             .collect();
     let trace = format!("{FOLDER}/trace.json");
+    let between = between_nodes();
+    let network = vec!["fabric", "--cluster", "dgx-h100", "--nccl-tests"]
+        .into_iter()
+        .chain(between.iter().map(String::as_str))
+        .collect::<Vec<_>>();
     let gpu = ["gpu", "--gpu", "rtx-a5000", "--data", &kernels[0], "--data", &kernels[1]];
     let fabric = vec!["fabric", "--cluster", "a5000-pcie-4", "--nccl-tests"]
         .into_iter()
@@ -70,6 +75,7 @@ fn shipped_calibration_files_are_what_the_commands_write() {
     for (name, arguments) in [
         ("a5000-gpu.toml", gpu.to_vec()),
         ("a5000-fabric.toml", fabric),
+        ("h100-network.toml", network),
         ("a5000-host.toml", vec!["host", "--trace", &trace]),
     ] {
         let path = folder.path().join(name);
@@ -83,6 +89,94 @@ fn shipped_calibration_files_are_what_the_commands_write() {
         }
         assert_eq!(std::fs::read_to_string(&shipped).unwrap(), written, "run with UPDATE_TABLES=1: {name}");
     }
+}
+
+/// What nccl-tests would print of a known network over 2 and 4 nodes.
+fn between_nodes() -> Vec<String> {
+    ["all_reduce-2", "all_reduce-4", "all_gather-2", "all_gather-4", "sendrecv-2"]
+        .iter()
+        .map(|name| format!("{FOLDER}/network/{name}.txt"))
+        .collect()
+}
+
+/// The network that the files were made of: hops of 8 and 21 us, messages of 1.5 and 6 us, 86 % of the line rate, sends at 70 %
+/// of that.
+#[test]
+fn a_network_is_fitted_to_nccl_tests_over_several_nodes() {
+    let files = between_nodes();
+    let names = files.iter().map(String::as_str);
+    let arguments: Vec<&str> =
+        ["calibrate", "fabric", "--cluster", "dgx-h100", "--nccl-tests"].into_iter().chain(names).collect();
+    let network = &json(&arguments)["network"];
+    assert_eq!(network["network"], "infiniband");
+    for (key, known) in [
+        ("share", 0.86),
+        ("point_to_point", 0.70),
+        ("latency_s", 8e-6),
+        ("bulk_latency_s", 21e-6),
+        ("message_s", 6e-6),
+        ("ll_message_s", 1.5e-6),
+    ] {
+        let found = number(&network[key]);
+        assert!((found / known - 1.0).abs() < 0.1, "{key}: {found} is not {known}");
+    }
+    let all = &network["held_out"][0];
+    assert!(number(&all["after"]["mean"]) < 0.03 && number(&all["before"]["mean"]) > 0.1, "{all}");
+}
+
+/// The catalogue's EFA is the outcome of one documented command.
+#[test]
+fn the_shipped_network_is_what_one_command_makes_of_the_measurements() {
+    let Some(shared) = shared() else { return };
+    let data = shared.join("data/kernels/collectives_multinode.csv");
+    let document = json(&["calibrate", "fabric", "--cluster", "h100-efa", "--data", data.to_str().unwrap()]);
+    let output = steptime(&["clusters", "h100-efa"]);
+    let shipped = String::from_utf8(output.stdout).unwrap();
+    let message = format!("{:.3} us", 1e6 * number(&document["network"]["message_s"]));
+    assert!(shipped.contains(&format!("network.message = {message}")), "{message}");
+}
+
+/// Medians over which jobs agree say what a message costs: 15 of 20 us each, beside what the same network takes without them.
+#[test]
+fn a_table_of_jobs_gives_messages_and_their_spread() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("jobs.csv");
+    let head = "gpu,interconnect,nodes,gpus,op,jobs,p10_gbps,median_gbps,p90_gbps\n";
+    std::fs::write(&table, format!("{head}h100-80gb-sxm,x,2,16,AllGather,9,100,150,180\n")).unwrap();
+    let fit = |set: &str| {
+        let cluster = folder.path().join("cluster.toml");
+        let text = std::fs::read_to_string(root().join("clusters/catalog/clusters/dgx-h100.toml")).unwrap();
+        std::fs::write(&cluster, text.replace("cards = 8\n", &format!("cards = 8\n{set}\n"))).unwrap();
+        let names = [cluster.to_str().unwrap(), table.to_str().unwrap()];
+        json(&["calibrate", "fabric", "--cluster", names[0], "--data", names[1]])["network"].clone()
+    };
+    let (own, slower) = (fit(""), fit("bulk_latency = { value = \"314 us\", source = \"test\" }"));
+    assert_eq!(own["fitted"], serde_json::json!(["message", "spread"]));
+    // Of the same times, 300 us more of a hop are 20 us less of each of the 15 messages.
+    let difference = number(&own["message_s"]) - number(&slower["message_s"]);
+    assert!((difference - 20e-6).abs() < 1e-8, "{difference}");
+    assert_eq!(number(&own["jobs"]["seen"]).to_bits(), 1.0_f64.to_bits());
+}
+
+/// A scenario's steps follow the network of its calibration file, and its report says so.
+#[test]
+fn a_scenario_takes_a_measured_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = folder.path().join("job.toml");
+    std::fs::write(
+        &scenario,
+        "[model]\nname = \"gpt-18b\"\n\n[cluster]\nname = \"dgx-h100\"\nnodes = 4\n\n\
+         [workload]\nmicro_batch_size = 2\nprecision = \"bf16\"\noptimizer = \"adamw\"\nattention = \"flash\"\n\n\
+         [parallelism]\nzero_stage = 3\n",
+    )
+    .unwrap();
+    let scenario = scenario.to_str().unwrap();
+    let file = root().join(FOLDER).join("h100-network.toml");
+    let set = format!("cluster.calibration={}", file.display());
+    let (before, after) = (report(&[scenario]), report(&[scenario, "--set", &set]));
+    let (before_s, after_s) = (number(&before["step_time_s"]), number(&after["step_time_s"]));
+    assert!(after_s > 1.01 * before_s, "{before_s} {after_s}");
+    assert!(after["provenance"].to_string().contains("h100-network.toml"), "{}", after["provenance"]);
 }
 
 /// A scenario's prices follow its calibration files, and its report says so.

@@ -6,7 +6,7 @@ use crate::coefficients::Coefficient;
 
 /// A value that a fit may move, or not.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Parameter {
+pub(crate) enum Parameter {
     /// Moves within its range, and leans to its prior where the data are silent.
     Free(Coefficient),
     /// Stays.
@@ -23,7 +23,7 @@ const ENOUGH: f64 = 1e-5;
 
 /// The values with the least loss of `residuals`, which fills its second argument with logarithms of ratios.
 /// Deterministic: derivatives are differences with fixed steps.
-pub(super) fn minimize<const N: usize>(
+pub(crate) fn minimize<const N: usize>(
     parameters: &[Parameter; N],
     residuals: impl Fn(&[f64; N], &mut Vec<f64>),
 ) -> [f64; N] {

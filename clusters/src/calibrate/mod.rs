@@ -8,7 +8,7 @@
 //! What a benchmark adds around the kernel (its own start, a cast to fp8, the write of a key-value cache) is
 //! fitted beside the kernel and left out of prices; [`as_measured`] adds it for comparisons with such rows.
 
-mod levenberg_marquardt;
+pub(crate) mod levenberg_marquardt;
 mod operations;
 mod report;
 mod rows;

@@ -3,12 +3,13 @@
 //! [`read_collectives`] and [`read_nccl_tests`] read measurements, [`fit`] fits the curves of a cluster's fabric
 //! that have enough of them and returns a [`FabricFit`]: the fabric, its errors on sizes and groups that were held
 //! out ([`FabricFit::errors`]), and the catalogue's tables ([`FabricFit::to_toml`]). [`fit_network`] does the same for
-//! what ranks on other nodes add.
+//! the links between nodes, [`fit_jobs`] for how far jobs on them lie apart.
 //!
 //! For given protocols every time is a sum of terms with one coefficient each, so that each curve is a convex
 //! problem with one solution. Which protocol the library took is not recorded in measurements: its assumed bandwidth
 //! and the size from which the switches reduce are searched on a grid.
 
+mod between;
 mod network;
 mod report;
 mod rows;
@@ -17,7 +18,10 @@ mod solve;
 mod tests;
 mod text;
 
-pub use self::network::{MULTINODE_BYTES, MULTINODE_SOURCE, NetworkFit, SpreadRow, fit_network, read_spread};
+pub use self::between::{NetworkFit, fit_network};
+pub use self::network::{
+    JobsFit, MULTINODE_BYTES, MULTINODE_SOURCE, SpreadRow, fit_jobs, is_spread, read_spread,
+};
 pub use self::report::{BandErrors, CollectiveErrors};
 pub use self::rows::{CollectiveRow, CollectiveRowsError, Operation, read_collectives, read_nccl_tests};
 use self::solve::{Equation, loss, non_negative};

@@ -1,9 +1,9 @@
-//! Fits what ranks on other nodes add to a collective, and how far jobs lie apart.
+//! How far jobs on one network lie apart, and what those that agree say of a message.
 
 use std::io::Read;
 
 use super::report::CollectiveErrors;
-use super::rows::{CollectiveRow, CollectiveRowsError, Operation};
+use super::rows::{CollectiveRow, CollectiveRowsError, Operation, known_gpu};
 use super::text::rounded_seconds;
 use crate::cluster::Cluster;
 use crate::collective::{CollectiveKind, Placement};
@@ -29,9 +29,9 @@ pub struct SpreadRow {
 /// differ, and nothing of the network that they share.
 const AGREEING: f64 = 2.0;
 
-/// A fitted network.
+/// What the spread of jobs says of a network.
 #[derive(Clone, Debug, PartialEq)]
-pub struct NetworkFit {
+pub struct JobsFit {
     /// What a message between nodes adds, seconds.
     pub message_s: f64,
     /// Spread by nodes, ascending.
@@ -49,7 +49,7 @@ pub struct NetworkFit {
 }
 
 /// Rows of a CSV table with the columns `gpu, nodes, gpus, op, p10_gbps, median_gbps, p90_gbps`: bus bandwidths in GB/s
-/// of collectives of `bytes` (operations as PyTorch names them, `AllReduce`).
+/// of collectives of `bytes`, where no column `bytes` says so (operations as PyTorch names them, `AllReduce`).
 ///
 /// # Errors
 /// [`CollectiveRowsError`] with the line of the first wrong value.
@@ -92,11 +92,12 @@ pub fn read_spread(
             }
         };
         let (ranks, median) = (number("gpus")?, number("median_gbps")?);
+        let bytes = if text("bytes").is_empty() { bytes } else { number("bytes")? as u64 };
         let rounds = if kind == CollectiveKind::AllReduce { 2.0 } else { 1.0 };
         let bus = rounds * (ranks - 1.0) / ranks * bytes as f64;
         rows.push(SpreadRow {
             median: CollectiveRow {
-                gpu: text("gpu").to_owned(),
+                gpu: known_gpu(text("gpu")),
                 topology: text("interconnect").to_owned(),
                 operation: Operation::Collective(kind),
                 placement: Placement { ranks: ranks as u32, nodes: number("nodes")? as u32 },
@@ -111,8 +112,15 @@ pub fn read_spread(
     Ok(rows)
 }
 
-/// Fits the network of a cluster to jobs that agree. `None` without a network or without rows of several nodes.
-pub fn fit_network(cluster: &Cluster, rows: &[SpreadRow]) -> Option<NetworkFit> {
+/// Whether a table is one of bus bandwidths over jobs, by its columns.
+pub fn is_spread(table: &[u8]) -> bool {
+    table.split(|byte| *byte == b'\n').next().is_some_and(|line| {
+        String::from_utf8_lossy(line).split(',').any(|column| column.trim() == "median_gbps")
+    })
+}
+
+/// Fits a message of a cluster's network to jobs that agree. `None` without a network or without rows of several nodes.
+pub fn fit_jobs(cluster: &Cluster, rows: &[SpreadRow]) -> Option<JobsFit> {
     let mut without = cluster.clone();
     without.network.as_mut()?.message_s = 0.0;
     let bare = Bare::new(&without, rows);
@@ -143,7 +151,7 @@ pub fn fit_network(cluster: &Cluster, rows: &[SpreadRow]) -> Option<NetworkFit> 
         let ratio = row.median.predicted_s(&after) / row.median.seconds;
         (row.fastest..=row.slowest).contains(&ratio)
     };
-    Some(NetworkFit {
+    Some(JobsFit {
         message_s,
         spread: spread(&rings, &bare),
         before: CollectiveErrors::of(bare.cluster, medians()),

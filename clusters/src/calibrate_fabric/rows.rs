@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::catalogue::GPU_ALIASES;
 use crate::cluster::Cluster;
-use crate::collective::{CollectiveKind, Placement, collective, point_to_point};
+use crate::collective::{CollectiveKind, Placement, Transfer, collective, point_to_point};
 
 /// Measurements that cannot be read.
 #[derive(Debug, Error)]
@@ -112,12 +112,15 @@ pub struct CollectiveRow {
 impl CollectiveRow {
     /// The time that a cluster predicts for the row when nothing else uses the links, seconds.
     pub fn predicted_s(&self, cluster: &Cluster) -> f64 {
-        let placement = self.placement;
-        let transfer = match self.operation {
-            Operation::Collective(kind) => collective(cluster, kind, placement, self.bytes),
-            Operation::Send => point_to_point(cluster, placement.nodes > 1, self.bytes),
-        };
-        transfer.alone_s(cluster, placement)
+        self.transfer(cluster).alone_s(cluster, self.placement)
+    }
+
+    /// How a cluster does it.
+    pub(super) fn transfer(&self, cluster: &Cluster) -> Transfer {
+        match self.operation {
+            Operation::Collective(kind) => collective(cluster, kind, self.placement, self.bytes),
+            Operation::Send => point_to_point(cluster, self.placement.nodes > 1, self.bytes),
+        }
     }
 
     /// Whether the row is kept to test the fit: one in three, by a hash of what was timed and never of the time, so
@@ -131,6 +134,11 @@ impl CollectiveRow {
         });
         (hash >> 33).is_multiple_of(3)
     }
+}
+
+/// The catalogue's name of a GPU, where a table's is an alias of it.
+pub(super) fn known_gpu(name: &str) -> String {
+    GPU_ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |&(_, known)| known).to_owned()
 }
 
 /// Larger arrays than this are errors of the table.
@@ -171,11 +179,7 @@ pub fn read_collectives(table: impl Read) -> Result<Vec<CollectiveRow>, Collecti
             return Err(wrong(text("bytes"), "bytes", line, "at most 1 PiB"));
         }
         rows.push(CollectiveRow {
-            gpu: GPU_ALIASES
-                .iter()
-                .find(|(alias, _)| *alias == gpu)
-                .map_or(gpu, |&(_, name)| name)
-                .to_owned(),
+            gpu: known_gpu(gpu),
             topology: text("topology").to_owned(),
             operation: Operation::named(word)
                 .ok_or_else(|| wrong(word, "op", line, "an operation, e.g. all_reduce"))?,

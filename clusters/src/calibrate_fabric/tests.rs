@@ -58,11 +58,12 @@ fn the_shipped_network_is_the_outcome_of_the_fit() {
     let table = File::open(folder.join("collectives_multinode.csv")).unwrap();
     let rows = read_spread(table, MULTINODE_BYTES, MULTINODE_SOURCE).unwrap();
     let cluster = Cluster::assemble("h100-80gb-sxm", "nvswitch-4", Some(("efa", 3200.0)), 2, 8).unwrap();
-    let fit = fit_network(&cluster, &rows).unwrap();
+    let fit = fit_jobs(&cluster, &rows).unwrap();
     assert_eq!(written_by_fit("networks", "efa"), fit.to_toml(), "run steptime calibrate catalogue");
-    // Medians over jobs that differ up to eightfold; nearly all predictions lie between the fastest and the slowest tenth.
-    assert!(fit.after.mean < 0.5 * fit.before.mean, "{:?} {:?}", fit.before, fit.after);
-    assert!(fit.within_jobs + 1 >= fit.after.rows, "{} of {}", fit.within_jobs, fit.after.rows);
+    // Medians over jobs that differ up to eightfold, of all-reduces too, whose trees the fastest jobs alone show; nearly all
+    // predictions lie between the fastest and the slowest tenth.
+    assert!(fit.after.mean < 0.6 * fit.before.mean, "{:?} {:?}", fit.before, fit.after);
+    assert!(fit.within_jobs + 2 >= fit.after.rows, "{} of {}", fit.within_jobs, fit.after.rows);
 }
 
 /// Jobs made by known messages: 20 us in the median job over 2 nodes, 5 and 80 us in the fastest and slowest tenth of jobs over 8.
@@ -95,13 +96,155 @@ fn known_messages_are_found_again() {
             rows.push(SpreadRow { median: CollectiveRow { seconds: median, ..row }, fastest, slowest });
         }
     }
-    let fit = fit_network(&truth, &rows).unwrap();
+    let fit = fit_jobs(&truth, &rows).unwrap();
     let close = |found: f64, expected: f64| assert!((found - expected).abs() < 2e-9, "{found} {expected}");
     assert_eq!((fit.seen, fit.after.rows), (2, 4));
     close(fit.message_s, 20e-6);
     close(fit.spread[0].fastest_s, 15e-6);
     close(fit.spread[1].fastest_s, 5e-6);
     close(fit.spread[1].slowest_s, 80e-6);
+}
+
+/// Hops of 8 and 21 us, messages of 1.5 and 6 us, 86 % of the line rate, sends at 70 % of that.
+fn known_network() -> Cluster {
+    let mut truth =
+        Cluster::assemble("h100-80gb-sxm", "nvswitch-4", Some(("infiniband", 3200.0)), 4, 8).unwrap();
+    let network = truth.network.as_mut().unwrap();
+    let factor = 0.86 / network.share;
+    network.share = 0.86;
+    network.bandwidth *= factor;
+    network.gpu_bandwidth *= factor;
+    (network.latency_s, network.bulk_latency_s) = (8e-6, 21e-6);
+    (network.ll_message_s, network.message_s, network.point_to_point) = (1.5e-6, 6e-6, 0.7);
+    truth
+}
+
+/// Sizes doubled from 1 KiB to 1 GiB over 2 and 4 nodes, with times that lie up to 2 % beside a known network's by the hash of
+/// the row.
+fn rows_of_known_network(truth: &Cluster) -> Vec<CollectiveRow> {
+    let mut rows = Vec::new();
+    let (all_reduce, all_gather) = (CollectiveKind::AllReduce, CollectiveKind::AllGather);
+    for (operation, per_node, nodes) in [
+        (Operation::Collective(all_reduce), 8, 2),
+        (Operation::Collective(all_reduce), 8, 4),
+        (Operation::Collective(all_gather), 8, 2),
+        (Operation::Collective(all_gather), 8, 4),
+        (Operation::Send, 1, 2),
+    ] {
+        for step in 10..31_u32 {
+            let mut row = CollectiveRow {
+                gpu: "NVIDIA H100 80GB HBM3".to_owned(),
+                topology: "nccl-tests".to_owned(),
+                operation,
+                placement: Placement { ranks: per_node * nodes, nodes },
+                bytes: 1 << step,
+                seconds: 0.0,
+                source: "nccl-tests".to_owned(),
+            };
+            let noise = f64::from((step * 7 + nodes * 3 + per_node) % 5) - 2.0;
+            row.seconds = row.predicted_s(truth) * (1.0 + 0.01 * noise);
+            rows.push(row);
+        }
+    }
+    rows
+}
+
+/// A known network is found again from times with noise: its hops, messages and rates within 10 %, the times of sizes that the fit has
+/// not seen within 2 %.
+#[test]
+fn a_known_network_is_found_again() {
+    let truth = known_network();
+    let rows = rows_of_known_network(&truth);
+    let start = Cluster::assemble("h100-80gb-sxm", "nvswitch-4", Some(("infiniband", 3200.0)), 4, 8).unwrap();
+    let fit = fit_network(&start, &rows, &[]).unwrap();
+    let (found, known) = (&fit.network, truth.network.as_ref().unwrap());
+    for (what, found, known) in [
+        ("share", found.share, known.share),
+        ("point_to_point", found.point_to_point, known.point_to_point),
+        ("latency", found.latency_s, known.latency_s),
+        ("bulk_latency", found.bulk_latency_s, known.bulk_latency_s),
+        ("message", found.message_s, known.message_s),
+        ("ll_message", found.ll_message_s, known.ll_message_s),
+    ] {
+        assert!((found / known - 1.0).abs() < 0.1, "{what}: {found} is not {known}");
+    }
+    assert!(found.reported_latency_s < 1e-12, "{}", found.reported_latency_s);
+    let all = fit.errors.first().unwrap();
+    assert!(all.before.mean > 0.1 && all.after.mean < 0.02, "{:?} {:?}", all.before, all.after);
+    // What is written is what a cluster takes up again.
+    let taken = start.calibrated(&fit.to_calibration()).unwrap();
+    for row in &rows {
+        let (taken, fitted) = (
+            row.predicted_s(&taken),
+            row.predicted_s(&Cluster { network: Some(fit.network.clone()), ..start.clone() }),
+        );
+        assert!((taken / fitted - 1.0).abs() < 1e-9, "{taken} is not {fitted}");
+    }
+}
+
+/// What nccl-tests would print of these rows.
+fn printed(rows: &[&CollectiveRow]) -> String {
+    let first = rows[0];
+    let program = match first.operation {
+        Operation::Collective(CollectiveKind::AllReduce) => "all_reduce_perf",
+        Operation::Collective(_) => "all_gather_perf",
+        Operation::Send => "sendrecv_perf",
+    };
+    let mut text = format!(
+        "# nThread 1 nGpus 1 minBytes 1024 maxBytes 1073741824 step: 2(factor) warmup iters: 5 iters: 20 agg iters: 1 validation: 1 graph: 0\n#\n# Collective test starting: {program}\n# Using devices\n"
+    );
+    let per_node = first.placement.members_per_node();
+    for rank in 0..first.placement.ranks {
+        let (node, device) = (rank / per_node, rank % per_node);
+        text += &format!(
+            "#  Rank {rank:2} Group  0 Pid {:6} on node{node} device {device:2} [0x{:02x}] {}\n",
+            7000 + rank,
+            0x19 + 8 * device,
+            first.gpu
+        );
+    }
+    text += "#\n#                                                              out-of-place                       in-place\n#       size         count      type   redop    root     time   algbw   busbw #wrong     time   algbw   busbw #wrong\n#        (B)    (elements)                               (us)  (GB/s)  (GB/s)            (us)  (GB/s)  (GB/s)\n";
+    for row in rows {
+        let rate = row.bytes as f64 / row.seconds / 1e9;
+        let time = row.seconds * 1e6;
+        text += &format!(
+            "{:12} {:13}     float     sum      -1 {time:8.2} {rate:7.2} {rate:7.2}      0 {time:8.2} {rate:7.2} {rate:7.2}      0\n",
+            row.bytes,
+            row.bytes / 4
+        );
+    }
+    text + "# Out of bounds values : 0 OK\n#\n"
+}
+
+/// The files that the documentation fits a network to are what a program would print of a known network. With
+/// `STEPTIME_WRITE_FIXTURES` they are written anew.
+#[test]
+fn the_documented_outputs_are_those_of_a_known_network() {
+    let rows = rows_of_known_network(&known_network());
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/it/calibration/network");
+    for (name, operation, nodes) in [
+        ("all_reduce-2.txt", "all_reduce", 2),
+        ("all_reduce-4.txt", "all_reduce", 4),
+        ("all_gather-2.txt", "all_gather", 2),
+        ("all_gather-4.txt", "all_gather", 4),
+        ("sendrecv-2.txt", "send_recv", 2),
+    ] {
+        let of: Vec<&CollectiveRow> = rows
+            .iter()
+            .filter(|row| row.operation.name() == operation && row.placement.nodes == nodes)
+            .collect();
+        let text = printed(&of);
+        if std::env::var_os("STEPTIME_WRITE_FIXTURES").is_some() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(name), &text).unwrap();
+        }
+        let read = read_nccl_tests(&text, None, "nccl-tests").unwrap();
+        assert_eq!(read.len(), of.len());
+        assert!(read.iter().zip(&of).all(|(a, b)| a.placement == b.placement && a.operation == b.operation));
+        // Prices inside nodes are refitted now and then: the files hold those of the day on which they were made.
+        let kept = read_nccl_tests(&std::fs::read_to_string(folder.join(name)).unwrap(), None, "").unwrap();
+        assert!(kept.iter().zip(&of).all(|(a, b)| (a.seconds / b.seconds - 1.0).abs() < 0.2), "{name}");
+    }
 }
 
 /// Times made by a known fabric are found again on sizes that the fit has not seen.

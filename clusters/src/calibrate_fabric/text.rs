@@ -2,7 +2,7 @@
 
 use steptime_models::{Dimension, parse_quantity};
 
-use super::{CollectiveErrors, FabricFit, NetworkFit};
+use super::{BandErrors, CollectiveErrors, FabricFit, JobsFit, NetworkFit};
 use crate::calibrate::toml_text;
 use crate::catalogue::CURVES;
 use crate::fabric::{Costs, Curve};
@@ -59,26 +59,26 @@ pub(super) fn sources<'a>(names: impl Iterator<Item = &'a str>) -> String {
     toml_text(&list.join(" and "))
 }
 
+/// Errors over all sizes, as a source states them.
+fn held_out(errors: &[BandErrors]) -> String {
+    errors.first().map_or_else(String::new, |all| {
+        let CollectiveErrors { rows, median, mean, .. } = all.after;
+        let (median, mean) = (100.0 * median, 100.0 * mean);
+        format!("; on {rows} held-out rows median {median:.1} %, mean {mean:.1} %")
+    })
+}
+
 impl FabricFit {
     /// The tables for the preset's file: the assumed bandwidths, and each fitted curve with its source.
     pub fn to_toml(&self) -> String {
-        let source = format!("Fitted to public measurements of {}{}", self.source, self.held_out());
+        let source = format!("Fitted to public measurements of {}{}", self.source, held_out(&self.errors));
         self.tables("", &source)
     }
 
     /// A calibration file ([`crate::Cluster::calibrated`]): the same tables for the fabric of a cluster.
     pub fn to_calibration(&self) -> String {
-        let source = format!("Fitted to measurements of {}{}", self.source, self.held_out());
+        let source = format!("Fitted to measurements of {}{}", self.source, held_out(&self.errors));
         format!("[fabric]\nname = \"{}\"\n{}", self.fabric.name, self.tables("fabric.", &source))
-    }
-
-    /// Errors over all sizes, as a source states them.
-    fn held_out(&self) -> String {
-        self.errors.first().map_or_else(String::new, |all| {
-            let CollectiveErrors { rows, median, mean, .. } = all.after;
-            let (median, mean) = (100.0 * median, 100.0 * mean);
-            format!("; on {rows} held-out rows median {median:.1} %, mean {mean:.1} %")
-        })
     }
 
     /// The tables below `root`.
@@ -134,6 +134,42 @@ fn curves(costs: &Costs) -> [Option<Curve>; 10] {
 }
 
 impl NetworkFit {
+    /// A calibration file ([`crate::Cluster::calibrated`]): what was fitted, with the errors on held-out rows.
+    pub fn to_calibration(&self) -> String {
+        let network = &self.network;
+        let mut text = format!(
+            "[network]\nname = \"{}\"\nsource = \"Fitted to measurements of {}{}\"\nbasis = \"fitted\"\n",
+            network.name,
+            self.source,
+            held_out(&self.errors)
+        );
+        let time = |value: f64| format!("\"{}\"", seconds(value.max(1e-9)));
+        let values = [
+            ("share", format!("{:.3}", network.share), "of the cards' line rate"),
+            ("point_to_point", format!("{:.3}", network.point_to_point), "of that, what a send reaches"),
+            ("latency", time(network.latency_s), "a hop in LL and LL128"),
+            ("bulk_latency", time(network.bulk_latency_s), "a hop in the Simple protocol"),
+            ("message", time(network.message_s), "what a message adds in LL128 and Simple"),
+            ("ll_message", time(network.ll_message_s), "the same in LL"),
+            (
+                "reported_latency",
+                time(network.reported_latency_s),
+                "what the driver tells the library, which chooses protocols by it",
+            ),
+        ];
+        for (key, value, meaning) in values {
+            if self.fitted.contains(&key) {
+                text.push_str(&format!("{key} = {value} # {meaning}\n"));
+            }
+        }
+        if let Some(jobs) = self.jobs.as_ref().filter(|_| self.fitted.contains(&"spread")) {
+            jobs.spread_tables(&mut text, "network.");
+        }
+        text
+    }
+}
+
+impl JobsFit {
     /// The keys for the preset's file: what a message between nodes adds, and its spread by nodes.
     pub fn to_toml(&self) -> String {
         let mut text = format!(
@@ -142,15 +178,19 @@ impl NetworkFit {
             self.source,
             seconds(self.message_s),
         );
+        self.spread_tables(&mut text, "");
+        text
+    }
+
+    fn spread_tables(&self, text: &mut String, root: &str) {
         for spread in &self.spread {
             text.push_str(&format!(
-                "\n[[spread]]\nsource = \"Fastest and slowest tenth of the jobs, all-gathers and reduce-scatters of {}\"\nbasis = \"fitted\"\nnodes = {}\nfastest = \"{}\"\nslowest = \"{}\"\n",
+                "\n[[{root}spread]]\nsource = \"Fastest and slowest tenth of the jobs, all-gathers and reduce-scatters of {}\"\nbasis = \"fitted\"\nnodes = {}\nfastest = \"{}\"\nslowest = \"{}\"\n",
                 self.source,
                 spread.nodes,
-                seconds(spread.fastest_s),
-                seconds(spread.slowest_s),
+                seconds(spread.fastest_s.max(1e-9)),
+                seconds(spread.slowest_s.max(1e-9)),
             ));
         }
-        text
     }
 }

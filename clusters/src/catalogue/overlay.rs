@@ -6,18 +6,19 @@ use super::calibration::{self, Calibration};
 use super::cluster::{OWN_HOST_KEYS, read_backing, read_megatron};
 use super::error::CatalogueError;
 use super::fabric;
+use super::network;
 use super::reader::{Section, parse};
 use crate::cluster::{Cluster, Host};
 use crate::fact::{Fact, FactId};
 use crate::gpu::{FORMATS, Gpu, Ground};
 
 /// Tables of a calibration file.
-const KEYS: [&str; 3] = ["gpu", "fabric", "host"];
+const KEYS: [&str; 4] = ["gpu", "fabric", "network", "host"];
 
 impl Cluster {
     /// The cluster with what a calibration file says in place of what it had: tables `[gpu.calibration.*]`,
-    /// `[fabric.*]` and keys of `[host]`, as `steptime calibrate` writes them. `name` in `[gpu]` and `[fabric]`, where it
-    /// is written, must be that of the cluster's own.
+    /// `[fabric.*]` and keys of `[network]` and `[host]`, as `steptime calibrate` writes them. `name` in `[gpu]`, `[fabric]`
+    /// and `[network]`, where it is written, must be that of the cluster's own.
     ///
     /// # Errors
     /// [`CatalogueError::Invalid`] with the place of the first error: as in [`crate::cluster_from_toml`], and names of
@@ -33,6 +34,15 @@ impl Cluster {
         if let Some(section) = root.optional_section("fabric", &fabric::OVERLAY_KEYS)? {
             same_name(&section, "fabric", &self.fabric.name)?;
             fabric::overlay(&section, &mut cluster.fabric)?;
+        }
+        if let Some(section) = root.optional_section("network", &network::OVERLAY_KEYS)? {
+            if let Some(own) = &self.network {
+                same_name(&section, "network", &own.name)?;
+            }
+            let facts = network::overlay(&section, &mut cluster)?;
+            if let Some(network) = &mut cluster.network {
+                replace(&mut network.facts, facts, "network.");
+            }
         }
         if let Some(section) = root.optional_section("host", OWN_HOST_KEYS)? {
             host(&mut cluster.host, &section)?;

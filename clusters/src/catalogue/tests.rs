@@ -402,3 +402,55 @@ fn hosts_without_framework_costs_take_those_of_a_preset_by_their_launches() {
         assert!((derived / said - 1.0).abs() < 0.02, "{said} {derived}");
     }
 }
+
+/// A cluster file whose network is like InfiniBand's, with these lines besides.
+fn with_network(lines: &str) -> Result<Cluster, CatalogueError> {
+    let text = format!(
+        "name = \"mine\"\nsource = \"test\"\ngpu = \"a100-80gb-sxm\"\ngpus_per_node = 8\nnodes = 4\nfabric = \"nvswitch-3\"\n\n\
+         [network]\nsource = \"test\"\nlike = \"infiniband\"\nrate = \"1600 Gbit/s\"\ncards = 8\n{lines}"
+    );
+    match cluster_from_toml(&text)? {
+        ClusterEntry::Nodes(cluster) => Ok(cluster),
+        ClusterEntry::Vehicles(_) => panic!("vehicles"),
+    }
+}
+
+/// Eight cards of 25 GB/s reach 94 %. In slots of 16 GB/s none brings more than that, and where GPUs copy 10 GB/s to the
+/// host's memory because cards cannot reach theirs, no GPU brings more.
+#[test]
+fn slots_and_copies_through_the_host_limit_cards() {
+    for (lines, gpu) in [
+        ("", 25e9),
+        ("slot = \"16 GB/s\"\n", 16e9),
+        ("slot = \"32 GB/s\"\n", 25e9),
+        ("staging = \"10 GB/s\"\n", 10e9),
+    ] {
+        let network = with_network(lines).unwrap().network.unwrap();
+        let close =
+            |found: f64, expected: f64| assert!((found / expected - 1.0).abs() < 1e-9, "{lines}: {found}");
+        close(network.gpu_bandwidth, 0.94 * gpu);
+        close(network.node_bandwidth(), 8.0 * 0.94 * gpu);
+    }
+}
+
+/// A calibration file's network takes the place of what a cluster's said; a share counts anew from the line rate, and what is
+/// not said stays.
+#[test]
+fn a_measured_network_is_laid_over_a_cluster() {
+    let cluster = with_network("").unwrap();
+    let text = "[network]\nname = \"infiniband\"\nsource = \"mine\"\nbasis = \"fitted\"\nshare = 0.47\nmessage = \"3 us\"\n\n[[network.spread]]\nnodes = 2\nfastest = \"1 us\"\nslowest = \"9 us\"\n";
+    let taken = cluster.calibrated(text).unwrap().network.unwrap();
+    let before = cluster.network.clone().unwrap();
+    assert!((taken.node_bandwidth() / before.node_bandwidth() - 0.5).abs() < 1e-12);
+    assert!((taken.gpu_bandwidth / before.gpu_bandwidth - 0.5).abs() < 1e-12);
+    assert!((taken.message_s - 3e-6).abs() < 1e-15 && taken.messages(2).unwrap().1 > 8e-6);
+    assert!((taken.bulk_latency_s - before.bulk_latency_s).abs() < 1e-15);
+    let fact = taken.facts.iter().find(|fact| fact.what.ends_with("share")).unwrap();
+    assert_eq!((fact.source.as_str(), fact.basis), ("mine", Basis::Fitted));
+    let refused = |text: &str| cluster.calibrated(text).unwrap_err().to_string();
+    assert!(
+        refused("[network]\nname = \"efa\"\n")
+            .contains("fitted on the network `efa`, but the cluster has `infiniband`")
+    );
+    assert!(refused("[network]\nrate = \"1 GB/s\"\n").contains("unknown key `rate`"));
+}

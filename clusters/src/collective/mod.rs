@@ -20,15 +20,21 @@
 //! is inner in one tree and a leaf in the other, so it carries S up and S down. NVLS reduces inside the
 //! switches: each GPU sends its array once and the reduced part that it looks after.
 //!
-//! A ring's protocol is the one that NCCL takes (`tuning`), the algorithm the one that is fastest. More bytes
-//! are never faster: where the library moves to a protocol that would have been faster before, the time waits.
+//! Messages between nodes cost time of their own ([`crate::Network::message_s`]). Over a ring's link pass the parts of all
+//! other ranks one after another, in each round; a tree or a reduction in switches passes its array in pieces
+//! (`between`); of an all-to-all each rank posts a part for every rank on another node.
+//!
+//! The protocol of a ring, and between nodes the algorithm of an all-reduce, is the one that NCCL takes (`tuning`); in a node
+//! the algorithm is the one that is fastest. More bytes are never faster: where the library moves to a protocol that would
+//! have been faster before, the time waits.
 
+mod between;
 mod tuning;
 
 use crate::cluster::Cluster;
 use crate::fabric::{Costs, Curve};
 pub use tuning::Protocol;
-use tuning::{Rung, ladder};
+use tuning::{Rung, all_reduce_ladder, ladder, most_ll_between};
 
 /// Kinds of collective.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -133,12 +139,13 @@ pub fn collective(cluster: &Cluster, kind: CollectiveKind, placement: Placement,
     let bytes = bytes as f64;
     let ways = match kind {
         CollectiveKind::AllToAll => [Some(group.all_to_all(bytes)), None, None],
+        CollectiveKind::AllReduce if placement.nodes > 1 => [Some(group.all_reduce(bytes)), None, None],
         CollectiveKind::AllReduce => {
             let (ring, nvls) = (group.ring(kind, bytes), group.nvls(bytes));
             let switches = nvls.is_some() && group.fills_its_node() && ring.protocol == Protocol::Simple;
-            [Some(ring).filter(|_| !switches), group.tree(2.0, bytes), nvls]
+            [Some(ring).filter(|_| !switches), nvls, None]
         }
-        CollectiveKind::Broadcast => [Some(group.ring(kind, bytes)), group.tree(1.0, bytes), None],
+        CollectiveKind::Broadcast => [Some(group.ring(kind, bytes)), group.broadcast_tree(bytes), None],
         CollectiveKind::AllGather | CollectiveKind::ReduceScatter => {
             [Some(group.ring(kind, bytes)), None, None]
         }
@@ -279,36 +286,66 @@ impl<'a> Group<'a> {
         let (rounds, parts) = self.rounds(kind);
         let (inside, between) = (rounds * (self.ranks - self.nodes), rounds * (self.nodes - 1.0));
         let rungs = ladder(self.cluster, self.placement, (inside, between), parts / self.ranks);
-        self.climb(&rungs, bytes, |protocol, array| {
-            let wire = share(parts, self.ranks, array);
-            let handled = rounds * array;
-            let work = Work { inside, between, messages: self.messages(), wire, node: wire, handled };
-            let curve = match (protocol, &self.costs.ll128) {
-                (Protocol::LowLatency, _) => &self.costs.ll,
-                (Protocol::LowLatency128, Some(ll128)) => ll128,
-                _ => self.costs.simple(kind),
-            };
-            self.transfer(Algorithm::Ring, protocol, curve, &work)
+        self.climb(&rungs, bytes, |protocol, array| self.ring_in(kind, protocol, array))
+    }
+
+    /// A ring in a given protocol.
+    fn ring_in(&self, kind: CollectiveKind, protocol: Protocol, bytes: f64) -> Transfer {
+        let (rounds, parts) = self.rounds(kind);
+        let wire = share(parts, self.ranks, bytes);
+        let work = Work {
+            inside: rounds * (self.ranks - self.nodes),
+            between: rounds * (self.nodes - 1.0),
+            messages: if self.placement.nodes > 1 { rounds * (self.ranks - 1.0) } else { 0.0 },
+            wire,
+            node: wire,
+            handled: rounds * bytes,
+        };
+        self.transfer(Algorithm::Ring, protocol, self.curve(kind, protocol), &work)
+    }
+
+    /// The curve of a protocol.
+    fn curve(&self, kind: CollectiveKind, protocol: Protocol) -> &Curve {
+        match (protocol, &self.costs.ll128) {
+            (Protocol::LowLatency, _) => &self.costs.ll,
+            (Protocol::LowLatency128, Some(ll128)) => ll128,
+            _ => self.costs.simple(kind),
+        }
+    }
+
+    /// An all-reduce over nodes, in the way that NCCL takes for so many bytes.
+    fn all_reduce(&self, bytes: f64) -> Transfer {
+        let reduces = self.costs.nvls.is_some() && self.placement.members_per_node() >= FEWEST_NVLS_RANKS;
+        let rungs = all_reduce_ladder(self.cluster, self.placement, reduces);
+        self.climb(&rungs, bytes, |(algorithm, protocol), array| match algorithm {
+            Algorithm::Tree => self.tree(2.0, protocol, array),
+            Algorithm::NvlsTree => self.nvls(array).unwrap_or(Transfer::NOTHING),
+            _ => self.ring_in(CollectiveKind::AllReduce, protocol, array),
         })
     }
 
-    /// Over nodes only: inside one, NCCL's tree is a chain, no faster than its ring.
-    fn tree(&self, directions: f64, bytes: f64) -> Option<Transfer> {
+    /// Down the tree, over nodes only: inside one, NCCL's tree is a chain, no faster than its ring.
+    fn broadcast_tree(&self, bytes: f64) -> Option<Transfer> {
         if self.placement.nodes <= 1 {
             return None;
         }
+        let (small, large) =
+            (self.tree(1.0, Protocol::LowLatency, bytes), self.tree(1.0, Protocol::Simple, bytes));
+        Some(if self.alone_s(&small) <= self.alone_s(&large) { small } else { large })
+    }
+
+    /// The double binary tree over nodes, a chain inside each, in one direction or both.
+    fn tree(&self, directions: f64, protocol: Protocol, bytes: f64) -> Transfer {
         let wire = directions * bytes;
         let work = Work {
             inside: directions * (self.members - 1.0),
             between: directions * log2(self.placement.nodes),
-            messages: self.messages(),
+            messages: self.pieces(bytes),
             wire,
             node: wire,
             handled: wire,
         };
-        let small = self.transfer(Algorithm::Tree, Protocol::LowLatency, &self.costs.ll, &work);
-        let large = self.transfer(Algorithm::Tree, Protocol::Simple, &self.costs.all_reduce, &work);
-        Some(if self.alone_s(&small) <= self.alone_s(&large) { small } else { large })
+        self.transfer(Algorithm::Tree, protocol, self.curve(CollectiveKind::AllReduce, protocol), &work)
     }
 
     fn nvls(&self, bytes: f64) -> Option<Transfer> {
@@ -320,7 +357,7 @@ impl<'a> Group<'a> {
         let work = Work {
             inside: self.members,
             between: 2.0 * log2(self.placement.nodes),
-            messages: self.messages(),
+            messages: self.pieces(bytes),
             wire: share(self.members + 1.0, self.members, bytes),
             node: trees * bytes,
             handled: bytes,
@@ -342,7 +379,8 @@ impl<'a> Group<'a> {
             let wire = share(self.ranks - 1.0, self.ranks, array);
             // Every of the m members of a node sends (n-m)/n of its array to other nodes.
             let node = share(self.members * (self.ranks - self.members), self.ranks, array);
-            let work = Work { inside, between, messages: self.messages(), wire, node, handled: array };
+            let messages = if self.placement.nodes > 1 { self.ranks - self.members } else { 0.0 };
+            let work = Work { inside, between, messages, wire, node, handled: array };
             let curve = match protocol {
                 Protocol::LowLatency => &self.costs.small_all_to_all,
                 _ => &self.costs.all_to_all,
@@ -387,15 +425,18 @@ impl<'a> Group<'a> {
         let crosses_nodes = self.placement.nodes > 1;
         match &self.cluster.network {
             Some(network) if crosses_nodes => {
-                let (hop, cost) = match protocol {
+                let (hop, message, cost) = match protocol {
                     // Half of every LL packet is flags.
-                    Protocol::LowLatency => (network.latency_s, 2.0),
-                    Protocol::LowLatency128 => (network.latency_s, 128.0 / 120.0),
-                    Protocol::Simple => (network.bulk_latency_s, 1.0),
+                    Protocol::LowLatency => (network.latency_s, network.ll_message_s, 2.0),
+                    Protocol::LowLatency128 => (network.latency_s, network.message_s, 128.0 / 120.0),
+                    Protocol::Simple => (network.bulk_latency_s, network.message_s, 1.0),
                 };
                 let cards = network.group_bandwidth(self.placement.members_per_node());
-                fixed_s += work.between * hop + work.messages * network.message_s;
+                fixed_s += work.between * hop + work.messages * message;
                 flow_s = flow_s.max(cost * work.node / cards);
+                if protocol == Protocol::LowLatency {
+                    flow_s = flow_s.max(work.node / most_ll_between(self.placement.nodes));
+                }
             }
             _ => fixed_s += work.between * curve.hop_s,
         }
@@ -407,10 +448,15 @@ impl<'a> Group<'a> {
         transfer.alone_s(self.cluster, self.placement)
     }
 
-    /// The parts of all other ranks, where they pass links between nodes. Trees send their pieces up and down instead;
-    /// medians of all-reduces, which take trees, equal those of rings.
-    fn messages(&self) -> f64 {
-        if self.placement.nodes > 1 { self.ranks - 1.0 } else { 0.0 }
+    /// Pieces of an array that one channel sends up a tree or down to the nodes below it, each of them a message.
+    fn pieces(&self, bytes: f64) -> f64 {
+        let members = self.placement.members_per_node();
+        match &self.cluster.network {
+            Some(network) if self.placement.nodes > 1 => {
+                between::pieces(network, members, self.cluster.gpus_per_node, bytes)
+            }
+            _ => 0.0,
+        }
     }
 }
 

@@ -90,8 +90,10 @@ fn small_all_reduces_over_nodes_take_the_tree_and_large_ones_the_ring() {
     let placement = at(64, 8);
     // Tree: 5 + 2 (7 x 1 + 3 x 10) = 79 us; ring: 5 + 2 x 56 x 1 + 2 x 7 x 10 = 257 us.
     let small = collective(&cluster, CollectiveKind::AllReduce, placement, 8000);
-    assert_eq!((small.algorithm, small.wire_bytes), (Algorithm::Tree, 16_000));
+    assert_eq!((small.algorithm, small.protocol), (Algorithm::Tree, Protocol::LowLatency));
     close(small.fixed_s, 79e-6);
+    // Between more than two nodes LL carries 20.4 GB/s: 2 x 8000 bytes, counted at the 80 GB/s of the cards.
+    assert_eq!(small.wire_bytes, (16_000.0 / 20.4 * 80.0_f64).ceil() as u64);
     let large = collective(&cluster, CollectiveKind::AllReduce, placement, 8_000_000_000);
     assert_eq!((large.algorithm, large.wire_bytes), (Algorithm::Ring, 15_750_000_000));
     close(large.fixed_s, 257e-6);
@@ -189,21 +191,67 @@ fn two_neighbours_use_their_bridge_and_larger_groups_do_not() {
     assert!((ratio - 1.0).abs() < 1e-6, "over PCI Express both are the same: {ratio}");
 }
 
-/// A ring of 32 ranks on 4 nodes passes 31 parts over each link between nodes, whatever the size; the 8 ranks of one
-/// node pass none.
+/// What a microsecond a message adds to 8 GB over so many ranks, in microseconds.
+fn added_by_messages(kind: CollectiveKind, placement: Placement, change: fn(&mut Cluster)) -> f64 {
+    let mut cluster = round_numbers().with_size(4, 8).unwrap();
+    change(&mut cluster);
+    let time = |cluster: &mut Cluster, message_s: f64| {
+        cluster.network.as_mut().unwrap().message_s = message_s;
+        collective(cluster, kind, placement, 1000 * S)
+    };
+    let (before, after) = (time(&mut cluster, 0.0), time(&mut cluster, 1e-6));
+    assert_eq!(after.wire_bytes, before.wire_bytes);
+    (after.fixed_s - before.fixed_s) * 1e6
+}
+
+/// A ring of 32 ranks on 4 nodes passes 31 parts over each link between nodes in each of its rounds, whatever the size; the 8
+/// ranks of one node pass none. Of an all-to-all each rank posts 24 parts for those on other nodes.
 #[test]
 fn every_part_of_a_ring_is_a_message_between_nodes() {
-    let mut cluster = round_numbers().with_size(4, 8).unwrap();
-    let all = [(at(32, 4), 31e-6), (at(4, 4), 3e-6), (at(8, 1), 0.0)];
-    for kind in [CollectiveKind::AllGather, CollectiveKind::ReduceScatter, CollectiveKind::AllReduce] {
-        for (placement, expected) in all {
-            cluster.network.as_mut().unwrap().message_s = 0.0;
-            let before = collective(&cluster, kind, placement, 1000 * S);
-            cluster.network.as_mut().unwrap().message_s = 1e-6;
-            let after = collective(&cluster, kind, placement, 1000 * S);
-            assert!((after.fixed_s - before.fixed_s - expected).abs() < 1e-12, "{kind:?} {placement:?}");
-            assert_eq!(after.wire_bytes, before.wire_bytes);
+    for (kind, rounds) in [
+        (CollectiveKind::AllGather, 1.0),
+        (CollectiveKind::ReduceScatter, 1.0),
+        (CollectiveKind::AllReduce, 2.0),
+    ] {
+        for (placement, expected) in [(at(32, 4), 31.0 * rounds), (at(4, 4), 3.0 * rounds), (at(8, 1), 0.0)] {
+            let added = added_by_messages(kind, placement, |_| {});
+            assert!((added - expected).abs() < 1e-5, "{kind:?} {placement:?}: {added}");
         }
+    }
+    let exchange = added_by_messages(CollectiveKind::AllToAll, at(32, 4), |_| {});
+    assert!((exchange - 24.0).abs() < 1e-5, "{exchange}");
+}
+
+/// A tree over 4 nodes of 8 ranks passes 8 GB through 16 channels, 500 MB each, in pieces of 512 KiB. A ring would post 62
+/// messages.
+#[test]
+fn trees_pass_their_array_in_pieces() {
+    let added = added_by_messages(CollectiveKind::AllReduce, at(32, 4), |cluster| {
+        // The library takes hops for so long that it prefers a tree's 4 to a ring's 6 at this size.
+        cluster.network.as_mut().unwrap().reported_latency_s = 10e-3;
+    });
+    assert!((added - 8e9 / 16.0 / 524_288.0).abs() < 1e-4, "{added}");
+}
+
+/// What NCCL's model takes at 8 nodes of 8 H100 (400 Gbit/s each, nothing reported of the hops): trees in LL for a few bytes,
+/// switches and trees for megabytes, rings for gigabytes; in LL an all-gather takes 6.6 + 56 x 1 + 7 x 2.7 = 81.5 us and, in the
+/// Simple protocol, 8.4 + 56 x 3.4 + 7 x 14 = 296.8 us; LL is taken to reach 20.4 GB/s, Simple what a node's links do.
+#[test]
+fn the_library_s_choice_between_nodes() {
+    let cluster = named("dgx-h100").with_size(8, 8).unwrap();
+    let way = |kind, bytes| {
+        let transfer = collective(&cluster, kind, at(64, 8), bytes);
+        (transfer.algorithm, transfer.protocol)
+    };
+    let reduce = CollectiveKind::AllReduce;
+    assert_eq!(way(reduce, 1 << 10), (Algorithm::Tree, Protocol::LowLatency));
+    assert_eq!(way(reduce, 64 << 20), (Algorithm::NvlsTree, Protocol::Simple));
+    assert_eq!(way(reduce, 8 << 30), (Algorithm::Ring, Protocol::Simple));
+    let rates = (1.0 / 20.4e9 - 1.0 / cluster.fabric.costs.assumed_bandwidth.min(376e9)) * 63.0 / 64.0;
+    let border = (296.8e-6 - 81.5e-6) / rates;
+    for (share, protocol) in [(0.99, Protocol::LowLatency), (1.01, Protocol::Simple)] {
+        let found = way(CollectiveKind::AllGather, (share * border) as u64);
+        assert_eq!(found, (Algorithm::Ring, protocol), "{border}");
     }
 }
 

@@ -10,7 +10,7 @@ use steptime_clusters::calibrate_fabric::{
 };
 use steptime_clusters::{Cluster, fabric_names, gpu_from_catalogue, gpu_names};
 
-use super::{SCHEMA, bytes, fabric, gpu, in_file, percent};
+use super::{SCHEMA, bytes, fabric, gpu, in_file};
 use crate::cli::CalibrateCatalogue;
 use crate::failure::{Answer, Failure};
 use crate::output::{self, Output};
@@ -115,19 +115,9 @@ fn network(data: &Path, catalogue: &Path, fits: &mut Fits) -> Result<(), Failure
         .map_err(|error| in_file(&path, error))?;
     let cluster = Cluster::assemble("h100-80gb-sxm", "nvswitch-4", Some(("efa", 3200.0)), 2, 8)
         .map_err(|error| Failure::Message(error.to_string()))?;
-    let fit = calibrate_fabric::fit_network(&cluster, &rows)
+    let fit = calibrate_fabric::fit_jobs(&cluster, &rows)
         .ok_or_else(|| in_file(&path, "holds no rows of several nodes"))?;
-    fits.text += &format!(
-        "efa: medians of {} rows of several nodes, {} of them seen: median {}, mean {} (before: median {}, mean {}); {} \
-         predicted between the fastest and the slowest tenth of the jobs\n",
-        fit.after.rows,
-        fit.seen,
-        percent(fit.after.median),
-        percent(fit.after.mean),
-        percent(fit.before.median),
-        percent(fit.before.mean),
-        fit.within_jobs,
-    );
+    fits.text += &fabric::jobs(&fit, "efa");
     fits.documents.push(json!({
         "kind": "network",
         "network": "efa",

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use steptime_clusters::calibrate_fabric::{
-    self, CollectiveErrors, CollectiveRow, CollectiveRowsError, FabricFit, Operation, read_collectives,
-    read_nccl_tests,
+    self, BandErrors, CollectiveErrors, CollectiveRow, CollectiveRowsError, FabricFit, JobsFit,
+    MULTINODE_BYTES, MULTINODE_SOURCE, NetworkFit, Operation, SpreadRow, is_spread, read_collectives,
+    read_nccl_tests, read_spread,
 };
 use steptime_clusters::{Cluster, ClusterEntry, cluster_from_catalogue, cluster_from_toml};
 
@@ -15,21 +16,32 @@ use crate::failure::{Answer, Failure};
 use crate::output;
 use crate::present::{right_align, table};
 
-/// Fits the links inside a node to measured collectives.
+/// Fits the links inside a node and between nodes to measured collectives.
 pub(super) fn calibrate(arguments: &CalibrateFabric) -> Result<Answer, Failure> {
     let cluster = cluster(&arguments.cluster)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut jobs) = (Vec::new(), Vec::new());
     for path in &arguments.data {
-        rows.extend(read_collectives(bytes(path)?.as_slice()).map_err(|error| in_file(path, error))?);
+        let table = bytes(path)?;
+        if is_spread(&table) {
+            let read = read_spread(table.as_slice(), MULTINODE_BYTES, &spread_source(path));
+            jobs.extend(read.map_err(|error| in_file(path, error))?);
+        } else {
+            rows.extend(read_collectives(table.as_slice()).map_err(|error| in_file(path, error))?);
+        }
     }
-    if !arguments.data.is_empty() {
-        rows = of_cluster(rows, &cluster, arguments.topology.as_deref())?;
+    let topology = arguments.topology.as_deref();
+    if !rows.is_empty() {
+        rows = of_cluster(rows, |row| row, &cluster, topology)?;
+    }
+    if !jobs.is_empty() {
+        jobs = of_cluster(jobs, |job| &job.median, &cluster, topology)?;
     }
     let operation = arguments.operation.as_deref().map(operation).transpose()?;
     for path in &arguments.nccl_tests {
         rows.extend(output_of(path, operation)?);
     }
-    if let Some(row) = rows.iter().find(|row| row.placement.members_per_node() > cluster.gpus_per_node) {
+    let all = rows.iter().chain(jobs.iter().map(|job| &job.median));
+    if let Some(row) = all.into_iter().find(|row| row.placement.members_per_node() > cluster.gpus_per_node) {
         let (ranks, most) = (row.placement.members_per_node(), cluster.gpus_per_node);
         return Err(Failure::Message(format!(
             "a row has {ranks} GPUs in a node, but a node of `{}` has {most}",
@@ -37,33 +49,66 @@ pub(super) fn calibrate(arguments: &CalibrateFabric) -> Result<Answer, Failure> 
         )));
     }
     let (inside, across): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.placement.nodes == 1);
-    let fit = calibrate_fabric::fit(&cluster, &inside);
-    if fit.fitted.is_empty() && fit.fitted_pair.is_empty() {
+    show(fitted(&cluster, &inside, &across, &jobs)?, &arguments.to)
+}
+
+/// The fits that the rows allow: of single nodes, and between nodes with the links inside as they are then.
+fn fitted(
+    cluster: &Cluster,
+    inside: &[CollectiveRow],
+    across: &[CollectiveRow],
+    jobs: &[SpreadRow],
+) -> Result<Shown, Failure> {
+    let fit = calibrate_fabric::fit(cluster, inside);
+    let fabric_fitted = !(fit.fitted.is_empty() && fit.fitted_pair.is_empty());
+    let with = Cluster { fabric: fit.fabric.clone(), ..cluster.clone() };
+    let between = calibrate_fabric::fit_network(&with, across, jobs);
+    if !fabric_fitted && between.is_none() {
+        let without = if cluster.network.is_none() && !(across.is_empty() && jobs.is_empty()) {
+            "; the cluster has no network that rows of several nodes could be fitted to"
+        } else {
+            ""
+        };
         return Err(Failure::Message(format!(
-            "nothing could be fitted to {} rows within one node: a curve needs at least 4 that it may see (about a third is \
-             kept to test it)",
-            inside.len()
+            "nothing could be fitted to {} rows within one node and {} of several: a curve needs at least 4 that it may see \
+             (about a third is kept to test it){without}",
+            inside.len(),
+            across.len() + jobs.len()
         )));
     }
-    let mut document = document(&fit);
-    let mut notes = String::new();
-    if !across.is_empty() {
-        let with = Cluster { fabric: fit.fabric.clone(), ..cluster.clone() };
-        if cluster.network.is_none() {
-            notes = format!("not used: {} rows of several nodes: the cluster has no network\n", across.len());
-        } else {
-            let errors = CollectiveErrors::of(&with, &across);
-            document["several_nodes"] = errors_document(&errors);
-            notes = format!(
-                "not fitted: {} rows of several nodes, predicted with median error {}, mean {}\n",
-                errors.rows,
-                percent(errors.median),
-                percent(errors.mean)
-            );
-        }
+    let mut shown =
+        Shown { errors: String::new(), notes: String::new(), toml: String::new(), document: json!({}) };
+    if fabric_fitted {
+        shown.errors = errors(&fit);
+        shown.toml = fit.to_calibration();
+        shown.document = document(&fit);
+    } else {
+        shown.document["kind"] = "fabric".into();
     }
-    let shown = Shown { errors: errors(&fit), notes, toml: fit.to_calibration(), document };
-    show(shown, &arguments.to)
+    match between {
+        Some(fit) => {
+            if !shown.toml.is_empty() {
+                shown.errors.push('\n');
+                shown.toml.push('\n');
+            }
+            shown.errors += &network_errors(&fit);
+            shown.toml += &fit.to_calibration();
+            shown.document["network"] = network_document(&fit);
+        }
+        None if !across.is_empty() => {
+            shown.notes = format!("not used: {} rows of several nodes: {}\n", across.len(), {
+                if cluster.network.is_none() { "the cluster has no network" } else { "too few for a fit" }
+            });
+        }
+        None => {}
+    }
+    Ok(shown)
+}
+
+/// Who published a table of jobs: the catalogue's own under its name, others by their file.
+fn spread_source(path: &Path) -> String {
+    let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if file == "collectives_multinode.csv" { MULTINODE_SOURCE.to_owned() } else { file }
 }
 
 /// A cluster of GPU nodes, of the catalogue or of a file.
@@ -83,20 +128,22 @@ fn cluster(name: &str) -> Result<Cluster, Failure> {
 }
 
 /// The rows of the cluster's GPU, all of one topology.
-fn of_cluster(
-    rows: Vec<CollectiveRow>,
+fn of_cluster<T>(
+    rows: Vec<T>,
+    row: fn(&T) -> &CollectiveRow,
     cluster: &Cluster,
     topology: Option<&str>,
-) -> Result<Vec<CollectiveRow>, Failure> {
-    let names = |of: fn(&CollectiveRow) -> &str, rows: &[CollectiveRow]| {
-        let mut names: Vec<String> = rows.iter().map(|row| of(row).to_owned()).collect();
+) -> Result<Vec<T>, Failure> {
+    let names = |of: fn(&CollectiveRow) -> &str, rows: &[T]| {
+        let mut names: Vec<String> = rows.iter().map(|item| of(row(item)).to_owned()).collect();
         names.sort_unstable();
         names.dedup();
         names
     };
     let gpu = &cluster.gpu.name;
     let gpus = names(|row| &row.gpu, &rows).join(", ");
-    let rows: Vec<_> = rows.into_iter().filter(|row| row.gpu == *gpu || row.gpu.is_empty()).collect();
+    let rows: Vec<T> =
+        rows.into_iter().filter(|item| row(item).gpu == *gpu || row(item).gpu.is_empty()).collect();
     if rows.is_empty() {
         return Err(Failure::Message(format!("no row is of the GPU `{gpu}`; the tables have {gpus}")));
     }
@@ -109,7 +156,7 @@ fn of_cluster(
         None if topologies.len() > 1 => Err(Failure::Message(format!(
             "the rows of `{gpu}` have several topologies: {known}; choose one with --topology"
         ))),
-        Some(topology) => Ok(rows.into_iter().filter(|row| row.topology == topology).collect()),
+        Some(topology) => Ok(rows.into_iter().filter(|item| row(item).topology == topology).collect()),
         None => Ok(rows),
     }
 }
@@ -138,11 +185,15 @@ fn output_of(path: &Path, operation: Option<Operation>) -> Result<Vec<Collective
 
 /// Errors on held-out rows by operation and size.
 pub(super) fn errors(fit: &FabricFit) -> String {
+    bands(&fit.fabric.name, &fit.errors)
+}
+
+fn bands(name: &str, errors: &[BandErrors]) -> String {
     let mut list =
         table(&["operation", "bytes", "rows", "median", "mean", "most", "median before", "mean before"]);
     list.set_width(110);
     let mut last = None;
-    for band in &fit.errors {
+    for band in errors {
         let operation = band.operation.map_or("all", Operation::name);
         list.add_row([
             if last.replace(operation) == Some(operation) { String::new() } else { operation.to_owned() },
@@ -156,31 +207,78 @@ pub(super) fn errors(fit: &FabricFit) -> String {
         ]);
     }
     right_align(&mut list, 2);
-    format!("{}: errors on held-out rows\n{list}\n", fit.fabric.name)
+    format!("{name}: errors on held-out rows\n{list}\n")
+}
+
+/// The errors of a network's fit, and of the medians of jobs.
+fn network_errors(fit: &NetworkFit) -> String {
+    let mut text = if fit.errors.is_empty() { String::new() } else { bands(&fit.network.name, &fit.errors) };
+    if let Some(found) = &fit.jobs {
+        text += &jobs(found, &fit.network.name);
+    }
+    text
+}
+
+/// One line on the medians of jobs.
+pub(super) fn jobs(fit: &JobsFit, name: &str) -> String {
+    format!(
+        "{name}: medians of {} rows of several nodes, {} of them seen: median {}, mean {} (before: median {}, mean {}); {} \
+         predicted between the fastest and the slowest tenth of the jobs\n",
+        fit.after.rows,
+        fit.seen,
+        percent(fit.after.median),
+        percent(fit.after.mean),
+        percent(fit.before.median),
+        percent(fit.before.mean),
+        fit.within_jobs,
+    )
 }
 
 /// The fit for scripts.
 pub(super) fn document(fit: &FabricFit) -> Value {
-    let bands: Vec<Value> = fit
-        .errors
-        .iter()
-        .map(|band| {
-            json!({
-                "operation": band.operation.map_or("all", Operation::name),
-                "bytes": band.band,
-                "before": errors_document(&band.before),
-                "after": errors_document(&band.after),
-            })
-        })
-        .collect();
     json!({
         "kind": "fabric",
         "fabric": fit.fabric.name,
         "source": fit.source,
         "fitted": fit.fitted,
         "fitted_pair": fit.fitted_pair,
-        "held_out": bands,
+        "held_out": bands_document(&fit.errors),
     })
+}
+
+fn network_document(fit: &NetworkFit) -> Value {
+    let network = &fit.network;
+    json!({
+        "network": network.name,
+        "source": fit.source,
+        "fitted": fit.fitted,
+        "share": network.share,
+        "point_to_point": network.point_to_point,
+        "latency_s": network.latency_s,
+        "bulk_latency_s": network.bulk_latency_s,
+        "message_s": network.message_s,
+        "ll_message_s": network.ll_message_s,
+        "reported_latency_s": network.reported_latency_s,
+        "held_out": bands_document(&fit.errors),
+        "jobs": fit.jobs.as_ref().map(|jobs| json!({
+            "seen": jobs.seen,
+            "within_jobs": jobs.within_jobs,
+            "before": errors_document(&jobs.before),
+            "after": errors_document(&jobs.after),
+        })),
+    })
+}
+
+fn bands_document(errors: &[BandErrors]) -> Vec<Value> {
+    let band = |band: &BandErrors| {
+        json!({
+            "operation": band.operation.map_or("all", Operation::name),
+            "bytes": band.band,
+            "before": errors_document(&band.before),
+            "after": errors_document(&band.after),
+        })
+    };
+    errors.iter().map(band).collect()
 }
 
 pub(super) fn errors_document(errors: &CollectiveErrors) -> Value {
