@@ -81,12 +81,12 @@ pub(crate) fn read(section: Section<'_>, size: Size) -> Result<Option<Variabilit
         let message = "nothing differs from step to step; ask for a jitter, or leave `repetitions` out";
         return Err(section.conflict("repetitions", message));
     }
+    section.finish()?;
     if !random && variation.stragglers.is_empty() && variation.slow_links.is_empty() {
         let message = "asks for nothing; give a jitter, stragglers or slow links, or leave the section out";
         return Err(place.conflict(message));
     }
     let repetitions = given.unwrap_or(if random || changes { USUAL_REPETITIONS } else { 1 }) as u32;
-    section.finish()?;
     Ok(Some(Variability { variation, repetitions, place }))
 }
 
