@@ -152,6 +152,6 @@ mod tests {
         });
         println!("bare {bare:.4} s, ring {of_ring:.4} s, all-to-all {of_exchange:.4} s");
         assert!(of_ring < 100.0 * bare, "ring {of_ring} s against {bare} s");
-        assert!(of_exchange < 10.0 * bare, "all-to-all {of_exchange} s against {bare} s");
+        assert!(of_exchange < 25.0 * bare, "all-to-all {of_exchange} s against {bare} s");
     }
 }
