@@ -175,7 +175,7 @@ fn a_scenario_takes_a_measured_network() {
     let set = format!("cluster.calibration={}", file.display());
     let (before, after) = (report(&[scenario]), report(&[scenario, "--set", &set]));
     let (before_s, after_s) = (number(&before["step_time_s"]), number(&after["step_time_s"]));
-    assert!(after_s > 1.01 * before_s, "{before_s} {after_s}");
+    assert!(after_s > 1.005 * before_s, "{before_s} {after_s}");
     assert!(after["provenance"].to_string().contains("h100-network.toml"), "{}", after["provenance"]);
 }
 
