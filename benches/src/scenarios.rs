@@ -1,6 +1,6 @@
 //! Whole jobs, from the text of their scenarios.
 
-use steptime_plans::{Lowered, lower};
+use steptime_plans::{Lowered, lower, lower_times};
 use steptime_scenarios::{Files, Job, Report, Scenario, run};
 
 use crate::SetUp;
@@ -34,6 +34,32 @@ schedule = "1f1b"
 zero_stage = 1
 "#;
 
+/// MT-NLG 530B as vTrain plays it (Bang et al. 2024, section V): 35 stages of 3 blocks, each shared by 8 ranks, 8 replicas,
+/// 1,920 sequences.
+pub const MEGATRON_530B: &str = r#"
+name = "megatron-530b, 280 DGX A100"
+
+[model]
+name = "megatron-530b"
+
+[cluster]
+name = "dgx-a100-80gb"
+nodes = 280
+
+[workload]
+micro_batch_size = 1
+global_batch_size = 1920
+precision = "bf16"
+optimizer = "adam"
+attention = "eager"
+activation_checkpointing = "full"
+
+[parallelism]
+data = 8
+tensor = 8
+pipeline = 35
+"#;
+
 /// Scenarios that come with the workspace: file name and text.
 pub const SCENARIOS: [(&str, &str); 2] = [
     ("switch-vit-64-rtx8000.toml", include_str!("../../scenarios/switch-vit-64-rtx8000.toml")),
@@ -63,7 +89,15 @@ pub fn read(file: &str, text: &str) -> SetUp<Scenario> {
 /// # Errors
 /// The scenario is refused.
 pub fn gpt3(explicit: bool) -> SetUp<Scenario> {
-    let options = [format!("simulation.explicit={explicit}")];
+    gpt3_with(explicit, &[])
+}
+
+/// The same with some keys set otherwise, as `section.key=value`.
+///
+/// # Errors
+/// The scenario is refused.
+pub fn gpt3_with(explicit: bool, options: &[String]) -> SetUp<Scenario> {
+    let options = [&[format!("simulation.explicit={explicit}")], options].concat();
     Ok(Scenario::read("gpt3-175b.toml", GPT3, &options, &NoFiles)?)
 }
 
@@ -72,7 +106,26 @@ pub fn gpt3(explicit: bool) -> SetUp<Scenario> {
 /// # Errors
 /// The scenario or its plan is refused.
 pub fn read_and_run(file: &str, text: &str) -> SetUp<Report> {
-    Ok(run(&read(file, text)?, false)?.report)
+    read_and_run_with(file, text, &[])
+}
+
+/// The same with some keys set otherwise, as `section.key=value`.
+///
+/// # Errors
+/// The scenario or its plan is refused.
+pub fn read_and_run_with(file: &str, text: &str, options: &[String]) -> SetUp<Report> {
+    Ok(run(&Scenario::read(file, text, options, &NoFiles)?, false)?.report)
+}
+
+/// Lowers a scenario on GPUs for its times alone.
+///
+/// # Errors
+/// As [`lower_scenario`].
+pub fn lower_scenario_times(scenario: &Scenario) -> SetUp<Lowered> {
+    match &scenario.job {
+        Job::Gpus { cluster, plan, workload } => Ok(lower_times(&scenario.model, cluster, plan, workload)?),
+        Job::Vehicles { .. } => Err(format!("{} is not a job on GPUs", scenario.name).into()),
+    }
 }
 
 /// Lowers a scenario on GPUs.
