@@ -32,7 +32,7 @@ const GATES: [Gate; 12] = [
     ("the same explicit, with memory accounting", explicit, Some(200.0)),
     ("Megatron 530B, 2,240 GPUs folded, with memory", || job(set_up::MEGATRON_530B, &[], 100.0), Some(80.0)),
     ("Megatron 530B, step time alone", megatron_times, Some(80.0)),
-    ("ring all-reduce, 1,024 ranks, 8.4 M messages", ring, Some(64.0)),
+    ("ring all-reduce, 2,048 ranks, 8.4 M messages", ring, Some(64.0)),
     ("first number of a small scenario", || job(set_up::SCENARIOS[1].1, &[], 10.0), None),
     ("GPT-3 175B on 100,352 GPUs folded", large, None),
     ("growth of explicit play with ranks, exponent", growth, None),
@@ -161,7 +161,7 @@ fn megatron_times() -> SetUp<Row> {
 
 fn ring() -> SetUp<Row> {
     let start = Instant::now();
-    let world = set_up::ring(1024, 4)?;
+    let world = set_up::ring(2048, 1 << 20)?;
     let outcome = simulate(&world, &mut NoObserver)?;
     let seconds = start.elapsed().as_secs_f64();
     let note = format!("ends at {:.3} ms", outcome.end.seconds() * 1e3);

@@ -7,7 +7,6 @@ mod allocator;
 mod flows;
 mod kernels;
 mod queue;
-mod ring;
 mod scenarios;
 
 use std::error::Error;
@@ -18,7 +17,6 @@ pub use kernels::{Kernel, bare_loop, kernels, one_rank};
 pub use queue::{
     BinaryHeapOfKeys, Delays, binary_heap, event_queue, hold_in_binary_heap, hold_in_event_queue,
 };
-pub use ring::{ring, ring_end};
 pub use scenarios::{
     GPT3, MEGATRON_530B, NoFiles, SCENARIOS, gpt3, gpt3_with, lower_scenario, lower_scenario_times, read,
     read_and_run, read_and_run_with,

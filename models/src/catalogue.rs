@@ -228,15 +228,19 @@ pub fn catalogue_names() -> Vec<&'static str> {
 
 /// Whether a name or alias is an entry's.
 pub fn is_in_catalogue(name: &str) -> bool {
-    text_of(name).is_ok()
+    known_text(name).is_some()
+}
+
+/// The text of an entry or of what an alias stands for.
+fn known_text(name: &str) -> Option<&'static str> {
+    let canonical =
+        ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |&(_, canonical)| canonical);
+    ENTRIES.iter().find(|(entry, _)| *entry == canonical).map(|&(_, text)| text)
 }
 
 /// The file of an entry.
 pub(crate) fn text_of(name: &str) -> Result<&'static str, ModelError> {
-    let canonical =
-        ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |&(_, canonical)| canonical);
-    let entry = ENTRIES.iter().find(|(entry, _)| *entry == canonical);
-    entry.map(|&(_, text)| text).ok_or_else(|| ModelError::UnknownModel {
+    known_text(name).ok_or_else(|| ModelError::UnknownModel {
         name: name.to_owned(),
         nearest: nearest(name, ENTRIES.iter().map(|&(entry, _)| entry)),
         known: ENTRIES.iter().map(|&(entry, _)| entry.to_owned()).collect(),

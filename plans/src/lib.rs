@@ -29,11 +29,11 @@ pub use error::PlanError;
 pub use input::{BatchTime, Epoch, Loader, Loading, MOST_WORKERS};
 pub use lower::{
     LayerTimes, Lowered, MOST_MICRO_BATCHES, MemoryMarks, PlayedRank, SEGMENT, StageFacts, layer_times,
-    lower, lower_in_detail,
+    lower, lower_in_detail, lower_times,
 };
 pub use memory::{
-    AllocatorSettings, BlockTrace, Moment, RankMemory, Shortage, Traced, Varied, memory_of, memory_of_varied,
-    trace_of, trace_of_varied,
+    AllocatorSettings, BlockTrace, Moment, PlayedJob, RankMemory, Shortage, Told, Traced, Varied, memory_of,
+    memory_of_varied, play, surely_short, trace_of, trace_of_varied,
 };
 pub use offload::{HostTensor, HostUse, Offload, Stashed, Store, page_locked};
 pub use partition::{balanced_stages, partition_layers};

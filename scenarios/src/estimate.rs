@@ -7,7 +7,7 @@ use steptime_plans::{Plan, ScheduleKind, Task};
 
 use crate::error::InputError;
 use crate::report::Report;
-use crate::run::{attach_interval, play, play_time};
+use crate::run::{attach_interval, play, play_sizes, play_time};
 use crate::scenario::{Job, Scenario};
 
 /// The report of a scenario, of whose micro-batches only as many are played as it takes to see the rest.
@@ -23,7 +23,24 @@ pub fn estimate(scenario: &Scenario) -> Result<Report, InputError> {
 
 /// The report without the interval.
 pub(crate) fn in_part(scenario: &Scenario) -> Result<Report, InputError> {
-    let full = || play(scenario, false).map(|played| played.report);
+    in_part_with(scenario, |scenario| play(scenario, false).map(|played| played.report))
+}
+
+/// The same of whose memory only sizes are wanted.
+pub(crate) fn in_part_sizes(scenario: &Scenario) -> Result<Report, InputError> {
+    in_part_with(scenario, play_sizes)
+}
+
+/// The same for its times alone: the report knows nothing of memory.
+pub(crate) fn in_part_times(scenario: &Scenario) -> Result<Report, InputError> {
+    in_part_with(scenario, play_time)
+}
+
+fn in_part_with(
+    scenario: &Scenario,
+    play: impl Fn(&Scenario) -> Result<Report, InputError>,
+) -> Result<Report, InputError> {
+    let full = || play(scenario);
     let Job::Gpus { plan, workload, .. } = &scenario.job else { return full() };
     // Steps that wait for their samples are no line: from some number of micro-batches on the loader is the slower one.
     if scenario.input.is_some() {
@@ -40,7 +57,7 @@ pub(crate) fn in_part(scenario: &Scenario) -> Result<Report, InputError> {
         return full();
     }
     let first = play_time(&scenario.with_micro_batches(short))?;
-    let second = play(&scenario.with_micro_batches(long), false)?.report;
+    let second = play(&scenario.with_micro_batches(long))?;
     let times = (count - long) as f64 / (long - short) as f64;
     let growth = scenario.batch.samples() as f64 / scenario.with_micro_batches(long).batch.samples() as f64;
     Ok(extended(&first, second, times, growth))

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::draft::{Draft, written};
 use crate::files::Files;
 use crate::report::{Report, Verdict};
-use crate::run::run;
+use crate::run::run_if_it_may_fit;
 use crate::scenario::{Job, Scenario};
 use crate::tree::{Node, Value};
 
@@ -108,7 +108,7 @@ impl Trial<'_> {
             draft = draft.with(section, key, value.clone());
         }
         let scenario = draft.scenario(self.files).ok()?;
-        let report: Report = run(&scenario, false).ok()?.report;
+        let report: Report = run_if_it_may_fit(&scenario).ok()??;
         let memory = &report.peak_memory;
         let spare_bytes = memory.capacity_bytes.saturating_sub(memory.device_bytes);
         let set = change.iter().map(|(section, key, value)| format!("{section}.{key}={}", written(value)));

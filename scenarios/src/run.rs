@@ -4,8 +4,8 @@ use steptime_clusters::{Basis, Cluster};
 use steptime_core::{Outcome, RankOutcome, SimTime};
 use steptime_models::{Model, Sample};
 use steptime_plans::{
-    Execution, Lowered, Plan, PlanError, PlayedRank, RankMemory, Task, Traced, Varied, Workload, classes,
-    lower, memory_of_varied, trace_of_varied,
+    Execution, Lowered, Plan, PlanError, PlayedJob, PlayedRank, RankMemory, Task, Told, Traced, Varied,
+    Workload, classes, lower, lower_times, memory_of_varied, surely_short, trace_of_varied,
 };
 
 use crate::cost::CostReport;
@@ -55,15 +55,39 @@ pub(crate) fn attach_interval(scenario: &Scenario, report: Report) -> Report {
 
 /// The same without the interval of the step time.
 pub(crate) fn play(scenario: &Scenario, with_timeline: bool) -> Result<RunResult, InputError> {
-    play_with(scenario, with_timeline, true)
+    play_with(scenario, with_timeline, Some(Told::Everything))
+}
+
+/// The same of whose memory only sizes are wanted: moments and names of tensors may be missing.
+pub(crate) fn play_sizes(scenario: &Scenario) -> Result<Report, InputError> {
+    Ok(play_with(scenario, false, Some(Told::Sizes))?.report)
 }
 
 /// The same for its times alone: the report knows nothing of memory.
 pub(crate) fn play_time(scenario: &Scenario) -> Result<Report, InputError> {
-    Ok(play_with(scenario, false, false)?.report)
+    Ok(play_with(scenario, false, None)?.report)
 }
 
-fn play_with(scenario: &Scenario, with_timeline: bool, with_memory: bool) -> Result<RunResult, InputError> {
+/// The report without the interval, of a scenario that does not surely run out of memory.
+pub(crate) fn run_if_it_may_fit(scenario: &Scenario) -> Result<Option<Report>, InputError> {
+    if let Job::Gpus { cluster, plan, workload } = &scenario.job
+        && !cluster.is_mixed()
+        && plan.micro_batches.is_none()
+    {
+        let (model, settings) = (&scenario.model, &scenario.allocator);
+        let sure = surely_short(model, cluster, plan, workload, settings);
+        if sure.map_err(|source| refusal::explain(scenario, source))? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(play(scenario, false)?.report))
+}
+
+fn play_with(
+    scenario: &Scenario,
+    with_timeline: bool,
+    with_memory: Option<Told>,
+) -> Result<RunResult, InputError> {
     let refuse = |source: PlanError| refusal::explain(scenario, source);
     match &scenario.job {
         Job::Gpus { cluster, plan, workload } => {
@@ -82,28 +106,25 @@ struct GpuRun<'a> {
     workload: &'a Workload,
 }
 
+/// What was played.
+struct Played {
+    job: PlayedJob,
+    timeline: Option<Timeline>,
+    /// Steps that differ, if they do.
+    repetitions: Option<Repetitions>,
+}
+
 impl GpuRun<'_> {
-    fn run(&self, with_timeline: bool, with_memory: bool) -> Result<RunResult, PlanError> {
-        let lowered = lower(&self.scenario.model, self.cluster, self.plan, self.workload)?;
-        let places = lowered.ranks.iter().map(|played| timeline::Place {
-            rank: played.rank,
-            stage: played.stage as u64,
-            device: self.cluster.kind(played.kind).gpu.name.clone(),
-            capacity_bytes: self.cluster.kind(played.kind).gpu.memory.0,
-        });
+    fn run(&self, with_timeline: bool, with_memory: Option<Told>) -> Result<RunResult, PlanError> {
+        let played = self.play(with_timeline, with_memory)?;
+        let Played { job: PlayedJob { lowered, outcome, memories }, timeline, repetitions } = played;
         let variability = self.scenario.variability.as_ref();
-        let repetitions = variability.map(|it| Repetitions::play(it, &lowered)).transpose()?;
-        // The step that is reported, of those that differ.
-        let step = variability.zip(repetitions.as_ref().map(Repetitions::median));
-        let varied: Option<Varied<'_>> = step.map(|(it, at)| (&it.variation, at));
-        let world = varied.map(|(variation, at)| variation.world(&lowered, at)).transpose()?;
+        let varied = self.median(repetitions.as_ref());
         let beside = !self.scenario.jobs.is_empty();
-        let world = if beside { Some(jobs::together(self.scenario, &lowered)?) } else { world };
-        let world = (world.as_ref().unwrap_or(&lowered.world), lowered.ranks.len());
-        let (outcome, timeline) = timeline::play(&self.scenario.name, world, places, with_timeline)?;
-        let memories = if with_memory { self.memories(&lowered, varied)? } else { Vec::new() };
         let mut report = self.report(&lowered, &outcome, &memories);
-        if let (Some(variability), Some(repetitions), true) = (variability, &repetitions, with_memory) {
+        if let (Some(variability), Some(repetitions), true) =
+            (variability, &repetitions, with_memory.is_some())
+        {
             report.variability = repetitions.report(variability, |at| {
                 let memories = self.memories(&lowered, Some((&variability.variation, at)))?;
                 Ok(memories.iter().map(memory::device_bytes).max().unwrap_or(0))
@@ -135,11 +156,55 @@ impl GpuRun<'_> {
         Ok(RunResult { report, timeline, memory })
     }
 
+    /// Whether ranks of a stage differ in their GPUs or in their micro-batches.
+    fn mixed(&self) -> bool {
+        self.cluster.is_mixed() || self.plan.micro_batches.is_some()
+    }
+
+    /// The step that is reported, of those that differ.
+    fn median(&self, repetitions: Option<&Repetitions>) -> Option<Varied<'_>> {
+        let step = self.scenario.variability.as_ref().zip(repetitions.map(Repetitions::median));
+        step.map(|(it, at)| (&it.variation, at))
+    }
+
+    /// Plays the job with what is asked for.
+    fn play(&self, with_timeline: bool, with_memory: Option<Told>) -> Result<Played, PlanError> {
+        let Self { scenario, cluster, plan, workload } = *self;
+        let (model, settings) = (&scenario.model, &scenario.allocator);
+        let variability = scenario.variability.as_ref();
+        let equal = !self.mixed() && variability.is_none() && scenario.jobs.is_empty();
+        let plain = !with_timeline && equal;
+        if let (true, Some(told)) = (plain, with_memory) {
+            let job = steptime_plans::play(model, cluster, plan, workload, settings, told)?;
+            return Ok(Played { job, timeline: None, repetitions: None });
+        }
+        let lowered = if plain {
+            lower_times(model, cluster, plan, workload)
+        } else {
+            lower(model, cluster, plan, workload)
+        }?;
+        let places = lowered.ranks.iter().map(|played| timeline::Place {
+            rank: played.rank,
+            stage: played.stage as u64,
+            device: cluster.kind(played.kind).gpu.name.clone(),
+            capacity_bytes: cluster.kind(played.kind).gpu.memory.0,
+        });
+        let repetitions = variability.map(|it| Repetitions::play(it, &lowered)).transpose()?;
+        let varied = self.median(repetitions.as_ref());
+        let world = varied.map(|(variation, at)| variation.world(&lowered, at)).transpose()?;
+        let beside = !scenario.jobs.is_empty();
+        let world = if beside { Some(jobs::together(scenario, &lowered)?) } else { world };
+        let world = (world.as_ref().unwrap_or(&lowered.world), lowered.ranks.len());
+        let (outcome, timeline) = timeline::play(&scenario.name, world, places, with_timeline)?;
+        let memories = if with_memory.is_some() { self.memories(&lowered, varied)? } else { Vec::new() };
+        Ok(Played { job: PlayedJob { lowered, outcome, memories }, timeline, repetitions })
+    }
+
     /// What each stage's allocator makes of the job.
     fn memories(&self, lowered: &Lowered, varied: Option<Varied<'_>>) -> Result<Vec<RankMemory>, PlanError> {
         let in_flight: Vec<u64> = lowered.stages.iter().map(|stage| stage.in_flight).collect();
         let Self { scenario, cluster, plan, workload } = *self;
-        if cluster.is_mixed() || plan.micro_batches.is_some() {
+        if self.mixed() {
             return mixed::memories(scenario, (cluster, plan, workload), lowered, varied);
         }
         memory_of_varied(&scenario.model, cluster, plan, workload, &scenario.allocator, &in_flight, varied)
@@ -149,7 +214,7 @@ impl GpuRun<'_> {
     fn traces(&self, lowered: &Lowered, varied: Option<Varied<'_>>) -> Result<Vec<Traced>, PlanError> {
         let in_flight: Vec<u64> = lowered.stages.iter().map(|stage| stage.in_flight).collect();
         let Self { scenario, cluster, plan, workload } = *self;
-        if cluster.is_mixed() || plan.micro_batches.is_some() {
+        if self.mixed() {
             return mixed::traces(scenario, (cluster, plan, workload), lowered, varied);
         }
         trace_of_varied(&scenario.model, cluster, plan, workload, &scenario.allocator, &in_flight, varied)

@@ -45,8 +45,9 @@ pub use self::config::{Config, ConfigError, PoolKind, ROUNDUP_INTERVALS};
 pub use self::snapshot::{BlockState, SnapshotBlock, SnapshotSegment};
 pub use self::stats::{PoolStats, Stat, Stats};
 
-/// A block that was handed out; freeing consumes it. It means nothing to any other allocator.
-#[derive(Debug, PartialEq, Eq)]
+/// A block that was handed out; freeing consumes it. It means nothing to any other allocator but a clone, for which a clone
+/// of the block stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a block that is dropped stays allocated"]
 pub struct Block {
     index: u32,
@@ -181,16 +182,48 @@ impl Allocator {
         if bytes > LARGEST_REQUEST {
             return Err(self.out_of_memory(bytes, bytes));
         }
+        let request = self.request(stream, bytes);
+        match self.take_cached(&request).or_else(|| self.take_new(&request)) {
+            Some(found) => Ok(self.hand_out(&request, found)),
+            None => Err(self.out_of_memory(bytes, Config::segment(request.size))),
+        }
+    }
+
+    /// The same, but `None` where cached memory would have to be given back first: then nothing has changed. Neither
+    /// expandable segments nor garbage collection are known to it.
+    #[inline]
+    pub fn alloc_at_once(&mut self, stream: Stream, bytes: u64) -> Option<Block> {
+        if bytes == 0 || bytes > LARGEST_REQUEST || !self.can_tell_first_failure() {
+            return None;
+        }
+        let request = self.request(stream, bytes);
+        if let Some(found) = self.take_cached(&request).or_else(|| self.grow(&request)) {
+            return Some(self.hand_out(&request, found));
+        }
+        self.searches[request.kind as usize] -= 1;
+        None
+    }
+
+    /// Whether [`Allocator::alloc_at_once`] acts.
+    pub fn can_tell_first_failure(&self) -> bool {
+        !self.config.expandable_segments && self.config.collects_above().is_none()
+    }
+
+    /// The same allocator, holding the same, on a device without end.
+    pub fn without_limits(&self) -> Self {
+        let config = Config { capacity: None, allowed: None, ..self.config.clone() };
+        Self { config, ..self.clone() }
+    }
+
+    #[inline]
+    fn request(&mut self, stream: Stream, bytes: u64) -> Request {
         let size = self.config.round(bytes);
         let kind = Config::kind(size);
         let request = Request { bytes, size, kind, pool: pool_index(stream.0, kind) };
         if usize::from(request.pool) >= self.pools.len() {
             self.pools.resize_with(usize::from(request.pool) + 1, Pool::default);
         }
-        match self.take_cached(&request).or_else(|| self.take_new(&request)) {
-            Some(found) => Ok(self.hand_out(&request, found)),
-            None => Err(self.out_of_memory(bytes, Config::segment(size))),
-        }
+        request
     }
 
     /// Takes a block back. It is cached at once, or, if other streams were recorded to use it, once the events

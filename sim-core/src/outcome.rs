@@ -4,7 +4,7 @@ use crate::program::{CATEGORIES, CLASSES, Category, Class, Tensor};
 use crate::time::SimTime;
 
 /// When everything ended and what every rank did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// The end of the last rank.
     pub end: SimTime,

@@ -10,10 +10,12 @@ use std::sync::Arc;
 mod builder;
 mod contention;
 mod copies;
+mod passage;
 
 pub use builder::{ProgramBuilder, ProgramError};
 pub use contention::Load;
 pub use copies::Work;
+pub use passage::{Passage, Place};
 
 /// An in-order stream of a rank. Stream 0 is the *primary* stream: idle time is attributed there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -202,6 +204,28 @@ impl Program {
     /// Size, category and label of one tensor; `None` for a tensor of another program.
     pub fn tensor_spec(&self, tensor: Tensor) -> Option<&TensorSpec> {
         self.inner.tensors.get(tensor.0 as usize)
+    }
+
+    /// Allocations and frees in the order of the records: the tensor, the stream that they are issued to, and whether it
+    /// is freed.
+    pub fn memory_requests(&self) -> impl Iterator<Item = (Tensor, Stream, bool)> + '_ {
+        let memory = self.records().iter().filter(|it| matches!(it.kind, Kind::Alloc | Kind::Free));
+        memory.map(|it| (Tensor(it.index), Stream(it.stream), it.kind == Kind::Free))
+    }
+
+    /// Most bytes of wanted tensors that the program has allocated at once, in the order of its records.
+    pub fn most_held(&self, wanted: impl Fn(&TensorSpec) -> bool) -> u64 {
+        let (mut held, mut most) = (0_u64, 0);
+        for record in self.records() {
+            let Some(spec) = self.tensor_spec(Tensor(record.index)) else { continue };
+            match record.kind {
+                Kind::Alloc if wanted(spec) => held += spec.bytes,
+                Kind::Free if wanted(spec) => held -= spec.bytes,
+                _ => {}
+            }
+            most = most.max(held);
+        }
+        most
     }
 
     pub(crate) fn records(&self) -> &[Record] {

@@ -20,6 +20,9 @@ pub(crate) use self::calibration::MEMORY_KINDS;
 #[cfg(test)]
 pub(crate) use self::calibration::widened;
 pub(crate) use self::embedded::GPU_ALIASES;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use self::embedded::{CLUSTERS, GPUS, VEHICLE_ALIASES, VEHICLES};
 pub use self::error::CatalogueError;
 use self::error::nearest;
@@ -55,14 +58,44 @@ impl ClusterEntry {
     }
 }
 
+/// Entries that have been read. They do not change, and whoever plays many scenarios asks for the same few.
+static READ_CLUSTERS: ReadEntries<ClusterEntry> = ReadEntries::new();
+static READ_GPUS: ReadEntries<Gpu> = ReadEntries::new();
+
+/// Entries by name.
+struct ReadEntries<T>(Mutex<BTreeMap<&'static str, T>>);
+
+impl<T: Clone> ReadEntries<T> {
+    const fn new() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
+    }
+
+    /// The entry of a name, which `read` reads the first time.
+    fn entry(
+        &self,
+        name: &'static str,
+        read: impl FnOnce() -> Result<T, CatalogueError>,
+    ) -> Result<T, CatalogueError> {
+        // An entry that somebody failed to add while holding the lock leaves the others as they were.
+        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Ok(known.clone());
+        }
+        // Reading an entry may read others, so that the lock is not held meanwhile.
+        let entry = read()?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, entry.clone());
+        Ok(entry)
+    }
+}
+
 /// A cluster by its name in the catalogue or an alias of it (`clusterwith5member` for `vehicles-5`).
 ///
 /// # Errors
 /// [`CatalogueError::UnknownName`] with the nearest name.
 pub fn cluster_from_catalogue(name: &str) -> Result<ClusterEntry, CatalogueError> {
     let name = VEHICLE_ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |&(_, entry)| entry);
-    let text = CLUSTERS.iter().chain(&VEHICLES).find(|(entry, _)| *entry == name).map(|&(_, text)| text);
-    cluster_from_toml(text.ok_or_else(|| unknown("cluster", name, &cluster_names()))?)
+    let entry = CLUSTERS.iter().chain(&VEHICLES).find(|(entry, _)| *entry == name);
+    let &(name, text) = entry.ok_or_else(|| unknown("cluster", name, &cluster_names()))?;
+    READ_CLUSTERS.entry(name, || cluster_from_toml(text))
 }
 
 /// A cluster from the text of a file in the catalogue's form: `[[vehicle]]` tables, or a `gpu` (a catalogue name
@@ -89,8 +122,9 @@ pub fn cluster_from_toml(text: &str) -> Result<ClusterEntry, CatalogueError> {
 /// [`CatalogueError::UnknownName`] with the nearest name.
 pub fn gpu_from_catalogue(name: &str) -> Result<Gpu, CatalogueError> {
     let name = GPU_ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |&(_, entry)| entry);
-    let text = GPUS.iter().find(|(entry, _)| *entry == name).map(|&(_, text)| text);
-    gpu_from_toml(text.ok_or_else(|| unknown("GPU", name, &gpu_names()))?)
+    let entry = GPUS.iter().find(|(entry, _)| *entry == name);
+    let &(name, text) = entry.ok_or_else(|| unknown("GPU", name, &gpu_names()))?;
+    READ_GPUS.entry(name, || gpu_from_toml(text))
 }
 
 /// A GPU from the text of a file in the catalogue's form.

@@ -45,6 +45,19 @@ pub const MOST_MICRO_BATCHES: u64 = 1 << 16;
 /// Records that the programs of a job may have, 24 bytes each and as much again for what they refer to.
 const MOST_RECORDS: u64 = 1 << 25;
 
+/// What programs say of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grain {
+    /// Nothing.
+    Times,
+    /// What is held when, in few pieces.
+    Curve,
+    /// Every block that the framework asks its allocator for.
+    Blocks,
+    /// The same without the names of the layers that they belong to.
+    Sizes,
+}
+
 /// A world, and what its ranks and stages stand for.
 #[derive(Debug)]
 pub struct Lowered {
@@ -112,7 +125,20 @@ pub fn lower(
     plan: &Plan,
     workload: &Workload,
 ) -> Result<Lowered, PlanError> {
-    lower_with(model, cluster, plan, workload, false)
+    lower_with(model, cluster, plan, workload, (Grain::Curve, true))
+}
+
+/// The same without any account of memory. Times do not differ.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_times(
+    model: &Model,
+    cluster: &Cluster,
+    plan: &Plan,
+    workload: &Workload,
+) -> Result<Lowered, PlanError> {
+    lower_with(model, cluster, plan, workload, (Grain::Times, true))
 }
 
 /// The same with every block by itself that the framework asks its allocator for. Times do not differ.
@@ -125,7 +151,29 @@ pub fn lower_in_detail(
     plan: &Plan,
     workload: &Workload,
 ) -> Result<Lowered, PlanError> {
-    lower_with(model, cluster, plan, workload, true)
+    lower_with(model, cluster, plan, workload, (Grain::Blocks, true))
+}
+
+/// The same in which tensors do not know their layers' names.
+pub(crate) fn lower_sizes(
+    model: &Model,
+    cluster: &Cluster,
+    plan: &Plan,
+    workload: &Workload,
+) -> Result<Lowered, PlanError> {
+    lower_with(model, cluster, plan, workload, (Grain::Sizes, true))
+}
+
+/// The same with every pass written operation by operation.
+#[cfg(test)]
+pub(crate) fn lower_plainly(
+    model: &Model,
+    cluster: &Cluster,
+    plan: &Plan,
+    workload: &Workload,
+    grain: Grain,
+) -> Result<Lowered, PlanError> {
+    lower_with(model, cluster, plan, workload, (grain, false))
 }
 
 fn lower_with(
@@ -133,7 +181,7 @@ fn lower_with(
     cluster: &Cluster,
     plan: &Plan,
     workload: &Workload,
-    detail: bool,
+    (grain, repeats): (Grain, bool),
 ) -> Result<Lowered, PlanError> {
     check_sizes(plan, workload)?;
     check_tensor(model, plan)?;
@@ -157,7 +205,19 @@ fn lower_with(
     let Some(costs) = priced.iter().flatten().next().map(|it| &*it.costs) else {
         return Err(PlanError::TooLarge { what: "ranks", found: 0, limit: MOST_RANKS });
     };
-    let job = Job { model, cluster, plan, workload, layout, schedule, ranges, costs, views: &views, detail };
+    let job = Job {
+        model,
+        cluster,
+        plan,
+        workload,
+        layout,
+        schedule,
+        ranges,
+        costs,
+        views: &views,
+        grain,
+        repeats,
+    };
     let records = job.records();
     if records > MOST_RECORDS {
         return Err(PlanError::TooManyRecords { records, limit: MOST_RECORDS });
@@ -320,7 +380,8 @@ struct Job<'a> {
     /// Of the first rank.
     costs: &'a ModelCost,
     views: &'a Views,
-    detail: bool,
+    grain: Grain,
+    repeats: bool,
 }
 
 impl<'a> Job<'a> {
@@ -357,7 +418,8 @@ impl<'a> Job<'a> {
             workload: &priced.workload,
             costs: &priced.costs,
             short: priced.short.as_deref(),
-            detail: self.detail,
+            grain: self.grain,
+            repeats: self.repeats,
             schedule: self.schedule,
             stage,
             chunks,

@@ -15,11 +15,15 @@ mod trace;
 
 use steptime_clusters::Cluster;
 use steptime_core::allocator::Config;
-use steptime_core::{CATEGORIES, MemoryRecord, Observer, Outcome, SimTime, simulate};
+use steptime_core::{
+    CATEGORIES, MemoryRecord, NoObserver, Observer, Outcome, Program, SimTime, Stream, TensorSpec, simulate,
+};
+
 use steptime_models::Model;
 
+use crate::classes;
 use crate::error::PlanError;
-use crate::lower::{Lowered, lower_in_detail};
+use crate::lower::{Lowered, lower_in_detail, lower_sizes, lower_times};
 use crate::plan::Plan;
 use crate::schedule::ScheduleKind;
 use crate::variation::{Repetition, Variation};
@@ -114,6 +118,95 @@ pub struct RankMemory {
 /// A step that differs from others.
 pub type Varied<'a> = (&'a Variation, Repetition);
 
+/// A job with its times, and with what the allocator of a rank of each stage makes of it.
+#[derive(Debug)]
+pub struct PlayedJob {
+    /// What was played; its programs may or may not keep account of memory.
+    pub lowered: Lowered,
+    /// When everything happened.
+    pub outcome: Outcome,
+    /// By stage.
+    pub memories: Vec<RankMemory>,
+}
+
+/// What is wanted of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// How much, when, and of what.
+    Everything,
+    /// How much; moments and names may be missing.
+    Sizes,
+}
+
+/// Plays a job and its allocators: in one go, where the step that the allocators need is the whole one.
+///
+/// # Errors
+/// As [`crate::lower`] and [`simulate`].
+pub fn play(
+    model: &Model,
+    cluster: &Cluster,
+    plan: &Plan,
+    workload: &Workload,
+    settings: &AllocatorSettings,
+    told: Told,
+) -> Result<PlayedJob, PlanError> {
+    if !plan.explicit && micro_batches(plan, workload) == workload.accumulation {
+        let played = Played::of(model, cluster, plan, workload, None)?;
+        let memories = played.replay_all(cluster, settings)?;
+        let Played { lowered, outcome, .. } = played;
+        return Ok(PlayedJob { lowered, outcome, memories });
+    }
+    let lowered = lower_times(model, cluster, plan, workload)?;
+    let outcome = simulate(&lowered.world, &mut NoObserver)?;
+    let in_flight: Vec<u64> = lowered.stages.iter().map(|stage| stage.in_flight).collect();
+    let job = (model, cluster, plan, workload);
+    let memories =
+        Played::shortest(job, &in_flight, None, (settings, told))?.replay_all(cluster, settings)?;
+    Ok(PlayedJob { lowered, outcome, memories })
+}
+
+/// Whether some rank's tensors alone, without what an allocator loses, are more than its device has.
+///
+/// The second of the replayed steps begins with all states in place, as programs do, and holds at every request what the
+/// program then holds: where that is too much a request fails, in that step or before.
+///
+/// # Errors
+/// As [`crate::lower`].
+pub fn surely_short(
+    model: &Model,
+    cluster: &Cluster,
+    plan: &Plan,
+    workload: &Workload,
+    settings: &AllocatorSettings,
+) -> Result<bool, PlanError> {
+    let few = Workload { accumulation: micro_batches(plan, workload), ..workload.clone() };
+    let lowered = lower_sizes(model, cluster, &folded(plan), &few)?;
+    let short = |stage: usize| {
+        let context = |spec: &TensorSpec| spec.category == classes::CONTEXT;
+        let held = program_of(&lowered, stage).map_or(0, |it| it.most_held(|spec| !context(spec)));
+        held > room(&lowered, cluster, settings, stage)
+    };
+    Ok((0..lowered.stages.len()).any(short))
+}
+
+/// The program of the first rank of a stage.
+fn program_of(lowered: &Lowered, stage: usize) -> Option<&Program> {
+    let rank = lowered.ranks.iter().position(|rank| rank.stage == stage)?;
+    lowered.world.programs().get(lowered.world.ranks().get(rank)?.program as usize)
+}
+
+/// The plan with one rank of each stage for all.
+fn folded(plan: &Plan) -> Plan {
+    Plan { explicit: false, ..plan.clone() }
+}
+
+/// Bytes of the device that the allocator of a stage's rank may take.
+fn room(lowered: &Lowered, cluster: &Cluster, settings: &AllocatorSettings, stage: usize) -> u64 {
+    let outside = cluster.gpu.context.0 + lowered.communicators.get(stage).copied().unwrap_or(0);
+    let allowed = settings.memory_fraction.map(|part| (part * cluster.gpu.memory.0 as f64) as u64);
+    cluster.gpu.memory.0.saturating_sub(outside).min(allowed.unwrap_or(u64::MAX))
+}
+
 /// What the allocator of a rank of each stage makes of a job, of whose stages `in_flight` says how many micro-batches they
 /// hold at most.
 ///
@@ -143,9 +236,8 @@ pub fn memory_of_varied(
     in_flight: &[u64],
     varied: Option<Varied<'_>>,
 ) -> Result<Vec<RankMemory>, PlanError> {
-    let played = Played::shortest(model, cluster, plan, workload, in_flight, varied)?;
-    let stages = 0..played.lowered.stages.len();
-    stages.map(|stage| Ok(played.replay(cluster, settings, stage)?.0)).collect()
+    let job = (model, cluster, plan, workload);
+    Played::shortest(job, in_flight, varied, (settings, Told::Everything))?.replay_all(cluster, settings)
 }
 
 /// The same with everything that the allocators did.
@@ -176,7 +268,8 @@ pub fn trace_of_varied(
     in_flight: &[u64],
     varied: Option<Varied<'_>>,
 ) -> Result<Vec<Traced>, PlanError> {
-    let played = Played::shortest(model, cluster, plan, workload, in_flight, varied)?;
+    let job = (model, cluster, plan, workload);
+    let played = Played::shortest(job, in_flight, varied, (settings, Told::Everything))?;
     let stages = 0..played.lowered.stages.len();
     stages
         .map(|stage| {
@@ -214,23 +307,31 @@ struct Played {
 impl Played {
     /// Plays a job of few micro-batches that hold as much as all.
     fn shortest(
-        model: &Model,
-        cluster: &Cluster,
-        plan: &Plan,
-        workload: &Workload,
+        (model, cluster, plan, workload): (&Model, &Cluster, &Plan, &Workload),
         in_flight: &[u64],
         varied: Option<Varied<'_>>,
+        (settings, told): (&AllocatorSettings, Told),
     ) -> Result<Self, PlanError> {
+        let of = |workload: &Workload| {
+            if told == Told::Sizes && varied.is_none() {
+                let lowered = lower_sizes(model, cluster, &folded(plan), workload)?;
+                return match Requests::of_programs(&lowered, settings) {
+                    Some(requests) => Ok(Self { lowered, outcome: Outcome::default(), requests }),
+                    None => Self::simulated(lowered),
+                };
+            }
+            Self::of(model, cluster, plan, workload, varied)
+        };
         let few = micro_batches(plan, workload);
         if few < workload.accumulation {
             let short = Workload { accumulation: few, ..workload.clone() };
-            let played = Self::of(model, cluster, plan, &short, varied)?;
+            let played = of(&short)?;
             let held = played.lowered.stages.iter().map(|stage| stage.in_flight);
             if held.eq(in_flight.iter().copied()) {
                 return Ok(played);
             }
         }
-        Self::of(model, cluster, plan, workload, varied)
+        of(workload)
     }
 
     fn of(
@@ -245,24 +346,32 @@ impl Played {
         if let Some((variation, repetition)) = varied {
             lowered.world = variation.world(&lowered, repetition)?;
         }
+        Self::simulated(lowered)
+    }
+
+    fn simulated(lowered: Lowered) -> Result<Self, PlanError> {
         let mut wanted = vec![None; lowered.ranks.len()];
         for stage in 0..lowered.stages.len() {
             if let Some(rank) = lowered.ranks.iter().position(|rank| rank.stage == stage) {
                 wanted[rank] = Some(stage);
             }
         }
-        let mut requests = Requests { wanted, of_stage: vec![Vec::new(); lowered.stages.len()] };
+        // Most tensors come and go once.
+        let most = lowered.world.programs().iter().map(|program| 2 * program.tensors()).max().unwrap_or(0);
+        let of_stage = lowered.stages.iter().map(|_| Vec::with_capacity(most)).collect();
+        let mut requests = Requests { wanted, of_stage };
         let outcome = simulate(&lowered.world, &mut requests)?;
         Ok(Self { lowered, outcome, requests })
     }
 
-    fn replay(
+    /// Replays a rank of each stage.
+    fn replay_all(
         &self,
         cluster: &Cluster,
         settings: &AllocatorSettings,
-        stage: usize,
-    ) -> Result<(RankMemory, Blocks), PlanError> {
-        self.replay_with(cluster, settings, stage, false)
+    ) -> Result<Vec<RankMemory>, PlanError> {
+        let stages = 0..self.lowered.stages.len();
+        stages.map(|stage| Ok(self.replay_with(cluster, settings, stage, false)?.0)).collect()
     }
 
     /// Replays the rank of a stage: on a device without end, and if it is too small for that, on the device itself.
@@ -279,37 +388,94 @@ impl Played {
         let allowed = settings.memory_fraction.map(|part| (part * cluster.gpu.memory.0 as f64) as u64);
         let run = |capacity: Option<u64>| -> Result<Replay<'_>, PlanError> {
             let config = Config { capacity, allowed: capacity.and(allowed), ..settings.config.clone() };
-            let mut replay = Replay::new(self, stage, config, settings.avoid_record_streams, traces)?;
-            replay.steps(STEPS);
-            Ok(replay)
+            Replay::new(self, stage, config, settings.avoid_record_streams, traces)
         };
-        let unlimited = run(None)?;
+        let mut limited = run(Some(room))?;
+        let turns = limited.turns(STEPS);
+        let outside = (context, communicators);
+        if !traces && limited.can_tell_first_failure() {
+            // Up to the first request that the device has nothing left for, a device without end does the same.
+            let Some(number) = limited.play_at_once(&turns) else { return Ok(limited.finish(outside)) };
+            let mut unlimited = limited.without_limits();
+            unlimited.play(&turns[number..]);
+            limited.play(&turns[number..]);
+            return Ok(joined(unlimited, limited, outside));
+        }
+        let mut unlimited = run(None)?;
+        unlimited.play(&turns);
         let collects = settings.config.garbage_collection_threshold.is_some();
         if unlimited.reserved() <= room.min(allowed.unwrap_or(room)) && !collects {
-            return Ok(unlimited.finish(context, communicators));
+            return Ok(unlimited.finish(outside));
         }
-        let limited = run(Some(room))?;
-        if limited.shortage().is_none() {
-            return Ok(limited.finish(context, communicators));
-        }
-        let shortage = limited.shortage().cloned();
-        let (memory, _) = unlimited.finish(context, communicators);
-        let (_, blocks) = limited.finish(context, communicators);
-        Ok((RankMemory { shortage, ..memory }, blocks))
+        limited.play(&turns);
+        Ok(joined(unlimited, limited, outside))
     }
+}
+
+/// What the device gives, if it suffices; else what it would have to give, and what fails first.
+fn joined(unlimited: Replay<'_>, limited: Replay<'_>, outside: (u64, u64)) -> (RankMemory, Blocks) {
+    let Some(shortage) = limited.shortage().cloned() else { return limited.finish(outside) };
+    let (memory, _) = unlimited.finish(outside);
+    let (_, blocks) = limited.finish(outside);
+    (RankMemory { shortage: Some(shortage), ..memory }, blocks)
+}
+
+/// What a rank asks of its allocator; times in picoseconds.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// When the host asks.
+    host: u64,
+    /// When that shows on the curve of memory.
+    at: u64,
+    /// When the stream had done what was issued to it before.
+    reached: u64,
+    tensor: u32,
+    stream: Stream,
+    frees: bool,
 }
 
 /// Collects what ranks ask of their allocators.
 struct Requests {
     /// By rank of the world: the stage that it stands for.
     wanted: Vec<Option<usize>>,
-    of_stage: Vec<Vec<MemoryRecord>>,
+    of_stage: Vec<Vec<Asked>>,
+}
+
+impl Requests {
+    /// The requests of each stage's program in its order, without their moments; `None` where these matter: where memory
+    /// is free only when another stream gets past its free.
+    fn of_programs(lowered: &Lowered, settings: &AllocatorSettings) -> Option<Self> {
+        let mut of_stage = Vec::with_capacity(lowered.stages.len());
+        for stage in 0..lowered.stages.len() {
+            let program = program_of(lowered, stage)?;
+            let mut own = vec![Stream(0); program.tensors()];
+            let mut requests = Vec::with_capacity(2 * program.tensors());
+            for (tensor, stream, frees) in program.memory_requests() {
+                let own = &mut own[tensor.0 as usize];
+                if !frees {
+                    *own = stream;
+                } else if replay::waits(stream, *own, settings.avoid_record_streams) {
+                    return None;
+                }
+                requests.push(Asked { host: 0, at: 0, reached: 0, tensor: tensor.0, stream, frees });
+            }
+            of_stage.push(requests);
+        }
+        Some(Self { wanted: Vec::new(), of_stage })
+    }
 }
 
 impl Observer for Requests {
     fn memory(&mut self, record: &MemoryRecord) {
         if let Some(stage) = self.wanted.get(record.rank as usize).copied().flatten() {
-            self.of_stage[stage].push(*record);
+            self.of_stage[stage].push(Asked {
+                host: record.host.picos(),
+                at: record.at.picos(),
+                reached: record.reached.picos(),
+                tensor: record.tensor.0,
+                stream: record.stream,
+                frees: record.delta < 0,
+            });
         }
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use steptime_core::allocator::{Allocator, Block, Config, OutOfMemory};
-use steptime_core::{CATEGORIES, MemoryRecord, Program, SimTime, Stream};
+use steptime_core::{CATEGORIES, Program, SimTime, Stream, Tensor};
 
 use super::trace::{Blocks, Tracer};
-use super::{Moment, Played, RankMemory, Shortage};
+use super::{Asked, Moment, Played, RankMemory, Shortage};
 use crate::classes;
 use crate::error::PlanError;
 use crate::lower::MemoryMarks;
@@ -14,12 +14,17 @@ use crate::lower::MemoryMarks;
 /// The stream of the computation, on which frameworks allocate.
 const COMPUTE: Stream = Stream(0);
 
+/// Whether a free on a stream waits for it: unless it is the tensor's own, or references keep such tensors instead.
+pub(super) fn waits(stream: Stream, own: Stream, avoid_record_streams: bool) -> bool {
+    stream != own && !(avoid_record_streams && stream != COMPUTE)
+}
+
 /// A rank at its allocator.
 pub(super) struct Replay<'a> {
     stage: usize,
     rank: u64,
     program: &'a Program,
-    records: &'a [MemoryRecord],
+    records: &'a [Asked],
     marks: MemoryMarks,
     /// When the played step ends.
     end: SimTime,
@@ -29,6 +34,8 @@ pub(super) struct Replay<'a> {
     held: Vec<Option<Held>>,
     /// By stream: when the events pass that frees have recorded, in their order, and how many have passed.
     events: Vec<(VecDeque<u64>, u64)>,
+    /// When the first of them passes.
+    next_event: u64,
     by_category: [u64; CATEGORIES],
     most: Most,
     after_step: u64,
@@ -37,7 +44,18 @@ pub(super) struct Replay<'a> {
     tracer: Option<Tracer>,
 }
 
+/// One thing that a replay does.
+#[derive(Clone, Copy)]
+pub(super) enum Turn {
+    Step(u32),
+    /// The request of this number, and whether what it takes lives beyond the step.
+    Request(u32, bool),
+    /// Whether it is the last step that ends.
+    EndStep(bool),
+}
+
 /// A tensor's block.
+#[derive(Clone)]
 struct Held {
     block: Block,
     stream: Stream,
@@ -46,7 +64,7 @@ struct Held {
 }
 
 /// The fullest moment.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Most {
     allocated: u64,
     at: Moment,
@@ -80,6 +98,7 @@ impl<'a> Replay<'a> {
             allocator,
             held,
             events,
+            next_event: u64::MAX,
             by_category: [0; CATEGORIES],
             most: Most::default(),
             after_step: 0,
@@ -89,28 +108,70 @@ impl<'a> Replay<'a> {
         })
     }
 
-    /// Replays the start of the job and so many steps, or up to the first request that fails.
-    pub(super) fn steps(&mut self, steps: u32) {
+    /// The start of the job and so many steps.
+    pub(super) fn turns(&self, steps: u32) -> Vec<Turn> {
         let MemoryMarks { first_pass, moments: [from, to], update } = self.marks;
-        for index in (0..first_pass).filter(|index| !(from..to).contains(index)) {
-            self.request(index, true);
-        }
+        let request = |index: usize, lasting| Turn::Request(index as u32, lasting);
+        let moments = || (from..to).map(|index| request(index, true));
+        let mut turns = Vec::with_capacity((1 + self.records.len()) * steps as usize + to);
+        turns.extend((0..first_pass).filter(|index| !(from..to).contains(index)).map(|it| request(it, true)));
         for step in 0..steps {
-            self.step = step;
+            turns.push(Turn::Step(step));
             for index in first_pass..self.records.len() {
                 if step == 0 && index == update {
                     // The optimizer sees gradients for the first time.
-                    (from..to).for_each(|moment| self.request(moment, true));
+                    turns.extend(moments());
                 }
-                self.request(index, false);
+                turns.push(request(index, false));
             }
             if step == 0 && update >= self.records.len() {
-                (from..to).for_each(|moment| self.request(moment, true));
+                turns.extend(moments());
+            }
+            turns.push(Turn::EndStep(step + 1 == steps));
+        }
+        turns
+    }
+
+    /// Replays turns up to the first request that fails.
+    pub(super) fn play(&mut self, turns: &[Turn]) {
+        for turn in turns {
+            match *turn {
+                Turn::Step(step) => self.step = step,
+                Turn::Request(index, lasting) => self.request(index as usize, lasting),
+                Turn::EndStep(last) => self.end_step(last),
             }
             if self.shortage.is_some() {
                 return;
             }
-            self.end_step(step + 1 == steps);
+        }
+    }
+
+    /// Replays turns up to the first request for which cached memory has to be given back; returns its number.
+    pub(super) fn play_at_once(&mut self, turns: &[Turn]) -> Option<usize> {
+        for (number, turn) in turns.iter().enumerate() {
+            match *turn {
+                Turn::Step(step) => self.step = step,
+                Turn::Request(index, lasting) => {
+                    if !self.request_at_once(index as usize, lasting) {
+                        return Some(number);
+                    }
+                }
+                Turn::EndStep(last) => self.end_step(last),
+            }
+        }
+        None
+    }
+
+    /// The same so far, on a device without end.
+    pub(super) fn without_limits(&self) -> Self {
+        Self {
+            allocator: self.allocator.without_limits(),
+            held: self.held.clone(),
+            events: self.events.clone(),
+            most: self.most.clone(),
+            shortage: self.shortage.clone(),
+            tracer: None,
+            ..*self
         }
     }
 
@@ -125,6 +186,7 @@ impl<'a> Replay<'a> {
             *passed += waiting.len() as u64;
             waiting.clear();
         }
+        self.next_event = u64::MAX;
         if last {
             return;
         }
@@ -136,29 +198,55 @@ impl<'a> Replay<'a> {
     }
 
     fn request(&mut self, index: usize, lasting: bool) {
-        let Some(record) = self.records.get(index).filter(|_| self.shortage.is_none()) else { return };
-        if record.category == classes::CONTEXT || record.delta == 0 {
-            return;
-        }
-        let tensor = record.tensor.0 as usize;
-        if record.delta < 0 {
-            self.free(tensor, record.stream, (record.host, record.reached.picos()));
-            return;
-        }
-        self.pass_events(record.host.picos());
-        match self.allocator.alloc(record.stream, record.delta.unsigned_abs()) {
+        let Some(bytes) = self.asked_now(index) else { return };
+        match self.allocator.alloc(self.records[index].stream, bytes) {
             Ok(block) => self.hold(index, block, lasting),
             Err(failure) => self.fail(index, failure),
         }
     }
 
-    fn hold(&mut self, index: usize, block: Block, lasting: bool) {
-        let record = &self.records[index];
-        if let Some(tracer) = &mut self.tracer {
-            tracer.allocated(&self.allocator, record, &block, self.step);
+    /// `false` where cached memory would have to be given back first.
+    fn request_at_once(&mut self, index: usize, lasting: bool) -> bool {
+        let Some(bytes) = self.asked_now(index) else { return true };
+        match self.allocator.alloc_at_once(self.records[index].stream, bytes) {
+            Some(block) => {
+                self.hold(index, block, lasting);
+                true
+            }
+            None => false,
         }
-        self.by_category[usize::from(record.category.0) % CATEGORIES] += block.size();
-        let tensor = record.tensor.0 as usize;
+    }
+
+    /// Frees what a request frees, or else lets events pass up to it and returns the bytes that it asks for.
+    #[inline]
+    fn asked_now(&mut self, index: usize) -> Option<u64> {
+        let record = self.records[index];
+        let spec = self.program.tensor_specs()[record.tensor as usize];
+        if spec.category == classes::CONTEXT || spec.bytes == 0 {
+            return None;
+        }
+        if record.frees {
+            self.free(
+                record.tensor as usize,
+                record.stream,
+                (SimTime::from_picos(record.host), record.reached),
+            );
+            return None;
+        }
+        if record.host >= self.next_event {
+            self.pass_events(record.host);
+        }
+        Some(spec.bytes)
+    }
+
+    fn hold(&mut self, index: usize, block: Block, lasting: bool) {
+        let record = self.records[index];
+        if let Some(tracer) = &mut self.tracer {
+            tracer.allocated(&self.allocator, &record, &block, self.step);
+        }
+        let tensor = record.tensor as usize;
+        let category = self.program.tensor_specs()[tensor].category;
+        self.by_category[usize::from(category.0) % CATEGORIES] += block.size();
         self.held[tensor] = Some(Held { block, stream: record.stream, lasting });
         let allocated = self.allocator.stats().all.allocated_bytes.current;
         if allocated > self.most.allocated {
@@ -170,8 +258,8 @@ impl<'a> Replay<'a> {
     fn moment(&self, index: usize) -> Moment {
         let record = &self.records[index];
         let late = 2 * index > self.marks.first_pass + self.records.len();
-        let left = SimTime::from_picos(self.end.picos().saturating_sub(record.at.picos()));
-        Moment { since_begin: record.at, until_end: late.then_some(left) }
+        let left = SimTime::from_picos(self.end.picos().saturating_sub(record.at));
+        Moment { since_begin: SimTime::from_picos(record.at), until_end: late.then_some(left) }
     }
 
     /// Frees a tensor. If another stream than its own has used it, its block is cached once that stream has reached the
@@ -180,13 +268,17 @@ impl<'a> Replay<'a> {
         let Some(Held { block, stream: own, .. }) = self.held[tensor].take() else { return };
         let spec = self.program.tensor_specs()[tensor];
         self.by_category[usize::from(spec.category.0) % CATEGORIES] -= block.size();
-        let shared = stream != own && !(self.avoid_record_streams && stream != COMPUTE);
+        let shared = waits(stream, own, self.avoid_record_streams);
         if let Some(tracer) = &mut self.tracer {
             tracer.freed(&block, own, (self.step, asked), shared.then_some(stream));
         }
         if shared {
             self.allocator.record_stream(&block, stream);
-            self.events[usize::from(stream.0)].0.push_back(reached);
+            let waiting = &mut self.events[usize::from(stream.0)].0;
+            if waiting.is_empty() {
+                self.next_event = self.next_event.min(reached);
+            }
+            waiting.push_back(reached);
         }
         self.allocator.free(block);
     }
@@ -206,11 +298,13 @@ impl<'a> Replay<'a> {
                 }
             }
         }
+        let first = self.events.iter().filter_map(|(waiting, _)| waiting.front());
+        self.next_event = first.copied().min().unwrap_or(u64::MAX);
     }
 
     fn fail(&mut self, index: usize, failure: OutOfMemory) {
-        let record = &self.records[index];
-        let label = self.program.tensor_spec(record.tensor).map(|spec| self.program.label(spec.label));
+        let tensor = Tensor(self.records[index].tensor);
+        let label = self.program.tensor_spec(tensor).map(|spec| self.program.label(spec.label));
         self.shortage = Some(Shortage {
             tensor: label.unwrap_or_default().to_owned(),
             requested: failure.requested,
@@ -227,11 +321,16 @@ impl<'a> Replay<'a> {
         self.allocator.stats().all.reserved_bytes.peak
     }
 
+    pub(super) fn can_tell_first_failure(&self) -> bool {
+        self.allocator.can_tell_first_failure()
+    }
+
     pub(super) fn shortage(&self) -> Option<&Shortage> {
         self.shortage.as_ref()
     }
 
-    pub(super) fn finish(self, context: u64, communicators: u64) -> (RankMemory, Blocks) {
+    /// `outside` are the bytes of the context and of communicators.
+    pub(super) fn finish(self, (context, communicators): (u64, u64)) -> (RankMemory, Blocks) {
         let stats = self.allocator.stats();
         let memory = RankMemory {
             stage: self.stage,

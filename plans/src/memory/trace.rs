@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use steptime_core::allocator::{Allocator, Block, SnapshotSegment};
-use steptime_core::{MemoryRecord, SimTime, Stream};
+use steptime_core::{SimTime, Stream};
 
-use super::{Played, RankMemory};
+use super::{Asked, Played, RankMemory};
 
 /// One thing that an allocator did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,23 +74,17 @@ pub(super) struct Tracer {
 }
 
 impl Tracer {
-    pub(super) fn allocated(
-        &mut self,
-        allocator: &Allocator,
-        record: &MemoryRecord,
-        block: &Block,
-        step: u32,
-    ) {
+    pub(super) fn allocated(&mut self, allocator: &Allocator, record: &Asked, block: &Block, step: u32) {
         let stats = allocator.stats();
         let entry = BlockTrace {
             step,
-            at: record.host,
+            at: SimTime::from_picos(record.host),
             action: "alloc",
             address: block.address(),
             size: block.size(),
             requested: block.requested(),
             stream: record.stream,
-            tensor: Some(record.tensor.0),
+            tensor: Some(record.tensor),
             allocated: stats.all.allocated_bytes.current,
             reserved: stats.all.reserved_bytes.current,
         };
@@ -99,7 +93,7 @@ impl Tracer {
             self.calls = calls;
             self.note_segments(allocator, &entry);
         }
-        self.tensors.insert(entry.address, record.tensor.0);
+        self.tensors.insert(entry.address, record.tensor);
         self.blocks.push(entry);
     }
 

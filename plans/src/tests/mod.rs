@@ -10,6 +10,7 @@ mod memory;
 mod norms;
 mod offload;
 mod random_plans;
+mod repeats;
 mod sharding;
 mod topologies;
 mod traffic;

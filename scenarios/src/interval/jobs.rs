@@ -3,7 +3,7 @@
 use steptime_clusters::Cluster;
 
 use super::Interval;
-use crate::estimate::in_part;
+use crate::estimate::in_part_times;
 use crate::scenario::{Job, Scenario};
 
 /// What a step takes where messages between nodes cost what they do in the fastest and in the slowest tenth of the jobs
@@ -24,7 +24,7 @@ impl Jobs {
         let nodes = u32::try_from(nodes).ok()?;
         let (fastest_s, slowest_s) = cluster.network.as_ref()?.messages(nodes)?;
         let factor = |message_s: f64| {
-            let report = in_part(&with_messages(scenario, message_s)).ok()?;
+            let report = in_part_times(&with_messages(scenario, message_s)).ok()?;
             Some(report.step_time_s? / step_s)
         };
         Some(Self { fastest: factor(fastest_s)?.min(1.0), slowest: factor(slowest_s)?.max(1.0), nodes })

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::InputError;
-use crate::estimate::in_part;
+use crate::estimate::in_part_sizes;
 use crate::interval::{Intervals, Jobs, Residual, Traits};
 use crate::report::{Report, TimeBreakdown};
 use crate::scenario::{Job, Scenario};
@@ -177,7 +177,7 @@ fn predict(row: &Measurement) -> Prediction {
     };
     let played = translate::scenario(row).and_then(|translated| {
         let scenario = Scenario::read(&row.run_id, &translated.scenario, &[], &translated);
-        scenario.and_then(|it| in_part(&it).map(|report| (it, report))).map_err(|error| error.reason())
+        scenario.and_then(|it| in_part_sizes(&it).map(|report| (it, report))).map_err(|error| error.reason())
     });
     match played {
         Ok((scenario, report)) => {

@@ -1,6 +1,7 @@
 //! Building and checking of programs.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -11,6 +12,26 @@ use super::{
 };
 use crate::time::SimTime;
 
+/// A hash of labels: each eight bytes are mixed in by a multiplication. Nobody is kept from making labels collide; that
+/// would only be slow.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn write(&mut self, bytes: &[u8]) {
+        for part in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..part.len()].copy_from_slice(part);
+            // The odd fraction of the golden ratio, as in Fibonacci hashing (Knuth, volume 3, section 6.4).
+            self.0 = (self.0.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+}
+
 /// Writes a program record by record.
 ///
 /// The calls take what they are given; [`ProgramBuilder::build`] checks the whole and names the first record
@@ -19,10 +40,12 @@ use crate::time::SimTime;
 pub struct ProgramBuilder {
     pub(super) inner: Inner,
     // Looked up, never walked: its order cannot matter.
-    interned: HashMap<String, Label>,
+    interned: HashMap<String, Label, BuildHasherDefault<Mixer>>,
     // What the compact records could not hold.
     overfull: Option<ProgramError>,
-    memory_steps: usize,
+    pub(super) memory_steps: usize,
+    /// Whether allocations and frees are left out.
+    only_times: bool,
 }
 
 /// What is wrong with a program. `record` counts its records from 0.
@@ -106,6 +129,12 @@ impl ProgramBuilder {
         Self { inner: Inner { name: name.to_owned(), ..Inner::default() }, ..Self::default() }
     }
 
+    /// An empty program that keeps no account of memory: what it is given to allocate and free takes no record. Its
+    /// times are those of the program that keeps one.
+    pub fn without_memory(name: &str) -> Self {
+        Self { only_times: true, ..Self::new(name) }
+    }
+
     /// The label of a text, the same for the same text.
     pub fn label(&mut self, text: &str) -> Label {
         if let Some(label) = self.interned.get(text) {
@@ -129,6 +158,9 @@ impl ProgramBuilder {
 
     /// A new tensor of `bytes` bytes. It is not allocated yet.
     pub fn tensor(&mut self, bytes: u64, category: Category, label: Label) -> Tensor {
+        if self.only_times {
+            return Tensor(0);
+        }
         let tensor = Tensor(self.inner.tensors.len() as u32);
         self.inner.tensors.push(TensorSpec { bytes, category, label });
         tensor
@@ -222,12 +254,18 @@ impl ProgramBuilder {
     /// `tensor` is allocated. The ledger changes here, in program order; the moment shown for it is when
     /// `stream` gets here.
     pub fn alloc(&mut self, stream: Stream, tensor: Tensor) {
+        if self.only_times {
+            return;
+        }
         self.memory_steps += 1;
         self.push(Record { stream: stream.0, index: tensor.0, ..blank(Kind::Alloc) });
     }
 
     /// `tensor` is freed; see [`ProgramBuilder::alloc`].
     pub fn free(&mut self, stream: Stream, tensor: Tensor) {
+        if self.only_times {
+            return;
+        }
         self.memory_steps += 1;
         self.push(Record { stream: stream.0, index: tensor.0, ..blank(Kind::Free) });
     }

@@ -11,6 +11,7 @@ use steptime_models::{Kernel, LayerRole, Parameter, Temporary};
 use super::{StageBuilder, StageInput};
 use crate::bucket::Share;
 use crate::classes;
+use crate::lower::Grain;
 use crate::lower::cost::{Cost, LayerCost};
 use crate::zero::ZeroStage;
 
@@ -45,6 +46,10 @@ struct States {
 }
 
 impl StageInput<'_> {
+    fn is_detailed(&self) -> bool {
+        matches!(self.grain, Grain::Blocks | Grain::Sizes)
+    }
+
     /// For each parameter of a layer that the stage owns: its elements on this rank, the ranks that partition them, and
     /// whether it is trained.
     fn owned(&self, layer: usize) -> Vec<Owned> {
@@ -64,7 +69,7 @@ impl StageInput<'_> {
     /// Elements of a layer's gradients that this rank keeps: one piece, or in detail those of each parameter, unless
     /// FSDP has flattened them.
     pub(super) fn gradient_pieces(&self, layer: usize, partitioned: bool) -> Vec<u64> {
-        let each: Vec<u64> = if self.detail && !partitioned {
+        let each: Vec<u64> = if self.is_detailed() && !partitioned {
             self.owned(layer).iter().filter(|it| it.trained).map(|it| it.elements).collect()
         } else if partitioned {
             vec![self.partitioned_trained(layer)]
@@ -115,7 +120,7 @@ impl Owned {
 impl StageBuilder<'_> {
     /// Whether every block is asked for by itself.
     pub(super) fn detailed(&self) -> bool {
-        self.input.detail
+        self.input.is_detailed()
     }
 
     /// What a rank holds from the start on: weights, gradients, copies of the weights; and the moments, which
@@ -330,7 +335,7 @@ impl StageBuilder<'_> {
     /// Whether gradients of weights are tensors of their own before they are added up: not where products add to the
     /// buffer at once, nor where whole gradients are counted layer by layer, nor where the first micro-batch's are kept
     /// as they are.
-    fn makes_gradients(&self) -> bool {
+    pub(super) fn makes_gradients(&self) -> bool {
         let input = self.input;
         let counted = input.plan.zero >= ZeroStage::Two && (self.reduces() || input.offloads_optimizer());
         let kept = self.gradient == self.storage && self.backwards_done.iter().all(|done| *done <= 1);

@@ -10,6 +10,7 @@ mod norms;
 mod offload;
 mod passes;
 mod pipeline;
+mod repeat;
 mod replicas;
 
 use std::ops::Range;
@@ -26,6 +27,8 @@ pub(super) use self::offload::check_offload;
 use self::offload::{HostStreams, Stashes};
 pub(super) use self::passes::deferred;
 use self::pipeline::{Transfers, transfers};
+use self::repeat::Repeats;
+use super::Grain;
 use super::cost::{Cost, LayerCost, ModelCost, OpCost, Pricer};
 use super::host_ports::HostPath;
 use super::placement::{Along, Placements};
@@ -56,8 +59,10 @@ pub(super) struct StageInput<'a> {
     pub(super) chunks: Vec<Chunk>,
     /// Where the stage's groups sit, by [`Along`].
     pub(super) placements: Placements,
-    /// Whether every block that the framework allocates is in the program by itself.
-    pub(super) detail: bool,
+    /// What the program says of memory.
+    pub(super) grain: Grain,
+    /// Whether passes that do the same are written once and copied.
+    pub(super) repeats: bool,
     /// The last layer's stage.
     pub(super) head_stage: usize,
     /// Whether the first stage and the last hold copies of one embedding, and whether those lie on two nodes.
@@ -248,11 +253,20 @@ pub(super) struct StageBuilder<'a> {
     host: HostUse,
     /// Activations on their way to the host and back.
     stashes: Stashes,
+    /// The text of the label at hand, and the numbers of micro-batches in digits.
+    text: String,
+    numbers: Vec<String>,
+    /// Passes over layers that can be copied.
+    repeats: Repeats,
 }
 
 /// Builds the program of a stage.
 pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageProgram, PlanError> {
-    let mut program = ProgramBuilder::new(&format!("stage {}", input.stage));
+    let name = format!("stage {}", input.stage);
+    let mut program = match input.grain {
+        Grain::Times => ProgramBuilder::without_memory(&name),
+        Grain::Curve | Grain::Blocks | Grain::Sizes => ProgramBuilder::new(&name),
+    };
     let compute = program.stream("compute");
     let streams = Streams {
         compute,
@@ -295,6 +309,9 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         made_elements: 0,
         host: input.host_use(),
         stashes: Stashes::default(),
+        text: String::new(),
+        numbers: (0..micro_batches).map(|number| number.to_string()).collect(),
+        repeats: Repeats::default(),
     };
     builder.open_channels();
     builder.hold_states();
@@ -402,7 +419,7 @@ impl StageBuilder<'_> {
         let input = self.input;
         let states = input.device_states();
         self.hold("CUDA context", input.cluster.gpu.context.0, classes::CONTEXT);
-        if input.detail {
+        if self.detailed() {
             self.hold_pieces();
         } else {
             self.hold("parameters", states.parameters, classes::PARAMETERS);
@@ -443,23 +460,40 @@ impl StageBuilder<'_> {
 
     /// Label of a layer's tensor. The same few are asked for in every micro-batch.
     fn tensor_label(&mut self, layer: usize, what: &'static str) -> Label {
+        if self.input.grain == Grain::Times {
+            // There are no tensors.
+            return Label(0);
+        }
         let known = &mut self.tensor_labels[self.input.slot(layer)];
-        if let Some((_, label)) = known.iter().find(|(name, _)| *name == what) {
+        let same = |name: &str| std::ptr::eq(name, what) || name == what;
+        if let Some((_, label)) = known.iter().find(|(name, _)| same(name)) {
             return *label;
         }
-        let label = self.program.label(&format!("{} {what}", self.input.model.layers[layer].name));
+        let label = if self.input.grain == Grain::Sizes {
+            self.program.label(what)
+        } else {
+            self.program.label(&format!("{} {what}", self.input.model.layers[layer].name))
+        };
         known.push((what, label));
         label
     }
 
     /// A span's label: name, kind and micro-batch, parted by `|`.
     fn label(&mut self, name: &str, kind: &str, micro_batch: Option<u32>) -> Label {
-        let name = name.replace('|', "/");
-        let text = match micro_batch {
-            Some(number) => format!("{name}|{kind}|{number}"),
-            None => format!("{name}|{kind}|-"),
-        };
-        self.program.label(&text)
+        let text = &mut self.text;
+        text.clear();
+        for (number, part) in name.split('|').enumerate() {
+            text.push_str(if number > 0 { "/" } else { "" });
+            text.push_str(part);
+        }
+        for part in ["|", kind, "|"] {
+            text.push_str(part);
+        }
+        match micro_batch {
+            Some(number) => text.push_str(self.numbers[number as usize].as_str()),
+            None => text.push('-'),
+        }
+        self.program.label(text)
     }
 
     fn kernel(&mut self, class: Class, label: Label, cost: OpCost) -> Result<(), PlanError> {

@@ -1,9 +1,10 @@
 //! Forward and backward of a stage over one micro-batch: kernels in order, activations born and freed.
 
-use steptime_core::Tensor;
+use steptime_core::{Label, Tensor};
 use steptime_models::{Bytes, LayerWork, Pass};
 
 use super::data_parallel::{Gathered, Pending};
+use super::repeat::Part;
 use super::{Chunk, Meeting, StageBuilder};
 use crate::classes;
 use crate::error::PlanError;
@@ -98,12 +99,19 @@ impl StageBuilder<'_> {
     }
 
     fn layer_forward(&mut self, layer: usize, micro_batch: u32, last: bool) -> Result<(), PlanError> {
-        let input = self.input;
-        let cost = input.cost(layer, micro_batch);
-        let label = {
-            let name = self.input.model.layers[layer].name.as_str();
-            self.label(name, "forward", Some(micro_batch))
-        };
+        let label = self.label(self.input.model.layers[layer].name.as_str(), "forward", Some(micro_batch));
+        self.pass_over_layer(Part::Forward, (layer, micro_batch), last, [label; 2], |this| {
+            this.write_forward((layer, micro_batch), last, label)
+        })
+    }
+
+    fn write_forward(
+        &mut self,
+        (layer, micro_batch): (usize, u32),
+        last: bool,
+        label: Label,
+    ) -> Result<(), PlanError> {
+        let cost = self.input.cost(layer, micro_batch);
         self.issue_block(layer, Pass::Forward, label)?;
         let mut saved = vec![None; cost.work.saved.len()];
         let (mut entered, mut alive) = (self.handed.take(), Vec::new());
@@ -282,13 +290,28 @@ impl StageBuilder<'_> {
     }
 
     fn layer_backward(&mut self, layer: usize, micro_batch: u32, extent: Extent) -> Result<(), PlanError> {
+        self.await_recalled(layer, micro_batch)?;
+        let name = self.input.model.layers[layer].name.as_str();
+        let backward = self.label(name, "backward", Some(micro_batch));
+        let recomputes = !self.input.cost(layer, micro_batch).recomputed.is_empty();
+        let again = if recomputes { self.label(name, "recompute", Some(micro_batch)) } else { backward };
+        let part = if extent == Extent::Whole { Part::Backward } else { Part::Input };
+        self.pass_over_layer(part, (layer, micro_batch), false, [again, backward], |this| {
+            this.write_backward((layer, micro_batch), extent, [again, backward])
+        })
+    }
+
+    fn write_backward(
+        &mut self,
+        (layer, micro_batch): (usize, u32),
+        extent: Extent,
+        [again, label]: [Label; 2],
+    ) -> Result<(), PlanError> {
         let input = self.input;
         let cost = input.cost(layer, micro_batch);
-        let name = input.model.layers[layer].name.as_str();
-        self.await_recalled(layer, micro_batch)?;
         let mut saved = self.open[input.slot(layer)][micro_batch as usize].take().unwrap_or_default();
         if !cost.recomputed.is_empty() {
-            let label = self.label(name, "recompute", Some(micro_batch));
+            let label = again;
             if cost.recomputed.len() == cost.forward.len() {
                 self.issue_block(layer, Pass::Forward, label)?;
             }
@@ -308,7 +331,6 @@ impl StageBuilder<'_> {
             }
             self.bury(alive);
         }
-        let label = self.label(name, "backward", Some(micro_batch));
         self.issue_block(layer, Pass::Backward, label)?;
         let later = extent == Extent::WithoutWeights;
         let short = if later { cost.split_temporary } else { cost.backward_temporary };
@@ -371,9 +393,15 @@ impl StageBuilder<'_> {
 
     /// The gradients of weights that the layer's backward has left.
     fn layer_weights(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
+        let label = self.label(self.input.model.layers[layer].name.as_str(), "weights", Some(micro_batch));
+        self.pass_over_layer(Part::Weights, (layer, micro_batch), false, [label; 2], |this| {
+            this.write_weights((layer, micro_batch), label)
+        })
+    }
+
+    fn write_weights(&mut self, (layer, micro_batch): (usize, u32), label: Label) -> Result<(), PlanError> {
         let input = self.input;
         let cost = input.cost(layer, micro_batch);
-        let label = self.label(input.model.layers[layer].name.as_str(), "weights", Some(micro_batch));
         for &index in &cost.work.weight_gradients.operations {
             self.made_gradient(layer, cost, index);
             self.operation(classes::BACKWARD, label, cost.backward[index])?;

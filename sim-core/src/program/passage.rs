@@ -1,0 +1,158 @@
+//! Stretches of a program that come again, but for the names of what they touch.
+//!
+//! Many parts of a program do the same to other tensors, under other labels. Such a stretch is written once and then
+//! copied: what it makes itself (tensors, events) is made anew, what was there before it is what the caller says.
+
+use std::ops::Range;
+
+use super::{Event, Kind, Label, ProgramBuilder, Record, Tensor, TensorSpec};
+
+/// A place between two records of a program that is being written.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    records: usize,
+    tensors: usize,
+    events: usize,
+    by_memory: usize,
+    memory_steps: usize,
+}
+
+/// The records between two places, and what they make.
+#[derive(Clone, Debug)]
+pub struct Passage {
+    records: Range<usize>,
+    tensors: Range<usize>,
+    events: Range<usize>,
+    by_memory: Range<usize>,
+    memory_steps: usize,
+}
+
+impl Passage {
+    /// Numbers of the tensors that it makes.
+    pub fn tensors(&self) -> Range<u32> {
+        self.tensors.start as u32..self.tensors.end as u32
+    }
+}
+
+impl ProgramBuilder {
+    /// Where the next record will be.
+    pub fn place(&self) -> Place {
+        Place {
+            records: self.inner.records.len(),
+            tensors: self.inner.tensors.len(),
+            events: self.inner.waits.len(),
+            by_memory: self.inner.by_memory.len(),
+            memory_steps: self.memory_steps,
+        }
+    }
+
+    /// What has been written since a place.
+    pub fn passage(&self, from: Place) -> Passage {
+        let here = self.place();
+        Passage {
+            records: from.records..here.records,
+            tensors: from.tensors..here.tensors,
+            events: from.events..here.events,
+            by_memory: from.by_memory..here.by_memory,
+            memory_steps: here.memory_steps - from.memory_steps,
+        }
+    }
+
+    /// The label of a tensor, if there is one of this number.
+    pub fn tensor_label(&self, tensor: Tensor) -> Option<Label> {
+        self.inner.tensors.get(tensor.0 as usize).map(|spec| spec.label)
+    }
+
+    /// Writes a passage again and returns the number of the first tensor that it makes. `label` gives the labels of what
+    /// it does, `tensor_label` that of the n-th tensor that it makes, and `outer` what stands for a tensor that was there
+    /// before it. Events from before it are waited for again.
+    pub fn repeat(
+        &mut self,
+        passage: &Passage,
+        label: impl Fn(Label) -> Label,
+        tensor_label: impl Fn(usize) -> Label,
+        outer: impl Fn(Tensor) -> Tensor,
+    ) -> u32 {
+        let here = self.place();
+        let event = |index: u32| match (index as usize).checked_sub(passage.events.start) {
+            Some(number) => Event((here.events + number) as u32).0,
+            None => index,
+        };
+        let first = passage.tensors.start;
+        let tensor = |index: u32| match (index as usize).checked_sub(first) {
+            Some(number) => (here.tensors + number) as u32,
+            None => outer(Tensor(index)).0,
+        };
+        self.inner.records.reserve(passage.records.len());
+        for at in passage.records.clone() {
+            let record = self.inner.records[at];
+            let index = match record.kind {
+                Kind::Host | Kind::Kernel | Kind::Rendezvous => label(Label(record.index)).0,
+                Kind::Record | Kind::Wait | Kind::HostWait => event(record.index),
+                Kind::Alloc | Kind::Free => tensor(record.index),
+                Kind::HostSync => record.index,
+            };
+            self.inner.records.push(Record { index, ..record });
+        }
+        for (number, at) in passage.tensors.clone().enumerate() {
+            let spec = self.inner.tensors[at];
+            self.inner.tensors.push(TensorSpec { label: tensor_label(number), ..spec });
+        }
+        self.inner.waits.resize(here.events + passage.events.len(), 0);
+        for at in passage.by_memory.clone() {
+            self.inner.by_memory.push(self.inner.by_memory[at] - passage.records.start + here.records);
+        }
+        self.memory_steps += passage.memory_steps;
+        here.tensors as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::{Category, Class};
+    use crate::time::SimTime;
+
+    /// A kernel that makes a tensor, reads and frees one from before, and sends on another stream.
+    fn write(p: &mut ProgramBuilder, name: &str, old: Tensor) -> Tensor {
+        let (label, made) = (p.label(name), p.label(&format!("{name} made")));
+        let (compute, other) = (crate::program::Stream(0), crate::program::Stream(1));
+        let tensor = p.tensor(8, Category(1), made);
+        p.alloc(compute, tensor);
+        p.kernel(compute, Class(1), label, SimTime(5), SimTime(1));
+        p.limited_by_memory();
+        let done = p.record(compute);
+        p.wait(other, done);
+        p.free(compute, old);
+        tensor
+    }
+
+    #[test]
+    fn a_passage_written_again_is_what_would_have_been_written() {
+        let start = || {
+            let mut p = ProgramBuilder::new("p");
+            p.stream("compute");
+            p.stream("other");
+            let label = p.label("start");
+            let old = p.tensor(4, Category(0), label);
+            p.alloc(crate::program::Stream(0), old);
+            (p, old)
+        };
+        let (mut plain, old) = start();
+        let one = write(&mut plain, "one", old);
+        let two = write(&mut plain, "two", one);
+        let (mut again, old) = start();
+        let place = again.place();
+        let first = write(&mut again, "one", old);
+        let passage = again.passage(place);
+        let (label, made) = (again.label("two"), again.label("two made"));
+        let second = again.repeat(&passage, |_| label, |_| made, |_| first);
+        assert_eq!((first, Tensor(second)), (one, two));
+        assert_eq!(plain.memory_steps(), again.memory_steps());
+        assert_eq!(plain.inner.by_memory, again.inner.by_memory);
+        let (plain, again) = (plain.build().unwrap(), again.build().unwrap());
+        assert_eq!(plain.records(), again.records());
+        assert_eq!(plain.tensor_specs(), again.tensor_specs());
+        assert_eq!((plain.labels(), plain.waits()), (again.labels(), again.waits()));
+    }
+}
