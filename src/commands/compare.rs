@@ -11,7 +11,7 @@ use crate::output;
 use crate::present::{bytes, right_align, seconds, table, trimmed, whole_names};
 
 /// Columns of half of a tornado's bars.
-const HALF: usize = 12;
+const HALF: usize = 8;
 
 /// Plays a scenario on hardware that is better and worse.
 pub(crate) fn sensitivity(arguments: &SensitivityArguments) -> Result<Answer, Failure> {
