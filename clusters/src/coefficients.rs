@@ -45,7 +45,7 @@ const fn seconds(
 }
 
 /// Coefficients of [`GemmCoefficients`].
-pub(crate) const GEMM: [Coefficient; 18] = [
+pub(crate) const GEMM: [Coefficient; 19] = [
     number(
         "tile_256x128",
         "share of a multiprocessor's peak with tiles of 256x128",
@@ -69,6 +69,11 @@ pub(crate) const GEMM: [Coefficient; 18] = [
     number("bandwidth", "share of the memory bandwidth that operands reach", [0.80, 0.10, 0.3, 1.0]),
     seconds("split", "fixed time of adding up a sum split over k", [2.5e-6, 1.5e-6, 0.0, 20e-6]),
     number("remainder", "cost of an incomplete wave, of a full one", [0.5, 0.5, 0.0, 1.0]),
+    number(
+        "together",
+        "how far small tiles end in groups as large as the largest tile: 0 each by itself, 1 whole groups only",
+        [0.5, 0.5, 0.0, 1.0],
+    ),
     number(
         "throttle",
         "slow-down of long kernels as the clock drops to its power limit",
@@ -113,6 +118,8 @@ pub struct GemmCoefficients {
     pub split_s: f64,
     /// Cost of an incomplete wave after the first, between its share (0) and a full one (1).
     pub remainder: f64,
+    /// How far small tiles end in groups as large as the largest tile: 0 each by itself, 1 whole groups only.
+    pub together: f64,
     /// Slow-down of long kernels.
     pub throttle: f64,
     /// Time at which half of the slow-down is reached, seconds.
@@ -155,19 +162,20 @@ impl GemmCoefficients {
             bandwidth: v[8],
             split_s: v[9],
             remainder: v[10],
-            throttle: v[11],
-            throttle_after_s: v[12],
-            serial: v[13],
-            l2_share: v[14],
-            l2_speedup: v[15],
-            measured_start_s: v[16],
-            measured_cast: v[17],
+            together: v[11],
+            throttle: v[12],
+            throttle_after_s: v[13],
+            serial: v[14],
+            l2_share: v[15],
+            l2_speedup: v[16],
+            measured_start_s: v[17],
+            measured_cast: v[18],
         }
     }
 }
 
 /// Coefficients of [`AttentionCoefficients`].
-pub(crate) const ATTENTION: [Coefficient; 11] = [
+pub(crate) const ATTENTION: [Coefficient; 13] = [
     number(
         "efficiency",
         "share of the peak while every multiprocessor has blocks of queries",
@@ -178,6 +186,12 @@ pub(crate) const ATTENTION: [Coefficient; 11] = [
     number("imbalance", "slow-down where blocks are few, of a full GPU", [0.5, 0.5, 0.0, 4.0]),
     number("crowd", "blocks a multiprocessor at which half of that is gone", [1.0, 1.0, 0.1, 20.0]),
     number("bandwidth", "share of the memory bandwidth", [0.8, 0.1, 0.3, 1.0]),
+    number(
+        "l2_share",
+        "share of the second-level cache below which operands stay in it",
+        [0.7, 0.3, 0.01, 1.5],
+    ),
+    number("l2_speedup", "speed of such operands, of those in memory", [2.0, 0.7, 1.0, 5.0]),
     number(
         "throttle",
         "slow-down of long kernels as the clock drops to its power limit",
@@ -246,6 +260,10 @@ pub struct AttentionCoefficients {
     pub crowd: f64,
     /// Share of the memory bandwidth.
     pub bandwidth: f64,
+    /// Share of L2 that operands may fill and stay resident.
+    pub l2_share: f64,
+    /// Speed of resident operands over memory's.
+    pub l2_speedup: f64,
     /// Slow-down of long kernels.
     pub throttle: f64,
     /// Time at which half of the slow-down is reached, seconds.
@@ -268,11 +286,13 @@ impl AttentionCoefficients {
             imbalance: v[3],
             crowd: v[4],
             bandwidth: v[5],
-            throttle: v[6],
-            throttle_after_s: v[7],
-            measured_start_s: v[8],
-            measured_cache_s: v[9],
-            measured_cache_heads: v[10],
+            l2_share: v[6],
+            l2_speedup: v[7],
+            throttle: v[8],
+            throttle_after_s: v[9],
+            measured_start_s: v[10],
+            measured_cache_s: v[11],
+            measured_cache_heads: v[12],
         }
     }
 }

@@ -32,7 +32,7 @@ fn the_catalogue_is_what_calibrate_makes_of_the_measurements() {
     let fits = document["fits"].as_array().unwrap();
     for (gpu, path, most) in [
         ("h100-80gb-sxm", "gemm.bf16", 0.06),
-        ("a100-80gb-sxm", "gemm.bf16", 0.065),
+        ("a100-80gb-sxm", "gemm.bf16", 0.06),
         ("a100-80gb-sxm", "gemm.fp16", 0.06),
         ("a40", "gemm.fp16", 0.08),
         ("h100-80gb-sxm", "gemm.fp32", 0.10),

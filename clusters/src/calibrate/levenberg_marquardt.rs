@@ -23,20 +23,42 @@ const ENOUGH: f64 = 1e-5;
 
 /// The values with the least loss of `residuals`, which fills its second argument with logarithms of ratios.
 /// Deterministic: derivatives are differences with fixed steps.
+///
+/// The search begins at the priors, and once more with each of `starts`, a parameter by index and its value. Whole tiles and
+/// waves make the loss hilly: the deepest of the valleys found counts.
 pub(crate) fn minimize<const N: usize>(
     parameters: &[Parameter; N],
+    starts: &[(usize, f64)],
     residuals: impl Fn(&[f64; N], &mut Vec<f64>),
 ) -> [f64; N] {
-    let mut values = parameters.map(|parameter| match parameter {
+    let priors = parameters.map(|parameter| match parameter {
         Parameter::Free(coefficient) => coefficient.prior,
         Parameter::Fixed(value) => value,
     });
+    let mut best = descend(parameters, priors, &residuals);
+    for &(index, value) in starts {
+        let mut values = priors;
+        values[index] = value;
+        let found = descend(parameters, values, &residuals);
+        if found.1 < best.1 {
+            best = found;
+        }
+    }
+    best.0
+}
+
+/// The valley below `values`, and its loss.
+fn descend<const N: usize>(
+    parameters: &[Parameter; N],
+    mut values: [f64; N],
+    residuals: &impl Fn(&[f64; N], &mut Vec<f64>),
+) -> ([f64; N], f64) {
     let mut current = Vec::new();
     residuals(&values, &mut current);
     let mut best = loss(parameters, &values, &current);
     let mut damping = 1e-2;
     for _ in 0..MOST_STEPS {
-        let (matrix, gradient) = normal_equations(parameters, &values, &current, &residuals);
+        let (matrix, gradient) = normal_equations(parameters, &values, &current, residuals);
         let before = best;
         while damping < 1e6 {
             let trial = step(parameters, &values, &matrix, &gradient, damping);
@@ -54,7 +76,7 @@ pub(crate) fn minimize<const N: usize>(
             break;
         }
     }
-    values
+    (values, best)
 }
 
 /// Soft L1, 2 s^2 (sqrt(1 + (r / s)^2) - 1) / s^2 a row, and the squared distances from the priors.

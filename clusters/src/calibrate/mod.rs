@@ -217,7 +217,10 @@ fn gemm(gpu: &Gpu, format: &str, dtype: Dtype, rows: &Rows) -> Option<Outcome> {
         });
     }
     let sources = rows.iter().map(|row| row.source.as_str());
-    Some(fit(&format!("gemm.{format}"), &cases, &parameters, &GEMM, FEWEST_ROWS, sources))
+    // Tiles that end in groups and tiles that end by themselves are two valleys.
+    let together = GEMM.iter().position(|coefficient| coefficient.key == "together");
+    let starts: Vec<_> = together.into_iter().map(|index| (index, 0.0)).collect();
+    Some(fit(&format!("gemm.{format}"), &cases, (&parameters, &starts), &GEMM, FEWEST_ROWS, sources))
 }
 
 fn attention(gpu: &Gpu, rows: &Rows) -> Option<Outcome> {
@@ -238,7 +241,7 @@ fn attention(gpu: &Gpu, rows: &Rows) -> Option<Outcome> {
     }
     let parameters = ATTENTION.map(Parameter::Free);
     let sources = rows.iter().map(|row| row.source.as_str());
-    Some(fit("attention", &cases, &parameters, &ATTENTION, FEWEST_ROWS, sources))
+    Some(fit("attention", &cases, (&parameters, &[]), &ATTENTION, FEWEST_ROWS, sources))
 }
 
 fn memory(gpu: &Gpu, name: &str, kind: MemoryBoundKind, rows: &Rows) -> Outcome {
@@ -252,7 +255,8 @@ fn memory(gpu: &Gpu, name: &str, kind: MemoryBoundKind, rows: &Rows) -> Outcome 
         })
         .collect();
     let sources = rows.iter().map(|row| row.source.as_str());
-    fit(&format!("memory.{name}"), &cases, &MEMORY.map(Parameter::Free), &MEMORY, FEWEST_MEMORY_ROWS, sources)
+    let parameters = MEMORY.map(Parameter::Free);
+    fit(&format!("memory.{name}"), &cases, (&parameters, &[]), &MEMORY, FEWEST_MEMORY_ROWS, sources)
 }
 
 /// Seconds of a row with given coefficients.
@@ -270,7 +274,7 @@ struct Case<'a, const N: usize> {
 fn fit<'a, const N: usize>(
     path: &str,
     cases: &[Case<'_, N>],
-    parameters: &[Parameter; N],
+    (parameters, starts): (&[Parameter; N], &[(usize, f64)]),
     coefficients: &'static [Coefficient],
     fewest: usize,
     sources: impl Iterator<Item = &'a str>,
@@ -285,7 +289,7 @@ fn fit<'a, const N: usize>(
         out.clear();
         out.extend(steering.iter().map(|case| libm::log((case.predict)(values) / case.measured.seconds)));
     };
-    let mut values = minimize(parameters, residuals);
+    let mut values = minimize(parameters, starts, residuals);
     for (value, coefficient) in values.iter_mut().zip(coefficients) {
         *value = text::rounded(coefficient, *value);
     }

@@ -89,7 +89,7 @@ fn search(cluster: &Cluster, rows: &[&CollectiveRow]) -> Option<(Cluster, Vec<&'
         }
         for message in MESSAGES {
             let parameters = parameters(start.network.as_ref()?, message, free);
-            let values = minimize(&parameters, |values, residuals| {
+            let values = minimize(&parameters, &[], |values, residuals| {
                 let trial = with(&start, values, free);
                 residuals.clear();
                 residuals.extend(rows.iter().map(|row| (row.predicted_s(&trial) / row.seconds).ln()));

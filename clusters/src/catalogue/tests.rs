@@ -35,11 +35,11 @@ fn every_gpu_loads_with_a_source_for_every_constant() {
         let gpu = gpu_from_catalogue(name).unwrap();
         assert_eq!(gpu.name, name);
         sourced(name, &gpu.facts);
-        // 7 constants, 2 for each of 6 memory-bound kinds, 11 of attention, 8 of convolutions, a ratio; a peak and 18
+        // 7 constants, 2 for each of 6 memory-bound kinds, 13 of attention, 8 of convolutions, a ratio; a peak and 19
         // a format; the power of some boards; from Hopper on the rate of FlashAttention-2.
         let power = gpu.facts.iter().filter(|fact| fact.what == "power").count();
         let portable = usize::from(gpu.architecture >= GpuArchitecture::Hopper);
-        assert_eq!(gpu.facts.len(), 39 + power + portable + 19 * gpu.arithmetic.len(), "{name}");
+        assert_eq!(gpu.facts.len(), 41 + power + portable + 20 * gpu.arithmetic.len(), "{name}");
         let fp32 = gpu.peak(Dtype::Fp32).unwrap();
         assert!(gpu.arithmetic.iter().all(|arithmetic| arithmetic.peak.value >= fp32), "{name}");
         assert!(gpu.memory > Bytes(14 << 30) && gpu.context < Bytes(1 << 30), "{name}");
@@ -270,7 +270,7 @@ fn malformed_clusters_are_explained() {
 fn malformed_gpus_are_explained() {
     assert_eq!(
         gpu_error("share = 0.9", "share = 1.9"),
-        "line 87, column 9: `calibration.memory.elementwise.share`: found the number 1.9, expected a number from \
+        "line 90, column 9: `calibration.memory.elementwise.share`: found the number 1.9, expected a number from \
          0.02 to 1 (share of the memory bandwidth)"
     );
     assert_eq!(
@@ -367,8 +367,8 @@ fn borrowed_tables_may_change_a_coefficient_and_say_why() {
 #[test]
 fn calibrated_attention_and_convolutions_replace_the_catalogues() {
     let text = "[gpu.calibration.attention]\nsource = \"x\"\nbasis = \"fitted\"\nerror = 0.1\nefficiency = 0.5\n\
-                fill = 0.0\ntail = 0.5\nimbalance = 0.5\ncrowd = 4.0\nbandwidth = 0.5\nthrottle = 0.0\n\
-                throttle_after = \"1 ms\"\nmeasured_start = \"0 ns\"\nmeasured_cache = \"0 ns\"\nmeasured_cache_heads = 1.0\n\
+                fill = 0.0\ntail = 0.5\nimbalance = 0.5\ncrowd = 4.0\nbandwidth = 0.5\nl2_share = 0.5\n\
+                l2_speedup = 2.0\nthrottle = 0.0\nthrottle_after = \"1 ms\"\nmeasured_start = \"0 ns\"\nmeasured_cache = \"0 ns\"\nmeasured_cache_heads = 1.0\n\
                 \n[gpu.calibration.convolution]\nsource = \"x\"\nbasis = \"fitted\"\nerror = 0.2\nforward = 0.9\n\
                 backward = 0.8\ngrouped = 1.0\ndepthwise_bandwidth = 0.5\ndepthwise_arithmetic = 0.4\n\
                 layout_forward = 1.0\nlayout_backward = 2.0\nlayout_tf32 = 0.5\n";

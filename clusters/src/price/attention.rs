@@ -2,6 +2,7 @@
 
 use steptime_models::{AttentionShape, Bytes, FlashGeneration, Pass};
 
+use super::gemm::slowness;
 use super::{Price, PriceError, arithmetic_of};
 use crate::coefficients::AttentionCoefficients;
 use crate::gpu::Gpu;
@@ -94,5 +95,9 @@ pub(crate) fn seconds(gpu: &Gpu, peak: f64, shape: &AttentionShape, c: &Attentio
     let tail = c.tail * (longest + c.fill) * key_seconds;
     let arithmetic = (bulk * bulk + tail * tail).sqrt() * (1.0 + c.imbalance * c.crowd / (c.crowd + load));
     let throttled = arithmetic * (1.0 + c.throttle * arithmetic / (arithmetic + c.throttle_after_s));
-    throttled + traffic(shape).0 as f64 / (gpu.memory_bandwidth * c.bandwidth)
+    // The kernel before has written queries, keys and values, and the next one reads the result: they stay in the cache
+    // where they fit.
+    let traffic = traffic(shape).0 as f64;
+    let slowness = slowness(traffic, gpu.l2.0 as f64 * c.l2_share, c.l2_speedup);
+    throttled + traffic * slowness / (gpu.memory_bandwidth * c.bandwidth)
 }

