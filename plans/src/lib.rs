@@ -5,6 +5,7 @@ mod bucket;
 pub mod classes;
 mod clipping;
 mod error;
+mod fetch;
 mod input;
 mod lower;
 mod memory;
@@ -26,6 +27,7 @@ mod tests;
 pub use bucket::{Bucket, Holding, Share, buckets};
 pub use clipping::Clipping;
 pub use error::PlanError;
+pub use fetch::{BackwardPrefetch, ByValues, Fetch};
 pub use input::{BatchTime, Epoch, Loader, Loading, MOST_WORKERS};
 pub use lower::{
     LayerTimes, Lowered, MOST_MICRO_BATCHES, MemoryMarks, PlayedRank, SEGMENT, StageFacts, layer_times,

@@ -5,9 +5,10 @@ use steptime_models::{
     ContextMethod, ContextParallel, Division, Dtype, ExpertParallel, TensorParallel, WorkShape,
 };
 
+use crate::fetch::Fetch;
 use crate::offload::Offload;
 use crate::rank_order::RankOrder;
-use crate::schedule::{Schedule, ScheduleKind};
+use crate::schedule::{ChunkOrder, Schedule, ScheduleKind};
 use crate::sharding::Sharding;
 use crate::workload::Workload;
 use crate::zero::ZeroStage;
@@ -63,6 +64,11 @@ pub struct Plan {
     pub rank_order: RankOrder,
     /// Formats in which ZeRO 3 gathers and reduces.
     pub exchange: ExchangeFormats,
+    /// How ZeRO 3 fetches parameters.
+    pub fetch: Fetch,
+    /// Bytes of parameters that ZeRO 1 and 2 gather at a time after the update; all when absent (DeepSpeed's
+    /// `allgather_bucket_size`).
+    pub gather_bucket_bytes: Option<u64>,
     /// Gradient bytes that are reduced together; the framework's default when absent.
     pub bucket_bytes: Option<u64>,
     /// Whether gradients live inside the reduction buckets (PyTorch DDP's option of that name; its default is
@@ -70,6 +76,8 @@ pub struct Plan {
     pub gradient_as_bucket_view: bool,
     /// Whether the collectives of tensor parallelism run beside the products of backward that do not need them.
     pub tensor_overlap: bool,
+    /// Whether products run in pieces beside the gathers and scattered sums of tensor parallelism.
+    pub tensor_pieces: bool,
     /// Whether the ranks that share a layer send a part each of what goes from stage to stage, and gather it after it has
     /// arrived, instead of all sending all of it (Narayanan et al. 2021, section 4.1).
     pub scatter_gather: bool,
@@ -96,6 +104,22 @@ impl Plan {
     /// partitions over them.
     pub fn replicas(&self) -> u64 {
         self.data.saturating_mul(self.context)
+    }
+
+    /// How virtual stages are laid over the stages.
+    pub fn chunk_order(&self) -> ChunkOrder {
+        self.written.as_ref().map_or(self.schedule.chunk_order(), |written| written.chunk_order)
+    }
+
+    /// Whether each stage holds its layers and those of the stage opposite to it.
+    pub fn from_both_ends(&self) -> bool {
+        self.chunk_order() == ChunkOrder::FromBothEnds
+    }
+
+    /// Virtual stages among which all layers are divided.
+    pub fn layer_stages(&self) -> u64 {
+        let chunks = if self.from_both_ends() { 1 } else { self.virtual_pipeline };
+        self.pipeline.saturating_mul(chunks)
     }
 
     /// Ranks over which ZeRO partitions: of [`Plan::replicas`] all, or those of a group.

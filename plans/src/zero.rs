@@ -74,6 +74,8 @@ pub struct Held {
     pub parameters: u64,
     /// Those that are trained, which have gradients and optimizer states.
     pub trained: u64,
+    /// Those of [`Held::parameters`] that stay whole whatever is partitioned.
+    pub persistent: u64,
     /// Those of [`Held::trained`] that are matrices of blocks, which some optimizers treat by themselves.
     pub matrices: u64,
 }
@@ -81,7 +83,7 @@ pub struct Held {
 impl Held {
     /// Parameters all of which are trained.
     pub const fn trained(parameters: u64) -> Self {
-        Self { parameters, trained: parameters, matrices: 0 }
+        Self { parameters, trained: parameters, persistent: 0, matrices: 0 }
     }
 }
 
@@ -93,7 +95,8 @@ pub fn state_bytes(workload: &Workload, stage: ZeroStage, ranks: u64, held: Held
     let part =
         |from: ZeroStage, values: u64| if stage >= from { values.div_ceil(ranks.max(1)) } else { values };
     let storage = workload.parameter_format().bytes();
-    let parameters = storage * part(ZeroStage::Three, held.parameters);
+    let divided = held.parameters.saturating_sub(held.persistent);
+    let parameters = storage * (part(ZeroStage::Three, divided) + held.persistent);
     if workload.task == Task::Inference {
         return StateBytes { parameters, ..StateBytes::default() };
     }

@@ -12,6 +12,9 @@ const MOST: u64 = 1 << 20;
 /// Steepest Zipf distribution; beyond it the first expert gets everything.
 const STEEPEST: f64 = 100.0;
 
+/// Concentrations of a Dirichlet distribution: at the least one expert gets everything, at the most all get the same.
+const CONCENTRATIONS: std::ops::RangeInclusive<f64> = 1e-3..=100.0;
+
 /// Sizes of the groups that share sequences and experts.
 pub(crate) struct Groups {
     pub(crate) context: u64,
@@ -37,15 +40,16 @@ pub(crate) fn read(section: &Section<'_>, tensor: u64) -> Result<Groups, InputEr
     Ok(Groups { context, context_method: method.unwrap_or_default(), expert, expert_tensor })
 }
 
-/// Reads `router` of `[workload]`: `"uniform"`, `{ zipf = 0.8 }` or `{ histogram = [3, 1, 1, 1] }`.
+/// Reads `router` of `[workload]`: `"uniform"`, `{ zipf = 0.8 }`, `{ dirichlet = 1.0 }` or `{ histogram = [3, 1, 1, 1] }`.
 pub(crate) fn read_router(section: &Section<'_>) -> Result<Router, InputError> {
-    let allowed = "\"uniform\", { zipf = ... } or { histogram = [...] }";
+    let allowed = "\"uniform\", { zipf = ... }, { dirichlet = ... } or { histogram = [...] }";
     let Some(node) = section.node("router")? else { return Ok(Router::Uniform) };
     let key = section.full("router");
     match &node.value {
         Value::Text(text) if text == "uniform" => Ok(Router::Uniform),
         Value::Table(table) => match table.first() {
             Some((name, value)) if table.len() == 1 && name == "zipf" => read_zipf(&key, value),
+            Some((name, value)) if table.len() == 1 && name == "dirichlet" => read_dirichlet(&key, value),
             Some((name, value)) if table.len() == 1 && name == "histogram" => read_histogram(&key, value),
             _ => Err(InputError::Value {
                 origin: node.origin.clone(),
@@ -65,6 +69,14 @@ fn read_zipf(key: &str, node: &Node) -> Result<Router, InputError> {
     exponent
         .map(Router::Zipf)
         .ok_or_else(|| wrong(&node.origin, &format!("{key}.zipf"), &node.value, &allowed))
+}
+
+fn read_dirichlet(key: &str, node: &Node) -> Result<Router, InputError> {
+    let concentration = number(&node.value).filter(|value| CONCENTRATIONS.contains(value));
+    let allowed = format!("a number from {} to {}", CONCENTRATIONS.start(), CONCENTRATIONS.end());
+    concentration
+        .map(Router::Dirichlet)
+        .ok_or_else(|| wrong(&node.origin, &format!("{key}.dirichlet"), &node.value, &allowed))
 }
 
 fn read_histogram(key: &str, node: &Node) -> Result<Router, InputError> {

@@ -132,14 +132,6 @@ impl Idle<'_, '_> {
     }
 
     fn refuse_for_zero(&self) -> Result<(), InputError> {
-        if self.plan.zero == ZeroStage::Three && is_set(self.parallelism, "bucket_bytes")? {
-            let why = "zero_stage 3 reduces gradients layer by layer, not in buckets; leave this key out";
-            return Err(self.parallelism.conflict("bucket_bytes", why));
-        }
-        if self.plan.zero >= ZeroStage::Two && is_set(self.parallelism, "gradient_overlap")? {
-            let why = "is about whole gradients, zero_stage 0 and 1; leave this key out";
-            return Err(self.parallelism.conflict("gradient_overlap", why));
-        }
         if self.plan.zero > ZeroStage::Zero && is_set(self.parallelism, "gradient_as_bucket_view")? {
             let why = "is about the buckets of plain data parallelism, zero_stage 0; leave this key out";
             return Err(self.parallelism.conflict("gradient_as_bucket_view", why));

@@ -14,6 +14,7 @@ mod diff;
 mod draft;
 mod error;
 mod estimate;
+mod fetch;
 mod files;
 mod groups;
 mod host_memory;

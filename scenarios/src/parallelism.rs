@@ -2,13 +2,13 @@
 
 use steptime_clusters::{Cluster, VehicleCluster};
 use steptime_models::{Dtype, Model};
-use steptime_plans::{ExchangeFormats, PathPlan, Plan, Workload, ZeroStage};
+use steptime_plans::{ExchangeFormats, PathPlan, Plan, Store, Workload, ZeroStage};
 
 use crate::error::{InputError, nearest};
 use crate::pipeline::PipelineKeys;
 use crate::section::{Aliases, Section, list, wrong};
 use crate::tree::{Node, Value};
-use crate::{groups, offload, sharding};
+use crate::{fetch, groups, offload, sharding};
 
 /// Names of DeepSpeed, Megatron-LM and torchtitan that mean the same.
 pub(crate) const ALIASES: Aliases = &[
@@ -24,6 +24,7 @@ pub(crate) const ALIASES: Aliases = &[
     ("account_for_embedding_in_pipeline_split", "count_embedding_as_layer"),
     ("account_for_loss_in_pipeline_split", "count_head_as_layer"),
     ("scatter_gather_tensors_in_pipeline", "scatter_gather"),
+    ("tp_comm_overlap", "tensor_pieces"),
     ("context_parallel_size", "context"),
     ("context_parallel_degree", "context"),
     ("expert_model_parallel_size", "expert"),
@@ -34,6 +35,11 @@ pub(crate) const ALIASES: Aliases = &[
     ("num_distributed_optimizer_instances", "replicate"),
     ("mics_shard_size", "shard_group"),
     ("zero_hpz_partition_size", "secondary_group"),
+    ("overlap_comm", "gradient_overlap"),
+    ("stage3_prefetch_bucket_size", "prefetch_values"),
+    ("stage3_max_live_parameters", "live_values"),
+    ("stage3_max_reuse_distance", "reuse_values"),
+    ("stage3_param_persistence_threshold", "persistence_threshold"),
 ];
 
 /// Most ranks along one dimension.
@@ -113,6 +119,7 @@ pub(crate) fn read_plan(
     let zero = stage.unwrap_or(ZeroStage::Zero);
     let spreads = groups.expert > 1 || groups.expert_tensor.is_some_and(|ways| ways != tensor);
     let replicas = data.saturating_mul(context);
+    let offload = offload::read(section, zero)?;
     Ok(Plan {
         data,
         tensor,
@@ -132,14 +139,36 @@ pub(crate) fn read_plan(
         sharding: sharding::read(section, &degrees, (replicas, context), zero)?,
         rank_order: sharding::read_order(section, gpus, spreads)?,
         exchange: read_exchange(section, stage)?,
-        bucket_bytes: read_bucket(section)?,
+        fetch: fetch::read(section, zero, offload.parameters != Store::Device)?,
+        gather_bucket_bytes: read_gather_bucket(section, zero)?,
+        bucket_bytes: read_bucket(section, "bucket_bytes")?,
         gradient_as_bucket_view: section.flag("gradient_as_bucket_view")?.unwrap_or(false),
         tensor_overlap: section.flag("tensor_overlap")?.unwrap_or(true),
+        tensor_pieces: read_pieces(section, cluster, (tensor, sequence_parallel))?,
         scatter_gather,
         gradient_overlap: section.flag("gradient_overlap")?.unwrap_or(true),
-        offload: offload::read(section, zero)?,
+        offload,
         explicit,
     })
+}
+
+/// Whether products run in pieces beside the transfers of their parts; refused where there are none.
+fn read_pieces(
+    section: &Section<'_>,
+    cluster: &Cluster,
+    (tensor, sequence_parallel): (u64, bool),
+) -> Result<bool, InputError> {
+    let given = section.flag("tensor_pieces")?.unwrap_or(false);
+    if given && !sequence_parallel {
+        let message = "is about what is gathered and scattered along the sequence: needs tensor above 1 and \
+                       sequence_parallel = true";
+        return Err(section.conflict("tensor_pieces", message));
+    }
+    if given && !u64::from(cluster.gpus_per_node).is_multiple_of(tensor) {
+        let message = format!("needs the {tensor} ranks that share a layer on one node");
+        return Err(section.conflict("tensor_pieces", message));
+    }
+    Ok(given)
 }
 
 /// Whether what goes from stage to stage is sent in parts; refused where there are none.
@@ -202,15 +231,25 @@ pub(crate) fn check_exchange(
     Ok(())
 }
 
+/// `gather_bucket_bytes = "1 GB"`.
+fn read_gather_bucket(section: &Section<'_>, zero: ZeroStage) -> Result<Option<u64>, InputError> {
+    let bytes = read_bucket(section, "gather_bucket_bytes")?;
+    if bytes.is_some() && !matches!(zero, ZeroStage::One | ZeroStage::Two) {
+        let message = "is about parameters that are gathered after the update: needs zero_stage 1 or 2";
+        return Err(section.conflict("gather_bucket_bytes", message));
+    }
+    Ok(bytes)
+}
+
 /// `bucket_bytes = "25 MiB"`.
-fn read_bucket(section: &Section<'_>) -> Result<Option<u64>, InputError> {
-    let Some((text, origin)) = section.text("bucket_bytes")? else { return Ok(None) };
+fn read_bucket(section: &Section<'_>, key: &'static str) -> Result<Option<u64>, InputError> {
+    let Some((text, origin)) = section.text(key)? else { return Ok(None) };
     let bytes = steptime_models::parse_quantity(&text, steptime_models::Dimension::Bytes);
     match bytes {
         Ok(bytes) if (1.0..=1e15).contains(&bytes) => Ok(Some(bytes as u64)),
         _ => Err(InputError::Value {
             origin,
-            key: section.full("bucket_bytes"),
+            key: section.full(key),
             found: format!("\"{text}\""),
             allowed: "an amount of memory such as \"25 MiB\"".to_owned(),
             nearest: None,

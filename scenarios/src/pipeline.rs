@@ -9,7 +9,7 @@ use crate::section::{Section, list, wrong};
 use crate::tree::{Node, Value};
 
 /// Schedules by name.
-pub(crate) const SCHEDULES: [(&str, ScheduleKind); 12] = [
+pub(crate) const SCHEDULES: [(&str, ScheduleKind); 13] = [
     ("1f1b", ScheduleKind::OneForwardOneBackward),
     ("gpipe", ScheduleKind::GPipe),
     ("zb-h1", ScheduleKind::ZeroBubbleH1),
@@ -20,6 +20,7 @@ pub(crate) const SCHEDULES: [(&str, ScheduleKind); 12] = [
     ("v-half", ScheduleKind::VHalf),
     ("v-min", ScheduleKind::VMin),
     ("dualpipe-v", ScheduleKind::DualPipeV),
+    ("dualpipe", ScheduleKind::DualPipe),
     ("looped-bfs", ScheduleKind::LoopedBreadthFirst),
     ("hanayo", ScheduleKind::Hanayo),
 ];
@@ -70,6 +71,10 @@ pub(crate) fn read(
         let message = format!("is {virtual_pipeline}, which schedule {name} cannot have, allowed: {allowed}");
         return Err(section.conflict("virtual_pipeline", message));
     }
+    if let Some(allowed) = schedule.refused_stages(pipeline).filter(|_| written.is_none()) {
+        let message = format!("is {pipeline}, which schedule {name} cannot have, allowed: {allowed}");
+        return Err(section.conflict("pipeline", message));
+    }
     if virtual_pipeline > 1 && pipeline == 1 {
         let key = if given.is_some() { "virtual_pipeline" } else { "schedule" };
         let message = if given.is_some() {
@@ -88,7 +93,9 @@ pub(crate) fn read(
         return Err(section.conflict("micro_batch_group", message));
     }
     let order = written.as_ref().map_or(schedule.chunk_order(), |written| written.chunk_order);
-    let sizes = Sizes { pipeline, virtual_pipeline, order, blocks: blocks(model) };
+    // Of two pipelines from both ends each has all layers.
+    let chunks = if order == ChunkOrder::FromBothEnds { 1 } else { virtual_pipeline };
+    let sizes = Sizes { pipeline, virtual_pipeline: chunks, order, blocks: blocks(model) };
     Ok(PipelineKeys {
         pipeline,
         virtual_pipeline,
@@ -228,7 +235,7 @@ impl Sizes {
         key: &'static str,
         [first, last]: [Option<u64>; 2],
     ) -> Result<Vec<u64>, InputError> {
-        if self.order == ChunkOrder::BackAndForth {
+        if self.order != ChunkOrder::Around {
             let message = "the first stage has the first and the last layers in this schedule; list the blocks of \
                            every chunk in `stages`";
             return Err(section.conflict(key, message));

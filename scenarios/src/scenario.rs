@@ -333,8 +333,7 @@ fn gpu_job(
     simulation.finish()?;
     let keys = pipeline::read(&parallelism, model, files)?;
     let plan = parallelism::read_plan(&parallelism, (&cluster, gpus), keys, explicit)?;
-    let virtual_stages = plan.pipeline.saturating_mul(plan.virtual_pipeline);
-    if let Err(error) = partition_layers(model, virtual_stages as usize, plan.stages.as_deref()) {
+    if let Err(error) = partition_layers(model, plan.layer_stages() as usize, plan.stages.as_deref()) {
         let key = if plan.stages.is_some() { "stages" } else { "pipeline" };
         return Err(parallelism.conflict(key, error.to_string()));
     }

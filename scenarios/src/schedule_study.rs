@@ -161,7 +161,9 @@ fn study(
     times: &ScheduleTimes,
 ) -> Result<(ScheduleReport, Timeline), String> {
     schedule.check().map_err(|error| error.to_string())?;
-    let cost = times.cost(schedule.chunks)?;
+    // Times are of a stage's share of all layers, once: stages that hold two shares have passes of both.
+    let whole = (schedule.layer_stages() / schedule.stages.len().max(1)) as u32;
+    let cost = times.cost(whole)?;
     let timed = schedule.timed(|_| cost, picos(times.transfer_s)?);
     let alone = schedule.timed(|_| cost, 0);
     let seconds = |picos: u64| SimTime(picos).seconds();
@@ -173,9 +175,9 @@ fn study(
         stage: stage as u64,
         busy_s: seconds(it.busy),
         idle_s: seconds(it.idle()),
-        in_flight_micro_batches: schedule.in_flight(stage) as f64 / f64::from(schedule.chunks),
+        in_flight_micro_batches: schedule.in_flight(stage) as f64 / f64::from(whole),
     };
-    let whole = step as f64 * each.len() as f64;
+    let all = step as f64 * each.len() as f64;
     let report = ScheduleReport {
         schema: SCHEDULE_SCHEMA.to_owned(),
         name: name.to_owned(),
@@ -184,7 +186,7 @@ fn study(
         micro_batches: u64::from(schedule.micro_batches),
         step_time_s: seconds(step),
         ideal_time_s: seconds(each.iter().map(|it| it.busy).max().unwrap_or(0)),
-        bubble_fraction: if whole > 0.0 { 1.0 - busy as f64 / whole } else { 0.0 },
+        bubble_fraction: if all > 0.0 { 1.0 - busy as f64 / all } else { 0.0 },
         exposed_communication_s: seconds(step.saturating_sub(end(&alone))),
         stages: each.iter().enumerate().map(stage).collect(),
     };

@@ -89,7 +89,7 @@ fn every_mistake_has_its_message() {
         ("name = \"case\"", "name = \"\""),
         ("name = \"case\"", "name = \"case\\u001b[31m\\n\""),
         ("zero_stage = 1", "zero_stage = 1\ngradient_as_bucket_view = true"),
-        ("zero_stage = 1", "zero_stage = 3\nbucket_bytes = \"25 MiB\""),
+        ("zero_stage = 1", "zero_stage = 3\ngather_bucket_bytes = \"25 MiB\""),
         ("data = 4\npipeline = 2", "tensor = 3"),
         ("data = 4\npipeline = 2", "tensor = 8\nsequence_parallel = 1"),
         ("data = 4\npipeline = 2", "sequence_parallel = true"),
@@ -139,7 +139,7 @@ fn every_mistake_has_its_message() {
         ("pipeline = 2", "pipeline = 2\nstages = \"balanced\"\nlayers_in_last_stage = 3"),
         ("zero_stage = 1", "zero_stage = 1\ntensor_overlap = false"),
         ("zero_stage = 1", "zero_stage = 1\nscatter_gather = true"),
-        ("zero_stage = 1", "zero_stage = 2\ngradient_overlap = false"),
+        ("zero_stage = 1", "zero_stage = 1\nwrap_blocks = 2"),
     ];
     let mut all = String::new();
     for (from, to) in cases {
@@ -295,7 +295,7 @@ fn keys_that_cannot_act_are_refused() {
         ("llama3-8b-h100-zero0", &[inference, "workload.gradient_accumulation_fusion=true"]),
         (COMPONENTS, &["workload.gradient_dtype=fp32"]),
         (COMPONENTS, &["workload.framework=megatron"]),
-        (LLAMA, &["parallelism.bucket_bytes=25 MiB"]),
+        (LLAMA, &["parallelism.gather_bucket_bytes=25 MiB"]),
         (LLAMA, &["parallelism.gradient_as_bucket_view=true"]),
     ]);
     insta::assert_snapshot!(all);

@@ -127,3 +127,95 @@ fn groups_and_orders_that_cannot_be_are_named() {
         "GPU 14 has two ranks, allowed: every GPU from 0 to 15 once",
     );
 }
+
+#[test]
+fn fetching_follows_fsdp_or_deepspeed() {
+    let case = Case::new();
+    let step = |report: &serde_json::Value| number(&report["step_time_s"]);
+    let reserved = |report: &serde_json::Value| report["peak_memory"]["reserved_bytes"].as_u64().unwrap();
+    let usual = case.report(&[]);
+    // Everything stays whole between forward and backward: less time, more memory.
+    let kept = case.report(&[
+        "parallelism.stage3_prefetch_bucket_size=1000000000000",
+        "parallelism.stage3_max_live_parameters=1000000000000",
+        "parallelism.stage3_max_reuse_distance=1000000000000",
+    ]);
+    assert!(step(&kept) < step(&usual) && reserved(&kept) > reserved(&usual));
+    let late = case.report(&["parallelism.backward_prefetch=none"]);
+    assert!(step(&late) > step(&usual));
+    let inline = case.report(&["parallelism.overlap_comm=false"]);
+    assert!(step(&inline) > step(&usual));
+    let wide = case.report(&["parallelism.wrap_blocks=4"]);
+    assert!(reserved(&wide) > reserved(&usual));
+    let small = case.report(&["parallelism.stage3_param_persistence_threshold=100000"]);
+    assert!(states(&small) > states(&usual));
+    let ends = |keys: &[&str], end: &str| {
+        let error = case.error(keys);
+        assert!(error.ends_with(end), "{error}");
+    };
+    ends(
+        &["parallelism.zero_stage=1", "parallelism.wrap_blocks=2"],
+        "parallelism.wrap_blocks: is about parameters that are gathered layer by layer: needs zero_stage = 3",
+    );
+    ends(&["parallelism.prefetch_values=5", "parallelism.forward_prefetch=true"], "keep one kind");
+    ends(&["parallelism.gather_bucket_bytes=1 GB"], "needs zero_stage 1 or 2");
+}
+
+#[test]
+fn products_in_pieces_hide_collectives_of_tensor_parallelism() {
+    let case = Case::new();
+    let base = ["parallelism.zero_stage=0", "parallelism.tensor=8", "parallelism.sequence_parallel=true"];
+    let run = |key: &str| case.report(&[base[0], base[1], base[2], "workload.micro_batch_size=8", key]);
+    let exposed = |report: &serde_json::Value| number(&report["time_breakdown_s"]["exposed_communication"]);
+    let (whole, pieces) = (run("parallelism.tensor_pieces=false"), run("parallelism.tp_comm_overlap=true"));
+    assert!(exposed(&pieces) < exposed(&whole));
+    let flops = |report: &serde_json::Value| number(&report["flops_per_step"]);
+    assert!((flops(&pieces) / flops(&whole) - 1.0).abs() < 1e-12);
+    let error = case.error(&[base[0], base[1], "parallelism.tensor_pieces=true"]);
+    assert!(error.ends_with("needs tensor above 1 and sequence_parallel = true"), "{error}");
+}
+
+#[test]
+fn pipelines_from_both_ends_hold_every_layer_twice() {
+    let case = Case::new();
+    let base =
+        ["parallelism.zero_stage=1", "parallelism.pipeline=4", "workload.gradient_accumulation_steps=16"];
+    let run = |name: &str| case.report(&[base[0], base[1], base[2], &format!("parallelism.schedule={name}")]);
+    let (one, dual) = (run("1f1b"), run("dualpipe"));
+    let layers = |report: &serde_json::Value, stage: usize| {
+        report["stages"][stage]["layers"].as_array().unwrap().len()
+    };
+    // Two of the eight blocks, with the embedding, and the two opposite ones, with the head.
+    assert_eq!((layers(&one, 0), layers(&dual, 0), layers(&dual, 1)), (3, 6, 4));
+    let bubble = |report: &serde_json::Value| number(&report["time_breakdown_s"]["pipeline_bubble"]);
+    assert!(bubble(&dual) < bubble(&one));
+    let odd =
+        ["parallelism.pipeline=4", "workload.gradient_accumulation_steps=9", "parallelism.schedule=dualpipe"];
+    assert!(case.error(&odd).contains("half of the micro-batches"));
+    let error = case.error(&["parallelism.pipeline=1", "parallelism.schedule=dualpipe"]);
+    assert!(error.contains("an even number of stages"), "{error}");
+}
+
+#[test]
+fn hot_experts_of_any_distribution_lengthen_steps() {
+    let case = Case::new();
+    let base = [
+        "model.name=mixtral-8x7b",
+        "model.overrides={ layers = 4 }",
+        "parallelism.zero_stage=1",
+        "parallelism.expert=8",
+        "workload.micro_batch_size=4",
+    ];
+    let step = |router: &str| {
+        let key = format!("workload.router={router}");
+        let mut keys = base.to_vec();
+        keys.push(&key);
+        number(&case.report(&keys)["step_time_s"])
+    };
+    let even = step("\"uniform\"");
+    let (mild, wild) = (step("{ dirichlet = 50 }"), step("{ dirichlet = 1 }"));
+    assert!(even < mild && mild < wild, "{even} {mild} {wild}");
+    assert!(
+        case.error(&["workload.router={ dirichlet = 0 }"]).contains("allowed: a number from 0.001 to 100")
+    );
+}

@@ -11,6 +11,7 @@ use steptime_models::{
 };
 
 use super::overlap::{Move, moves};
+use super::pieces::Ring;
 use super::placement::{Along, Placements};
 use super::views::Links;
 use crate::error::PlanError;
@@ -24,6 +25,10 @@ pub(super) enum Cost {
     Kernel(OpCost),
     /// A transfer among the ranks of a group.
     Exchange(Exchange),
+    /// Products in pieces, with the transfers beside them.
+    Ring(Ring),
+    /// Nothing: another operation does it.
+    Done,
 }
 
 /// A transfer within a layer, priced.
@@ -340,8 +345,12 @@ impl Pricer<'_> {
             let priced = operations.iter().map(|operation| self.layer_operation(operation, pass));
             priced.collect::<Result<Vec<_>, _>>()
         };
-        let forward = all(&work.forward, Pass::Forward)?;
-        let backward = all(&work.backward, Pass::Backward)?;
+        let mut forward = all(&work.forward, Pass::Forward)?;
+        let mut backward = all(&work.backward, Pass::Backward)?;
+        if model.layers[index].role == LayerRole::Block {
+            self.in_pieces(&work.forward, &mut forward, Pass::Forward)?;
+            self.in_pieces(&work.backward, &mut backward, Pass::Backward)?;
+        }
         // Only blocks are checkpointed: the embedding and the head keep what they need.
         let checkpointing = match model.layers[index].role {
             LayerRole::Block => self.workload.checkpointing,
@@ -435,8 +444,8 @@ impl ModelCost {
     pub(super) fn basis(&self) -> Basis {
         let operations = self.distinct.iter().flat_map(|layer| layer.forward.iter().chain(&layer.backward));
         let kernel = |cost: &Cost| match cost {
-            Cost::Kernel(cost) => Some(cost.basis),
-            Cost::Exchange(_) => None,
+            Cost::Kernel(cost) | Cost::Ring(Ring { piece: cost, .. }) => Some(cost.basis),
+            Cost::Exchange(_) | Cost::Done => None,
         };
         operations.filter_map(kernel).max().unwrap_or(Basis::Measured)
     }

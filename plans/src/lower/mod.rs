@@ -1,9 +1,11 @@
 //! Lowering: a model, a plan and a cluster become a world of programs that the engine can play.
 
+mod checks;
 mod cost;
 mod host_ports;
 mod least;
 mod overlap;
+mod pieces;
 mod placement;
 mod pricing;
 mod routes;
@@ -32,9 +34,9 @@ use crate::error::PlanError;
 use crate::offload::HostUse;
 use crate::partition::partition_layers;
 use crate::plan::Plan;
-use crate::schedule::Schedule;
+use crate::schedule::{ChunkOrder, Schedule};
 use crate::workload::{Task, Workload};
-use crate::zero::{StateBytes, ZeroStage};
+use crate::zero::StateBytes;
 
 /// Ranks that one job may have when every rank is played.
 const MOST_RANKS: u64 = 1 << 20;
@@ -188,11 +190,11 @@ fn lower_with(
     check_groups(model, plan, workload)?;
     views::check(cluster, plan, workload.micro_batch_size)?;
     stage::check_offload(model, cluster, plan, workload)?;
-    check_sharding(plan)?;
+    checks::sharding(plan)?;
+    checks::pieces(cluster, plan)?;
     let seats = seats::Seats::of(plan)?;
     let layout = placement::layout(cluster, plan, seats.as_ref())?;
-    let virtual_stages = plan.pipeline.saturating_mul(plan.virtual_pipeline);
-    let ranges = partition_layers(model, virtual_stages as usize, plan.stages.as_deref())?;
+    let ranges = partition_layers(model, plan.layer_stages() as usize, plan.stages.as_deref())?;
     let stages = plan.pipeline as usize;
     let (experts, placements) = (model.experts(), layout.placements(0));
     let views = Views::of(cluster, plan, layout);
@@ -329,46 +331,6 @@ fn check_groups(model: &Model, plan: &Plan, workload: &Workload) -> Result<(), P
     message.map_or(Ok(()), |message| Err(PlanError::Expert { message }))
 }
 
-/// Whether ranks with equal parameters divide into groups that partition them.
-fn check_sharding(plan: &Plan) -> Result<(), PlanError> {
-    let (group, replicas) = (plan.shard_group(), plan.replicas());
-    let whole = group == replicas;
-    let copy = plan.expert.saturating_mul(plan.expert_tensor());
-    let message = if group == 0 || !replicas.is_multiple_of(group) {
-        Some(format!("groups of {group} ranks that partition the states do not divide {replicas} ranks"))
-    } else if !whole && plan.zero == ZeroStage::Zero {
-        Some("groups that partition the states need zero_stage 1, 2 or 3".to_owned())
-    } else if !whole && plan.offload.acts() {
-        Some("states in smaller groups than all ranks cannot be offloaded".to_owned())
-    } else if plan.spreads_experts() && !group.saturating_mul(plan.tensor).is_multiple_of(copy) {
-        Some(format!(
-            "a group that partitions the states has {} ranks, among which {copy} that hold all experts once do not divide",
-            group.saturating_mul(plan.tensor)
-        ))
-    } else {
-        plan.sharding.secondary.and_then(|second| check_secondary(plan, second))
-    };
-    message.map_or(Ok(()), |message| Err(PlanError::Sharding { message }))
-}
-
-/// Why a second copy of the parameters cannot be kept by groups of so many ranks.
-fn check_secondary(plan: &Plan, second: u64) -> Option<String> {
-    let group = plan.shard_group();
-    if plan.zero != ZeroStage::Three {
-        return Some("a second copy of partitioned parameters needs zero_stage = 3".to_owned());
-    }
-    if second == 0 || !group.is_multiple_of(second) {
-        return Some(format!(
-            "{second} ranks that keep a second copy do not divide the {group} that partition the first"
-        ));
-    }
-    let other = plan.spreads_experts() || plan.offload.acts();
-    other.then(|| {
-        "a second copy of partitioned parameters goes neither with expert groups nor with offloading"
-            .to_owned()
-    })
-}
-
 struct Job<'a> {
     model: &'a Model,
     cluster: &'a Cluster,
@@ -389,22 +351,18 @@ impl<'a> Job<'a> {
         let number = stage as u32;
         // Transfers are priced as the first lane sees them; when others cross nodes elsewhere, their flows cross
         // other links, and only the fixed latency is the first lane's.
-        let virtual_stages = self.ranges.len();
         // The stage next to a virtual stage, unless it is this one.
         let crosses = |neighbour: Option<usize>| {
-            let other = self.schedule.place(neighbour.filter(|&it| it < virtual_stages)?).0 as u32;
+            let other = self.schedule.place(neighbour?).0 as u32;
             (other != number).then(|| self.layout.crosses(number.min(other), number.max(other), 0))
         };
         let chunk = |chunk: u32| {
             let at = self.schedule.virtual_stage(stage, chunk);
-            let neighbour = |other: Option<usize>| {
-                let other = other.filter(|&it| it < virtual_stages);
-                other.map_or(stage, |it| self.schedule.place(it).0)
-            };
+            let neighbour = |other: Option<usize>| other.map_or(stage, |it| self.schedule.place(it).0);
             Chunk {
-                layers: self.ranges[at].clone(),
-                neighbours: [neighbour(at.checked_sub(1)), neighbour(Some(at + 1))],
-                crosses: [crosses(at.checked_sub(1)), crosses(Some(at + 1))],
+                layers: self.ranges[at % self.ranges.len()].clone(),
+                neighbours: [neighbour(self.schedule.before(at)), neighbour(self.schedule.after(at))],
+                crosses: [crosses(self.schedule.before(at)), crosses(self.schedule.after(at))],
             }
         };
         let chunks = (0..self.schedule.chunks).map(chunk).collect();
@@ -425,9 +383,18 @@ impl<'a> Job<'a> {
             chunks,
             placements: self.layout.placements(number),
             head_stage: self.head_stage() as usize,
-            tied_embedding: (tied && self.head_stage() > 0)
+            tied_embedding: (tied && self.head_stage() > 0 && !self.twofold())
                 .then(|| self.layout.crosses(0, self.head_stage(), 0)),
+            opposite: self.twofold().then(|| {
+                let opposite = self.layout.pipeline - 1 - number;
+                self.layout.crosses(number.min(opposite), number.max(opposite), 0)
+            }),
         }
+    }
+
+    /// Whether every layer is there twice, on stages opposite to each other.
+    fn twofold(&self) -> bool {
+        self.schedule.chunk_order == ChunkOrder::FromBothEnds
     }
 
     /// Stage of the last layer.
@@ -467,9 +434,11 @@ impl<'a> Job<'a> {
                 self.lane_groups(&mut world, &ports, along, stage, lanes)
             }));
         }
-        for boundary in 0..self.ranges.len().saturating_sub(1) {
+        let wanted = |stage| has(stage, Meeting::Pieces);
+        let pieces = self.piece_groups(&mut world, &ports, lanes, wanted);
+        for boundary in 0..self.schedule.virtual_stages().saturating_sub(1) {
             let ((from, chunk), (to, _)) = (self.schedule.place(boundary), self.schedule.place(boundary + 1));
-            let (down, up) = if from == to {
+            let (down, up) = if from == to || self.schedule.after(boundary).is_none() {
                 (Vec::new(), Vec::new())
             } else {
                 let (from, to) = (from as u32, to as u32);
@@ -488,6 +457,8 @@ impl<'a> Job<'a> {
         } else {
             Vec::new()
         };
+        let twofold = has(0, Meeting::Opposite);
+        let opposite = if twofold { self.opposite_groups(&mut world, &ports, lanes) } else { Vec::new() };
         let hosts = self.host_groups(&mut world, &ports, (lanes, folded), &meetings);
         if let Some(fault) = ports.fault() {
             return Err(PlanError::Topology(fault));
@@ -506,6 +477,8 @@ impl<'a> Job<'a> {
                         Meeting::ForwardIn(chunk) => forward[at(s, *chunk) - 1].get(r).copied(),
                         Meeting::BackwardOut(chunk) => backward[at(s, *chunk) - 1].get(r).copied(),
                         Meeting::Embedding => embedding.get(r).copied(),
+                        Meeting::Pieces => pieces[s].get(r).copied(),
+                        Meeting::Opposite => opposite.get(s).and_then(|pairs| pairs.get(r)).copied(),
                         Meeting::Host(way) => {
                             hosts.get(s * lanes as usize + r).and_then(|ways| ways[*way as usize])
                         }
@@ -529,6 +502,38 @@ impl<'a> Job<'a> {
             }
         }
         Ok((world.build()?, ranks))
+    }
+
+    /// Groups by stage and lane in which parts go round a ring: their meetings are counted by themselves.
+    fn piece_groups(
+        &self,
+        world: &mut WorldBuilder,
+        ports: &Ports<'_>,
+        lanes: u32,
+        wanted: impl Fn(u32) -> bool,
+    ) -> Vec<Vec<GroupId>> {
+        let of_stage = |stage| {
+            if wanted(stage) {
+                self.lane_groups(world, ports, Along::Tensor, stage, lanes)
+            } else {
+                Vec::new()
+            }
+        };
+        (0..self.layout.pipeline).map(of_stage).collect()
+    }
+
+    /// Pairs by stage and lane of ranks that hold the same layers on opposite stages.
+    fn opposite_groups(&self, world: &mut WorldBuilder, ports: &Ports<'_>, lanes: u32) -> Vec<Vec<GroupId>> {
+        let stages = self.layout.pipeline;
+        let mut groups = vec![Vec::new(); stages as usize];
+        for stage in 0..stages / 2 {
+            let other = stages - 1 - stage;
+            let pairs: Vec<GroupId> =
+                (0..lanes).map(|lane| ports.exchange(world, stage, other, lane)).collect();
+            groups[other as usize].clone_from(&pairs);
+            groups[stage as usize] = pairs;
+        }
+        groups
     }
 
     /// For each played rank the groups of the ways that it takes through its host, by their numbers; none where nothing is

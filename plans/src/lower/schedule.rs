@@ -6,7 +6,7 @@ use steptime_clusters::{Placement, point_to_point};
 use steptime_core::SimTime;
 
 use super::cost::{Cost, LayerCost, ModelCost};
-use super::placement::Layout;
+use super::placement::{Along, Layout};
 use super::stage::deferred;
 use crate::error::PlanError;
 use crate::plan::Plan;
@@ -30,6 +30,10 @@ impl Given<'_> {
         let (stages, chunks) = (self.plan.pipeline as usize, self.plan.virtual_pipeline as u32);
         let micro_batches = self.workload.accumulation as u32;
         let schedule = match (self.workload.task, &self.plan.written) {
+            // Forward alone needs no second copy of the layers.
+            (Task::Inference, _) if self.plan.from_both_ends() => {
+                Schedule::forward_only(stages, 1, micro_batches)
+            }
             (Task::Inference, _) => Schedule::forward_only(stages, chunks, micro_batches),
             (Task::Training, Some(written)) => {
                 let shapes = [
@@ -105,6 +109,12 @@ impl Given<'_> {
     fn picos(&self, cost: &Cost) -> u64 {
         match cost {
             Cost::Kernel(cost) => cost.first.0.picos() + cost.last.map_or(0, |(time, _)| time.picos()),
+            Cost::Done => 0,
+            Cost::Ring(ring) => {
+                let placement = self.layout.placements(0)[Along::Tensor as usize];
+                let hop = SimTime::from_seconds(ring.hop.alone_s(self.cluster, placement));
+                ring.alone(hop.unwrap_or(SimTime::ZERO)).picos()
+            }
             Cost::Exchange(exchange) => {
                 let placement = self.layout.placements(0)[exchange.along as usize];
                 let alone_s = exchange.transfer.alone_s(self.cluster, placement);

@@ -292,6 +292,8 @@ fn micro_batches(plan: &Plan, workload: &Workload) -> u64 {
         (_, ScheduleKind::OneForwardOneBackward) if plan.virtual_pipeline == 1 => plan.pipeline + BEYOND,
         // Interleaved: whole groups, and as many in the last.
         (_, ScheduleKind::OneForwardOneBackward) => 2 * group + all % group,
+        // An even number.
+        _ if plan.from_both_ends() => (3 * plan.pipeline + BEYOND).next_multiple_of(2),
         _ => 3 * plan.pipeline + BEYOND,
     };
     few.min(all)

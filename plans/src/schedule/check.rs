@@ -89,6 +89,22 @@ pub enum ScheduleError {
         /// Chunks that there are.
         found: u32,
     },
+    /// The schedule needs another number of stages.
+    #[error("the schedule cannot have {found} stage(s), allowed: {allowed}")]
+    Stages {
+        /// How many it can have, in words.
+        allowed: &'static str,
+        /// Stages that there are.
+        found: usize,
+    },
+    /// The schedule halves the micro-batches.
+    #[error(
+        "the schedule sends half of the micro-batches through each of two pipelines, but the step has {found}"
+    )]
+    Odd {
+        /// Micro-batches of the step.
+        found: u32,
+    },
     /// The schedule needs more micro-batches.
     #[error(
         "the schedule needs at least {needed} micro-batches, two for each stage, but the step has {found}"
@@ -169,7 +185,7 @@ impl Schedule {
             |action: Action, count| ScheduleError::Count { stage, action: action.to_string(), count };
         for &action in actions {
             let (chunk, micro_batch) = (action.chunk(), action.micro_batch());
-            if micro_batch >= micro_batches || chunk >= chunks {
+            if chunk >= chunks || !self.micro_batches_of(chunk).contains(&micro_batch) {
                 let action = action.to_string();
                 return Err(ScheduleError::Unknown { stage, action, micro_batches, chunks });
             }
@@ -186,7 +202,7 @@ impl Schedule {
             }
         }
         for chunk in 0..chunks {
-            for micro_batch in 0..micro_batches {
+            for micro_batch in self.micro_batches_of(chunk) {
                 let [forward, input, weight] = seen[self.pass(chunk, micro_batch)];
                 if forward != 1 {
                     return Err(count_error(Action::forward(chunk, micro_batch), forward));
@@ -220,7 +236,7 @@ impl Schedule {
             };
             self.stages[stage].iter().filter(wanted).map(|action| action.micro_batch())
         };
-        for virtual_stage in 1..self.stages.len() * self.chunks as usize {
+        for virtual_stage in (1..self.virtual_stages()).filter(|&at| self.before(at).is_some()) {
             for forwards in [true, false] {
                 let mut pairs = order(virtual_stage - 1, forwards).zip(order(virtual_stage, forwards));
                 if let Some((sent, received)) = pairs.find(|(sent, received)| sent != received) {
@@ -234,7 +250,7 @@ impl Schedule {
 
     fn check_progress(&self) -> Result<(), ScheduleError> {
         let stages = self.stages.len();
-        let last = stages * self.chunks as usize - 1;
+        let last = self.virtual_stages().saturating_sub(1);
         let micro_batches = self.micro_batches as usize;
         let mut position = vec![0_usize; stages];
         let mut forward = vec![vec![false; micro_batches]; last + 1];
@@ -246,9 +262,9 @@ impl Schedule {
                     let at = self.virtual_stage(stage, action.chunk());
                     let m = action.micro_batch() as usize;
                     let ready = match action {
-                        Action::Forward { .. } => at == 0 || forward[at - 1][m],
+                        Action::Forward { .. } => self.before(at).is_none_or(|it| forward[it][m]),
                         Action::BackwardWeight { .. } => backward[at][m],
-                        _ => forward[at][m] && (at == last || backward[at + 1][m]),
+                        _ => forward[at][m] && self.after(at).is_none_or(|it| backward[it][m]),
                     };
                     if !ready {
                         break;

@@ -12,6 +12,7 @@
 //! | ZB-H1 | `(p - 1) (F + B - W)` | `p` |
 //! | ZB-H2 | `(p - 1) (F + B - 2 W)`, at least 0 | `2 p - 1` |
 //! | ZB-V, DualPipeV | 0 for equal passes | `p`, `p + 1/2` |
+//! | DualPipe | `(p/2 - 1) (F&B + B' - 3 W)`, `F&B` a forward and a backward in one, `B' = B + W` | `p + 1` |
 //! | Hanayo, `w` waves | less than 1F1B's, the less the more waves | `p` |
 //! | V-Half, V-Min | see Qi et al. 2024, Controllable Memory, section 4 | about `p / 2`, `p / 3` |
 //!
@@ -30,7 +31,7 @@ mod zero_bubble;
 use self::automatic::Automatic;
 use self::building_block::BuildingBlock;
 use self::classic::{Interleaved, gpipe, one_forward_one_backward};
-use self::v_shape::{dual_pipe_v, zero_bubble_v};
+use self::v_shape::{dual_pipe, dual_pipe_v, zero_bubble_v};
 use self::waves::waves;
 use self::zero_bubble::{eager_forwards, lazy_weights};
 pub use check::ScheduleError;
@@ -97,6 +98,16 @@ impl Action {
         self.parts().1
     }
 
+    /// The same kind of pass of another chunk and micro-batch.
+    const fn at(self, chunk: u32, micro_batch: u32) -> Self {
+        match self {
+            Self::Forward { .. } => Self::Forward { chunk, micro_batch },
+            Self::Backward { .. } => Self::Backward { chunk, micro_batch },
+            Self::BackwardInput { .. } => Self::BackwardInput { chunk, micro_batch },
+            Self::BackwardWeight { .. } => Self::BackwardWeight { chunk, micro_batch },
+        }
+    }
+
     const fn parts(self) -> (u32, u32) {
         match self {
             Self::Forward { chunk, micro_batch }
@@ -161,6 +172,9 @@ pub enum ScheduleKind {
     /// Two chunks in V shape, forwards and backwards in pairs (DeepSeek's DualPipeV). Pairs are played one after the
     /// other: their overlap is not modelled.
     DualPipeV,
+    /// From both ends at once: each stage holds its share of the layers, and that of the stage opposite to it, and half of
+    /// the micro-batches enters at each end (DeepSeek-V3, section 3.2.1).
+    DualPipe,
 }
 
 impl ScheduleKind {
@@ -169,8 +183,14 @@ impl ScheduleKind {
         match self {
             Self::GPipe | Self::OneForwardOneBackward | Self::LoopedBreadthFirst | Self::Hanayo => None,
             Self::ZeroBubbleH1 | Self::ZeroBubbleH2 | Self::ZeroBubbleOne | Self::ZeroBubbleTwo => Some(1),
-            Self::ZeroBubbleV | Self::VHalf | Self::VMin | Self::DualPipeV => Some(2),
+            Self::ZeroBubbleV | Self::VHalf | Self::VMin | Self::DualPipeV | Self::DualPipe => Some(2),
         }
+    }
+
+    /// In words, why so many stages cannot have the schedule.
+    pub fn refused_stages(self, stages: u64) -> Option<&'static str> {
+        (self == Self::DualPipe && !stages.is_multiple_of(2))
+            .then_some("an even number of stages, each with one opposite to it")
     }
 
     /// In words, the numbers of chunks a stage that the schedule can have, where `chunks` is none of them.
@@ -201,6 +221,7 @@ impl ScheduleKind {
             Self::ZeroBubbleV | Self::VHalf | Self::VMin | Self::DualPipeV | Self::Hanayo => {
                 ChunkOrder::BackAndForth
             }
+            Self::DualPipe => ChunkOrder::FromBothEnds,
             _ => ChunkOrder::Around,
         }
     }
@@ -219,6 +240,9 @@ pub enum ChunkOrder {
     Around,
     /// Every other chunk runs from the last stage to the first: with two chunks, a V.
     BackAndForth,
+    /// Two pipelines of all layers, the second from the last stage to the first: each stage has a chunk of both, and
+    /// half of the micro-batches goes through each.
+    FromBothEnds,
 }
 
 /// Times and memory of a stage's passes over one micro-batch, in any units that are the same for all stages.
@@ -320,13 +344,20 @@ impl Schedule {
             ScheduleKind::ZeroBubbleV => each(&|stage| zero_bubble_v(stages, stage, micro_batches)),
             ScheduleKind::VHalf => BuildingBlock::half(stages).orders(micro_batches),
             ScheduleKind::VMin => BuildingBlock::min(stages).orders(micro_batches),
-            ScheduleKind::DualPipeV => {
+            ScheduleKind::DualPipeV | ScheduleKind::DualPipe if (micro_batches as usize) < 2 * stages => {
                 let needed = 2 * stages as u64;
-                if u64::from(micro_batches) < needed {
-                    return Err(ScheduleError::TooFew { needed, found: micro_batches });
-                }
-                each(&|stage| dual_pipe_v(stages, stage, micro_batches))
+                return Err(ScheduleError::TooFew { needed, found: micro_batches });
             }
+            ScheduleKind::DualPipe => {
+                if let Some(allowed) = kind.refused_stages(stages as u64) {
+                    return Err(ScheduleError::Stages { allowed, found: stages });
+                }
+                if !micro_batches.is_multiple_of(2) {
+                    return Err(ScheduleError::Odd { found: micro_batches });
+                }
+                each(&|stage| dual_pipe(stages, stage, micro_batches))
+            }
+            ScheduleKind::DualPipeV => each(&|stage| dual_pipe_v(stages, stage, micro_batches)),
         };
         Ok(Self { stages: orders, chunks, micro_batches, chunk_order: kind.chunk_order() })
     }
@@ -355,7 +386,49 @@ impl Schedule {
 
     /// Whether the chunks of this number run from the last stage to the first.
     fn backwards(&self, chunk: usize) -> bool {
-        self.chunk_order == ChunkOrder::BackAndForth && !chunk.is_multiple_of(2)
+        self.chunk_order != ChunkOrder::Around && !chunk.is_multiple_of(2)
+    }
+
+    /// Virtual stages.
+    pub fn virtual_stages(&self) -> usize {
+        self.stages.len() * self.chunks as usize
+    }
+
+    /// Virtual stages that hold all layers once: all, or those of one of two pipelines.
+    pub fn layer_stages(&self) -> usize {
+        if self.chunk_order == ChunkOrder::FromBothEnds { self.stages.len() } else { self.virtual_stages() }
+    }
+
+    /// The virtual stage whose forward a virtual stage waits for; none where micro-batches enter.
+    pub fn before(&self, virtual_stage: usize) -> Option<usize> {
+        if virtual_stage.is_multiple_of(self.layer_stages().max(1)) {
+            None
+        } else {
+            virtual_stage.checked_sub(1)
+        }
+    }
+
+    /// The virtual stage that waits for a virtual stage's forward; none where the loss is.
+    pub fn after(&self, virtual_stage: usize) -> Option<usize> {
+        let next = virtual_stage + 1;
+        (!next.is_multiple_of(self.layer_stages().max(1))).then_some(next)
+    }
+
+    /// Whether a pass and the one after it can be one: a forward, and a whole backward of the other chunk, which DualPipe
+    /// and DualPipeV put next to each other so that the kernels of one run beside the transfers of the other.
+    pub fn joined(&self, stage: usize, at: usize) -> bool {
+        let Some([first, second]) = self.stages[stage].get(at..at + 2) else { return false };
+        let pair = matches!(first, Action::Forward { .. }) && matches!(second, Action::Backward { .. });
+        pair && first.chunk() != second.chunk()
+    }
+
+    /// Micro-batches that go through the chunks of this number.
+    pub fn micro_batches_of(&self, chunk: u32) -> std::ops::Range<u32> {
+        match (self.chunk_order, chunk) {
+            (ChunkOrder::FromBothEnds, 0) => 0..self.micro_batches / 2,
+            (ChunkOrder::FromBothEnds, _) => self.micro_batches / 2..self.micro_batches,
+            _ => 0..self.micro_batches,
+        }
     }
 
     /// Most passes of a stage whose forward is done and whose backward (of inputs and weights) is not, a pass for

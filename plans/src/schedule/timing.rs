@@ -47,47 +47,111 @@ impl Schedule {
     ///
     /// A schedule that cannot run ([`Schedule::check`]) ends where it stops.
     pub fn timed(&self, cost: impl Fn(usize) -> PassCost, transfer: u64) -> Vec<Vec<TimedPass>> {
-        let (stages, micro_batches) = (self.stages.len(), self.micro_batches as usize);
-        let last = (stages * self.chunks as usize).saturating_sub(1);
-        // When the results of a virtual stage's passes are there: forwards, and gradients of inputs.
-        let mut forward = vec![vec![None; micro_batches]; last + 1];
-        let mut input = forward.clone();
-        let mut timed: Vec<Vec<TimedPass>> =
-            self.stages.iter().map(|it| Vec::with_capacity(it.len())).collect();
+        self.timed_in_pairs(cost, transfer, None)
+    }
+
+    /// The same where passes that can be one ([`Schedule::joined`]) take `pair` together: both begin when both can, and the
+    /// results of both are there at their end.
+    pub fn timed_in_pairs(
+        &self,
+        cost: impl Fn(usize) -> PassCost,
+        transfer: u64,
+        pair: Option<u64>,
+    ) -> Vec<Vec<TimedPass>> {
+        let mut play = Play::new(self, transfer);
         loop {
             let mut moved = false;
-            for (stage, done) in timed.iter_mut().enumerate() {
-                let cost = cost(stage);
-                while let Some(&action) = self.stages[stage].get(done.len()) {
-                    let (at, m) = (self.virtual_stage(stage, action.chunk()), action.micro_batch() as usize);
-                    let sent = |results: &[Vec<Option<u64>>], from: usize| {
-                        let on_the_way = if self.place(from).0 == stage { 0 } else { transfer };
-                        results[from][m].map(|end: u64| end.saturating_add(on_the_way))
-                    };
-                    let (ready, time) = match action {
-                        Action::Forward { .. } if at == 0 => (Some(0), cost.forward),
-                        Action::Forward { .. } => (sent(&forward, at - 1), cost.forward),
-                        Action::BackwardWeight { .. } => (Some(0), cost.weight),
-                        Action::BackwardInput { .. } if at == last => (forward[at][m], cost.input),
-                        Action::BackwardInput { .. } => (sent(&input, at + 1), cost.input),
-                        Action::Backward { .. } if at == last => (forward[at][m], cost.input + cost.weight),
-                        Action::Backward { .. } => (sent(&input, at + 1), cost.input + cost.weight),
-                    };
-                    let Some(ready) = ready else { break };
-                    let start = ready.max(done.last().map_or(0, |pass| pass.end));
-                    let end = start.saturating_add(time);
-                    match action {
-                        Action::Forward { .. } => forward[at][m] = Some(end),
-                        Action::BackwardWeight { .. } => {}
-                        _ => input[at][m] = Some(end),
-                    }
-                    done.push(TimedPass { action, start, end });
+            for stage in 0..self.stages.len() {
+                while play.step(stage, cost(stage), pair) {
                     moved = true;
                 }
             }
             if !moved {
-                return timed;
+                return play.timed;
             }
         }
+    }
+}
+
+/// A schedule while it is played.
+struct Play<'a> {
+    schedule: &'a Schedule,
+    transfer: u64,
+    /// When the results of a virtual stage's forwards are there, by micro-batch.
+    forward: Vec<Vec<Option<u64>>>,
+    /// The same of gradients of inputs.
+    input: Vec<Vec<Option<u64>>>,
+    timed: Vec<Vec<TimedPass>>,
+}
+
+impl<'a> Play<'a> {
+    fn new(schedule: &'a Schedule, transfer: u64) -> Self {
+        let none = vec![vec![None; schedule.micro_batches as usize]; schedule.virtual_stages()];
+        let timed = schedule.stages.iter().map(|it| Vec::with_capacity(it.len())).collect();
+        Self { schedule, transfer, forward: none.clone(), input: none, timed }
+    }
+
+    /// Plays the next pass of a stage, or the next two that are one; false where it has to wait.
+    fn step(&mut self, stage: usize, cost: PassCost, pair: Option<u64>) -> bool {
+        let at = self.timed[stage].len();
+        let Some(&action) = self.schedule.stages[stage].get(at) else { return false };
+        let Some(ready) = self.ready(stage, action) else { return false };
+        let free = self.timed[stage].last().map_or(0, |pass| pass.end);
+        let Some(together) = pair.filter(|_| self.schedule.joined(stage, at)) else {
+            let start = ready.max(free);
+            let end = start.saturating_add(time(action, cost));
+            self.done(stage, TimedPass { action, start, end }, end);
+            return true;
+        };
+        let second = self.schedule.stages[stage][at + 1];
+        let Some(other) = self.ready(stage, second) else { return false };
+        let start = ready.max(other).max(free);
+        let end = start.saturating_add(together);
+        // Drawn one after the other.
+        let middle = start.saturating_add(time(action, cost)).min(end);
+        self.done(stage, TimedPass { action, start, end: middle }, end);
+        self.done(stage, TimedPass { action: second, start: middle, end }, end);
+        true
+    }
+
+    /// When what a pass takes from its neighbours is there.
+    fn ready(&self, stage: usize, action: Action) -> Option<u64> {
+        let (at, m) = (self.schedule.virtual_stage(stage, action.chunk()), action.micro_batch() as usize);
+        let sent = |results: &[Vec<Option<u64>>], from: usize| {
+            let on_the_way = if self.schedule.place(from).0 == stage { 0 } else { self.transfer };
+            results[from][m].map(|end: u64| end.saturating_add(on_the_way))
+        };
+        match action {
+            Action::Forward { .. } => match self.schedule.before(at) {
+                Some(before) => sent(&self.forward, before),
+                None => Some(0),
+            },
+            Action::BackwardWeight { .. } => Some(0),
+            Action::BackwardInput { .. } | Action::Backward { .. } => match self.schedule.after(at) {
+                Some(after) => sent(&self.input, after),
+                None => self.forward[at][m],
+            },
+        }
+    }
+
+    /// Notes a pass whose results are there at `result`.
+    fn done(&mut self, stage: usize, pass: TimedPass, result: u64) {
+        let chunk = pass.action.chunk();
+        let (at, m) = (self.schedule.virtual_stage(stage, chunk), pass.action.micro_batch() as usize);
+        match pass.action {
+            Action::Forward { .. } => self.forward[at][m] = Some(result),
+            Action::BackwardWeight { .. } => {}
+            _ => self.input[at][m] = Some(result),
+        }
+        self.timed[stage].push(pass);
+    }
+}
+
+const fn time(action: Action, cost: PassCost) -> u64 {
+    match action {
+        Action::Forward { .. } => cost.forward,
+        Action::Backward { .. } => cost.input + cost.weight,
+        Action::BackwardInput { .. } => cost.input,
+        Action::BackwardWeight { .. } => cost.weight,
     }
 }

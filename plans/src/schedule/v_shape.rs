@@ -141,3 +141,16 @@ pub(super) fn dual_pipe_v(stages: usize, stage: usize, micro_batches: u32) -> Ve
     }
     orders.actions
 }
+
+/// DualPipe as DeepSeek orders it: a stage of the first half does what one of DualPipeV with half as many stages does, chunk
+/// 1 being the micro-batches that come from the other end; its opposite does the same with the ends changed.
+pub(super) fn dual_pipe(stages: usize, stage: usize, micro_batches: u32) -> Vec<Action> {
+    let half = micro_batches / 2;
+    let opposite = stages - 1 - stage;
+    let mirrored = stage > opposite;
+    let from_here = |action: Action| {
+        let chunk = if mirrored { 1 - action.chunk() } else { action.chunk() };
+        action.at(chunk, action.micro_batch() + chunk * half)
+    };
+    dual_pipe_v(stages / 2, stage.min(opposite), half).into_iter().map(from_here).collect()
+}

@@ -3,7 +3,8 @@
 //! One line a stage, in order; passes in order, parted by blanks: `F` forward, `B` whole backward, `I` gradients of
 //! inputs, `W` gradients of weights, then the micro-batch, and behind a dot the chunk where there are several: `F0 F1.1
 //! I0.1 W0.1`. `#` begins a comment. A line `order = v` says that every other chunk runs from the last stage to the
-//! first; without it the chunks go round the stages.
+//! first, `order = both` that there are two pipelines, the second (chunk 1) from the last stage to the first, with the
+//! second half of the micro-batches; without it the chunks go round the stages.
 
 use thiserror::Error;
 
@@ -24,7 +25,7 @@ pub enum WrittenScheduleError {
         found: String,
     },
     /// A setting has a value that it cannot have.
-    #[error("line {line}: found `{found}`, allowed: order = around, order = v")]
+    #[error("line {line}: found `{found}`, allowed: order = around, order = v, order = both")]
     Setting {
         /// Line, from 1.
         line: usize,
@@ -54,6 +55,7 @@ impl Schedule {
                 chunk_order = match (key.trim(), value.trim()) {
                     ("order", "around") => ChunkOrder::Around,
                     ("order", "v") => ChunkOrder::BackAndForth,
+                    ("order", "both") => ChunkOrder::FromBothEnds,
                     _ => {
                         let found = line.to_owned();
                         return Err(WrittenScheduleError::Setting { line: line_number, found });
@@ -79,9 +81,11 @@ impl Schedule {
     /// The schedule as text that [`Schedule::parse`] reads.
     pub fn written(&self) -> String {
         let mut text = String::new();
-        if self.chunk_order == ChunkOrder::BackAndForth {
-            text += "order = v\n";
-        }
+        text += match self.chunk_order {
+            ChunkOrder::Around => "",
+            ChunkOrder::BackAndForth => "order = v\n",
+            ChunkOrder::FromBothEnds => "order = both\n",
+        };
         for stage in &self.stages {
             let words: Vec<String> = stage.iter().map(|&action| word(action, self.chunks)).collect();
             text += &words.join(" ");

@@ -2,6 +2,7 @@
 
 mod allocator;
 mod bubbles;
+mod fetch;
 mod fixtures;
 mod folding;
 mod groups;
@@ -9,6 +10,7 @@ mod library;
 mod memory;
 mod norms;
 mod offload;
+mod pieces;
 mod random_plans;
 mod repeats;
 mod sharding;

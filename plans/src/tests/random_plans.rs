@@ -74,7 +74,7 @@ const SIZES: [(u64, u64, u64, u64); 12] = [
     (3, 1, 2, 4),
 ];
 
-const SCHEDULES: [(ScheduleKind, u64); 8] = [
+const SCHEDULES: [(ScheduleKind, u64); 9] = [
     (ScheduleKind::OneForwardOneBackward, 1),
     (ScheduleKind::GPipe, 1),
     (ScheduleKind::OneForwardOneBackward, 2),
@@ -83,6 +83,7 @@ const SCHEDULES: [(ScheduleKind, u64); 8] = [
     (ScheduleKind::LoopedBreadthFirst, 2),
     (ScheduleKind::Hanayo, 2),
     (ScheduleKind::VMin, 2),
+    (ScheduleKind::DualPipe, 2),
 ];
 
 const ORDERS: [[Dimension; 4]; 4] = [
@@ -110,7 +111,11 @@ prop_compose! {
         let divisors = |of: u64| (1..=of).filter(move |it| of.is_multiple_of(*it)).collect::<Vec<u64>>();
         let (schedule, chunks) =
             if pipeline > 1 { (schedule, chunks) } else { (ScheduleKind::OneForwardOneBackward, 1) };
-        let micro_batches = if chunks > 1 { micro_batches * pipeline } else { micro_batches };
+        let micro_batches = match schedule {
+            ScheduleKind::DualPipe => (micro_batches + 1) * pipeline,
+            _ if chunks > 1 => micro_batches * pipeline,
+            _ => micro_batches,
+        };
         let lanes = replicas * tensor;
         let spread: Vec<u64> = [1, 2, 4, 8].into_iter().filter(|ways| lanes.is_multiple_of(*ways)).collect();
         let usual = order[0] == Dimension::Tensor && order[1] == Dimension::Context;
@@ -187,9 +192,9 @@ fn closed_form(case: &Case, model: &Model) -> f64 {
         outputs.push(work.output.0);
     }
     // Between stages every lane sends an activation and its gradient, whole or its part, which is gathered then.
-    let virtual_stages = (plan.pipeline * plan.virtual_pipeline) as usize;
+    let virtual_stages = plan.layer_stages() as usize;
     let ranges = crate::partition_layers(model, virtual_stages, None).expect("enough layers");
-    let back_and_forth = plan.schedule.chunk_order() == crate::ChunkOrder::BackAndForth;
+    let back_and_forth = plan.chunk_order() == crate::ChunkOrder::BackAndForth;
     let stage = |at: usize| {
         let (chunk, place) = (at / plan.pipeline as usize, at % plan.pipeline as usize);
         if back_and_forth && chunk % 2 == 1 { plan.pipeline as usize - 1 - place } else { place }
@@ -214,7 +219,13 @@ fn states(
     let (micro_batches, copies) = (workload.accumulation as f64, plan.shard_copies());
     let sums = if plan.sharding.sums_once || plan.zero < ZeroStage::Two { 1.0 } else { micro_batches };
     let holds = |layer: usize| stage(ranges.iter().position(|range| range.contains(&layer)).unwrap_or(0));
-    let tied_apart = holds(0) != holds(model.layers.len() - 1);
+    // Both ends hold both where the pipeline is entered from both; there every part of the gradients is reduced twice, on
+    // opposite stages, and then summed over these.
+    let tied_apart = holds(0) != holds(model.layers.len() - 1) && !plan.from_both_ends();
+    let twice = if plan.from_both_ends() { 2.0 } else { 1.0 };
+    // Of the micro-batches each of the two does half.
+    let micro_batches = micro_batches / twice;
+    let sums = if sums > 1.0 { sums / twice } else { sums };
     let mut total = 0.0;
     for parameter in model.layers.iter().flat_map(|layer| layer.parameters.iter()) {
         let share =
@@ -230,15 +241,21 @@ fn states(
         let again = through_port(ExchangeKind::AllGather, second, bytes);
         if parameter.tied && !tied_apart {
             // One gradient, but both layers gather it.
-            total += if plan.zero == ZeroStage::Three { micro_batches * (scattered + again) } else { 0.0 };
+            total +=
+                if plan.zero == ZeroStage::Three { twice * micro_batches * (scattered + again) } else { 0.0 };
             continue;
         }
-        total += match plan.zero {
-            ZeroStage::Zero => through_port(ExchangeKind::AllReduce, group, bytes),
-            ZeroStage::One => 2.0 * scattered + summed,
-            ZeroStage::Two => (micro_batches + 1.0) * scattered + summed,
-            ZeroStage::Three => micro_batches * (2.0 * scattered + again) + summed,
-        };
+        total += twice
+            * match plan.zero {
+                ZeroStage::Zero => through_port(ExchangeKind::AllReduce, group, bytes),
+                ZeroStage::One => 2.0 * scattered + summed,
+                ZeroStage::Two => (micro_batches + 1.0) * scattered + summed,
+                ZeroStage::Three => micro_batches * (2.0 * scattered + again) + summed,
+            };
+        if plan.from_both_ends() {
+            let part = if plan.zero >= ZeroStage::One { group as f64 } else { 1.0 };
+            total += 2.0 * through_port(ExchangeKind::AllReduce, 2, bytes / part);
+        }
         if parameter.tied {
             // The first and the last stage sum their gradients of it: of two ranks each sends it once.
             let part = if plan.zero >= ZeroStage::Two { plan.shard_group() as f64 } else { 1.0 };
@@ -254,7 +271,9 @@ proptest! {
     #[test]
     fn bytes_and_flops_are_those_of_the_closed_forms(case in case()) {
         let (model, gpus) = (case.model(), case.together());
-        let explicit = Plan { explicit: true, ..case.plan.clone() };
+        // On one node products may run in pieces; the parts that go round are as many bytes.
+        let tensor_pieces = case.plan.sequence_parallel && case.workload.accumulation % 2 == 0;
+        let explicit = Plan { explicit: true, tensor_pieces, ..case.plan.clone() };
         let lowered = lower(&model, &gpus, &explicit, &case.workload).expect("legal");
         let mut recorder = Recorder::default();
         // A meeting whose members do not agree on the bytes, some sending what others do not receive, is an error.

@@ -2,7 +2,8 @@
 //!
 //! Qi et al. 2024, Zero Bubble Pipeline Parallelism, table 1: ZB-H1 idles `(p - 1) (F + B - W)` and holds `p` micro-batches,
 //! ZB-H2 `(p - 1) (F + B - 2 W)` and `2 p - 1`. Qi et al. 2024, Pipeline Parallelism with Controllable Memory, section 4:
-//! V-Half about half of 1F1B's memory, V-Min a third.
+//! V-Half about half of 1F1B's memory, V-Min a third. DeepSeek-V3 (2024), table 2: DualPipe idles
+//! `(p/2 - 1) (F&B + B - 3 W)`, `F&B` being a forward and a backward in one and `B` a whole backward, and holds `p + 1`.
 
 use proptest::prelude::*;
 
@@ -13,7 +14,7 @@ use crate::schedule::{
 };
 use crate::zero::ZeroStage;
 
-const SPLIT: [ScheduleKind; 8] = [
+const SPLIT: [ScheduleKind; 9] = [
     ScheduleKind::ZeroBubbleH1,
     ScheduleKind::ZeroBubbleH2,
     ScheduleKind::ZeroBubbleOne,
@@ -22,6 +23,7 @@ const SPLIT: [ScheduleKind; 8] = [
     ScheduleKind::VHalf,
     ScheduleKind::VMin,
     ScheduleKind::DualPipeV,
+    ScheduleKind::DualPipe,
 ];
 
 /// Idle time of each stage between its first pass and its last, when passes take these times and links are free.
@@ -129,6 +131,61 @@ fn automatic_schedules_obey_their_limit_and_beat_the_handcrafted_ones() {
 }
 
 #[test]
+fn two_pipelines_from_both_ends_idle_and_hold_what_the_paper_says() {
+    for p in (2..=16_usize).step_by(2) {
+        for m in [2 * p as u32, 3 * p as u32 + p as u32 % 4, 8 * p as u32] {
+            let schedule = Schedule::named(ScheduleKind::DualPipe, p, 2, m).unwrap();
+            schedule.check().expect("legal");
+            assert_eq!(most_held(&schedule), p as u64 + 1, "p = {p}, m = {m}");
+            let most = |[forward, input, weight]: [u64; 3], pair: Option<u64>| {
+                let cost = PassCost { forward, input, weight, ..PassCost::EQUAL };
+                let stages = schedule.timed_in_pairs(|_| cost, 0, pair);
+                stages.iter().map(|passes| StageTimes::of(passes).idle()).max().unwrap_or(0)
+            };
+            let half = p as u64 / 2 - 1;
+            // Table 2 of the paper, for passes of equal lengths joined and not shortened by that: F&B = 3, B = 2, W = 1.
+            assert_eq!(most([10, 10, 10], Some(30)), half * (30 + 20 - 30), "p = {p}, m = {m}");
+            // Others idle no longer than it says.
+            for (times, pair) in [([10, 12, 8], 30), ([10, 12, 8], 26), ([10, 10, 10], 26)] {
+                let [_, input, weight] = times;
+                assert!(most(times, Some(pair)) <= half * (pair + input + weight - 3 * weight));
+            }
+            // One after the other, a forward's result does not wait for the end of the backward beside it.
+            assert_eq!(most([10, 10, 10], None), half * (10 + 20 - 2 * 10));
+        }
+    }
+    let odd = Schedule::named(ScheduleKind::DualPipe, 3, 2, 8).unwrap_err().to_string();
+    assert!(odd.ends_with("allowed: an even number of stages, each with one opposite to it"), "{odd}");
+    assert_eq!(Schedule::named(ScheduleKind::DualPipe, 2, 2, 5), Err(ScheduleError::Odd { found: 5 }));
+}
+
+/// Two stages, each with both halves of the layers: twice the parameters of one half, and gradients summed over both.
+#[test]
+fn every_layer_is_held_twice_and_its_gradients_are_summed() {
+    let gpt = model("gpt2", 8);
+    let gpus = free_links(1, 4);
+    let run = |kind| {
+        play(&gpt, &gpus, &Plan { virtual_pipeline: 2, ..plan(1, 4, kind, ZeroStage::Zero) }, &workload(8))
+    };
+    let (dual, outcome) = run(ScheduleKind::DualPipe);
+    let held: Vec<u64> = dual.stages.iter().map(|stage| stage.parameters).collect();
+    assert_eq!(held[0], held[3]);
+    assert_eq!(held[1], held[2]);
+    // Embedding and head share their values on both ends.
+    assert_eq!(held[0] + held[1], gpt.parameters());
+    let mut recorder = steptime_core::Recorder::default();
+    steptime_core::simulate(&dual.world, &mut recorder).expect("no deadlock");
+    // 2 (n - 1) / n of 2 bytes for each value, n = 2.
+    let sums: u64 = held[..2].iter().map(|values| 2 * values).sum();
+    let mut sent: Vec<u64> = recorder.flows().iter().map(|flow| flow.bytes).collect();
+    sent.sort_unstable();
+    let largest: u64 = sent.iter().rev().take(2).sum();
+    assert_eq!(largest, sums);
+    assert!((dual.model_flops / run(ScheduleKind::ZeroBubbleV).0.model_flops - 1.0).abs() < 1e-12);
+    assert!(outcome.end.picos() > 0);
+}
+
+#[test]
 fn schedules_are_refused_where_they_mean_nothing() {
     let chunks = Schedule::named(ScheduleKind::ZeroBubbleV, 4, 1, 8);
     assert_eq!(chunks, Err(ScheduleError::Chunks { allowed: 2, found: 1 }));
@@ -175,7 +232,10 @@ fn written_schedules_are_read_line_by_line() {
         error("F0 B0\nF0 X1\n"),
         "line 2: found `X1`, allowed: F, B, I or W with a micro-batch and, behind a dot, a chunk, such as F0 or B3.1"
     );
-    assert_eq!(error("order = w"), "line 1: found `order = w`, allowed: order = around, order = v");
+    assert_eq!(
+        error("order = w"),
+        "line 1: found `order = w`, allowed: order = around, order = v, order = both"
+    );
     assert_eq!(
         error("# nothing\n"),
         "it has no stage; write one line of passes for each stage, such as F0 F1 B0 B1"
@@ -221,6 +281,15 @@ fn late_weights_hold_their_inputs() {
     }
 }
 
+/// Stages and micro-batches near these that the schedule can have.
+fn possible(kind: ScheduleKind, p: usize, m: u32) -> (usize, u32) {
+    match kind {
+        ScheduleKind::DualPipeV => (p, m.max(2 * p as u32)),
+        ScheduleKind::DualPipe => (2 * p, (2 * m).max(4 * p as u32)),
+        _ => (p, m),
+    }
+}
+
 fn kind() -> impl Strategy<Value = ScheduleKind> {
     let mut kinds = vec![
         ScheduleKind::GPipe,
@@ -239,7 +308,7 @@ proptest! {
         let chunks = if kind.refused_chunks(chunks).is_some() { 2 * v } else { chunks };
         let interleaved = chunks > 1 && kind == ScheduleKind::OneForwardOneBackward;
         let m = if interleaved { m * p as u32 } else { m };
-        let m = if kind == ScheduleKind::DualPipeV { m.max(2 * p as u32) } else { m };
+        let (p, m) = possible(kind, p, m);
         let schedule = Schedule::named(kind, p, chunks, m).expect("a possible size");
         prop_assert_eq!(schedule.check(), Ok(()));
         let read = Schedule::parse(&schedule.written()).expect("written by the schedule itself");
@@ -263,7 +332,7 @@ proptest! {
     #[test]
     fn one_wrong_pass_is_found(kind in kind(), p in 1_usize..6, m in 1_u32..12, at in any::<prop::sample::Index>(), stage in any::<prop::sample::Index>()) {
         let chunks = kind.usual_chunks();
-        let m = if kind == ScheduleKind::DualPipeV { m.max(2 * p as u32) } else { m };
+        let (p, m) = possible(kind, p, m);
         let mut schedule = Schedule::named(kind, p, chunks, m).expect("a possible size");
         let order = &mut schedule.stages[stage.index(p)];
         let removed = at.index(order.len());
@@ -281,8 +350,9 @@ fn folded_equals_explicit_for_split_backwards() {
         for zero in [ZeroStage::Zero, ZeroStage::Two, ZeroStage::Three] {
             let gpus = cluster("dgx-a100-80gb").with_size(2, 8).unwrap();
             let base = Plan { tensor: 2, virtual_pipeline: chunks, ..plan(2, 4, kind, zero) };
-            let (_, folded) = play(&gpt, &gpus, &base, &workload(9));
-            let (_, every) = play(&gpt, &gpus, &Plan { explicit: true, ..base.clone() }, &workload(9));
+            let m = if kind == ScheduleKind::DualPipe { 10 } else { 9 };
+            let (_, folded) = play(&gpt, &gpus, &base, &workload(m));
+            let (_, every) = play(&gpt, &gpus, &Plan { explicit: true, ..base.clone() }, &workload(m));
             assert_eq!(folded.end, every.end, "{kind:?} {zero:?}");
         }
     }

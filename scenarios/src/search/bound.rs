@@ -166,7 +166,7 @@ fn ranges_states(scenario: &Scenario, plan: &Plan, workload: &Workload, ranges: 
             all = all.saturating_add(layer.parameter_count());
             trained = trained.saturating_add(layer.trainable_count());
         }
-        let held = Held { parameters: all / divided, trained: trained / divided, matrices: 0 };
+        let held = Held { parameters: all / divided, trained: trained / divided, persistent: 0, matrices: 0 };
         state_bytes(workload, plan.zero, plan.replicas(), held).total()
     };
     (0..stages).map(of_stage).max().unwrap_or(0)

@@ -1,15 +1,18 @@
 //! What data-parallel ranks do together: gathering parameters, reducing gradients, updating.
 
 use steptime_clusters::{CollectiveKind, Framework, Placement, collective};
-use steptime_core::{Class, Event, Label, ProgramBuilder, Stream, Tensor};
+use steptime_core::{Class, Label, ProgramBuilder, Stream, Tensor};
 use steptime_models::{Bytes, Kernel, MemoryBoundKind, Pass};
 
 use super::passes::Turn;
-use super::{Along, Meeting, StageBuilder, StageInput};
+use super::{Meeting, StageBuilder};
 use crate::bucket::{Bucket, Share};
 use crate::classes;
 use crate::error::PlanError;
 use crate::zero::ZeroStage;
+
+/// Most pieces in which updated parameters are gathered.
+const MOST_PIECES: u64 = 1 << 16;
 
 impl StageBuilder<'_> {
     /// Adds the micro-batch's gradients to those of the micro-batches before: one addition a tensor. The first
@@ -123,31 +126,7 @@ impl StageBuilder<'_> {
         pending.waiting.extend(gradients);
         let number = Some(micro_batch);
         match self.input.plan.zero {
-            ZeroStage::Three => {
-                let input = self.input;
-                let elements = |share| input.count_in(share, layer, |it| it.trainable && input.owns(it));
-                let format = input.plan.reduced_format(input.workload).bytes();
-                let shares: Vec<Share> =
-                    self.reducing_shares().into_iter().filter(|share| elements(*share) > 0).collect();
-                let reduced = !shares.is_empty();
-                if reduced {
-                    self.flatten_gradients(layer, micro_batch)?;
-                    for share in shares {
-                        let name = input.model.layers[layer].name.as_str();
-                        let (kind, bytes) = (CollectiveKind::ReduceScatter, elements(share) * format);
-                        self.collective(share, kind, name, "reduce_scatter", bytes, number)?;
-                        let part = elements(share).div_ceil(input.ranks(share));
-                        self.sum_over_replicas(name, part, format, (number, turn))?;
-                    }
-                }
-                let part = input.partitioned_trained(layer);
-                if reduced || input.offloads_optimizer() && part > 0 {
-                    let name = input.model.layers[layer].name.as_str();
-                    self.part_to_host(name, part, number, turn)?;
-                    pending.sent(&mut self.program, self.streams.collective);
-                }
-                Ok(())
-            }
+            ZeroStage::Three => self.reduce_units(layer, (number, turn), pending),
             // Whole gradients cannot be added up where they are not kept: every micro-batch reduces.
             ZeroStage::Two => {
                 self.reduce_buckets(layer, (number, turn), CollectiveKind::ReduceScatter, pending)
@@ -182,29 +161,8 @@ impl StageBuilder<'_> {
         Ok(())
     }
 
-    /// ZeRO 3 reduces one flat gradient a layer. Autograd copies the parameters' gradients into it on the stream of the
-    /// computation; beside that, on the way to the reduction, it is converted if it is reduced in another format, and
-    /// divided by a part of the number of ranks (FSDP's pre-division, against overflow).
-    fn flatten_gradients(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
-        let input = self.input;
-        let elements = input.reduced_trained(layer);
-        let made = elements * input.plan.gathered_format(input.workload).bytes();
-        let sent = elements * input.plan.reduced_format(input.workload).bytes();
-        let kernel = copied(made, made);
-        let cost = self.pricer.kernel(kernel, 1, Pass::Backward)?;
-        let name = input.model.layers[layer].name.as_str();
-        let label = self.label(name, "backward", Some(micro_batch));
-        self.kernel(classes::BACKWARD, label, cost)?;
-        self.order(self.streams.compute, self.streams.collective);
-        let label = self.label(name, "reduce_scatter", Some(micro_batch));
-        if sent != made {
-            self.pass_over(label, made, sent)?;
-        }
-        self.pass_over(label, sent, sent)
-    }
-
     /// An element-wise kernel on the stream of the collectives.
-    fn pass_over(&mut self, label: Label, read: u64, written: u64) -> Result<(), PlanError> {
+    pub(super) fn pass_over(&mut self, label: Label, read: u64, written: u64) -> Result<(), PlanError> {
         let cost = self.pricer.kernel(copied(read, written), 1, Pass::Backward)?;
         self.kernel_on(self.streams.collective, classes::COLLECTIVE, label, cost);
         Ok(())
@@ -233,11 +191,15 @@ impl StageBuilder<'_> {
             }
             self.order(self.streams.compute, self.streams.collective);
             let bytes = bucket.elements * self.gradient;
+            let inline = self.input.plan.zero == ZeroStage::Two && !self.input.plan.gradient_overlap;
             self.collective(share, kind, "gradients", word, bytes, micro_batch)?;
             let part = bucket.elements.div_ceil(self.input.ranks(share));
             self.sum_over_replicas("gradients", part, self.gradient, (micro_batch, turn))?;
             self.part_to_host("gradients", part, micro_batch, turn)?;
             pending.sent(&mut self.program, self.streams.collective);
+            if inline {
+                self.order(self.streams.collective, self.streams.compute);
+            }
             if self.moves_parts() {
                 // The copies of what arrives are issued at once, on a stream that waits for the collective. All streams
                 // share one queue of the device (`CUDA_DEVICE_MAX_CONNECTIONS=1`, which nanotron's tensor
@@ -272,91 +234,6 @@ impl StageBuilder<'_> {
         self.kernel(classes::BACKWARD, label, cost)
     }
 
-    /// With ZeRO 3, gathers a layer's parameters before its compute.
-    ///
-    /// The host may be two gathered layers ahead of the compute (PyTorch FSDP's rate limiter): before it
-    /// gathers a third it waits until the compute on the oldest has ended. Only then can the oldest one's memory
-    /// be used again.
-    ///
-    /// Backward gathers from the second copy, where there is one.
-    pub(super) fn gather(
-        &mut self,
-        layer: usize,
-        micro_batch: u32,
-        pass: Pass,
-    ) -> Result<Option<Gathered>, PlanError> {
-        let input = self.input;
-        let second = pass == Pass::Backward && input.plan.sharding.secondary.is_some();
-        if input.plan.zero != ZeroStage::Three {
-            return Ok(None);
-        }
-        // From the host come parts of parameters that nobody shares, too.
-        let shares = input.shares().filter(|share| input.ranks(*share) > 1 || input.offloads_parameters());
-        let parts: Vec<(Share, u64)> = shares
-            .map(|share| (share, input.count_in(share, layer, |_| true)))
-            .filter(|part| part.1 > 0)
-            .collect();
-        let elements: u64 = parts.iter().map(|(_, elements)| elements).sum();
-        if elements == 0 {
-            return Ok(None);
-        }
-        if self.releases.len() >= 2 {
-            let oldest = self.releases.remove(0);
-            self.program.host_wait(oldest.done);
-            self.program.free(self.streams.compute, oldest.tensor);
-        }
-        let name = input.model.layers[layer].name.as_str();
-        let label = self.tensor_label(layer, "gathered parameters");
-        let format = input.plan.gathered_format(input.workload).bytes();
-        let tensor = self.program.tensor(elements * format, classes::BUFFERS, label);
-        self.program.alloc(self.streams.collective, tensor);
-        let fetched = self.fetch_part(layer, &parts, micro_batch)?;
-        if format != self.storage {
-            // The rank's own part is converted before it is sent.
-            let part: u64 =
-                parts.iter().map(|&(share, elements)| elements.div_ceil(input.ranks(share))).sum();
-            let span = self.label(name, "all_gather", Some(micro_batch));
-            self.pass_over(span, part * self.storage, part * format)?;
-        }
-        for (share, elements) in parts {
-            let (kind, bytes) = (CollectiveKind::AllGather, elements * format);
-            let along = if second { Along::Secondary } else { StageInput::copies(share) };
-            let way = (self.streams.collective, along);
-            self.collective_along(way, kind, (name, "all_gather"), bytes, Some(micro_batch))?;
-        }
-        let arrived = self.program.record(self.streams.collective);
-        Ok(Some(Gathered { tensor, fetched, arrived }))
-    }
-
-    /// The compute waits until the gathered parameters are there.
-    pub(super) fn await_gathered(&mut self, gathered: Option<Gathered>) {
-        if let Some(Gathered { fetched, arrived, .. }) = gathered {
-            // Waiting for the host is told from waiting for the other ranks.
-            if let Some(fetched) = fetched {
-                self.program.wait(self.streams.compute, fetched);
-            }
-            self.program.wait(self.streams.compute, arrived);
-        }
-    }
-
-    /// Gives a gathered layer back once its compute is done.
-    pub(super) fn release(&mut self, gathered: Option<Gathered>) {
-        if let Some(Gathered { tensor, .. }) = gathered {
-            let done = self.program.record(self.streams.compute);
-            self.releases.push(Release { tensor, done });
-        }
-    }
-
-    /// Frees what is left of gathered layers and sent buffers at the end of the step.
-    pub(super) fn retire_all(&mut self) {
-        for release in std::mem::take(&mut self.releases) {
-            self.program.free(self.streams.compute, release.tensor);
-        }
-        for (stream, buffer) in std::mem::take(&mut self.sent) {
-            self.program.free(stream, buffer);
-        }
-    }
-
     /// After the last backward: gradients arrive, the shard is updated, parameters are gathered again.
     pub(super) fn update(&mut self) -> Result<(), PlanError> {
         let input = self.input;
@@ -377,6 +254,7 @@ impl StageBuilder<'_> {
                 }
             }
         }
+        self.sum_with_opposite()?;
         if input.offloads_optimizer() {
             return self.update_on_host();
         }
@@ -425,7 +303,13 @@ impl StageBuilder<'_> {
             for share in self.reducing_shares() {
                 let bytes = input.held(share).trained * self.storage;
                 let kind = CollectiveKind::AllGather;
-                self.collective(share, kind, "parameters", "all_gather", bytes, None)?;
+                // A piece at a time, as the buckets allow.
+                let most = input.plan.gather_bucket_bytes.unwrap_or(u64::MAX).max(1);
+                let pieces = (bytes / most).clamp(1, MOST_PIECES);
+                for piece in 0..pieces {
+                    let part = bytes / pieces + u64::from(piece < bytes % pieces);
+                    self.collective(share, kind, "parameters", "all_gather", part, None)?;
+                }
             }
             self.order(self.streams.collective, self.streams.compute);
             if self.moves_parts() {
@@ -433,6 +317,7 @@ impl StageBuilder<'_> {
                 self.move_parts(classes::OPTIMIZER, label, launches, bytes)?;
             }
         }
+        self.gather_persistent()?;
         for tensor in std::mem::take(&mut self.grown) {
             self.program.free(self.streams.compute, tensor);
         }
@@ -484,23 +369,6 @@ impl StageBuilder<'_> {
 /// A kernel that reads and writes each value once.
 pub(super) const fn copied(read: u64, written: u64) -> Kernel {
     Kernel::MemoryBound { kind: MemoryBoundKind::Elementwise, read: Bytes(read), written: Bytes(written) }
-}
-
-/// A layer's parameters, gathered from all ranks.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Gathered {
-    tensor: Tensor,
-    /// When this rank's part has come from the host.
-    fetched: Option<Event>,
-    arrived: Event,
-}
-
-/// A gathered layer whose compute has been issued.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Release {
-    tensor: Tensor,
-    /// When the compute on it has ended.
-    done: Event,
 }
 
 /// Whole gradients on their way to their owners: a set is freed when the next one has been sent, so that at

@@ -60,7 +60,8 @@ impl StageInput<'_> {
             let share = self.shares().find(|share| share.contains(parameter, &division));
             let ranks = self.ranks(share.unwrap_or(Share::Common)).max(1);
             let matrix = in_block && parameter.dimensions.len() == 2;
-            Owned { elements, ranks, trained: parameter.trainable, matrix }
+            let persists = self.persists(parameter);
+            Owned { elements, ranks, trained: parameter.trainable, matrix, persists }
         };
         let parameters = self.model.layers[layer].parameters.iter();
         parameters.filter(|it| self.owns(it)).map(owned).filter(|it| it.elements > 0).collect()
@@ -108,6 +109,8 @@ struct Owned {
     trained: bool,
     /// Whether it is a matrix of a block, which some optimizers treat by themselves.
     matrix: bool,
+    /// Whether its values stay whole.
+    persists: bool,
 }
 
 impl Owned {
@@ -133,7 +136,7 @@ impl StageBuilder<'_> {
         let storage = self.storage;
         let states = States { piece: weights, name: "parameters", category: classes::PARAMETERS };
         if !input.offloads_parameters() {
-            self.hold_state(&states, |it| storage * it.part(zero == ZeroStage::Three));
+            self.hold_state(&states, |it| storage * it.part(zero == ZeroStage::Three && !it.persists));
         }
         if !training {
             return;

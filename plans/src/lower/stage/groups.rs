@@ -38,6 +38,7 @@ impl StageInput<'_> {
         for layer in self.layers() {
             held.parameters += self.count_in(share, layer, |it| self.owns(it));
             held.trained += self.count_in(share, layer, |it| it.trainable && self.owns(it));
+            held.persistent += self.count_in(share, layer, |it| self.owns(it) && self.persists(it));
         }
         held.matrices = self.layers().map(|layer| self.matrices(share, layer)).sum();
         held
@@ -115,6 +116,7 @@ impl StageInput<'_> {
         let sides = self.chunks.iter().flat_map(|chunk| chunk.crosses).flatten();
         let mut pairs: Vec<bool> = sides.collect();
         pairs.truncate(2);
+        pairs.extend(self.opposite.filter(|_| self.training()));
         let tied = self.tied_embedding.filter(|_| self.holds_embedding() || self.holds_head());
         of_groups + pairs.into_iter().chain(tied).map(|crosses| pair_bytes(crosses).0).sum::<u64>()
     }

@@ -2,6 +2,7 @@
 
 mod data_parallel;
 mod detail;
+mod fetch;
 mod gradients;
 mod groups;
 mod library;
@@ -12,17 +13,18 @@ mod passes;
 mod pipeline;
 mod repeat;
 mod replicas;
+mod tensor;
 
 use std::ops::Range;
 
 use steptime_clusters::{Cluster, CollectiveKind, Framework, Transfer, collective};
 use steptime_core::{
-    Category, Channel, Class, Event, Label, Load, Program, ProgramBuilder, SimTime, Stream, Tensor,
+    Category, Channel, Class, Event, Label, Program, ProgramBuilder, SimTime, Stream, Tensor,
 };
 use steptime_models::{Bytes, LayerRole, Model, Parameter, Pass};
 
-use self::data_parallel::Release;
 pub use self::detail::MemoryMarks;
+use self::fetch::{Gathered, Release};
 pub(super) use self::offload::check_offload;
 use self::offload::{HostStreams, Stashes};
 pub(super) use self::passes::deferred;
@@ -67,6 +69,8 @@ pub(super) struct StageInput<'a> {
     pub(super) head_stage: usize,
     /// Whether the first stage and the last hold copies of one embedding, and whether those lie on two nodes.
     pub(super) tied_embedding: Option<bool>,
+    /// Whether another stage holds copies of all of this one's layers, and whether that lies on another node.
+    pub(super) opposite: Option<bool>,
 }
 
 /// Consecutive layers on a stage.
@@ -175,6 +179,8 @@ impl StageInput<'_> {
 pub(super) enum Meeting {
     /// Ranks of the stage.
     Group(Along),
+    /// The ranks that share the stage's layers, passing parts round a ring.
+    Pieces,
     /// This chunk sends activations to the next one.
     ForwardOut(usize),
     /// This chunk receives activations from the previous one.
@@ -185,6 +191,8 @@ pub(super) enum Meeting {
     BackwardIn(usize),
     /// The first and the last stage add their copies' gradients of a shared embedding.
     Embedding,
+    /// The stage and the one opposite to it add the gradients of their copies of the same layers.
+    Opposite,
     /// The rank alone, with its host.
     Host(HostPath),
 }
@@ -224,8 +232,12 @@ pub(super) struct StageBuilder<'a> {
     gradient: u64,
     /// Open activations: `[layer - first][micro-batch]` tensors, indexed as the layer's saved tensors.
     open: Vec<Vec<Option<Vec<Option<Tensor>>>>>,
-    /// With ZeRO 3, gathered layers whose compute has been issued, oldest first.
+    /// With ZeRO 3, units that are whole and not done with, oldest first.
+    gathered: Vec<Gathered>,
+    /// Those whose compute has been issued.
     releases: Vec<Release>,
+    /// Layers whose gradients have been made and not reduced.
+    unsent: Vec<usize>,
     /// Gradient of a shared embedding as the head has made it, until the embedding has added its own.
     tied_gradient: Option<Tensor>,
     /// What each stream sent last; freed when the next one is sent.
@@ -294,7 +306,9 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         storage,
         gradient,
         open: vec![vec![None; micro_batches]; input.layers().count()],
+        gathered: Vec::new(),
         releases: Vec::new(),
+        unsent: Vec::new(),
         tied_gradient: None,
         tensor_labels: vec![Vec::new(); input.layers().count()],
         sent: Vec::new(),
@@ -359,6 +373,9 @@ impl StageBuilder<'_> {
                 wanted.push((Meeting::Group(along), name));
             }
         }
+        if input.plan.tensor_pieces && input.placements[Along::Tensor as usize].ranks > 1 {
+            wanted.push((Meeting::Pieces, "tensor parallel, in pieces"));
+        }
         for (number, chunk) in input.chunks.iter().enumerate() {
             if chunk.crosses[1].is_some() {
                 wanted.push((Meeting::ForwardOut(number), "activations to next stage"));
@@ -376,29 +393,14 @@ impl StageBuilder<'_> {
         if input.tied_embedding.is_some() && training && (input.holds_embedding() || input.holds_head()) {
             wanted.push((Meeting::Embedding, "shared embedding"));
         }
+        if input.opposite.is_some() && training {
+            wanted.push((Meeting::Opposite, "copies on the opposite stage"));
+        }
         wanted.extend(input.host_ways());
         for (meeting, name) in wanted {
             let channel = self.program.channel(name);
             self.meetings.push((meeting, channel));
         }
-    }
-
-    /// Slows down what runs at the same time as a collective of the stage's groups, and the collective. A send between
-    /// two ranks takes a channel or two and leaves kernels alone.
-    fn contend(&mut self) {
-        let load = |&(meeting, _): &(Meeting, Channel)| {
-            let Meeting::Group(along) = meeting else { return None };
-            let contention = self.input.links.along(along).contention(self.input.placements[along as usize]);
-            let millionths = |share: f64| (share * 1e6).round() as u32;
-            Some(Load {
-                bandwidth: contention.bandwidth,
-                arithmetic: millionths(contention.arithmetic),
-                memory: millionths(contention.memory),
-                transfer: millionths(contention.transfer),
-            })
-        };
-        let loads: Vec<Option<Load>> = self.meetings.iter().map(load).collect();
-        self.program.contend(&loads);
     }
 
     fn channel(&self, meeting: Meeting) -> Option<Channel> {
@@ -524,6 +526,8 @@ impl StageBuilder<'_> {
         match cost {
             Cost::Kernel(cost) => self.kernel(class, label, cost),
             Cost::Exchange(exchange) => self.exchange(label, exchange),
+            Cost::Ring(ring) => self.ring_of_pieces(class, label, &ring),
+            Cost::Done => Ok(()),
         }
     }
 
@@ -552,14 +556,6 @@ impl StageBuilder<'_> {
     fn held_experts(&self, layer: usize) -> u64 {
         let all = self.input.model.layers[layer].parameters.iter().find_map(|it| it.expert);
         all.map_or(0, |place| place.of.div_ceil(self.input.plan.expert.max(1)))
-    }
-
-    /// A collective of tensor parallelism beside what the compute stream is given from here on.
-    fn start_exchange(&mut self, label: Label, cost: Cost) -> Result<(), PlanError> {
-        let Cost::Exchange(exchange) = cost else { return Ok(()) };
-        self.order(self.streams.compute, self.streams.tensor);
-        let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
-        self.meet(self.streams.tensor, Meeting::Group(exchange.along), kinds, label, exchange.transfer)
     }
 
     /// A meeting on a stream, after what the compute stream has been given so far.

@@ -3,7 +3,7 @@
 use steptime_core::{Label, Tensor};
 use steptime_models::{Bytes, LayerWork, Pass};
 
-use super::data_parallel::{Gathered, Pending};
+use super::data_parallel::Pending;
 use super::repeat::Part;
 use super::{Chunk, Meeting, StageBuilder};
 use crate::classes;
@@ -28,13 +28,12 @@ impl StageBuilder<'_> {
         let mut flowing = self.flowing((layers.start, micro_batch), "input", |work| work.input);
         for layer in layers.clone() {
             let last = layer + 1 == layers.end;
-            let gathered = self.gather(layer, micro_batch, Pass::Forward)?;
-            self.await_gathered(gathered);
+            self.fetch(layer, layer + 1..layers.end, micro_batch, Pass::Forward)?;
             let output = self.flowing((layer, micro_batch), "output", |work| work.output);
             self.layer_forward(layer, micro_batch, last)?;
             self.free(flowing);
             flowing = output;
-            self.release(gathered);
+            self.release(layer, micro_batch, Pass::Forward);
         }
         self.free(flowing);
         self.drop_mask(chunk, micro_batch, false);
@@ -178,11 +177,12 @@ impl StageBuilder<'_> {
         self.receive_gradients(chunk, micro_batch)?;
         let turn = self.next_turn(chunk);
         let mut pending = Pending::default();
-        self.over_layers_back(chunk, micro_batch, |this, layer, gathered| {
+        self.over_layers_back(chunk, micro_batch, |this, layer| {
             let gradients = this.transient_gradients(layer);
             this.layer_backward(layer, micro_batch, Extent::Whole)?;
             this.join_tied_gradient(layer);
-            this.release(gathered);
+            this.release(layer, micro_batch, Pass::Backward);
+            this.fetch_after(layer, micro_batch)?;
             this.add_gradients(layer, micro_batch, turn, gradients, &mut pending)
         })?;
         pending.free_all(&mut self.program, self.streams.collective);
@@ -193,10 +193,10 @@ impl StageBuilder<'_> {
     /// The part of a chunk's backward for which the chunk before waits.
     pub(super) fn backward_input(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
         self.receive_gradients(chunk, micro_batch)?;
-        self.over_layers_back(chunk, micro_batch, |this, layer, gathered| {
+        self.over_layers_back(chunk, micro_batch, |this, layer| {
             this.layer_backward(layer, micro_batch, Extent::WithoutWeights)?;
-            this.release(gathered);
-            Ok(())
+            this.release(layer, micro_batch, Pass::Backward);
+            this.fetch_after(layer, micro_batch)
         })?;
         self.send_gradients(chunk, micro_batch)
     }
@@ -209,19 +209,16 @@ impl StageBuilder<'_> {
         &mut self,
         chunk: usize,
         micro_batch: u32,
-        mut each: impl FnMut(&mut Self, usize, Option<Gathered>) -> Result<(), PlanError>,
+        mut each: impl FnMut(&mut Self, usize) -> Result<(), PlanError>,
     ) -> Result<(), PlanError> {
         let layers = self.input.chunks[chunk].layers.clone();
-        let mut ahead = self.gather(layers.end - 1, micro_batch, Pass::Backward)?;
         self.recall_ahead(layers.end - 1, micro_batch)?;
         for layer in layers.clone().rev() {
-            let gathered = ahead.take();
+            self.fetch(layer, (layers.start..layer).rev(), micro_batch, Pass::Backward)?;
             if layer > layers.start {
-                ahead = self.gather(layer - 1, micro_batch, Pass::Backward)?;
                 self.recall_ahead(layer - 1, micro_batch)?;
             }
-            self.await_gathered(gathered);
-            each(self, layer, gathered)?;
+            each(self, layer)?;
         }
         Ok(())
     }
@@ -268,7 +265,10 @@ impl StageBuilder<'_> {
     fn next_turn(&mut self, chunk: usize) -> Turn {
         self.backwards_done[chunk] += 1;
         let done = self.backwards_done[chunk];
-        Turn { first: done == 1, last: done == self.input.schedule.micro_batches }
+        Turn {
+            first: done == 1,
+            last: done as usize == self.input.schedule.micro_batches_of(chunk as u32).len(),
+        }
     }
 
     /// What happens to a layer's gradients once they are made.

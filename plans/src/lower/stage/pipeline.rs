@@ -25,7 +25,7 @@ pub(super) struct Transfers {
 /// it, and each chunk has its own.
 pub(super) fn transfers(program: &mut ProgramBuilder, input: &StageInput<'_>) -> Vec<Transfers> {
     let chunks = input.chunks.len();
-    let own = input.schedule.chunk_order == ChunkOrder::BackAndForth || input.plan.written.is_some();
+    let own = input.schedule.chunk_order != ChunkOrder::Around || input.plan.written.is_some();
     let mut of_chunk = |chunk: usize| {
         let mut stream = |what: &str| {
             let name = if chunk == 0 { what.to_owned() } else { format!("{what} {chunk}") };
@@ -47,9 +47,14 @@ impl StageInput<'_> {
         let (chunk, side) = match meeting {
             Meeting::ForwardIn(chunk) | Meeting::BackwardOut(chunk) => (chunk, 0),
             Meeting::ForwardOut(chunk) | Meeting::BackwardIn(chunk) => (chunk, 1),
-            Meeting::Group(_) | Meeting::Embedding | Meeting::Host(_) => return self.cluster,
+            _ => return self.cluster,
         };
         self.chunks.get(chunk).map_or(self.cluster, |chunk| self.links.with_stage(chunk.neighbours[side]))
+    }
+
+    /// The same of what a stage shares with the one opposite to it.
+    pub(super) fn with_opposite(&self) -> &Cluster {
+        self.links.with_stage((self.plan.pipeline as usize).saturating_sub(self.stage + 1))
     }
 
     /// The same of what the first stage and the last share.

@@ -1,10 +1,12 @@
 //! States that groups smaller than all ranks partition: sums over the groups, and second copies within one.
 
-use steptime_clusters::CollectiveKind;
+use steptime_clusters::{CollectiveKind, Placement, collective};
 
 use super::passes::Turn;
-use super::{Along, StageBuilder, StageInput};
+use super::{Along, Meeting, StageBuilder, StageInput};
+use crate::classes;
 use crate::error::PlanError;
+use crate::zero::ZeroStage;
 
 impl StageInput<'_> {
     /// Bytes of a rank's part of the second copy of the parameters.
@@ -40,5 +42,24 @@ impl StageBuilder<'_> {
             elements * format,
             micro_batch,
         )
+    }
+
+    /// Where every layer is on two stages, both sum what gradients they have once they are reduced.
+    pub(super) fn sum_with_opposite(&mut self) -> Result<(), PlanError> {
+        let Some(crosses) = self.input.opposite else { return Ok(()) };
+        let partitioned = self.input.plan.zero >= ZeroStage::One;
+        let part = |share| {
+            self.input.held(share).trained.div_ceil(if partitioned { self.input.ranks(share) } else { 1 })
+        };
+        let elements: u64 = self.input.shares().map(part).sum();
+        let placement = Placement { ranks: 2, nodes: if crosses { 2 } else { 1 } };
+        let bytes = elements * self.gradient;
+        let transfer = collective(self.input.with_opposite(), CollectiveKind::AllReduce, placement, bytes);
+        let label = self.label("copies on the opposite stage", "all_reduce", None);
+        self.order(self.streams.compute, self.streams.collective);
+        let kinds = (classes::COLLECTIVE, classes::TRANSFER_WAIT);
+        self.meet(self.streams.collective, Meeting::Opposite, kinds, label, transfer)?;
+        self.order(self.streams.collective, self.streams.compute);
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use crate::import::run::Run;
 use crate::import::write::{inline, whole};
 
 /// Keys of ZeRO++, MiCS and of internal sizes.
-const NOT_MODELLED: [&str; 22] = [
+const NOT_MODELLED: [&str; 20] = [
     "allgather_partitions",
     "cpu_offload_use_pin_memory",
     "contiguous_gradients",
@@ -21,9 +21,7 @@ const NOT_MODELLED: [&str; 22] = [
     "memory_efficient_linear",
     "mics_hierarchical_params_gather",
     "module_granularity_threshold",
-    "overlap_comm",
     "override_module_apply",
-    "param_persistence_threshold",
     "pipeline_loading_checkpoint",
     "reduce_scatter",
     "round_robin_gradients",
@@ -34,22 +32,23 @@ const NOT_MODELLED: [&str; 22] = [
     "zero_quantized_weights",
 ];
 
-/// Sizes with which ZeRO 3 fetches parameters.
-const STAGE_3: [&str; 14] = [
-    "stage3_max_live_parameters",
-    "stage3_max_reuse_distance",
-    "stage3_param_persistence_threshold",
+/// Internal sizes of ZeRO 3 that do nothing here.
+const STAGE_3: [&str; 7] = [
     "stage3_model_persistence_threshold",
-    "stage3_prefetch_bucket_size",
     "stage3_module_granularity_threshold",
-    "prefetch_bucket_size",
-    "max_live_parameters",
-    "max_reuse_distance",
     "model_persistence_threshold",
     "sub_group_size",
     "zero_quantized_nontrainable_weights",
     "zeropp_loco_param",
     "enable_sanity_checks",
+];
+
+/// Sizes with which ZeRO 3 fetches parameters: key, older key, key of a scenario, and DeepSpeed's default.
+const FETCHING: [(&str, &str, &str, u64); 4] = [
+    ("stage3_prefetch_bucket_size", "prefetch_bucket_size", "prefetch_values", 50_000_000),
+    ("stage3_max_live_parameters", "max_live_parameters", "live_values", 1_000_000_000),
+    ("stage3_max_reuse_distance", "max_reuse_distance", "reuse_values", 1_000_000_000),
+    ("stage3_param_persistence_threshold", "param_persistence_threshold", "persistence_threshold", 100_000),
 ];
 
 /// Stage, buckets and offloading. Returns whether the optimizer works on the host.
@@ -62,6 +61,7 @@ pub(super) fn zero(fields: &Fields<'_, '_>, precision: &str, run: &mut Run) -> R
     run.parallelism.push(("zero_stage", whole(stage)));
     bucket(&section, stage, precision, run)?;
     groups(&section, stage, run)?;
+    overlap(&section, stage, run)?;
     let optimizer = offload(&section, "offload_optimizer", "cpu_offload")?;
     let parameters = offload(&section, "offload_param", "cpu_offload_params")?;
     if parameters.device.is_some() && stage != 3 {
@@ -76,7 +76,8 @@ pub(super) fn zero(fields: &Fields<'_, '_>, precision: &str, run: &mut Run) -> R
     if !keys.is_empty() {
         run.parallelism.push(("offload", inline(keys)));
     }
-    section.ignore_all(&STAGE_3, "not modelled: parameters are fetched one block ahead");
+    fetching(&section, stage, parameters.device.is_some(), run)?;
+    section.ignore_all(&STAGE_3, reason::NOT_MODELLED);
     section.ignore_all(
         &[
             "stage3_gather_16bit_weights_on_model_save",
@@ -114,17 +115,52 @@ fn groups(section: &Fields<'_, '_>, stage: u64, run: &mut Run) -> Result<(), Inp
 
 /// Buckets of gradients. DeepSpeed counts values, a scenario bytes.
 fn bucket(section: &Fields<'_, '_>, stage: u64, precision: &str, run: &mut Run) -> Result<(), InputError> {
-    let reduce = section.count("reduce_bucket_size", 1, 1 << 40)?;
-    if let (Some(values), 1 | 2) = (reduce, stage) {
-        let width = if precision == "fp32" { 4 } else { 2 };
-        run.parallelism.push(("bucket_bytes", Value::from(format!("{} B", values * width))));
-    } else if reduce.is_some() {
-        section.note(format!("reduce_bucket_size does not act at stage {stage} here"));
+    let width = if precision == "fp32" { 4 } else { 2 };
+    let bytes = |values: u64| Value::from(format!("{} B", values * width));
+    // Stage 3 fills a bucket with the gradients of several modules, too.
+    let usual = (stage == 3).then_some(BUCKET);
+    match section.count("reduce_bucket_size", 1, 1 << 40)?.or(usual) {
+        Some(values) if stage > 0 => run.parallelism.push(("bucket_bytes", bytes(values))),
+        Some(_) => section.note(format!("reduce_bucket_size does not act at stage {stage} here")),
+        None => {}
     }
-    section.ignore(
-        "allgather_bucket_size",
-        "not modelled: parameters are gathered in buckets of the gradients' size",
-    );
+    let gather = section.count("allgather_bucket_size", 1, 1 << 40)?;
+    match (gather, stage) {
+        (values, 1 | 2) => {
+            run.parallelism.push(("gather_bucket_bytes", bytes(values.unwrap_or(BUCKET))));
+        }
+        (Some(_), _) => section.note(format!("allgather_bucket_size does not act at stage {stage}")),
+        (None, _) => {}
+    }
+    Ok(())
+}
+
+/// Values of a bucket, if the file does not say.
+const BUCKET: u64 = 500_000_000;
+
+/// Whether reductions run beside backward: at stage 3, if the file does not say.
+fn overlap(section: &Fields<'_, '_>, stage: u64, run: &mut Run) -> Result<(), InputError> {
+    let overlaps = section.flag("overlap_comm")?.unwrap_or(stage == 3);
+    if !overlaps && stage > 0 {
+        run.parallelism.push(("gradient_overlap", false.into()));
+    }
+    Ok(())
+}
+
+/// How stage 3 fetches parameters.
+fn fetching(section: &Fields<'_, '_>, stage: u64, offloads: bool, run: &mut Run) -> Result<(), InputError> {
+    for (key, older, ours, usual) in FETCHING {
+        let given = section.count(key, 0, 1 << 50)?.or(section.count(older, 0, 1 << 50)?);
+        if stage < 3 {
+            if given.is_some() {
+                section.note(format!("{key} acts at stage 3 only"));
+            }
+        } else if ours == "persistence_threshold" && offloads {
+            section.note("small parameters are offloaded with the others here");
+        } else {
+            run.parallelism.push((ours, whole(given.unwrap_or(usual))));
+        }
+    }
     Ok(())
 }
 
