@@ -60,8 +60,9 @@ impl Backing {
 mod tests {
     use super::*;
 
-    /// Ren et al. 2021 (ZeRO-Offload), table of Adam latencies on two Xeon Platinum 8168: 1 to 10 billion parameters in 0.22,
-    /// 0.51, 1.03, 2.41 and 2.57 s. One process streams through the memory of one processor, six channels of DDR4-2666.
+    /// Ren et al. 2021 (ZeRO-Offload), table 4, Adam latencies on two Xeon Platinum 8168: 1 to 10 billion parameters in 0.22,
+    /// 0.51, 1.03, 2.41 and 2.57 s. The times were entered from memory; PyTorch's beside them, 1.39 to 14.76 s, are 5 to 6.4
+    /// times as long, as the text says (section 6.2.4). One process streams through the memory of one processor, six channels of DDR4-2666.
     #[test]
     fn adam_takes_what_zero_offload_measured() {
         let host = Backing {

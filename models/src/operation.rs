@@ -351,6 +351,8 @@ pub struct SavedTensor {
     pub bytes: Bytes,
     /// Index of the forward operation that makes it (0 for the layer's input).
     pub born: usize,
+    /// Index of the last operation of forward that reads it.
+    pub last_read: usize,
     /// Index of the backward operation after which it is freed.
     pub freed: usize,
     /// Whether an operation that [records streams](Operation::records_streams) makes it or sends it: its memory is free

@@ -13,6 +13,7 @@ mod offload;
 mod partition;
 mod plan;
 mod rank_order;
+mod recompute;
 mod router;
 mod schedule;
 mod sharding;
@@ -41,6 +42,7 @@ pub use offload::{HostTensor, HostUse, Offload, Stashed, Store, page_locked};
 pub use partition::{balanced_stages, partition_layers};
 pub use plan::{ExchangeFormats, Plan};
 pub use rank_order::{Dimension, RankOrder};
+pub use recompute::{CheckpointedBlocks, Checkpointing, RecomputedModule, RecomputedModules};
 pub use router::Router;
 pub use schedule::{
     Action, ChunkOrder, PassCost, Pipeline, Schedule, ScheduleError, ScheduleKind, StageTimes, TimedPass,
@@ -49,7 +51,5 @@ pub use schedule::{
 pub use sharding::Sharding;
 pub use swift::*;
 pub use variation::{LinkOwner, Quantiles, Repetition, SlowLink, Straggler, Stragglers, Variation};
-pub use workload::{
-    Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Task, Workload,
-};
+pub use workload::{Execution, OptimizerImplementation, OptimizerKind, Precision, Task, Workload};
 pub use zero::{Held, StateBytes, ZeroStage, state_bytes};

@@ -180,6 +180,9 @@ impl Plan {
 
     /// Format of parameters as operations find them.
     pub fn gathered_format(&self, workload: &Workload) -> Dtype {
+        if workload.wide_parameters {
+            return workload.precision.storage();
+        }
         let given = self.exchange.gather.filter(|_| self.zero == ZeroStage::Three && self.replicas() > 1);
         given.unwrap_or(workload.parameter_format())
     }

@@ -1,5 +1,6 @@
 //! What is trained and how: batch, precision, optimizer, execution.
 
+pub(crate) use crate::recompute::{CheckpointedBlocks, Checkpointing};
 use steptime_clusters::Framework;
 use steptime_models::{
     AttentionKind, Convolutions, CrossEntropy, Dtype, Formats, Fusion, Modules, Scaling, WorkShape,
@@ -128,17 +129,6 @@ pub enum Execution {
     CudaGraphs,
 }
 
-/// Which activations are recomputed in backward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Checkpointing {
-    /// Everything that backward needs is kept.
-    None,
-    /// The core of attention is recomputed (Korthikanti et al. 2022, section 5).
-    Selective,
-    /// Only the input of each block is kept.
-    Full,
-}
-
 /// The work of one step on every data-parallel rank.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workload {
@@ -160,6 +150,9 @@ pub struct Workload {
     pub router: Router,
     /// Whether `torch.autocast` chooses each operation's format; parameters, gradients and states are then 32-bit.
     pub autocast: bool,
+    /// Whether parameters, gradients and states are 32-bit though modules find their parameters in 16 bits: FSDP's
+    /// `MixedPrecision(param_dtype)`, `MixedPrecisionPolicy`. Goes with ZeRO 3.
+    pub wide_parameters: bool,
     /// Whether norms stay in 16 bits under autocast.
     pub low_precision_norms: bool,
     /// Cross-entropies of the logits that are computed once more as metrics, for each micro-batch.
@@ -188,6 +181,8 @@ pub struct Workload {
     pub fusion: Fusion,
     /// What is recomputed.
     pub checkpointing: Checkpointing,
+    /// In which blocks, where whole ones are.
+    pub checkpointed: CheckpointedBlocks,
     /// Whether gradients are added up over micro-batches, kept and reduced in 32 bits whatever the weights have.
     pub wide_gradients: bool,
     /// Whether the products that make gradients of weights add to them at once (Megatron-LM's
@@ -258,12 +253,12 @@ impl Workload {
 
     /// Format in which ranks hold parameters and gradients.
     pub const fn parameter_format(&self) -> Dtype {
-        if self.autocast { Dtype::Fp32 } else { self.precision.storage() }
+        if self.autocast || self.wide_parameters { Dtype::Fp32 } else { self.precision.storage() }
     }
 
     /// Whether the optimizer keeps a 32-bit copy of the weights: they have 16 bits themselves.
     pub const fn has_master_copy(&self) -> bool {
-        self.precision.has_master_copy() && !self.autocast
+        self.precision.has_master_copy() && !self.autocast && !self.wide_parameters
     }
 
     /// Samples of a step on a data-parallel rank.

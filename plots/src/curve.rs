@@ -94,6 +94,8 @@ mod tests {
             spans: vec![],
             memory: points.iter().map(|&(at_s, b)| MemoryPoint { at_s, bytes: vec![b] }).collect(),
             memory_categories: vec!["activations".into()],
+            reserved: Vec::new(),
+            failed_request: None,
             capacity_bytes: 0,
         }
     }

@@ -6,7 +6,7 @@ use crate::axis::{Direction, Quantity};
 use crate::canvas::{Anchor, Canvas, Point, Rect};
 use crate::curve::{Curve, curve};
 use crate::error::PlotError;
-use crate::font::text_width;
+use crate::font::{shorten, text_width};
 use crate::frame::{Axis, X_AXIS_HEIGHT};
 use crate::style::{
     AXIS_PT, BLACK, Fill, LABEL_PT, MARGIN_PT, TICK_PT, VERMILION, WHITE, memory_fill, readable,
@@ -22,8 +22,9 @@ const MOST_OUTLINED: usize = 150;
 
 /// Draws the memory of `rank` over the step, stacked by category in the order of the timeline. Without a rank
 /// it is the one that fills most of its device. The capacity is a dashed line with its value; where the curve
-/// first passes it is marked. A capacity more than three times the peak is told in words instead. Categories
-/// that stay zero are left out.
+/// first passes it, or the first request that the device does not serve, is marked. A capacity more than three times the
+/// peak is told in words instead. What is reserved of the device is a line of its own. Categories that stay zero are left
+/// out.
 ///
 /// # Errors
 /// [`PlotError::NoSuchRank`], [`PlotError::Empty`] where no memory was recorded, [`PlotError::Damaged`] for
@@ -106,7 +107,7 @@ fn draw(
     let height = if width == Width::OneColumn { 125.0 } else { 150.0 };
     let capacity = rank.capacity_bytes as f64;
     let limit = Limit::new(rank, peak);
-    let highest = if limit.line { peak.max(capacity) } else { peak };
+    let highest = limit.needed.max(if limit.line { peak.max(capacity) } else { peak });
     let top = highest / (1.0 - limit.lines * LINE_PT / height);
     let y_axis = Axis::new(Quantity::Bytes, highest, top, height, Direction::Vertical);
 
@@ -136,6 +137,7 @@ fn draw(
     }
     let (plot, x_axis, steps) = sheet;
     draw_areas(&mut canvas, &layers, &steps, &plot, &x_axis, &y_axis);
+    draw_reserved(&mut canvas, rank, end, &plot, &x_axis, &y_axis);
     limit.draw(&mut canvas, &steps, &plot, &x_axis, &y_axis);
     // Over the line of the capacity, which may run through an area.
     for (layer, at) in layers.iter().zip(inside.take().into_iter().flatten()) {
@@ -179,6 +181,26 @@ fn draw_areas(canvas: &mut Canvas, layers: &[Layer], steps: &Curve, plot: &Rect,
     canvas.path(outline, BLACK, AXIS_PT);
 }
 
+/// What is reserved, as a line with a white border and its highest value in the topmost line of text.
+fn draw_reserved(canvas: &mut Canvas, rank: &TimelineRank, end: f64, plot: &Rect, x: &Axis, y: &Axis) {
+    let Some(most) = rank.reserved.iter().map(|level| level.bytes).max() else { return };
+    let until = rank.failed_request.as_ref().map_or(end, |failed| failed.at_s.min(end));
+    let ends = rank.reserved.iter().skip(1).map(|next| next.at_s).chain(std::iter::once(until));
+    let line: Vec<Point> = rank
+        .reserved
+        .iter()
+        .zip(ends)
+        .filter(|(level, end)| level.at_s <= *end)
+        .flat_map(|(level, end)| [level.at_s, end].map(|at| (x.x(plot, at), y.y(plot, level.bytes as f64))))
+        .collect();
+    canvas.path(line.clone(), WHITE, 2.2);
+    canvas.path(line, VERMILION, 1.1);
+    let middle = plot.y0 + LINE_PT / 2.0;
+    canvas.line((plot.x0 + 3.0, middle), (plot.x0 + 15.0, middle), VERMILION, 1.1);
+    let words = format!("reserved, up to {}", Quantity::Bytes.text(most as f64));
+    canvas.text(&words, (plot.x0 + 18.0, middle), Anchor::Start, TICK_PT);
+}
+
 /// Where each layer's name fits inside its area; none unless all fit.
 fn inside_labels(layers: &[Layer], steps: &Curve, plot: &Rect, x: &Axis, y: &Axis) -> Option<Vec<Point>> {
     let place = |layer: &Layer| {
@@ -218,25 +240,43 @@ struct Limit {
     capacity: f64,
     /// Seconds until memory first passes it: the exact moment, which a thinned curve no longer has.
     passed: Option<f64>,
+    /// The request that fails, in words.
+    failed: Option<String>,
+    /// Bytes that the device would hold with it, or nothing.
+    needed: f64,
     peak: f64,
     /// Whether it is a line in the picture.
     line: bool,
     /// Lines of text above the curve.
     lines: f64,
+    /// Of these, such as stand above what is said of the capacity.
+    above: f64,
 }
 
 impl Limit {
     fn new(rank: &TimelineRank, peak: f64) -> Self {
         let capacity = rank.capacity_bytes as f64;
+        let failed = rank.failed_request.as_ref();
+        let needed = failed.map_or(0.0, |failed| failed.needed_bytes as f64);
         let line = rank.capacity_bytes > 0 && capacity <= FAR_ABOVE * peak;
         let over = |point: &&MemoryPoint| point.bytes.iter().sum::<u64>() > rank.capacity_bytes;
         let passed = rank.memory.iter().find(over).map(|point| point.at_s);
-        Self { capacity, passed, peak, line, lines: if peak > capacity && line { 2.0 } else { 1.0 } }
+        let passed = failed.map(|failed| failed.at_s).or(passed);
+        let above = if rank.reserved.is_empty() { 0.0 } else { 1.0 };
+        let marked = line && (peak > capacity || failed.is_some());
+        let failed = failed.map(|failed| {
+            let requested = Quantity::Bytes.text(failed.requested_bytes as f64);
+            let at = Quantity::Seconds.text(failed.at_s);
+            let which = if failed.step == 0 { " of the first step" } else { "" };
+            format!("out of memory at {at}{which}: {requested} for {}", failed.tensor)
+        });
+        let lines = above + if marked { 2.0 } else { 1.0 };
+        Self { capacity, passed, failed, needed, peak, line, lines, above }
     }
 
     fn draw(&self, canvas: &mut Canvas, steps: &Curve, plot: &Rect, x: &Axis, y: &Axis) {
         let (capacity, peak) = (Quantity::Bytes.text(self.capacity), Quantity::Bytes.text(self.peak));
-        let top = plot.y0 + LINE_PT / 2.0;
+        let top = plot.y0 + LINE_PT / 2.0 + self.above * LINE_PT;
         if !self.line {
             let words = if self.capacity > 0.0 {
                 format!("peak {peak}; capacity {capacity}, far above")
@@ -258,16 +298,18 @@ impl Limit {
         let label = format!("capacity {capacity}");
         let room = self.free_place(steps, plot, x, at, text_width(&label, TICK_PT) + 6.0);
         let seconds = Quantity::Seconds.text(passed);
-        let words = match room {
-            Some(_) => format!("exceeded at {seconds} (peak {peak})"),
-            None => format!("capacity {capacity} exceeded at {seconds}"),
+        let words = match (&self.failed, room) {
+            (Some(failed), _) => shorten(failed, plot.width() - 4.0, TICK_PT),
+            (None, Some(_)) => format!("exceeded at {seconds} (peak {peak})"),
+            (None, None) => format!("capacity {capacity} exceeded at {seconds}"),
         };
         let half = text_width(&words, TICK_PT) / 2.0 + 2.0;
         let words_x = at.min(plot.x1 - half).max(plot.x0 + half);
+        let mark = y.y(plot, self.needed.max(self.capacity));
         canvas.line((at, line), (at, top + LINE_PT / 2.0), BLACK, AXIS_PT);
         canvas.text(&words, (words_x, top), Anchor::Middle, TICK_PT);
-        canvas.dot((at, line), 2.6, BLACK);
-        canvas.dot((at, line), 2.0, VERMILION);
+        canvas.dot((at, mark), 2.6, BLACK);
+        canvas.dot((at, mark), 2.0, VERMILION);
         if let Some(middle) = room {
             canvas.text_on(WHITE, &label, (middle, label_y), Anchor::Middle, TICK_PT);
         }

@@ -7,7 +7,7 @@ mod synthetic;
 use std::collections::BTreeSet;
 
 use resvg::usvg;
-use steptime_scenarios::{Report, Timeline};
+use steptime_scenarios::{FailedRequest, LevelPoint, Report, Timeline};
 
 use crate::export::raster_pdf::parse;
 use crate::{
@@ -231,6 +231,41 @@ fn passing_the_capacity_is_marked_where_it_first_happens() {
     // passed at i = 12, after 0.15 of the step: 52.5 ms.
     let figure = memory_over_time(&memory(0.35, 24, 31.0, 48.0), None, Width::TwoColumn).unwrap();
     assert!(words(&figure).iter().any(|text| text.contains("52.5 ms")), "{:?}", words(&figure));
+}
+
+#[test]
+fn reserved_memory_is_a_line_and_a_failed_request_a_mark() {
+    let gib = |value: f64| (value * GIB) as u64;
+    let mut reserving = memory(0.35, 24, 31.0, 80.0);
+    let level = |at_s, value| LevelPoint { at_s, bytes: gib(value) };
+    reserving.ranks[0].reserved = vec![level(0.0, 40.0), level(0.1, 70.5), level(0.2, 72.0)];
+    let figure = check("reserved", |width| memory_over_time(&reserving, None, width));
+    assert_says(&figure, &["reserved, up to 72.0 GiB", "capacity 80.0 GiB (peak 64.9 GiB)"]);
+
+    // A request that fails between the blocks of the cache: the curve itself stays below the capacity.
+    let failed = |tensor: &str, step| FailedRequest {
+        step,
+        at_s: 0.2,
+        tensor: tensor.to_owned(),
+        requested_bytes: gib(9.0),
+        needed_bytes: gib(81.0),
+    };
+    reserving.ranks[0].failed_request = Some(failed("block.3 mlp.fc1.output", 1));
+    let figure = check("failed", |width| memory_over_time(&reserving, None, width));
+    assert_says(
+        &figure,
+        &["out of memory at 200 ms: 9.00 GiB for block.3 mlp.fc1.output", "capacity 80.0 GiB"],
+    );
+    let long = "block.12 attention.query_key_value.grad_weight of the second of two chunks";
+    reserving.ranks[0].failed_request = Some(failed(long, 0));
+    let figure = memory_over_time(&reserving, None, Width::TwoColumn).unwrap();
+    let begin = "out of memory at 200 ms of the first step: 9.00 GiB for block";
+    assert!(words(&figure).iter().any(|text| text.starts_with(begin)), "{:?}", words(&figure));
+    check("failed, long", |width| memory_over_time(&reserving, None, width));
+    // Where the curve passes the capacity as well, the request is what is told.
+    reserving.ranks[0].capacity_bytes = gib(48.0);
+    let figure = check("failed and full", |width| memory_over_time(&reserving, None, width));
+    assert!(!words(&figure).iter().any(|text| text.contains("exceeded at")), "{:?}", words(&figure));
 }
 
 #[test]

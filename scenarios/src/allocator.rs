@@ -9,7 +9,11 @@ use crate::section::{Section, wrong};
 use crate::tree::{Node, Value};
 
 /// Reads the section of a job on GPUs.
-pub(crate) fn read(section: Section<'_>, framework: Framework) -> Result<AllocatorSettings, InputError> {
+pub(crate) fn read(
+    section: Section<'_>,
+    framework: Framework,
+    pipeline: u64,
+) -> Result<AllocatorSettings, InputError> {
     let config = Config {
         expandable_segments: section.flag("expandable_segments")?.unwrap_or(false),
         max_split_size: section.number("max_split_size_mb", 20, 1 << 20)?.map(|mebibytes| mebibytes << 20),
@@ -31,8 +35,9 @@ pub(crate) fn read(section: Section<'_>, framework: Framework) -> Result<Allocat
             "cannot act with expandable_segments, whose pages are not collected; leave one of them out";
         return Err(section.conflict("garbage_collection_threshold", message));
     }
-    // Most of nanotron's measured runs show nothing of memory that waits for collectives; see docs/limits.md.
-    let avoids = framework == Framework::Nanotron;
+    // In nanotron's pipelines the host does not get ahead of the device, for it looks at the sizes of all that it sends
+    // and receives; measured runs show nothing of memory that waits for collectives there. See docs/limits.md.
+    let avoids = framework == Framework::Nanotron && pipeline > 1;
     let avoid_record_streams = section.flag("avoid_record_streams")?.unwrap_or(avoids);
     section.finish()?;
     Ok(AllocatorSettings { config, memory_fraction, avoid_record_streams })

@@ -72,6 +72,7 @@ impl Idle<'_, '_> {
             (self.workload, "memory_format", "whether it has convolutions is not known"),
             (self.workload, "cudnn_allow_tf32", "whether it has convolutions is not known"),
             (self.workload, "autocast", "its tensors are not known"),
+            (self.workload, "parameter_dtype", "its tensors are not known"),
             (self.workload, "loss_metrics", "its loss is not known"),
             (self.workload, "cross_entropy", "its loss is not known"),
             (self.parallelism, "zero_stage", "it has no parameters to partition"),

@@ -8,6 +8,7 @@ mod batch;
 mod benchmark;
 mod calibrate_host;
 mod check;
+mod checkpointing;
 mod cluster;
 mod cost;
 mod diff;
@@ -79,9 +80,9 @@ pub use origin::Origin;
 pub use parallelism::Placement;
 pub use remedy::{Remedy, remedies};
 pub use report::{
-    HostMemory, Infeasible, InputReport, MemoryPoint, OutOfMemory, Parameters, PeakMemory, Provenance,
-    REPORT_SCHEMA, Report, Spread, Stage, TIMELINE_SCHEMA, TimeBreakdown, Timeline, TimelineRank,
-    TimelineSpan, VariabilityReport, VehiclePath, Verdict,
+    FailedRequest, HostMemory, Infeasible, InputReport, LevelPoint, MemoryPoint, OutOfMemory, Parameters,
+    PeakMemory, Provenance, REPORT_SCHEMA, Report, Spread, Stage, TIMELINE_SCHEMA, TimeBreakdown, Timeline,
+    TimelineRank, TimelineSpan, VariabilityReport, VehiclePath, Verdict,
 };
 pub use report_csv::report_csv;
 pub use run::{RunResult, run};

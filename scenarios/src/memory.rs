@@ -3,9 +3,9 @@
 use indexmap::IndexMap;
 use steptime_core::SimTime;
 use steptime_models::Model;
-use steptime_plans::{RankMemory, classes};
+use steptime_plans::{RankMemory, Traced, classes};
 
-use crate::report::{OutOfMemory, PeakMemory};
+use crate::report::{FailedRequest, LevelPoint, OutOfMemory, PeakMemory, Timeline};
 
 /// The rank that holds most in live tensors, of a device of `capacity` by rank; ties go to the lowest number. The verdict is about all ranks.
 pub(crate) fn peak(memories: &[RankMemory], capacity: &dyn Fn(u64) -> u64, end: SimTime) -> PeakMemory {
@@ -86,4 +86,44 @@ pub(crate) fn first_shortage(model: &Model, memories: &[RankMemory], end: SimTim
         });
     }
     first
+}
+
+/// Adds to a timeline what the allocators of its ranks' stages reserve in the last step that was replayed, and the request
+/// that fails.
+pub(crate) fn lay_over(timeline: &mut Timeline, stages: &[Traced]) {
+    let step_s = timeline.step_time_s;
+    for rank in &mut timeline.ranks {
+        let Some(traced) = stages.iter().find(|it| it.memory.stage as u64 == rank.stage) else { continue };
+        rank.reserved = reserved(traced, step_s);
+        rank.failed_request = traced.memory.shortage.as_ref().map(|shortage| {
+            let last = traced.blocks.last().map_or(0, |last| last.reserved);
+            FailedRequest {
+                step: u64::from(shortage.step),
+                at_s: shortage.at.seconds(SimTime::from_picos((step_s * 1e12) as u64)),
+                tensor: shortage.tensor.clone(),
+                requested_bytes: shortage.requested,
+                needed_bytes: outside(&traced.memory) + last + shortage.segment,
+            }
+        });
+    }
+}
+
+/// What is taken of a device over the last step that was replayed, context and communicators included.
+fn reserved(traced: &Traced, step_s: f64) -> Vec<LevelPoint> {
+    let last = traced.blocks.last().map_or(0, |block| block.step);
+    let before = traced.blocks.iter().rev().find(|block| block.step < last);
+    let level = |bytes: u64| bytes + outside(&traced.memory);
+    let mut points = vec![LevelPoint { at_s: 0.0, bytes: level(before.map_or(0, |block| block.reserved)) }];
+    for block in traced.blocks.iter().filter(|block| block.step == last) {
+        let (at_s, bytes) = (traced.seconds(block.reached, step_s), level(block.reserved));
+        let open = points.len() - 1;
+        // Streams get to what the host has ordered at moments that need not be in its order.
+        let at_s = at_s.max(points[open].at_s);
+        if at_s.total_cmp(&points[open].at_s).is_eq() {
+            points[open].bytes = bytes;
+        } else if points[open].bytes != bytes {
+            points.push(LevelPoint { at_s, bytes });
+        }
+    }
+    points
 }

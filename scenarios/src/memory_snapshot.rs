@@ -147,7 +147,8 @@ fn events(pickle: &mut Pickle, stage: &Traced, step_s: f64) {
         pickle.dictionary(|pickle| {
             pickle.word("action");
             pickle.word(event.action);
-            pickle.entry("addr", event.address);
+            // What PyTorch says of a request that fails: no address, but what the device has left.
+            pickle.entry(if event.action == "oom" { "device_free" } else { "addr" }, event.address);
             pickle.entry("size", event.size);
             pickle.entry("stream", u64::from(event.stream.0));
             pickle.entry("time_us", (seconds * 1e6).round() as u64);

@@ -2,7 +2,7 @@
 
 use steptime_clusters::{Cluster, VehicleCluster};
 use steptime_models::{Dtype, Model};
-use steptime_plans::{ExchangeFormats, PathPlan, Plan, Store, Workload, ZeroStage};
+use steptime_plans::{CheckpointedBlocks, ExchangeFormats, PathPlan, Plan, Store, Workload, ZeroStage};
 
 use crate::error::{InputError, nearest};
 use crate::pipeline::PipelineKeys;
@@ -239,6 +239,26 @@ fn read_gather_bucket(section: &Section<'_>, zero: ZeroStage) -> Result<Option<u
         return Err(section.conflict("gather_bucket_bytes", message));
     }
     Ok(bytes)
+}
+
+/// Refuses what does not go with a ZeRO stage: parameters that are wider than the computation where nothing gathers them,
+/// and blocks that are recomputed together where their parameters are gathered one by one.
+pub(crate) fn check_stage(
+    section: &Section<'_>,
+    workload: &Workload,
+    zero: ZeroStage,
+) -> Result<(), InputError> {
+    if matches!(workload.checkpointed, CheckpointedBlocks::Groups(_)) && zero == ZeroStage::Three {
+        let message =
+            "recomputes blocks together, whose parameters zero_stage = 3 gathers one by one, allowed: 1";
+        return Err(section.conflict("recompute_num_layers", message));
+    }
+    if workload.wide_parameters && zero != ZeroStage::Three {
+        let message = "keeps parameters in 32 bits and gathers them in 16, which needs parallelism.zero_stage = 3 (FSDP); \
+                       autocast = true goes with any stage";
+        return Err(section.conflict("parameter_dtype", message));
+    }
+    Ok(())
 }
 
 /// `bucket_bytes = "25 MiB"`.

@@ -394,6 +394,13 @@ pub struct TimelineRank {
     pub memory: Vec<MemoryPoint>,
     /// Names of the memory categories.
     pub memory_categories: Vec<String>,
+    /// Bytes of the device that are taken, over a settled step: by the allocator's cache, the context and communicators.
+    /// Empty where no allocator was replayed.
+    #[serde(default)]
+    pub reserved: Vec<LevelPoint>,
+    /// The request that the device has no memory for; null where there is none.
+    #[serde(default)]
+    pub failed_request: Option<FailedRequest>,
     /// Bytes that the device has for the job.
     pub capacity_bytes: u64,
 }
@@ -423,4 +430,28 @@ pub struct MemoryPoint {
     pub at_s: f64,
     /// Bytes by category.
     pub bytes: Vec<u64>,
+}
+
+/// A level from this moment on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LevelPoint {
+    /// Seconds.
+    pub at_s: f64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// A request that the device has no memory for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailedRequest {
+    /// The step, from 0; in the first one the optimizer has no moments yet.
+    pub step: u64,
+    /// Seconds into it.
+    pub at_s: f64,
+    /// The tensor.
+    pub tensor: String,
+    /// Bytes asked for.
+    pub requested_bytes: u64,
+    /// Bytes that the device would hold with the segment that it did not give.
+    pub needed_bytes: u64,
 }

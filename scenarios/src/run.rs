@@ -153,6 +153,10 @@ impl GpuRun<'_> {
             Some(benchmark) => benchmark.mean(report),
         };
         let memory = if with_timeline { self.traces(&lowered, varied)? } else { Vec::new() };
+        let mut timeline = timeline;
+        if let Some(timeline) = &mut timeline {
+            memory::lay_over(timeline, &memory);
+        }
         Ok(RunResult { report, timeline, memory })
     }
 

@@ -164,7 +164,9 @@ impl Scenario {
         };
         let allocator = Section::of(root, "allocator", &[])?;
         let allocator = match &job {
-            Job::Gpus { workload, .. } => allocator::read(allocator, workload.framework)?,
+            Job::Gpus { workload, plan, .. } => {
+                allocator::read(allocator, workload.framework, plan.pipeline)?
+            }
             Job::Vehicles { .. } => allocator::refuse(&allocator)?,
         };
         let input = read_input(loading, &model.model, &job)?;
@@ -344,6 +346,7 @@ fn gpu_job(
     let workload_values = workload::read(&workload, &defaults, &batch.batch)?;
     let cluster = cluster.with_gpus(Gpu::sustained);
     parallelism::check_exchange(&parallelism, plan.exchange, &workload_values)?;
+    parallelism::check_stage(&workload, &workload_values, plan.zero)?;
     parallelism.finish()?;
     workload.finish()?;
     Ok((Job::Gpus { cluster: Box::new(cluster), plan: Box::new(plan), workload: workload_values }, batch))

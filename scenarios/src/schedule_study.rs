@@ -212,6 +212,8 @@ fn study(
             spans: spans.collect(),
             memory: Vec::new(),
             memory_categories: Vec::new(),
+            reserved: Vec::new(),
+            failed_request: None,
             capacity_bytes: 0,
         }
     });

@@ -68,6 +68,8 @@ fn rank(world: &World, index: usize, place: &Place, spans: &[Span], memory: &[Me
         spans: merge(spans, host, &text),
         memory: curve(memory),
         memory_categories: stacked().map(|(_, name)| name.to_owned()).collect(),
+        reserved: Vec::new(),
+        failed_request: None,
         capacity_bytes: place.capacity_bytes,
         streams,
     }

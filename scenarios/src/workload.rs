@@ -5,11 +5,11 @@ use steptime_models::{
     AttentionKind, Convolutions, CrossEntropy, Dtype, Fusion, MemoryFormat, Model, Modules, Sample, Scaling,
 };
 use steptime_plans::{
-    Checkpointing, Clipping, Execution, OptimizerImplementation, OptimizerKind, Precision, Router, Task,
-    Workload,
+    Clipping, Execution, OptimizerImplementation, OptimizerKind, Precision, Router, Task, Workload,
 };
 
 use crate::batch::Batch;
+use crate::checkpointing;
 use crate::error::InputError;
 use crate::groups;
 use crate::model::ModelSection;
@@ -69,7 +69,8 @@ pub(crate) fn read(
         ("fused", OptimizerImplementation::Fused),
     ];
     let autocast = read_autocast(section, defaults, precision)?;
-    let usual = if precision.has_master_copy() && !autocast {
+    let wide_parameters = read_parameters(section, precision, autocast)?;
+    let usual = if precision.has_master_copy() && !autocast && !wide_parameters {
         OptimizerImplementation::Fused
     } else {
         OptimizerImplementation::Foreach
@@ -89,20 +90,7 @@ pub(crate) fn read(
         let message = "contradicts execution = \"compiled\", which fuses by itself, allowed: \"none\"";
         return Err(section.conflict("fused_kernels", message));
     }
-    let checkpointings = [
-        ("none", Checkpointing::None),
-        ("selective", Checkpointing::Selective),
-        ("full", Checkpointing::Full),
-    ];
-    let checkpointing =
-        section.choice("activation_checkpointing", &checkpointings)?.unwrap_or(Checkpointing::None);
-    if checkpointing == Checkpointing::Selective && attention.is_fused() {
-        return Err(section.conflict(
-            "activation_checkpointing",
-            "\"selective\" drops the scores of eager attention, of which flash attention keeps none, allowed: \
-             \"none\", \"full\", or attention = \"eager\"",
-        ));
-    }
+    let (checkpointing, checkpointed) = checkpointing::read(section, attention, execution)?;
     let low_precision_norms = section.flag("low_precision_norms")?.unwrap_or(false);
     if low_precision_norms && !autocast {
         return Err(section.conflict("low_precision_norms", "needs autocast = true, allowed: false"));
@@ -134,6 +122,7 @@ pub(crate) fn read(
         framework,
         fusion,
         checkpointing,
+        checkpointed,
         wide_gradients: read_gradients(section, precision, autocast)? == Dtype::Fp32,
         accumulation_fusion: section.flag("gradient_accumulation_fusion")?.unwrap_or(false),
         sequential_experts: read_sequential_experts(section, &defaults.section.model, framework)?,
@@ -142,6 +131,7 @@ pub(crate) fn read(
         log_params_norm: section.flag("log_params_norm")?.unwrap_or(false),
         convolutions: read_convolutions(section, defaults, precision)?,
         autocast,
+        wide_parameters,
         modules: read_modules(section, framework)?,
         deterministic: section.flag("deterministic")?.unwrap_or(false),
         attention_mask: read_attention_mask(section, defaults)?,
@@ -224,6 +214,21 @@ fn read_modules(section: &Section<'_>, framework: Framework) -> Result<Modules, 
             "chooses between Megatron-LM's modules; needs framework = \"megatron\"; leave this key out",
         )),
     }
+}
+
+/// `parameter_dtype`: whether parameters are kept in 32 bits though the computation has 16.
+fn read_parameters(section: &Section<'_>, precision: Precision, autocast: bool) -> Result<bool, InputError> {
+    let formats = [("fp32", Dtype::Fp32), ("fp16", Dtype::Fp16), ("bf16", Dtype::Bf16)];
+    let own = if autocast { Dtype::Fp32 } else { precision.storage() };
+    let given = section.choice("parameter_dtype", &formats)?.unwrap_or(own);
+    if given == own {
+        return Ok(false);
+    }
+    if given == Dtype::Fp32 && precision.has_master_copy() {
+        return Ok(true);
+    }
+    let message = "parameters have the format of `precision` (32 bits with autocast) or 32 bits, allowed: that of `precision`, \"fp32\"";
+    Err(section.conflict("parameter_dtype", message))
 }
 
 /// Format of kept gradients: that of the weights, or 32 bits.

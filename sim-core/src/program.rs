@@ -238,7 +238,7 @@ impl Program {
     }
 
     /// Number of kernels and rendezvous.
-    pub(crate) fn launches(&self) -> u32 {
+    pub fn launches(&self) -> u32 {
         self.inner.launches
     }
 

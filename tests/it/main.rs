@@ -18,6 +18,7 @@ mod documents;
 mod errors;
 mod fidelity;
 mod figures;
+mod fine_tuning;
 mod goldens;
 mod import;
 mod invariants;

@@ -43,6 +43,43 @@ fn python_reads_the_snapshot() {
     }
 }
 
+/// A run that is out of memory ends with the request that failed, in the snapshot and in the timeline.
+#[test]
+fn a_failed_request_is_an_event_and_a_mark() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().display().to_string();
+    let options =
+        ["--set", "workload.micro_batch_size=16", "--set", "workload.gradient_accumulation_steps=1"];
+    let output = steptime(&[&["run", "--quiet", &scenario(), "--out", &out], &options[..]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(folder.path().join(name)).unwrap()).unwrap()
+    };
+    let (report, timeline) = (read("report.json"), read("timeline.json"));
+    let failure = &report["out_of_memory"];
+    let mark = &timeline["ranks"][0]["failed_request"];
+    for key in ["tensor", "requested_bytes", "step"] {
+        assert_eq!(mark[key], failure[key], "{key}");
+    }
+    let capacity = number(&report["peak_memory"]["capacity_bytes"]);
+    assert!(number(&mark["needed_bytes"]) > capacity);
+    let levels = timeline["ranks"][0]["reserved"].as_array().unwrap();
+    assert!(levels.iter().all(|level| number(&level["bytes"]) <= capacity));
+    let requested = &failure["requested_bytes"];
+    let program = format!(
+        "import pickle\n\
+         s = pickle.load(open(r'{out}/memory_snapshot.pickle', 'rb'))\n\
+         last = s['device_traces'][0][-1]\n\
+         assert last['action'] == 'oom' and last['size'] == {requested}, last\n\
+         assert 'addr' not in last and last['device_free'] >= 0\n\
+         assert sum(e['action'] == 'oom' for t in s['device_traces'] for e in t) == 1\n"
+    );
+    match Command::new("python3").args(["-c", &program]).output() {
+        Ok(python) => assert!(python.status.success(), "{}", String::from_utf8_lossy(&python.stderr)),
+        Err(error) => eprintln!("SKIPPED: python3 cannot be run: {error}"),
+    }
+}
+
 #[test]
 fn settings_of_the_allocator_act() {
     let file = scenario();

@@ -127,7 +127,7 @@ const SMALL_PART: f64 = 16384.0;
 /// 32 steps of its buffer, 16 MiB (`calcP2pChunkSize` in `src/enqueue.cc`).
 pub(crate) const LARGE_SEND: f64 = 33_554_432.0;
 /// Fewer ranks of a node than this do not reduce in the switches.
-const FEWEST_NVLS_RANKS: u32 = 4;
+pub(crate) const FEWEST_NVLS_RANKS: u32 = 4;
 
 /// Cost of a collective over `bytes`, the whole array. One rank or no bytes: nothing.
 pub fn collective(cluster: &Cluster, kind: CollectiveKind, placement: Placement, bytes: u64) -> Transfer {

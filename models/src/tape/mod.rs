@@ -490,6 +490,7 @@ impl<'s> Tape<'s> {
                     name: storage.name,
                     bytes: Bytes(storage.bytes),
                     born: storage.born,
+                    last_read: storage.last_read,
                     freed: reverse.freed[index],
                     sent: sent[index],
                 }

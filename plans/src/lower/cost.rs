@@ -1,5 +1,7 @@
 //! Prices of a model's layers: every distinct layer and pass once.
 
+use std::ops::Range;
+
 use steptime_clusters::{
     Basis, Cluster, CollectiveKind, ExecutionStyle, FrameworkCost, Transfer, collective, memory_bound,
     point_to_point, price,
@@ -7,7 +9,7 @@ use steptime_clusters::{
 use steptime_core::SimTime;
 use steptime_models::{
     Bytes, ExchangeGroup, ExchangeKind, Kernel, LayerRole, LayerWork, MemoryBoundKind, Model, Operation,
-    Pass, SavedTensor, Temporary, WorkShape,
+    Pass, Temporary, WorkShape,
 };
 
 use super::overlap::{Move, moves};
@@ -16,7 +18,8 @@ use super::placement::{Along, Placements};
 use super::views::Links;
 use crate::error::PlanError;
 use crate::plan::Plan;
-use crate::workload::{Checkpointing, Execution, Workload};
+use crate::recompute::Recomputed;
+use crate::workload::{Execution, Workload};
 
 /// An operation of a layer, priced.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +52,8 @@ pub(super) struct OpCost {
     /// The same for the last of several launches. The host is still launching while the device runs the first
     /// ones: with `n` equal kernels the last can start when all are launched, the others after one launch.
     pub(super) last: Option<(SimTime, SimTime)>,
+    /// Kernels that it launches.
+    pub(super) launches: u64,
     /// Whether the host waits for it.
     pub(super) host_sync: bool,
     /// Whether memory limits it, not arithmetic.
@@ -65,6 +70,8 @@ pub(super) struct LayerCost {
     pub(super) backward: Vec<Cost>,
     /// How backward's operations follow each other.
     pub(super) order: Vec<Move>,
+    /// What backward recomputes.
+    pub(super) recomputes: Recomputed,
     /// Indices of the forward operations that backward runs again.
     pub(super) recomputed: Vec<usize>,
     /// For each saved tensor whether forward keeps it (checkpointing drops some).
@@ -267,6 +274,7 @@ impl Pricer<'_> {
             return Ok(OpCost {
                 first: (device, self.issue(pass, 1)?),
                 last: None,
+                launches,
                 host_sync,
                 by_memory,
                 basis,
@@ -275,7 +283,8 @@ impl Pricer<'_> {
         let last = SimTime::from_picos(device.picos() / launches);
         let first = device.checked_sub(last)?;
         let last = (last, self.issue(pass, launches - 1)?);
-        Ok(OpCost { first: (first, self.issue(pass, 1)?), last: Some(last), host_sync, by_memory, basis })
+        let first = (first, self.issue(pass, 1)?);
+        Ok(OpCost { first, last: Some(last), launches, host_sync, by_memory, basis })
     }
 
     /// Device and host time of a kernel that the plan adds to the model's own.
@@ -319,7 +328,8 @@ impl Pricer<'_> {
             Kernel::MemoryBound { kind: MemoryBoundKind::Fill, read: Bytes(0), written: Bytes(written) };
         let fill = self.kernel(fill, 1, pass)?;
         let first = (cost.first.0.checked_add(fill.first.0)?, cost.first.1.checked_add(fill.first.1)?);
-        Ok(OpCost { first, basis: cost.basis.max(fill.basis), ..cost })
+        let launches = cost.launches + 1;
+        Ok(OpCost { first, launches, basis: cost.basis.max(fill.basis), ..cost })
     }
 
     fn exchange(self, group: ExchangeGroup, kind: ExchangeKind, bytes: Bytes) -> Exchange {
@@ -338,7 +348,7 @@ impl Pricer<'_> {
         Exchange { along, beside: kind == ExchangeKind::SendReceive, transfer }
     }
 
-    fn layer(self, model: &Model, index: usize) -> Result<LayerCost, PlanError> {
+    fn layer(self, model: &Model, index: usize, recomputes: Recomputed) -> Result<LayerCost, PlanError> {
         let shape = self.plan.shape(self.workload, self.experts);
         let work = model.work(index, &shape);
         let all = |operations: &[Operation], pass| {
@@ -351,25 +361,10 @@ impl Pricer<'_> {
             self.in_pieces(&work.forward, &mut forward, Pass::Forward)?;
             self.in_pieces(&work.backward, &mut backward, Pass::Backward)?;
         }
-        // Only blocks are checkpointed: the embedding and the head keep what they need.
-        let checkpointing = match model.layers[index].role {
-            LayerRole::Block => self.workload.checkpointing,
-            LayerRole::Embedding | LayerRole::Head | LayerRole::Component => Checkpointing::None,
-        };
-        let again = |operation: &Operation| match checkpointing {
-            Checkpointing::None => false,
-            Checkpointing::Selective => operation.is_attention_core(),
-            Checkpointing::Full => true,
-        };
-        let keep = |tensor: &SavedTensor| match checkpointing {
-            Checkpointing::None => true,
-            Checkpointing::Selective => !tensor.is_attention_core(),
-            Checkpointing::Full => tensor.is_layer_input(),
-        };
-        let recomputed: Vec<usize> = (0..work.forward.len()).filter(|&op| again(&work.forward[op])).collect();
-        let kept: Vec<bool> = work.saved.iter().map(keep).collect();
-        let bare = (checkpointing == Checkpointing::Full)
-            .then(|| model.work(index, &WorkShape { training: false, ..shape }));
+        let again = |&op: &usize| recomputes.again(&work.forward[op]);
+        let recomputed: Vec<usize> = (0..work.forward.len()).filter(again).collect();
+        let kept: Vec<bool> = work.saved.iter().map(|tensor| recomputes.keeps(&work, tensor)).collect();
+        let bare = recomputes.is_whole().then(|| model.work(index, &WorkShape { training: false, ..shape }));
         let passes = Passes { work: &work, kept: &kept, recomputed: &recomputed };
         Ok(LayerCost {
             forward_temporary: passes.forward(bare.as_ref()),
@@ -381,6 +376,7 @@ impl Pricer<'_> {
             work,
             forward,
             backward,
+            recomputes,
             recomputed,
             kept,
         })
@@ -423,17 +419,20 @@ pub(super) struct ModelCost {
 }
 
 impl ModelCost {
-    pub(super) fn new(model: &Model, pricer: Pricer<'_>) -> Result<Self, PlanError> {
-        let mut signatures: Vec<u32> = Vec::new();
+    /// Of a model whose stages' chunks are these layers.
+    pub(super) fn new(model: &Model, pricer: Pricer<'_>, chunks: &[Range<usize>]) -> Result<Self, PlanError> {
+        let recomputed = Recomputed::of_layers(model, pricer.workload, chunks);
+        let mut signatures: Vec<(u32, Recomputed)> = Vec::new();
         let mut distinct = Vec::new();
         let mut of_layer = Vec::with_capacity(model.layers.len());
         for (index, layer) in model.layers.iter().enumerate() {
-            let known = signatures.iter().position(|&signature| signature == layer.signature);
+            let own = (layer.signature, recomputed[index]);
+            let known = signatures.iter().position(|&signature| signature == own);
             of_layer.push(if let Some(position) = known {
                 position
             } else {
-                signatures.push(layer.signature);
-                distinct.push(pricer.layer(model, index)?);
+                signatures.push(own);
+                distinct.push(pricer.layer(model, index, recomputed[index])?);
                 distinct.len() - 1
             });
         }

@@ -38,7 +38,8 @@ pub fn layer_times(
     let layout = placement::layout(cluster, plan, None)?;
     let views = Views::of(cluster, plan, layout);
     let (experts, placements) = (model.experts(), layout.placements(0));
-    let pricing = Pricing { model, cluster, plan, workload, experts, placements };
+    let whole: Vec<_> = std::iter::once(0..model.layers.len()).collect();
+    let pricing = Pricing { model, cluster, plan, workload, experts, placements, chunks: &whole };
     let priced = pricing.all(&views)?;
     let Some(costs) = priced.iter().flatten().next().map(|it| &*it.costs) else { return Ok(Vec::new()) };
     let of_layer = |layer: usize| {

@@ -198,7 +198,7 @@ fn lower_with(
     let stages = plan.pipeline as usize;
     let (experts, placements) = (model.experts(), layout.placements(0));
     let views = Views::of(cluster, plan, layout);
-    let pricing = Pricing { model, cluster, plan, workload, experts, placements };
+    let pricing = Pricing { model, cluster, plan, workload, experts, placements, chunks: &ranges };
     let priced = pricing.all(&views)?;
     let of_stages = priced.iter().filter_map(|views| views.first()).map(|it| &*it.costs).collect();
     let schedule =
@@ -415,9 +415,14 @@ impl<'a> Job<'a> {
         let lanes = if folded { 1 } else { layout.lanes() };
         let mut meetings = Vec::with_capacity(stages.len());
         let mut programs = Vec::with_capacity(stages.len());
+        // Records of each program that take a place in the launch queue, and the entries that they stand for.
+        let mut pending = Vec::with_capacity(stages.len());
         for views in stages {
             // All views of a stage meet in the same groups.
             meetings.push(views.first().map(|stage| stage.meetings.clone()).unwrap_or_default());
+            pending.push(
+                views.iter().map(|stage| (stage.program.launches(), stage.entries)).collect::<Vec<_>>(),
+            );
             programs.push(views.into_iter().map(|stage| world.program(stage.program)).collect::<Vec<_>>());
         }
         let has = |stage: u32, meeting| meetings[stage as usize].contains(&meeting);
@@ -492,7 +497,7 @@ impl<'a> Job<'a> {
                     program: programs[s][number],
                     groups,
                     memory_capacity: Some(capacity(&own.gpu)),
-                    queue_depth: own.host.launch_queue,
+                    queue_depth: self.queue_depth(own.host.launch_queue, pending[s][number]),
                     multiplicity,
                 });
                 let (kind, samples) = (view.kind, view.samples);
@@ -534,6 +539,16 @@ impl<'a> Job<'a> {
             groups[stage as usize] = pairs;
         }
         groups
+    }
+
+    /// Records of a program that may be pending. How far the host runs ahead matters for memory: where that is replayed,
+    /// records count as the entries of the launch queue that they stand for, on average over the program.
+    fn queue_depth(&self, limit: u32, (records, entries): (u32, u64)) -> u32 {
+        if !matches!(self.grain, Grain::Blocks | Grain::Sizes) || entries <= u64::from(records) {
+            return limit;
+        }
+        let depth = u128::from(limit) * u128::from(records) / u128::from(entries);
+        u32::try_from(depth).unwrap_or(limit).max(1)
     }
 
     /// For each played rank the groups of the ways that it takes through its host, by their numbers; none where nothing is

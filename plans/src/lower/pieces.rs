@@ -99,6 +99,7 @@ impl Pricer<'_> {
         let nothing = OpCost {
             first: (SimTime::ZERO, SimTime::ZERO),
             last: None,
+            launches: 0,
             host_sync: false,
             by_memory: false,
             basis: Basis::Measured,
@@ -110,6 +111,7 @@ impl Pricer<'_> {
             let cost = self.operation(&Operation { kernel: part, ..*product }, pass)?;
             piece.first.0 = piece.first.0.checked_add(cost.first.0)?;
             piece.first.1 = piece.first.1.checked_add(cost.first.1)?;
+            piece.launches += cost.launches;
             piece.basis = piece.basis.max(cost.basis);
         }
         let part = bytes.div_ceil(u64::from(pieces));

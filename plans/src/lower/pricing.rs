@@ -1,5 +1,6 @@
 //! Prices of a job: each distinct view of its ranks once.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use steptime_clusters::Cluster;
@@ -22,6 +23,8 @@ pub(super) struct Pricing<'a> {
     pub(super) experts: u64,
     /// Where the groups sit.
     pub(super) placements: Placements,
+    /// Layers of each chunk of the stages.
+    pub(super) chunks: &'a [Range<usize>],
 }
 
 /// A view with its prices.
@@ -61,9 +64,10 @@ impl<'a> Pricing<'a> {
 
     fn costs(&self, workload: &Workload, links: Links<'_>) -> Result<(Rc<ModelCost>, Short), PlanError> {
         let pricer = self.with(workload, links);
-        let costs = ModelCost::new(self.model, pricer)?;
+        let costs = ModelCost::new(self.model, pricer, self.chunks)?;
         let short = workload.short_last();
-        let short = short.map(|work| ModelCost::new(self.model, Pricer { workload: &work, ..pricer }));
+        let short =
+            short.map(|work| ModelCost::new(self.model, Pricer { workload: &work, ..pricer }, self.chunks));
         Ok((Rc::new(costs), short.transpose()?.map(Rc::new)))
     }
 

@@ -62,8 +62,13 @@ pub struct Moment {
 impl Moment {
     /// In a step that ends at `end`, seconds.
     pub fn seconds(&self, end: SimTime) -> f64 {
+        self.seconds_of(end.seconds())
+    }
+
+    /// In a step of so many seconds.
+    fn seconds_of(&self, step: f64) -> f64 {
         let begin = self.since_begin.seconds();
-        self.until_end.map_or(begin, |left| (end.seconds() - left.seconds()).max(0.0))
+        self.until_end.map_or(begin, |left| (step - left.seconds()).max(0.0))
     }
 }
 

@@ -270,7 +270,8 @@ impl<'a> Replay<'a> {
         self.by_category[usize::from(spec.category.0) % CATEGORIES] -= block.size();
         let shared = waits(stream, own, self.avoid_record_streams);
         if let Some(tracer) = &mut self.tracer {
-            tracer.freed(&block, own, (self.step, asked), shared.then_some(stream));
+            let reached = SimTime::from_picos(reached);
+            tracer.freed(&block, own, (self.step, asked, reached), shared.then_some(stream));
         }
         if shared {
             self.allocator.record_stream(&block, stream);
@@ -303,9 +304,10 @@ impl<'a> Replay<'a> {
     }
 
     fn fail(&mut self, index: usize, failure: OutOfMemory) {
-        let tensor = Tensor(self.records[index].tensor);
-        let label = self.program.tensor_spec(tensor).map(|spec| self.program.label(spec.label));
-        self.shortage = Some(Shortage {
+        let record = &self.records[index];
+        let label =
+            self.program.tensor_spec(Tensor(record.tensor)).map(|spec| self.program.label(spec.label));
+        let shortage = Shortage {
             tensor: label.unwrap_or_default().to_owned(),
             requested: failure.requested,
             segment: failure.segment,
@@ -314,7 +316,11 @@ impl<'a> Replay<'a> {
             allocated: failure.allocated,
             at: self.moment(index),
             step: self.step,
-        });
+        };
+        if let Some(tracer) = &mut self.tracer {
+            tracer.failed(&self.allocator, record, &shortage, self.step);
+        }
+        self.shortage = Some(shortage);
     }
 
     pub(super) fn reserved(&self) -> u64 {

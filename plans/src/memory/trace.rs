@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use steptime_core::allocator::{Allocator, Block, SnapshotSegment};
 use steptime_core::{SimTime, Stream};
 
-use super::{Asked, Played, RankMemory};
+use super::{Asked, Moment, Played, RankMemory, Shortage};
 
 /// One thing that an allocator did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,9 +14,12 @@ pub struct BlockTrace {
     pub step: u32,
     /// When the host asked, since the beginning of the step.
     pub at: SimTime,
-    /// `alloc`, `free_requested`, `free_completed`, `segment_alloc` or `segment_free`, PyTorch's words.
+    /// When the stream gets there.
+    pub reached: SimTime,
+    /// `alloc`, `free_requested`, `free_completed`, `segment_alloc`, `segment_free`, `segment_map`, `segment_unmap` or
+    /// `oom`, PyTorch's words.
     pub action: &'static str,
-    /// First byte of the block or segment.
+    /// First byte of the block or segment; of `oom` the bytes that the device has left.
     pub address: u64,
     /// Its bytes.
     pub size: u64,
@@ -43,6 +46,18 @@ pub struct Traced {
     pub segments: Vec<SnapshotSegment>,
     /// By tensor: its name and its category's number.
     pub tensors: Vec<(String, u8)>,
+    /// When the replayed step ends, which may have fewer micro-batches than the job's.
+    pub end: SimTime,
+}
+
+impl Traced {
+    /// When a moment of the replayed step is in one that ends at `step_s`, seconds: those of the second half count from
+    /// the end.
+    pub fn seconds(&self, at: SimTime, step_s: f64) -> f64 {
+        let left = SimTime::from_picos(self.end.picos().saturating_sub(at.picos()));
+        let until_end = (at.picos() > self.end.picos() / 2).then_some(left);
+        Moment { since_begin: at, until_end }.seconds_of(step_s)
+    }
 }
 
 /// What an allocator did, and what it holds at the end.
@@ -55,9 +70,12 @@ impl Traced {
         let program = &lowered.world.programs()[lowered.world.ranks()[rank].program as usize];
         let tensors = program.tensor_specs().iter();
         let tensors = tensors.map(|spec| (program.label(spec.label).to_owned(), spec.category.0)).collect();
-        Self { memory, blocks, segments, tensors }
+        Self { memory, blocks, segments, tensors, end: played.outcome.end }
     }
 }
+
+/// Bytes taken from the device in one piece: their number, their stream, and whether an expandable segment maps them.
+type Segment = (u64, Stream, bool);
 
 /// Writes a trace while an allocator is at work.
 #[derive(Default)]
@@ -68,7 +86,7 @@ pub(super) struct Tracer {
     /// By stream: frees that wait for it.
     waiting: BTreeMap<Stream, VecDeque<BlockTrace>>,
     /// Segments by address.
-    segments: BTreeMap<u64, (u64, Stream)>,
+    segments: BTreeMap<u64, Segment>,
     /// Calls of the driver that have been looked at.
     calls: u64,
 }
@@ -79,6 +97,7 @@ impl Tracer {
         let entry = BlockTrace {
             step,
             at: SimTime::from_picos(record.host),
+            reached: SimTime::from_picos(record.at),
             action: "alloc",
             address: block.address(),
             size: block.size(),
@@ -100,12 +119,13 @@ impl Tracer {
     /// Segments that came and went before a block could be handed out.
     fn note_segments(&mut self, allocator: &Allocator, entry: &BlockTrace) {
         let snapshot = allocator.snapshot();
-        let now: BTreeMap<u64, (u64, Stream)> =
-            snapshot.iter().map(|it| (it.address, (it.total_size, it.stream))).collect();
+        let segment = |it: &SnapshotSegment| (it.address, (it.total_size, it.stream, it.is_expandable));
+        let now: BTreeMap<u64, Segment> = snapshot.iter().map(segment).collect();
         let before = std::mem::take(&mut self.segments);
         // They came and went before the block was handed out.
         let allocated = entry.allocated - entry.size;
-        let mut push = |action, address, (size, stream): (u64, Stream)| {
+        let mut push = |whole, part, (address, size, stream, expandable)| {
+            let action = if expandable { part } else { whole };
             let (tensor, requested) = (None, size);
             let entry = entry.clone();
             self.blocks.push(BlockTrace {
@@ -119,13 +139,35 @@ impl Tracer {
                 ..entry
             });
         };
-        for (&address, &segment) in before.iter().filter(|&(address, it)| now.get(address) != Some(it)) {
-            push("segment_free", address, segment);
+        for part in beyond(&before, &now) {
+            push("segment_free", "segment_unmap", part);
         }
-        for (&address, &segment) in now.iter().filter(|&(address, it)| before.get(address) != Some(it)) {
-            push("segment_alloc", address, segment);
+        for part in beyond(&now, &before) {
+            push("segment_alloc", "segment_map", part);
         }
         self.segments = now;
+    }
+
+    /// The device has no memory for a request.
+    pub(super) fn failed(&mut self, allocator: &Allocator, record: &Asked, shortage: &Shortage, step: u32) {
+        let stats = allocator.stats();
+        let entry = BlockTrace {
+            step,
+            at: SimTime::from_picos(record.host),
+            reached: SimTime::from_picos(record.at),
+            action: "oom",
+            address: shortage.free,
+            size: shortage.requested,
+            requested: shortage.requested,
+            stream: record.stream,
+            tensor: Some(record.tensor),
+            allocated: stats.all.allocated_bytes.current,
+            reserved: stats.all.reserved_bytes.current,
+        };
+        // The cache that was given back in vain.
+        let caches = BlockTrace { size: 0, ..entry.clone() };
+        self.note_segments(allocator, &caches);
+        self.blocks.push(entry);
     }
 
     /// The host gives a block back, which may have to wait for a stream.
@@ -133,7 +175,7 @@ impl Tracer {
         &mut self,
         block: &Block,
         stream: Stream,
-        (step, at): (u32, SimTime),
+        (step, at, reached): (u32, SimTime, SimTime),
         waits: Option<Stream>,
     ) {
         let last = self.blocks.last();
@@ -141,6 +183,7 @@ impl Tracer {
         let requested = BlockTrace {
             step,
             at,
+            reached,
             action: "free_requested",
             address: block.address(),
             size: block.size(),
@@ -165,11 +208,54 @@ impl Tracer {
             let Some(done) = done else { return };
             let last = self.blocks.last();
             let (allocated, reserved) = last.map_or((0, 0), |last| (last.allocated, last.reserved));
-            self.blocks.push(BlockTrace { step, at, allocated, reserved, ..done });
+            self.blocks.push(BlockTrace { step, at, reached: at, allocated, reserved, ..done });
         }
     }
 
     pub(super) fn finish(self, allocator: &Allocator) -> Blocks {
         (self.blocks, allocator.snapshot())
+    }
+}
+
+/// What `these` segments hold and `those` do not: whole segments, or the parts of expandable ones.
+fn beyond(these: &BTreeMap<u64, Segment>, those: &BTreeMap<u64, Segment>) -> Vec<(u64, u64, Stream, bool)> {
+    let mut parts = Vec::new();
+    for (&address, &(size, stream, expandable)) in these {
+        if !expandable {
+            if those.get(&address) != Some(&(size, stream, expandable)) {
+                parts.push((address, size, stream, expandable));
+            }
+            continue;
+        }
+        let (mut from, end) = (address, address + size);
+        let from_before = those.range(..=address).next_back().map_or(address, |(&at, _)| at);
+        for (&at, &(size, ..)) in those.range(from_before..end) {
+            if at > from {
+                parts.push((from, at - from, stream, expandable));
+            }
+            from = from.max(at + size);
+        }
+        if from < end {
+            parts.push((from, end - from, stream, expandable));
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expandable_segments_grow_and_shrink_by_parts() {
+        let of = |list: &[(u64, u64, bool)]| -> BTreeMap<u64, Segment> {
+            list.iter().map(|&(at, size, grows)| (at, (size, Stream(0), grows))).collect()
+        };
+        let before = of(&[(100, 40, true), (500, 20, false)]);
+        let now = of(&[(100, 10, true), (120, 60, true), (700, 20, false)]);
+        let part = |at, size, grows| (at, size, Stream(0), grows);
+        assert_eq!(beyond(&before, &now), [part(110, 10, true), part(500, 20, false)]);
+        assert_eq!(beyond(&now, &before), [part(140, 40, true), part(700, 20, false)]);
+        assert_eq!(beyond(&now, &now), []);
     }
 }

@@ -135,6 +135,22 @@ fn a_few_micro_batches_stand_for_many() {
     }
 }
 
+/// How far the host gets ahead decides what waits for collectives: in detail, records of a program count as the entries of
+/// the launch queue that they stand for. A block of Llama launches more than one kernel an operation, and each of its sums
+/// over the tensor group takes five entries.
+#[test]
+fn the_launch_queue_holds_kernels_and_events() {
+    let llama = model("llama3-8b", 8);
+    let dgx = cluster("dgx-h100").with_size(1, 8).expect("a node");
+    let depth = |tensor, detail: bool| {
+        let plan = Plan { tensor, ..plan(8 / tensor, 1, ScheduleKind::GPipe, ZeroStage::Zero) };
+        let lower = if detail { lower_in_detail } else { lower };
+        lower(&llama, &dgx, &plan, &workload(1)).expect("legal").world.ranks()[0].queue_depth
+    };
+    assert_eq!((depth(1, false), depth(8, false)), (1024, 1024));
+    assert!((1024 / 5..1024).contains(&depth(8, true)), "not all is collectives");
+}
+
 #[test]
 fn moments_in_the_second_half_count_from_the_end() {
     let end = SimTime::from_seconds(10.0).expect("a time");

@@ -10,7 +10,8 @@ use crate::lower::{Lowered, PlayedRank, lower};
 use crate::plan::Plan;
 use crate::schedule::ScheduleKind;
 use crate::workload::{
-    Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Task, Workload,
+    CheckpointedBlocks, Checkpointing, Execution, OptimizerImplementation, OptimizerKind, Precision, Task,
+    Workload,
 };
 use crate::zero::ZeroStage;
 
@@ -73,6 +74,7 @@ pub(super) fn workload(micro_batches: u64) -> Workload {
         framework: steptime_clusters::Framework::PyTorch,
         fusion: steptime_models::Fusion::None,
         checkpointing: Checkpointing::None,
+        checkpointed: CheckpointedBlocks::Each,
         wide_gradients: false,
         accumulation_fusion: false,
         sequential_experts: false,
@@ -82,6 +84,7 @@ pub(super) fn workload(micro_batches: u64) -> Workload {
         weight_decay: false,
         convolutions: steptime_models::Convolutions::default(),
         autocast: false,
+        wide_parameters: false,
         modules: steptime_models::Modules::PyTorch,
         deterministic: false,
         attention_mask: false,

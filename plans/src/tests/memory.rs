@@ -7,7 +7,8 @@ use crate::workload::{Checkpointing, Precision, Task, Workload};
 use crate::zero::{Held, ZeroStage, state_bytes};
 
 /// Most bytes of a category that a rank holds at once, whenever that is.
-fn most_held(lowered: &crate::Lowered, rank: u32, category: steptime_core::Category) -> u64 {
+/// Most that a rank holds of a category at once.
+pub(super) fn most_held(lowered: &crate::Lowered, rank: u32, category: steptime_core::Category) -> u64 {
     let mut recorder = steptime_core::Recorder::default();
     steptime_core::simulate(&lowered.world, &mut recorder).expect("no deadlock");
     let (mut held, mut most) = (0_i64, 0);
@@ -60,6 +61,9 @@ fn other_precisions_and_tasks() {
     let inference = Workload { task: Task::Inference, ..base };
     assert_eq!(state_bytes(&inference, ZeroStage::Zero, 4, Held::trained(100)).total(), 200);
     // Autocast: weights, gradients and both moments in 32 bits, and no other copy of the weights.
+    // FSDP's mixed precision: the same 16 bytes, all of them partitioned.
+    let wide = Workload { wide_parameters: true, ..workload(1) };
+    assert_eq!(state_bytes(&wide, ZeroStage::Three, 4, Held::trained(100)).total(), 400);
     let autocast = Workload { autocast: true, ..workload(1) };
     assert_eq!(state_bytes(&autocast, ZeroStage::Zero, 4, Held::trained(100)).total(), 1600);
     // A shard that does not divide is padded: 10 values over 4 ranks are 3 each.

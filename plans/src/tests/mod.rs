@@ -12,6 +12,7 @@ mod norms;
 mod offload;
 mod pieces;
 mod random_plans;
+mod recompute;
 mod repeats;
 mod sharding;
 mod topologies;

@@ -36,6 +36,8 @@ pub(crate) fn rank(number: u64, stage: u64, streams: &[&str], spans: Vec<Timelin
         spans,
         memory: Vec::new(),
         memory_categories: Vec::new(),
+        reserved: Vec::new(),
+        failed_request: None,
         capacity_bytes: (80.0 * GIB) as u64,
     }
 }

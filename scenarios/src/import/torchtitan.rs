@@ -173,8 +173,20 @@ fn training(
         reason::NO_EFFECT,
     );
     section.ignore("max_norm", reason::UNTIMED);
-    section.ignore_all(&["mixed_precision_reduce", "dtype"], reason::NOT_MODELLED);
+    mixed_precision(&section, run, precision)?;
     section.finish()
+}
+
+/// `dtype`, that of the shards, and `mixed_precision_reduce`: formats of FSDP, which shards whatever has several replicas.
+fn mixed_precision(section: &Fields<'_, '_>, run: &mut Run, precision: &str) -> Result<(), InputError> {
+    let words = [("bfloat16", "bf16"), ("float32", "fp32"), ("float16", "fp16")];
+    let kept = section.choice("dtype", &words)?.unwrap_or("fp32");
+    let reduced = section.choice("mixed_precision_reduce", &words)?.unwrap_or("fp32");
+    if precision != "fp32" && kept == "fp32" {
+        run.workload.push(("parameter_dtype", kept.into()));
+        run.parallelism.push(("reduce_dtype", reduced.into()));
+    }
+    Ok(())
 }
 
 /// `[parallelism]`. Returns the micro-batch of a pipeline, if there is one.

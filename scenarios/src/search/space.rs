@@ -241,7 +241,7 @@ fn checkpointings(section: &SearchSection, workload: &Workload) -> Vec<u8> {
     let eager = workload.attention == AttentionKind::Eager;
     let number = |kind: &Checkpointing| match kind {
         Checkpointing::None => 0,
-        Checkpointing::Selective => 1,
+        Checkpointing::Selective | Checkpointing::Modules(_) => 1,
         Checkpointing::Full => 2,
     };
     let wanted: Vec<u8> = section

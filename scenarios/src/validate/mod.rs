@@ -5,6 +5,7 @@
 //! with its reason and counted.
 
 mod baseline;
+mod fine_tuning;
 mod measurement;
 mod memory_filling;
 mod mosaic;

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use steptime_models::is_in_catalogue;
 
+use super::fine_tuning;
 use super::measurement::Measurement;
 use super::memory_filling;
 use super::mosaic::Mosaic;
@@ -263,10 +264,7 @@ fn workload(row: &Measurement) -> Result<String, String> {
             text += "optimizer_implementation = \"for-loop\"\n";
         }
         text += memory_filling::gradients(row);
-        // NeMo's adapters unless it is told otherwise (`lora_tuning` of `megatron_gpt_finetuning_config.yaml`).
-        if row.task == "LoRA" {
-            text += "lora = { rank = 32, targets = [\"q_proj\", \"k_proj\", \"v_proj\"] }\n";
-        }
+        text += &fine_tuning::workload(row, precision);
         match row.activation_checkpointing.as_str() {
             "" | "none" | "unstated" => {}
             // Of fused attention nothing is left to drop.
@@ -453,6 +451,10 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
     let zero_stage = if sharded { 3 } else { row.zero_stage };
     if zero_stage > 0 && row.task != "inference" {
         let _ = writeln!(text, "zero_stage = {zero_stage}");
+        // Tests of Megatron-LM are named for the option that they test; two instances are the fewest of several.
+        if row.model.contains("multi_dist_optimizer_instances") {
+            text += "replicate = 2\n";
+        }
     }
     let reduces = row.task != "inference" && row.dp.unwrap_or(2) > 1;
     if row.overlap_grad_reduce == Some(false) && reduces && zero_stage < 2 {

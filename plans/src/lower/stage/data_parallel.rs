@@ -87,6 +87,19 @@ impl StageBuilder<'_> {
         Some(self.whole_gradient(layer, bytes))
     }
 
+    /// In detail, the same from the first product on that makes a gradient of the layer's weights.
+    pub(super) fn make_whole(&mut self, layer: usize) {
+        if std::mem::take(&mut self.whole_due) {
+            self.whole = self.transient_gradients(layer);
+        }
+    }
+
+    /// What [`Self::make_whole`] made of the layer, which has been through its backward.
+    pub(super) fn whole_made(&mut self, layer: usize) -> Option<Tensor> {
+        self.make_whole(layer);
+        self.whole.take()
+    }
+
     fn whole_gradient(&mut self, layer: usize, bytes: u64) -> Tensor {
         let label = self.tensor_label(layer, "whole gradients");
         let tensor = self.program.tensor(bytes, classes::BUFFERS, label);

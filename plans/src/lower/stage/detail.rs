@@ -229,8 +229,8 @@ impl StageBuilder<'_> {
         }
     }
 
-    /// The same of tensors that backward wants, and that selective recomputation drops and makes again: they live to the
-    /// end of the attention's core.
+    /// The same of tensors that backward wants, and that recomputation of modules drops and makes again: they live to
+    /// their last reader, those of the attention's core to its end.
     pub(super) fn births_of_dropped(
         &mut self,
         layer: usize,
@@ -242,10 +242,14 @@ impl StageBuilder<'_> {
             return;
         }
         let core = cost.work.forward.iter().rposition(steptime_models::Operation::is_attention_core);
-        let saved = cost.work.saved.iter().zip(&cost.kept);
-        for (tensor, _) in saved.filter(|(tensor, kept)| !**kept && tensor.born == index) {
+        for slot in 0..cost.work.saved.len() {
+            let tensor = &cost.work.saved[slot];
+            if cost.kept[slot] || tensor.born != index {
+                continue;
+            }
             if let Some(tensor) = self.activation(layer, tensor.name, tensor.bytes.0) {
-                let freed = core.unwrap_or(index);
+                let within = core.filter(|_| cost.work.saved[slot].is_attention_core());
+                let freed = within.unwrap_or(cost.work.saved[slot].last_read.max(index));
                 alive.push(Alive { tensor, born: index, freed, sent: false });
             }
         }

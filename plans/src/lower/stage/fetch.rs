@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use steptime_clusters::CollectiveKind;
-use steptime_core::{Event, Tensor};
+use steptime_core::{Event, Stream, Tensor};
 use steptime_models::{LayerRole, Parameter, Pass};
 
 use super::data_parallel::{Pending, copied};
@@ -225,7 +225,8 @@ impl StageBuilder<'_> {
             Pass::Forward => unit.end - 1,
             Pass::Backward => unit.start,
         };
-        if layer != last || pass == Pass::Forward && self.stays(&unit) {
+        let stays = pass == Pass::Forward && (self.stays(&unit) || self.head_stays(&unit));
+        if layer != last || stays {
             return;
         }
         let Some(at) = self.gathered_at(&unit, micro_batch) else { return };
@@ -247,6 +248,20 @@ impl StageBuilder<'_> {
         let behind: u64 =
             (unit.end..self.input.model.layers.len()).map(|it| self.values_of(&(it..it + 1))).sum();
         behind.saturating_mul(2) <= by_values.reuse
+    }
+
+    /// Whether a unit is the last of the model, with which backward begins: FSDP's root is not resharded after forward, and
+    /// torchtitan does not reshard the output layer.
+    fn head_stays(&self, unit: &Range<usize>) -> bool {
+        let input = self.input;
+        let turns = input.training() && input.plan.pipeline == 1 && !input.offloads_parameters();
+        unit.end == input.model.layers.len() && turns && self.is_fsdp()
+    }
+
+    /// Whether ZeRO 3 is FSDP's with its mixed precision: shards in 32 bits of what modules find in 16.
+    fn is_fsdp(&self) -> bool {
+        let workload = self.input.workload;
+        workload.wide_parameters || workload.autocast
     }
 
     /// Frees what is left of gathered units and sent buffers at the end of the step.
@@ -312,12 +327,15 @@ impl StageBuilder<'_> {
             self.reducing_shares().into_iter().filter(|share| values(*share) > 0).collect();
         let reduced = !shares.is_empty();
         if reduced {
-            self.flatten_gradients(&layers, micro_batch)?;
+            let flat = self.flatten_gradients(&layers, micro_batch)?;
             for share in shares {
                 let (kind, bytes) = (CollectiveKind::ReduceScatter, values(share) * format);
                 self.collective(share, kind, name, "reduce_scatter", bytes, micro_batch)?;
                 let part = values(share).div_ceil(input.ranks(share));
                 self.sum_over_replicas(name, part, format, (micro_batch, turn))?;
+            }
+            if let Some(flat) = flat {
+                self.program.free(self.streams.collective, flat);
             }
         }
         let part = layers.iter().map(|&it| input.partitioned_trained(it)).sum();
@@ -333,22 +351,50 @@ impl StageBuilder<'_> {
 
     /// ZeRO 3 reduces one flat gradient a unit. Autograd copies the parameters' gradients into it on the stream of the
     /// computation; beside that, on the way to the reduction, it is converted if it is reduced in another format, and
-    /// divided by a part of the number of ranks (FSDP's pre-division, against overflow).
-    fn flatten_gradients(&mut self, layers: &[usize], micro_batch: Option<u32>) -> Result<(), PlanError> {
+    /// divided by a part of the number of ranks (FSDP's pre-division, against overflow). While it is put together the
+    /// parameters' own gradients are still there; what is converted lives until it has been reduced, and is returned.
+    fn flatten_gradients(
+        &mut self,
+        layers: &[usize],
+        micro_batch: Option<u32>,
+    ) -> Result<Option<Tensor>, PlanError> {
         let input = self.input;
-        let Some(&last) = layers.last() else { return Ok(()) };
+        let Some(&last) = layers.last() else { return Ok(None) };
         let elements: u64 = layers.iter().map(|&layer| input.reduced_trained(layer)).sum();
         let made = elements * input.plan.gathered_format(input.workload).bytes();
         let sent = elements * input.plan.reduced_format(input.workload).bytes();
         let cost = self.pricer.kernel(copied(made, made), 1, Pass::Backward)?;
         let name = input.model.layers[last].name.as_str();
         let label = self.label(name, "backward", micro_batch);
+        let own = self.passing_gradients(last, "flat gradients", made, self.streams.compute);
         self.kernel(classes::BACKWARD, label, cost)?;
+        self.free(own);
         self.order(self.streams.compute, self.streams.collective);
         let label = self.label(name, "reduce_scatter", micro_batch);
+        let mut converted = None;
         if sent != made {
+            let stream = self.streams.collective;
+            converted = self.passing_gradients(last, "gradients as they are reduced", sent, stream);
             self.pass_over(label, made, sent)?;
         }
-        self.pass_over(label, sent, sent)
+        self.pass_over(label, sent, sent)?;
+        Ok(converted)
+    }
+
+    /// A copy of a layer's gradients on their way to FSDP's reduction; DeepSpeed reduces them where they are.
+    fn passing_gradients(
+        &mut self,
+        layer: usize,
+        name: &'static str,
+        bytes: u64,
+        stream: Stream,
+    ) -> Option<Tensor> {
+        if !self.is_fsdp() {
+            return None;
+        }
+        let label = self.tensor_label(layer, name);
+        let tensor = self.program.tensor(bytes, classes::BUFFERS, label);
+        self.program.alloc(stream, tensor);
+        Some(tensor)
     }
 }

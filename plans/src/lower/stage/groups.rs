@@ -10,7 +10,7 @@ use crate::bucket::{Bucket, Holding, Share, buckets};
 use crate::classes;
 use crate::error::PlanError;
 use crate::lower::cost::Exchange;
-use crate::zero::Held;
+use crate::zero::{Held, ZeroStage};
 
 impl StageInput<'_> {
     /// The parts of the parameters that have their copies on different ranks.
@@ -104,15 +104,24 @@ impl StageInput<'_> {
     /// its neighbours in the pipeline. Of groups with the same ranks there is one.
     pub(in crate::lower) fn communicators(&self) -> u64 {
         let used = |along: &Along| match along {
-            Along::Data => self.training() || self.plan.zero == crate::zero::ZeroStage::Three,
+            Along::Data => self.training() || self.plan.zero == ZeroStage::Three,
             Along::Tensor | Along::Context => true,
             Along::Replicas | Along::Secondary => self.training(),
             Along::ExpertData => self.training() && self.plan.spreads_experts(),
             Along::Expert | Along::ExpertTensor => self.plan.spreads_experts(),
         };
-        let groups = Along::ALL.into_iter().filter(used);
-        let of_groups: u64 =
-            groups.map(|along| communicator_bytes(self.cluster, self.placements[along as usize]).0).sum();
+        // Plain data parallelism sums gradients everywhere, tensor parallelism activations unless it divides them.
+        let all_reduces = |along: Along| match along {
+            Along::Data | Along::ExpertData => self.training() && self.plan.zero == ZeroStage::Zero,
+            Along::Tensor => !self.plan.sequence_parallel,
+            // Copies of shards are summed.
+            Along::Replicas => true,
+            Along::Secondary | Along::Context | Along::Expert | Along::ExpertTensor => false,
+        };
+        let bytes = |along: Along| {
+            communicator_bytes(self.cluster, self.placements[along as usize], all_reduces(along)).0
+        };
+        let of_groups: u64 = Along::ALL.into_iter().filter(used).map(bytes).sum();
         let sides = self.chunks.iter().flat_map(|chunk| chunk.crosses).flatten();
         let mut pairs: Vec<bool> = sides.collect();
         pairs.truncate(2);

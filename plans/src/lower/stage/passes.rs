@@ -10,6 +10,7 @@ use crate::classes;
 use crate::error::PlanError;
 use crate::lower::cost::{LayerCost, Short};
 use crate::lower::overlap::Move;
+use crate::recompute::Recomputed;
 
 impl StageBuilder<'_> {
     pub(super) fn forward(&mut self, chunk: usize, micro_batch: u32) -> Result<(), PlanError> {
@@ -178,8 +179,10 @@ impl StageBuilder<'_> {
         let turn = self.next_turn(chunk);
         let mut pending = Pending::default();
         self.over_layers_back(chunk, micro_batch, |this, layer| {
-            let gradients = this.transient_gradients(layer);
+            let early = if this.detailed() { None } else { this.transient_gradients(layer) };
+            this.whole_due = early.is_none();
             this.layer_backward(layer, micro_batch, Extent::Whole)?;
+            let gradients = early.or_else(|| this.whole_made(layer));
             this.join_tied_gradient(layer);
             this.release(layer, micro_batch, Pass::Backward);
             this.fetch_after(layer, micro_batch)?;
@@ -289,8 +292,70 @@ impl StageBuilder<'_> {
         self.reduce(layer, micro_batch, turn, gradients, pending)
     }
 
+    /// Whether a layer's forward is made again together with that of its neighbours.
+    fn recomputes_in_group(&self, layer: usize, micro_batch: u32) -> bool {
+        self.is_inner(layer, micro_batch) || self.is_inner(layer + 1, micro_batch)
+    }
+
+    /// Whether a layer of the stage is made again from the input of one before.
+    fn is_inner(&self, layer: usize, micro_batch: u32) -> bool {
+        let input = self.input;
+        layer < input.model.layers.len()
+            && input.chunks.iter().any(|chunk| chunk.layers.contains(&layer))
+            && input.cost(layer, micro_batch).recomputes == Recomputed::Inner
+    }
+
+    /// The last layer of a group that is recomputed together makes forward again for all of them.
+    fn recompute_group(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
+        if !self.recomputes_in_group(layer, micro_batch) || self.is_inner(layer + 1, micro_batch) {
+            return Ok(());
+        }
+        let mut first = layer;
+        while first > 0 && self.is_inner(first, micro_batch) {
+            first -= 1;
+        }
+        for layer in first..=layer {
+            let name = self.input.model.layers[layer].name.as_str();
+            let label = self.label(name, "recompute", Some(micro_batch));
+            self.recompute_layer((layer, micro_batch), label)?;
+        }
+        Ok(())
+    }
+
+    /// Runs again what backward of a layer needs of its forward.
+    fn recompute_layer(&mut self, (layer, micro_batch): (usize, u32), label: Label) -> Result<(), PlanError> {
+        let input = self.input;
+        let cost = input.cost(layer, micro_batch);
+        if cost.recomputed.is_empty() {
+            return Ok(());
+        }
+        let place = (input.slot(layer), micro_batch as usize);
+        let mut saved = self.open[place.0][place.1].take().unwrap_or_default();
+        if cost.recomputed.len() == cost.forward.len() {
+            self.issue_block(layer, Pass::Forward, label)?;
+        }
+        let mut alive = Vec::new();
+        for &index in &cost.recomputed {
+            self.save(layer, cost, index, &mut saved, |kept| !kept);
+            self.births(layer, cost.lives(Pass::Forward), index, &mut alive);
+            let fullest = index == cost.again_temporary.at;
+            let temporary = if fullest {
+                self.temporary(layer, "forward temporaries", cost.again_temporary)
+            } else {
+                [None; 2]
+            };
+            self.operation(classes::RECOMPUTE, label, cost.forward[index])?;
+            self.free_both(temporary);
+            self.deaths(index, &mut alive);
+        }
+        self.bury(alive);
+        self.open[place.0][place.1] = Some(saved);
+        Ok(())
+    }
+
     fn layer_backward(&mut self, layer: usize, micro_batch: u32, extent: Extent) -> Result<(), PlanError> {
         self.await_recalled(layer, micro_batch)?;
+        self.recompute_group(layer, micro_batch)?;
         let name = self.input.model.layers[layer].name.as_str();
         let backward = self.label(name, "backward", Some(micro_batch));
         let recomputes = !self.input.cost(layer, micro_batch).recomputed.is_empty();
@@ -309,28 +374,10 @@ impl StageBuilder<'_> {
     ) -> Result<(), PlanError> {
         let input = self.input;
         let cost = input.cost(layer, micro_batch);
-        let mut saved = self.open[input.slot(layer)][micro_batch as usize].take().unwrap_or_default();
-        if !cost.recomputed.is_empty() {
-            let label = again;
-            if cost.recomputed.len() == cost.forward.len() {
-                self.issue_block(layer, Pass::Forward, label)?;
-            }
-            let mut alive = Vec::new();
-            for &index in &cost.recomputed {
-                self.save(layer, cost, index, &mut saved, |kept| !kept);
-                self.births(layer, cost.lives(Pass::Forward), index, &mut alive);
-                let fullest = index == cost.again_temporary.at;
-                let temporary = if fullest {
-                    self.temporary(layer, "forward temporaries", cost.again_temporary)
-                } else {
-                    [None; 2]
-                };
-                self.operation(classes::RECOMPUTE, label, cost.forward[index])?;
-                self.free_both(temporary);
-                self.deaths(index, &mut alive);
-            }
-            self.bury(alive);
+        if !self.recomputes_in_group(layer, micro_batch) {
+            self.recompute_layer((layer, micro_batch), again)?;
         }
+        let mut saved = self.open[input.slot(layer)][micro_batch as usize].take().unwrap_or_default();
         self.issue_block(layer, Pass::Backward, label)?;
         let later = extent == Extent::WithoutWeights;
         let short = if later { cost.split_temporary } else { cost.backward_temporary };
@@ -350,6 +397,9 @@ impl StageBuilder<'_> {
             }
             if !matches!(step, Move::Join(_)) {
                 self.births(layer, cost.lives(Pass::Backward), index, &mut alive);
+                if cost.work.backward[index].makes_weight_gradient() {
+                    self.make_whole(layer);
+                }
                 self.made_gradient(layer, cost, index);
             }
             match step {

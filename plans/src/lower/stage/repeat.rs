@@ -10,6 +10,7 @@ use steptime_models::LayerRole;
 
 use super::StageBuilder;
 use crate::error::PlanError;
+use crate::zero::ZeroStage;
 
 /// Which pass over a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,8 @@ struct Written {
     names: Vec<(bool, &'static str)>,
     /// By tensor that it makes: which of the names it has.
     name_of: Vec<usize>,
+    /// Entries of the launch queue that its records stand for.
+    entries: u64,
     /// By layer of the stage: the labels that these names have there.
     labels: Vec<Option<Vec<Label>>>,
 }
@@ -98,8 +101,9 @@ impl StageBuilder<'_> {
             return Ok(());
         }
         let (place, made) = (self.program.place(), self.made.len());
+        let entries = self.entries;
         write(self)?;
-        self.learn(key, (layer, micro_batch), (place, made), spans, found);
+        self.learn(key, (layer, micro_batch), (place, made, entries), spans, found);
         Ok(())
     }
 
@@ -109,6 +113,8 @@ impl StageBuilder<'_> {
         let input = self.input;
         let plain = self.beside.is_none() && !input.plan.offload.acts();
         let handed = part == Part::Forward || self.handed.is_none();
+        // Whole gradients that are yet to be made are the layer's own.
+        let plain = plain && !(self.whole_due && self.detailed() && input.plan.zero >= ZeroStage::Two);
         (input.repeats && plain && handed).then(|| Key {
             part,
             costs: input.cost(layer, micro_batch),
@@ -126,7 +132,7 @@ impl StageBuilder<'_> {
         &mut self,
         key: Key,
         (layer, micro_batch): (usize, u32),
-        (place, made): (Place, usize),
+        (place, made, entries): (Place, usize, u64),
         spans: [Label; 2],
         found: Vec<Option<Tensor>>,
     ) {
@@ -152,7 +158,18 @@ impl StageBuilder<'_> {
             made_elements: self.made_elements,
         };
         let labels = vec![None; self.open.len()];
-        self.repeats.written.push(Written { key, passage, spans, found, left, names, name_of, labels });
+        let entries = self.entries - entries;
+        self.repeats.written.push(Written {
+            key,
+            passage,
+            spans,
+            found,
+            left,
+            names,
+            name_of,
+            entries,
+            labels,
+        });
     }
 
     /// What a tensor of a layer, or of the layer after it, is called.
@@ -197,5 +214,6 @@ impl StageBuilder<'_> {
         self.handed = it.left.handed.map(renamed);
         self.made.extend(it.left.made.iter().map(|&it| renamed(it)));
         self.made_elements = it.left.made_elements;
+        self.entries += it.entries;
     }
 }

@@ -158,7 +158,7 @@ const STEADY: [&str; 22] = [
 ];
 
 /// Names of what is not simulated.
-const NOT_MODELLED: [&str; 71] = [
+const NOT_MODELLED: [&str; 70] = [
     "accumulate-allreduce-grads-in-fp32",
     "align-grad-reduce",
     "align-param-gather",
@@ -223,7 +223,6 @@ const NOT_MODELLED: [&str; 71] = [
     "param-sync-func",
     "persist-layer-norm",
     "rampup-batch-size",
-    "recompute-modules",
     "scatter-gather-tensors-in-pipeline",
     "standalone-embedding-stage",
     "suggested-communication-unit-size",

@@ -5,6 +5,7 @@ use toml::Value as Toml;
 use crate::error::InputError;
 use crate::import::architecture::Transformer;
 use crate::import::fields::Fields;
+use crate::import::node::Value;
 use crate::import::run::Run;
 use crate::import::write::{inline, whole};
 
@@ -209,7 +210,9 @@ fn attention(fields: &Fields<'_, '_>, run: &mut Run) -> Result<(), InputError> {
         None if fields.flag("checkpoint-activations")?.unwrap_or(false) => "full",
         None => "none",
     };
+    let modules = recomputed_modules(fields).filter(|_| recompute == "selective");
     let recompute = match recompute {
+        "selective" if modules.is_some() => "selective",
         // Flash attention keeps no scores, so there is nothing to drop: Megatron repeats its forward pass for
         // nothing, and saves what a run without recomputation saves.
         "selective" if attention != Some("eager") => {
@@ -221,11 +224,17 @@ fn attention(fields: &Fields<'_, '_>, run: &mut Run) -> Result<(), InputError> {
         other => other,
     };
     run.workload.push(("activation_checkpointing", recompute.into()));
+    if let Some(modules) = modules {
+        run.workload.push(("recompute_modules", Toml::Array(modules.into_iter().map(Toml::from).collect())));
+    }
     if recompute == "full" {
-        fields.ignore_all(
-            &["recompute-method", "recompute-num-layers"],
-            "not modelled: every block is recomputed from its own input",
-        );
+        let methods = [("uniform", "uniform"), ("block", "block")];
+        let method = fields.choice("recompute-method", &methods)?;
+        let count = fields.count("recompute-num-layers", 1, MOST)?;
+        if let Some(method) = method {
+            run.workload.push(("recompute_method", method.into()));
+            run.workload.extend(count.map(|count| ("recompute_num_layers", whole(count))));
+        }
     } else {
         fields.ignore_all(&["recompute-method", "recompute-num-layers"], "acts only with full recomputation");
     }
@@ -234,6 +243,18 @@ fn attention(fields: &Fields<'_, '_>, run: &mut Run) -> Result<(), InputError> {
         run.workload.push(("execution", "cuda-graphs".into()));
     }
     Ok(())
+}
+
+/// Names of modules, as several words or as one that lists them: `[layernorm mla_up_proj]`.
+fn recomputed_modules(fields: &Fields<'_, '_>) -> Option<Vec<String>> {
+    let text = |value: &Value| if let Value::Text(text) = value { text.clone() } else { String::new() };
+    let text = match &fields.find("recompute-modules")?.value {
+        Value::List(items) => items.iter().map(|item| text(&item.value)).collect::<Vec<_>>().join(" "),
+        value => text(value),
+    };
+    let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty());
+    let words: Vec<String> = words.map(str::to_owned).collect();
+    (!words.is_empty()).then_some(words)
 }
 
 /// What data-parallel ranks share, as a stage of ZeRO.
