@@ -182,7 +182,9 @@ fn mixed_precision(section: &Fields<'_, '_>, run: &mut Run, precision: &str) -> 
     let words = [("bfloat16", "bf16"), ("float32", "fp32"), ("float16", "fp16")];
     let kept = section.choice("dtype", &words)?.unwrap_or("fp32");
     let reduced = section.choice("mixed_precision_reduce", &words)?.unwrap_or("fp32");
-    if precision != "fp32" && kept == "fp32" {
+    // Where parameters stay gathered, and where nothing is sharded, this is not what the scenario plays.
+    let sharded = run.parallelism.iter().any(|(key, value)| *key == "zero_stage" && *value == whole(3));
+    if sharded && precision != "fp32" && kept == "fp32" {
         run.workload.push(("parameter_dtype", kept.into()));
         run.parallelism.push(("reduce_dtype", reduced.into()));
     }
