@@ -189,9 +189,11 @@ fn shipped_scenarios_compare_plain_zero_2_and_offload() {
     let [plain, two, offloaded] =
         ["rat-128-h100-ddp.toml", "rat-128-h100-zero2.toml", "rat-128-h100-zero3-offload.toml"]
             .map(|name| json(&file(name), &[], 0));
-    let device = |document: &serde_json::Value| number(&document["peak_memory"]["device_bytes"]);
-    assert!(device(&plain) > device(&two) && device(&two) > device(&offloaded));
+    // What the allocator cannot reuse differs between plans by how requests happen to cut its blocks; what is in tensors
+    // does not.
+    let tensors = |document: &serde_json::Value| number(&document["peak_memory"]["allocated_bytes"]);
+    assert!(tensors(&plain) > tensors(&two) && tensors(&two) > tensors(&offloaded));
     // Nearly all of its memory are activations, which no stage of ZeRO divides: ZeRO 2 saves a percent, not 40.
-    assert!(device(&two) > 0.98 * device(&plain));
+    assert!(tensors(&two) > 0.98 * tensors(&plain));
     assert!(number(&offloaded["step_time_s"]) > number(&two["step_time_s"]));
 }
