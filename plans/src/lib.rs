@@ -36,7 +36,7 @@ pub use lower::{
 };
 pub use memory::{
     AllocatorSettings, BlockTrace, Moment, PlayedJob, RankMemory, Shortage, Told, Traced, Varied, memory_of,
-    memory_of_varied, play, surely_short, trace_of, trace_of_varied,
+    play, surely_short, trace_of,
 };
 pub use offload::{HostTensor, HostUse, Offload, Stashed, Store, page_locked};
 pub use partition::{balanced_stages, partition_layers};

@@ -41,6 +41,11 @@ impl Rect {
         Self { x0, y0, x1, y1 }
     }
 
+    /// What a mark at a point covers.
+    pub(crate) fn around((x, y): Point) -> Self {
+        Self::new(x - 2.0, y - 2.0, x + 2.0, y + 2.0)
+    }
+
     pub(crate) fn width(&self) -> f64 {
         self.x1 - self.x0
     }

@@ -108,13 +108,7 @@ fn draw_front(plane: &mut Plane, spots: &[Spot<'_>], front: &[usize], better: (B
     for point in &points {
         look.draw(&mut plane.canvas, *point);
     }
-    let taken: Vec<Rect> = spots
-        .iter()
-        .map(|spot| {
-            let (x, y) = plane.at(spot.x, spot.y);
-            Rect::new(x - 2.0, y - 2.0, x + 2.0, y + 2.0)
-        })
-        .collect();
+    let taken: Vec<Rect> = spots.iter().map(|spot| Rect::around(plane.at(spot.x, spot.y))).collect();
     let names: Vec<(&str, Point)> = front.iter().map(|index| spots[*index].name).zip(points).collect();
     name_points(plane, &names, taken, better);
 }

@@ -2,7 +2,7 @@
 //! "Roofline: an insightful visual performance model", 2009): no operation is above the lower of the two.
 
 use crate::axis::Quantity;
-use crate::canvas::{Canvas, Point, Rect};
+use crate::canvas::{Canvas, Rect};
 use crate::error::PlotError;
 use crate::marker::Look;
 use crate::pareto::name_points;
@@ -114,18 +114,13 @@ fn draw(plane: &mut Plane, spots: &[Spot<'_>], groups: &[&str], (peak, bandwidth
     let names: Vec<_> =
         spots.iter().take(NAMED).map(|spot| (spot.name, plane.at(spot.intensity, tera(spot.rate)))).collect();
     let mut taken: Vec<Rect> =
-        spots.iter().map(|spot| around(plane.at(spot.intensity, tera(spot.rate)))).collect();
+        spots.iter().map(|spot| Rect::around(plane.at(spot.intensity, tera(spot.rate)))).collect();
     for pair in roof.windows(2) {
         let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
         let along = |share: f64| (x0 + (x1 - x0) * share, y0 + (y1 - y0) * share);
-        taken.extend((0..=60).map(|step| around(along(f64::from(step) / 60.0))));
+        taken.extend((0..=60).map(|step| Rect::around(along(f64::from(step) / 60.0))));
     }
     name_points(plane, &names, taken, (Better::Higher, Better::Lower));
     let entries = groups.iter().enumerate().map(|(series, group)| ((*group).to_owned(), Look::of(series)));
     plane.key(&entries.filter(|(name, _)| !name.is_empty()).collect::<Vec<_>>());
-}
-
-/// What a point covers.
-fn around((x, y): Point) -> Rect {
-    Rect::new(x - 2.0, y - 2.0, x + 2.0, y + 2.0)
 }

@@ -3,8 +3,7 @@
 use steptime_clusters::Cluster;
 use steptime_models::Dtype;
 use steptime_plans::{
-    Lowered, Plan, PlanError, PlayedRank, RankMemory, Traced, Varied, Workload, memory_of_varied,
-    trace_of_varied,
+    Lowered, Plan, PlanError, PlayedRank, RankMemory, Traced, Varied, Workload, memory_of, trace_of,
 };
 
 use crate::scenario::Scenario;
@@ -81,7 +80,7 @@ pub(crate) fn memories(
 ) -> Result<Vec<RankMemory>, PlanError> {
     let held = in_flight(lowered);
     let all = alike(parts, lowered, |(cluster, plan, workload)| {
-        memory_of_varied(&scenario.model, cluster, plan, workload, &scenario.allocator, &held, varied)
+        memory_of((&scenario.model, cluster, plan, workload), &scenario.allocator, &held, varied)
     })?;
     Ok(all.into_iter().map(|(memory, rank)| RankMemory { rank: rank.rank, ..memory }).collect())
 }
@@ -95,7 +94,7 @@ pub(crate) fn traces(
 ) -> Result<Vec<Traced>, PlanError> {
     let held = in_flight(lowered);
     let all = alike(parts, lowered, |(cluster, plan, workload)| {
-        trace_of_varied(&scenario.model, cluster, plan, workload, &scenario.allocator, &held, varied)
+        trace_of((&scenario.model, cluster, plan, workload), &scenario.allocator, &held, varied)
     })?;
     let mut stages = Vec::new();
     let mut traces = Vec::new();

@@ -5,7 +5,7 @@ use steptime_core::{Outcome, RankOutcome, SimTime};
 use steptime_models::{Model, Sample};
 use steptime_plans::{
     Execution, Lowered, Plan, PlanError, PlayedJob, PlayedRank, RankMemory, Task, Told, Traced, Varied,
-    Workload, classes, lower, lower_times, memory_of_varied, surely_short, trace_of_varied,
+    Workload, classes, lower, lower_times, memory_of, surely_short, trace_of,
 };
 
 use crate::cost::CostReport;
@@ -211,7 +211,7 @@ impl GpuRun<'_> {
         if self.mixed() {
             return mixed::memories(scenario, (cluster, plan, workload), lowered, varied);
         }
-        memory_of_varied(&scenario.model, cluster, plan, workload, &scenario.allocator, &in_flight, varied)
+        memory_of((&scenario.model, cluster, plan, workload), &scenario.allocator, &in_flight, varied)
     }
 
     /// The same with everything that they did.
@@ -221,7 +221,7 @@ impl GpuRun<'_> {
         if self.mixed() {
             return mixed::traces(scenario, (cluster, plan, workload), lowered, varied);
         }
-        trace_of_varied(&scenario.model, cluster, plan, workload, &scenario.allocator, &in_flight, varied)
+        trace_of((&scenario.model, cluster, plan, workload), &scenario.allocator, &in_flight, varied)
     }
 
     fn report(&self, lowered: &Lowered, outcome: &Outcome, memories: &[RankMemory]) -> Report {

@@ -1,6 +1,6 @@
 //! Keys that say how a plan is laid over ranks, from the command line.
 
-use crate::support::{number, report, steptime};
+use crate::support::{Case, number};
 
 /// Llama on two nodes of eight, states partitioned.
 const CASE: &str = r#"name = "case"
@@ -24,38 +24,6 @@ activation_checkpointing = "full"
 zero_stage = 3
 "#;
 
-struct Case {
-    folder: tempfile::TempDir,
-}
-
-impl Case {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("case.toml"), CASE).unwrap();
-        Self { folder }
-    }
-
-    fn arguments(&self, keys: &[&str]) -> Vec<String> {
-        let path = self.folder.path().join("case.toml").display().to_string();
-        let keys = keys.iter().flat_map(|key| ["--set".to_owned(), (*key).to_owned()]);
-        std::iter::once(path).chain(keys).collect()
-    }
-
-    fn report(&self, keys: &[&str]) -> serde_json::Value {
-        let arguments = self.arguments(keys);
-        report(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-
-    fn error(&self, keys: &[&str]) -> String {
-        let arguments = self.arguments(keys);
-        let mut all = vec!["run"];
-        all.extend(arguments.iter().map(String::as_str));
-        let output = steptime(&all);
-        assert_eq!(output.status.code(), Some(2), "{keys:?}");
-        String::from_utf8(output.stderr).unwrap().trim().to_owned()
-    }
-}
-
 fn states(report: &serde_json::Value) -> u64 {
     let parts = &report["peak_memory"]["breakdown_bytes"];
     ["parameters", "optimizer_states"].iter().map(|part| parts[part].as_u64().unwrap()).sum()
@@ -63,7 +31,7 @@ fn states(report: &serde_json::Value) -> u64 {
 
 #[test]
 fn states_are_partitioned_within_groups() {
-    let case = Case::new();
+    let case = Case::new(CASE);
     let [whole, hybrid] = [&[][..], &["parallelism.shard_group=8"]].map(|keys| case.report(keys));
     // 14 bytes a parameter over 16 ranks, or over 8; parts are rounded up tensor by tensor.
     let ratio = states(&hybrid) as f64 / states(&whole) as f64;
@@ -83,7 +51,7 @@ fn states_are_partitioned_within_groups() {
 
 #[test]
 fn ranks_are_counted_and_seated_as_the_file_says() {
-    let case = Case::new();
+    let case = Case::new(CASE);
     let base = ["parallelism.zero_stage=0", "parallelism.tensor=4", "parallelism.pipeline=2"];
     let with = |key: &str| case.report(&[base[0], base[1], base[2], key]);
     let step = |report: &serde_json::Value| number(&report["step_time_s"]);
@@ -96,7 +64,7 @@ fn ranks_are_counted_and_seated_as_the_file_says() {
 
 #[test]
 fn groups_and_orders_that_cannot_be_are_named() {
-    let case = Case::new();
+    let case = Case::new(CASE);
     let ends = |keys: &[&str], end: &str| {
         let error = case.error(keys);
         assert!(error.ends_with(end), "{error}");
@@ -130,7 +98,7 @@ fn groups_and_orders_that_cannot_be_are_named() {
 
 #[test]
 fn fetching_follows_fsdp_or_deepspeed() {
-    let case = Case::new();
+    let case = Case::new(CASE);
     let step = |report: &serde_json::Value| number(&report["step_time_s"]);
     let reserved = |report: &serde_json::Value| report["peak_memory"]["reserved_bytes"].as_u64().unwrap();
     let usual = case.report(&[]);
@@ -163,7 +131,7 @@ fn fetching_follows_fsdp_or_deepspeed() {
 
 #[test]
 fn products_in_pieces_hide_collectives_of_tensor_parallelism() {
-    let case = Case::new();
+    let case = Case::new(CASE);
     let base = ["parallelism.zero_stage=0", "parallelism.tensor=8", "parallelism.sequence_parallel=true"];
     let run = |key: &str| case.report(&[base[0], base[1], base[2], "workload.micro_batch_size=8", key]);
     let exposed = |report: &serde_json::Value| number(&report["time_breakdown_s"]["exposed_communication"]);
@@ -177,7 +145,7 @@ fn products_in_pieces_hide_collectives_of_tensor_parallelism() {
 
 #[test]
 fn pipelines_from_both_ends_hold_every_layer_twice() {
-    let case = Case::new();
+    let case = Case::new(CASE);
     let base =
         ["parallelism.zero_stage=1", "parallelism.pipeline=4", "workload.gradient_accumulation_steps=16"];
     let run = |name: &str| case.report(&[base[0], base[1], base[2], &format!("parallelism.schedule={name}")]);
@@ -198,7 +166,7 @@ fn pipelines_from_both_ends_hold_every_layer_twice() {
 
 #[test]
 fn hot_experts_of_any_distribution_lengthen_steps() {
-    let case = Case::new();
+    let case = Case::new(CASE);
     let base = [
         "model.name=mixtral-8x7b",
         "model.overrides={ layers = 4 }",

@@ -1,6 +1,6 @@
 //! Pipeline schedules, uneven stages and uneven batches, from the command line.
 
-use crate::support::{number, report, steptime};
+use crate::support::{Case, number, steptime};
 
 /// Four stages of a GPT on one node.
 const CASE: &str = r#"name = "case"
@@ -22,42 +22,9 @@ precision = "bf16"
 pipeline = 4
 "#;
 
-struct Case {
-    folder: tempfile::TempDir,
-}
-
-impl Case {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("case.toml"), CASE).unwrap();
-        Self { folder }
-    }
-
-    fn path(&self) -> String {
-        self.folder.path().join("case.toml").display().to_string()
-    }
-
-    fn report(&self, keys: &[&str]) -> serde_json::Value {
-        let path = self.path();
-        let mut arguments = vec![path.as_str()];
-        arguments.extend(keys.iter().flat_map(|key| ["--set", key]));
-        report(&arguments)
-    }
-
-    fn error(&self, keys: &[&str]) -> String {
-        let path = self.path();
-        let mut arguments = vec!["run", path.as_str()];
-        arguments.extend(keys.iter().flat_map(|key| ["--set", key]));
-        let output = steptime(&arguments);
-        assert_eq!(output.status.code(), Some(2), "{keys:?}");
-        let error = String::from_utf8(output.stderr).unwrap();
-        error.replace(&format!("{}/", self.folder.path().display()), "").trim().to_owned()
-    }
-}
-
 #[test]
 fn less_bubble_costs_more_memory() {
-    let case = Case::new();
+    let case = Case::new(CASE);
     let run = |name: &str| case.report(&[&format!("parallelism.schedule={name}")]);
     let bubble = |report: &serde_json::Value| number(&report["time_breakdown_s"]["pipeline_bubble"]);
     let memory = |report: &serde_json::Value| report["peak_memory"]["allocated_bytes"].as_u64().unwrap();
@@ -79,8 +46,8 @@ fn less_bubble_costs_more_memory() {
 
 #[test]
 fn a_schedule_of_ones_own_is_proven_and_played() {
-    let case = Case::new();
-    let write = |text: &str| std::fs::write(case.folder.path().join("mine.txt"), text).unwrap();
+    let case = Case::new(CASE);
+    let write = |text: &str| std::fs::write(case.file("mine.txt"), text).unwrap();
     let keys = [
         "parallelism.schedule={ file = \"mine.txt\" }",
         "parallelism.pipeline=2",
@@ -115,13 +82,13 @@ fn a_schedule_of_ones_own_is_proven_and_played() {
     );
     write("B0 F0 F1 F2 B1 B2\nF0 B0 F1 B1 F2 B2\n");
     assert!(case.error(&keys).ends_with("stage 0: backward of micro-batch 0 stands before its forward"));
-    std::fs::remove_file(case.folder.path().join("mine.txt")).unwrap();
+    std::fs::remove_file(case.file("mine.txt")).unwrap();
     assert!(case.error(&keys).contains("parallelism.schedule.file: mine.txt cannot be read"));
 }
 
 #[test]
 fn keys_that_contradict_the_schedule_are_refused() {
-    let case = Case::new();
+    let case = Case::new(CASE);
     let error = |keys: &[&str]| case.error(keys);
     assert!(
         error(&["parallelism.schedule=zb-h3"]).contains("nearest: zb-h1")
@@ -148,7 +115,7 @@ fn keys_that_contradict_the_schedule_are_refused() {
 
 #[test]
 fn embedding_and_head_may_stand_for_layers() {
-    let case = Case::new();
+    let case = Case::new(CASE);
     let blocks = |keys: &[&str]| -> Vec<usize> {
         let report = case.report(keys);
         let blocks = |stage: &serde_json::Value| {
@@ -178,12 +145,12 @@ fn embedding_and_head_may_stand_for_layers() {
 
 #[test]
 fn a_smaller_last_micro_batch_takes_less_time_than_a_full_one() {
-    let case = Case::new();
+    let case = Case::new(CASE);
     let batch = |samples: u64| {
         let global = format!("workload.global_batch_size={samples}");
         // The steps in the file are left to follow from the batch.
         let text = CASE.replace("gradient_accumulation_steps = 12\n", "global_batch_size = 48\n");
-        std::fs::write(case.folder.path().join("case.toml"), text).unwrap();
+        std::fs::write(case.file("case.toml"), text).unwrap();
         case.report(&[&global, "workload.last_micro_batch=smaller"])
     };
     let [eleven, between, twelve] = [44, 46, 48].map(batch);

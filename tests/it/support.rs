@@ -53,3 +53,46 @@ pub(crate) fn shared() -> Option<PathBuf> {
     eprintln!("SKIPPED: {} is not there", folder.display());
     None
 }
+
+/// A scenario in a folder of its own, played with some keys changed.
+pub(crate) struct Case {
+    folder: tempfile::TempDir,
+}
+
+impl Case {
+    /// Writes the scenario.
+    pub(crate) fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("case.toml"), text).unwrap();
+        Self { folder }
+    }
+
+    /// The scenario's file.
+    pub(crate) fn path(&self) -> String {
+        self.file("case.toml").display().to_string()
+    }
+
+    /// A file beside it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The report with these keys.
+    pub(crate) fn report(&self, keys: &[&str]) -> serde_json::Value {
+        let path = self.path();
+        let mut arguments = vec![path.as_str()];
+        arguments.extend(keys.iter().flat_map(|key| ["--set", key]));
+        report(&arguments)
+    }
+
+    /// The message with these keys, which are refused; without the folder.
+    pub(crate) fn error(&self, keys: &[&str]) -> String {
+        let path = self.path();
+        let mut arguments = vec!["run", path.as_str()];
+        arguments.extend(keys.iter().flat_map(|key| ["--set", key]));
+        let output = steptime(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{keys:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        error.replace(&format!("{}/", self.folder.path().display()), "").trim().to_owned()
+    }
+}

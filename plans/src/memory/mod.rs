@@ -212,37 +212,18 @@ fn room(lowered: &Lowered, cluster: &Cluster, settings: &AllocatorSettings, stag
     cluster.gpu.memory.0.saturating_sub(outside).min(allowed.unwrap_or(u64::MAX))
 }
 
-/// What the allocator of a rank of each stage makes of a job, of whose stages `in_flight` says how many micro-batches they
-/// hold at most.
+/// What the allocator of a rank of each stage makes of a job (its model, cluster, plan and workload), of whose stages
+/// `in_flight` says how many micro-batches they hold at most, in a step that differs from others as `varied` says, if it does.
 ///
 /// # Errors
 /// As [`crate::lower`] and [`simulate`].
 pub fn memory_of(
-    model: &Model,
-    cluster: &Cluster,
-    plan: &Plan,
-    workload: &Workload,
-    settings: &AllocatorSettings,
-    in_flight: &[u64],
-) -> Result<Vec<RankMemory>, PlanError> {
-    memory_of_varied(model, cluster, plan, workload, settings, in_flight, None)
-}
-
-/// The same of a step that differs from others, if it does.
-///
-/// # Errors
-/// As [`memory_of`].
-pub fn memory_of_varied(
-    model: &Model,
-    cluster: &Cluster,
-    plan: &Plan,
-    workload: &Workload,
+    job: (&Model, &Cluster, &Plan, &Workload),
     settings: &AllocatorSettings,
     in_flight: &[u64],
     varied: Option<Varied<'_>>,
 ) -> Result<Vec<RankMemory>, PlanError> {
-    let job = (model, cluster, plan, workload);
-    Played::shortest(job, in_flight, varied, (settings, Told::Everything))?.replay_all(cluster, settings)
+    Played::shortest(job, in_flight, varied, (settings, Told::Everything))?.replay_all(job.1, settings)
 }
 
 /// The same with everything that the allocators did.
@@ -250,35 +231,16 @@ pub fn memory_of_varied(
 /// # Errors
 /// As [`memory_of`].
 pub fn trace_of(
-    model: &Model,
-    cluster: &Cluster,
-    plan: &Plan,
-    workload: &Workload,
-    settings: &AllocatorSettings,
-    in_flight: &[u64],
-) -> Result<Vec<Traced>, PlanError> {
-    trace_of_varied(model, cluster, plan, workload, settings, in_flight, None)
-}
-
-/// The same of a step that differs from others, if it does.
-///
-/// # Errors
-/// As [`trace_of`].
-pub fn trace_of_varied(
-    model: &Model,
-    cluster: &Cluster,
-    plan: &Plan,
-    workload: &Workload,
+    job: (&Model, &Cluster, &Plan, &Workload),
     settings: &AllocatorSettings,
     in_flight: &[u64],
     varied: Option<Varied<'_>>,
 ) -> Result<Vec<Traced>, PlanError> {
-    let job = (model, cluster, plan, workload);
     let played = Played::shortest(job, in_flight, varied, (settings, Told::Everything))?;
     let stages = 0..played.lowered.stages.len();
     stages
         .map(|stage| {
-            let (memory, blocks) = played.replay_with(cluster, settings, stage, true)?;
+            let (memory, blocks) = played.replay_with(job.1, settings, stage, true)?;
             Ok(Traced::new(&played, stage, memory, blocks))
         })
         .collect()

@@ -20,7 +20,7 @@ fn memories(plan: &Plan, workload: &Workload, gpus: u32) -> Result<Vec<RankMemor
     let cluster = cluster("dgx-h100").with_size(1, gpus).expect("a possible size");
     let in_flight: Vec<u64> =
         lower(&gpt, &cluster, plan, workload)?.stages.iter().map(|stage| stage.in_flight).collect();
-    memory_of(&gpt, &cluster, plan, workload, &AllocatorSettings::default(), &in_flight)
+    memory_of((&gpt, &cluster, plan, workload), &AllocatorSettings::default(), &in_flight, None)
 }
 
 #[test]
@@ -73,12 +73,12 @@ fn too_small_a_device_names_what_does_not_fit() {
     let gpt = model("gpt2", 8);
     let plan = plan(1, 1, ScheduleKind::GPipe, ZeroStage::Zero);
     let mut gpus = cluster("dgx-h100").with_size(1, 1).expect("one of eight");
-    let all =
-        memory_of(&gpt, &gpus, &plan, &workload(2), &AllocatorSettings::default(), &[1]).expect("legal");
+    let all = memory_of((&gpt, &gpus, &plan, &workload(2)), &AllocatorSettings::default(), &[1], None)
+        .expect("legal");
     // Half of what it needs, beside the context.
     gpus.gpu.memory = Bytes(gpus.gpu.context.0 + all[0].reserved / 2);
-    let small =
-        memory_of(&gpt, &gpus, &plan, &workload(2), &AllocatorSettings::default(), &[1]).expect("legal");
+    let small = memory_of((&gpt, &gpus, &plan, &workload(2)), &AllocatorSettings::default(), &[1], None)
+        .expect("legal");
     let shortage = small[0].shortage.as_ref().expect("it cannot fit");
     assert!(shortage.requested > 0 && shortage.segment >= shortage.requested);
     assert!(shortage.free < shortage.segment, "{shortage:?}");
@@ -86,8 +86,8 @@ fn too_small_a_device_names_what_does_not_fit() {
     assert_eq!(small[0].reserved, all[0].reserved, "what it would take");
     // What it needs to the byte is enough.
     gpus.gpu.memory = Bytes(gpus.gpu.context.0 + all[0].reserved);
-    let fits =
-        memory_of(&gpt, &gpus, &plan, &workload(2), &AllocatorSettings::default(), &[1]).expect("legal");
+    let fits = memory_of((&gpt, &gpus, &plan, &workload(2)), &AllocatorSettings::default(), &[1], None)
+        .expect("legal");
     assert_eq!(fits[0].shortage, None);
 }
 
@@ -97,7 +97,7 @@ fn traces_account_for_every_block_and_segment() {
     let gpus = cluster("dgx-h100").with_size(1, 2).expect("two of eight");
     let plan = plan(1, 2, ScheduleKind::OneForwardOneBackward, ZeroStage::Zero);
     for traced in
-        trace_of(&gpt, &gpus, &plan, &workload(4), &AllocatorSettings::default(), &[]).expect("legal")
+        trace_of((&gpt, &gpus, &plan, &workload(4)), &AllocatorSettings::default(), &[], None).expect("legal")
     {
         let sum = |action: &str| {
             traced.blocks.iter().filter(|it| it.action == action).map(|it| it.size).sum::<u64>()
@@ -124,7 +124,7 @@ fn a_few_micro_batches_stand_for_many() {
         let gpt = model("gpt2", 8);
         let cluster = cluster("dgx-h100").with_size(1, gpus).expect("a possible size");
         // Of stages that nobody knows anything of, all is replayed.
-        let all = trace_of(&gpt, &cluster, &plan, &workload(24), &AllocatorSettings::default(), &[])
+        let all = trace_of((&gpt, &cluster, &plan, &workload(24)), &AllocatorSettings::default(), &[], None)
             .expect("legal");
         for (few, all) in few.iter().zip(all) {
             assert_eq!(few.allocated, all.memory.allocated, "{schedule:?}");
