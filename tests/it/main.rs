@@ -37,3 +37,4 @@ mod switch_vit;
 mod validate;
 mod variability;
 mod verdicts;
+mod zero_bubble_paper;

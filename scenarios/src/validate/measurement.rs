@@ -1,5 +1,6 @@
 //! A row of a table of measured runs.
 
+use super::corrections;
 use crate::error::InputError;
 use crate::origin::Origin;
 
@@ -51,6 +52,8 @@ pub(super) struct Measurement {
     pub(super) static_allocated_gib: Option<f64>,
     pub(super) outcome: Option<String>,
     pub(super) notes: String,
+    /// Why a number is not the table's.
+    pub(super) corrected: Option<&'static str>,
 }
 
 /// Columns without which a row means nothing.
@@ -81,7 +84,9 @@ pub(super) fn read(name: &str, text: &str) -> Result<Vec<Measurement>, InputErro
     for record in reader.records() {
         let record = record.map_err(|error| unreadable(&error))?;
         let line = record.position().map_or(1, csv::Position::line) as usize;
-        rows.push(Cells { name, header: &header, record: &record, line }.measurement()?);
+        let mut row = Cells { name, header: &header, record: &record, line }.measurement()?;
+        row.corrected = corrections::correct(&mut row);
+        rows.push(row);
     }
     Ok(rows)
 }
@@ -188,6 +193,7 @@ impl Cells<'_> {
             static_allocated_gib: self.number("static_allocated_gib")?,
             outcome: self.cell("outcome").map(str::to_owned),
             notes: self.text("notes"),
+            corrected: None,
         })
     }
 }

@@ -1,10 +1,12 @@
 //! Predictions against measured training steps: rows of published runs become scenarios, are played, and scored suite
 //! by suite.
 //!
-//! No row is special: what a row says is all that its scenario is made of, and a row that cannot be played is skipped
+//! No row is special: what a row says is all that its scenario is made of, but for numbers that its publication
+//! contradicts (`corrections.rs`); and a row that cannot be played is skipped
 //! with its reason and counted.
 
 mod baseline;
+mod corrections;
 mod fine_tuning;
 mod measurement;
 mod memory_filling;

@@ -145,8 +145,9 @@ fn model_file(row: &Measurement) -> Result<String, String> {
     let norm = if gated { "norm = \"rms\"" } else { "norm = \"layer\"" };
     let activation = if gated { "silu" } else { "gelu" };
     let biases = !gated;
+    let corrected = row.corrected.map(|evidence| format!("; vocabulary: {evidence}")).unwrap_or_default();
     let mut text = format!(
-        "name = \"{}\"\nsource = \"the row itself\"\nfamily = \"transformer\"\n\n[architecture]\n\
+        "name = \"{}\"\nsource = \"the row itself{corrected}\"\nfamily = \"transformer\"\n\n[architecture]\n\
          layers = {layers}\nhidden = {hidden}\nheads = {heads}\nkv_heads = {kv_heads}\nfeed_forward = {ffn}\n\
          vocabulary = {vocab}\npositions = {length}\ntied = {tied}\nposition = \"{position}\"\n{norm}\n\
          activation = \"{activation}\"\ngated = {gated}\n",
