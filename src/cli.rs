@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Plot(PlotArguments),
     /// Turn descriptions of other tools into model, cluster and scenario files
     Import(ImportArguments),
+    /// Play execution traces of MLCommons Chakra on a cluster
+    Replay(ReplayArguments),
     /// Print a completion script for a shell
     Completions(CompletionsArguments),
 }
@@ -60,9 +62,19 @@ pub(crate) struct RunArguments {
     /// Print one JSON document on standard output and nothing else
     #[arg(long)]
     pub(crate) json: bool,
-    /// Write report.json, report.csv, timeline.json and figures into this folder
+    /// Write report.json, report.csv, timeline.json, a trace and figures into this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Traces that `--out` writes, separated by commas; chakra needs `simulation.explicit = true`
+    #[arg(
+        long,
+        value_name = "FORMATS",
+        value_delimiter = ',',
+        value_enum,
+        default_value = "auto",
+        requires = "out"
+    )]
+    pub(crate) trace: Vec<TraceFormat>,
     /// Change a value of the scenario, e.g. `workload.micro_batch_size=8`; repeatable
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub(crate) set: Vec<String>,
@@ -72,6 +84,49 @@ pub(crate) struct RunArguments {
     /// Print the verdict only
     #[arg(long, short)]
     pub(crate) quiet: bool,
+}
+
+/// Forms of traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TraceFormat {
+    /// Chrome's JSON, or Perfetto's protobuf where that would be large
+    Auto,
+    /// trace.json, for ui.perfetto.dev and chrome://tracing
+    Chrome,
+    /// trace.perfetto-trace, for ui.perfetto.dev
+    Perfetto,
+    /// A folder `chakra` with an execution trace of each rank
+    Chakra,
+    /// None
+    None,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArguments {
+    /// Execution traces of MLCommons Chakra (`.et`), one file a rank, or a folder with them
+    #[arg(required = true, value_name = "TRACE")]
+    pub(crate) traces: Vec<PathBuf>,
+    /// Cluster on which they are played: of the catalogue, or a file in its form (TOML)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: String,
+    /// Nodes of the cluster; by default as many as the ranks need
+    #[arg(long, value_name = "NODES", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub(crate) nodes: Option<u32>,
+    /// GPUs that the ranks take of each node; by default all
+    #[arg(long, value_name = "GPUS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) gpus_per_node: Option<u32>,
+    /// Ranks of process groups, as ASTRA-sim takes them (JSON); by default what traces and `comm_groups.json` beside them say
+    #[arg(long, value_name = "FILE")]
+    pub(crate) groups: Option<PathBuf>,
+    /// What computations on the GPU take is multiplied by this
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    pub(crate) compute_scale: f64,
+    /// Print one JSON document on standard output and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write replay.json and a trace into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Calibrate(arguments) => commands::calibrate::calibrate(&arguments),
         Command::Plot(arguments) => commands::plot::plot(&arguments),
         Command::Import(arguments) => commands::import::import(&arguments),
+        Command::Replay(arguments) => commands::replay::replay(&arguments),
         Command::Completions(arguments) => commands::completions::completions(&arguments),
     };
     match done {

@@ -1,5 +1,6 @@
 //! What the engine's opaque classes and categories mean in a lowered program.
 
+use steptime_clusters::CollectiveKind;
 use steptime_core::{Category, Class};
 
 /// Kernels of a forward pass.
@@ -45,3 +46,55 @@ pub const CONTEXT: Category = Category(6);
 /// Names of the categories, by number.
 pub const CATEGORY_NAMES: [&str; 7] =
     ["parameters", "gradients", "optimizer_states", "activations", "buffers", "workspace", "context"];
+
+/// What ranks do when they meet, as programs note it beside a rendezvous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// A collective of all members.
+    Collective(CollectiveKind),
+    /// This rank sends to the other member.
+    Send,
+    /// This rank receives from it.
+    Receive,
+}
+
+/// Number of [`Message::Send`]; collectives have the numbers before it.
+const SEND: u8 = CollectiveKind::ALL.len() as u8;
+
+impl Message {
+    /// Its number in a [`steptime_core::Note`].
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Collective(kind) => CollectiveKind::ALL
+                .iter()
+                .zip(0..)
+                .find(|(it, _)| **it == kind)
+                .map_or(0, |(_, number)| number),
+            Self::Send => SEND,
+            Self::Receive => SEND + 1,
+        }
+    }
+
+    /// The message of a number.
+    pub fn of(number: u8) -> Option<Self> {
+        match number {
+            SEND => Some(Self::Send),
+            it if it == SEND + 1 => Some(Self::Receive),
+            it => CollectiveKind::ALL.get(usize::from(it)).map(|&kind| Self::Collective(kind)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_back_from_their_numbers() {
+        let all = CollectiveKind::ALL.map(Message::Collective);
+        for message in all.into_iter().chain([Message::Send, Message::Receive]) {
+            assert_eq!(Message::of(message.number()), Some(message));
+        }
+        assert_eq!(Message::of(7), None);
+    }
+}

@@ -47,6 +47,12 @@ pub enum PlanError {
         /// Their product.
         gpus: u64,
     },
+    /// What ranks of a trace do cannot be played.
+    #[error("{message}")]
+    Trace {
+        /// Which, and why.
+        message: String,
+    },
     /// The model's layers do not divide among the tensor-parallel ranks.
     #[error("{message}")]
     Tensor {

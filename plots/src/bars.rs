@@ -54,8 +54,7 @@ pub fn breakdown(reports: &[Report], width: Width) -> Result<Figure, PlotError> 
     let entries = parts(reports);
     let whole = canvas.width() - 2.0 * MARGIN_PT;
     let top = MARGIN_PT + legend::lines(&mut canvas, &entries, MARGIN_PT, MARGIN_PT, whole);
-    let names =
-        Names::new(&named(reports), canvas.width() * if width == Width::OneColumn { 0.34 } else { 0.3 });
+    let names = Names::new(&named(reports), canvas.width() * if width.is_wide() { 0.3 } else { 0.34 });
     let left = MARGIN_PT + names.width + 4.0;
     let total = |report: &Report| report.time_breakdown_s.entries().iter().map(|part| part.1).sum::<f64>();
     let largest = reports.iter().map(total).fold(0.0, f64::max);
@@ -136,8 +135,7 @@ pub fn variant_comparison(reports: &[Report], width: Width) -> Result<Figure, Pl
     let kind = FigureKind::VariantComparison;
     checked(reports, kind)?;
     let mut canvas = Canvas::new(kind.name(), "Step time and peak memory of the variants", width);
-    let names =
-        Names::new(&named(reports), canvas.width() * if width == Width::OneColumn { 0.28 } else { 0.26 });
+    let names = Names::new(&named(reports), canvas.width() * if width.is_wide() { 0.26 } else { 0.28 });
     let left = MARGIN_PT + names.width + 4.0;
     // Both panels keep the same room for the tick label that sticks out at their right.
     let overhang = 9.0;

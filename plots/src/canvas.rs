@@ -290,7 +290,8 @@ impl Canvas {
         }
         backend.present().map_err(|e| refused(&e))?;
         drop(backend);
-        Ok(Figure { name: self.name, svg: with_size_in_inches(&svg, size, &self.title) })
+        let svg = with_size_in_inches(&svg, size, &self.title);
+        Ok(Figure { name: self.name, svg, facts: Vec::new() })
     }
 }
 
@@ -385,8 +386,12 @@ fn with_size_in_inches(svg: &str, (width, height): (u32, u32), title: &str) -> S
     let plain = format!("<svg width=\"{width}\" height=\"{height}\"");
     let sized = format!("<svg width=\"{}in\" height=\"{}in\" role=\"img\"", inches(width), inches(height));
     let svg = svg.replacen(&plain, &sized, 1);
-    let escaped = title.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    svg.replacen(">\n", &format!(">\n<title>{escaped}</title>\n"), 1)
+    svg.replacen(">\n", &format!(">\n<title>{}</title>\n", escaped(title)), 1)
+}
+
+/// Text as it may stand in an SVG.
+pub(crate) fn escaped(text: &str) -> String {
+    clean(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

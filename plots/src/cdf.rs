@@ -59,8 +59,8 @@ pub(crate) fn cdf(spec: &TableSpec, table: &Table) -> Result<Figure, PlotError> 
         plane.canvas.path(stairs, look.color, 0.9);
         // The second cue: the series' mark where half of it is passed.
         let median = sorted[(sorted.len() - 1) / 2];
-        let share = 100.0 * sorted.partition_point(|value| *value <= median) as f64 / sorted.len() as f64;
-        let at = plane.at(median, share);
+        // The stairs rise through the half there.
+        let at = plane.at(median, 50.0);
         look.draw(&mut plane.canvas, at);
     }
     let entries = named.into_iter().enumerate().map(|(index, name)| (name, Look::of(index)));

@@ -2,6 +2,7 @@
 
 use plotters::style::RGBColor;
 
+use crate::Figure;
 use crate::axis::{Quantity, Tick, three_digits};
 use crate::canvas::{Anchor, Canvas, Rect};
 use crate::error::PlotError;
@@ -10,7 +11,6 @@ use crate::frame::{X_AXIS_HEIGHT, below, left, left_room};
 use crate::spec::TableSpec;
 use crate::style::{BLACK, Fill, Hatch, MARGIN_PT, PALE, TICK_PT, WHITE, luma};
 use crate::table::{Table, distinct};
-use crate::{Figure, Width};
 
 /// Colours of the least and the most: one hue from light to dark, so that greyscale keeps the order.
 const LIGHT: (f64, f64, f64) = (236.0, 244.0, 250.0);
@@ -109,7 +109,7 @@ fn draw(
     let left_ticks: Vec<Tick> = rows.iter().enumerate().map(|row| tick(row, canvas.width() * 0.25)).collect();
     let x0 = MARGIN_PT + left_room(&left_ticks);
     let wide = (canvas.width() - MARGIN_PT - x0) / columns.len() as f64;
-    let tallest = if spec.width == Width::OneColumn { 22.0 } else { 26.0 };
+    let tallest = if spec.width.is_wide() { 26.0 } else { 22.0 };
     let high = (wide * 0.8).clamp(9.0, tallest);
     let top = MARGIN_PT + KEY_PT;
     let plot = Rect::new(x0, top, x0 + wide * columns.len() as f64, top + high * rows.len() as f64);

@@ -1,7 +1,7 @@
 //! Figures fit for a paper, drawn from saved results only.
 //!
 //! Each function takes a saved result and returns a [`Figure`]: an SVG of one or two columns' width that can
-//! be written as SVG, 300-dpi PNG or PDF with its font embedded. Nothing is read from or written to files
+//! be written as SVG, 300-dpi PNG or PDF with its font embedded, each with what it was made from. Nothing is read from or written to files
 //! here, and the same result gives the same bytes every time.
 //!
 //! Labels are set in 8 pt, ticks in 7 pt; there is no title inside (that is the caption's work); axes start at
@@ -42,6 +42,7 @@ mod table;
 mod tests;
 mod text_table;
 mod tornado;
+mod width;
 
 use std::fmt;
 use std::str::FromStr;
@@ -56,6 +57,7 @@ pub use scale::ScaleKind;
 pub use spec::{Better, Ideal, TableKind, TableSpec};
 pub use table::Table;
 pub use text_table::{TextFormat, text_table};
+pub use width::Width;
 
 /// The figures that can be drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,36 +116,6 @@ impl Format {
     }
 }
 
-/// Width of a figure in a paper.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Width {
-    /// One column of two: 3.33 inches.
-    OneColumn,
-    /// Across both columns: 7 inches.
-    TwoColumn,
-}
-
-impl Width {
-    /// All widths.
-    pub const ALL: [Self; 2] = [Self::OneColumn, Self::TwoColumn];
-
-    /// The name in commands.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::OneColumn => "one-column",
-            Self::TwoColumn => "two-column",
-        }
-    }
-
-    /// Inches.
-    pub fn inches(self) -> f64 {
-        match self {
-            Self::OneColumn => 3.33,
-            Self::TwoColumn => 7.0,
-        }
-    }
-}
-
 /// One drawing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Figure {
@@ -151,6 +123,16 @@ pub struct Figure {
     pub name: String,
     /// The drawing, a complete SVG document.
     pub svg: String,
+    /// What it was made from, as pairs of a name and a text: every format carries them.
+    pub facts: Vec<(String, String)>,
+}
+
+impl Figure {
+    /// The same with what it was made from.
+    #[must_use]
+    pub fn with_facts(self, facts: Vec<(String, String)>) -> Self {
+        Self { facts, ..self }
+    }
 }
 
 /// Display and parsing by name for the enums of this page.

@@ -104,7 +104,7 @@ fn draw(
     }
     let last = rank.memory.last().map_or(0.0, |point| point.at_s);
     let end = timeline.step_time_s.max(last);
-    let height = if width == Width::OneColumn { 125.0 } else { 150.0 };
+    let height = if width.is_wide() { 150.0 } else { 125.0 };
     let capacity = rank.capacity_bytes as f64;
     let limit = Limit::new(rank, peak);
     let highest = limit.needed.max(if limit.line { peak.max(capacity) } else { peak });
@@ -124,7 +124,7 @@ fn draw(
     let full = canvas.width() - MARGIN_PT - overhang;
     let mut sheet = places(full, MARGIN_PT + TICK_PT / 2.0);
     let mut inside = inside_labels(&layers, &sheet.2, &sheet.0, &sheet.1, &y_axis);
-    if inside.is_none() && width == Width::TwoColumn {
+    if inside.is_none() && width.is_wide() {
         let column = legend::column_width(&entries).min(inner * 0.3);
         sheet = places(canvas.width() - MARGIN_PT - column - 10.0, sheet.0.y0);
         let key: Vec<legend::Entry> = entries.iter().rev().cloned().collect();
@@ -235,13 +235,16 @@ fn roomiest(columns: &[Rect], wide: f64, high: f64) -> Option<Point> {
     best.map(|b| b.1)
 }
 
+/// Least room in which a tensor's name that is cut still tells which one it is, points.
+const LEAST_NAME_PT: f64 = 80.0;
+
 /// The capacity, and how it is shown.
 struct Limit {
     capacity: f64,
     /// Seconds until memory first passes it: the exact moment, which a thinned curve no longer has.
     passed: Option<f64>,
-    /// The request that fails, in words.
-    failed: Option<String>,
+    /// The request that fails, in words and with its tensor: first all that is known, then less.
+    failed: Vec<(String, String)>,
     /// Bytes that the device would hold with it, or nothing.
     needed: f64,
     peak: f64,
@@ -264,11 +267,17 @@ impl Limit {
         let passed = failed.map(|failed| failed.at_s).or(passed);
         let above = if rank.reserved.is_empty() { 0.0 } else { 1.0 };
         let marked = line && (peak > capacity || failed.is_some());
-        let failed = failed.map(|failed| {
+        let failed = failed.map_or_else(Vec::new, |failed| {
             let requested = Quantity::Bytes.text(failed.requested_bytes as f64);
             let at = Quantity::Seconds.text(failed.at_s);
             let which = if failed.step == 0 { " of the first step" } else { "" };
-            format!("out of memory at {at}{which}: {requested} for {}", failed.tensor)
+            let tensor = &failed.tensor;
+            vec![
+                (format!("out of memory at {at}{which}: {requested} for "), tensor.clone()),
+                (format!("out of memory at {at}: {requested} for "), tensor.clone()),
+                (format!("out of memory at {at}{which}: {requested}"), String::new()),
+                (format!("out of memory at {at}: {requested}"), String::new()),
+            ]
         });
         let lines = above + if marked { 2.0 } else { 1.0 };
         Self { capacity, passed, failed, needed, peak, line, lines, above }
@@ -298,8 +307,8 @@ impl Limit {
         let label = format!("capacity {capacity}");
         let room = self.free_place(steps, plot, x, at, text_width(&label, TICK_PT) + 6.0);
         let seconds = Quantity::Seconds.text(passed);
-        let words = match (&self.failed, room) {
-            (Some(failed), _) => shorten(failed, plot.width() - 4.0, TICK_PT),
+        let words = match (self.failure(plot.width() - 4.0), room) {
+            (Some(failure), _) => failure,
             (None, Some(_)) => format!("exceeded at {seconds} (peak {peak})"),
             (None, None) => format!("capacity {capacity} exceeded at {seconds}"),
         };
@@ -310,9 +319,27 @@ impl Limit {
         canvas.text(&words, (words_x, top), Anchor::Middle, TICK_PT);
         canvas.dot((at, mark), 2.6, BLACK);
         canvas.dot((at, mark), 2.0, VERMILION);
-        if let Some(middle) = room {
-            canvas.text_on(WHITE, &label, (middle, label_y), Anchor::Middle, TICK_PT);
+        match room {
+            Some(middle) => canvas.text_on(WHITE, &label, (middle, label_y), Anchor::Middle, TICK_PT),
+            // Over the areas where nothing else says it, on the side where the mark is not.
+            None if !self.failed.is_empty() => {
+                let left = at > plot.middle_x();
+                let (x, anchor) =
+                    if left { (plot.x0 + 3.0, Anchor::Start) } else { (plot.x1 - 3.0, Anchor::End) };
+                canvas.text_on(WHITE, &label, (x, label_y), anchor, TICK_PT);
+            }
+            None => {}
         }
+    }
+
+    /// What is said of the request that fails, if one does: as much as fits. A tensor's name is cut if enough of it stays.
+    fn failure(&self, room: f64) -> Option<String> {
+        let said = self.failed.iter().find_map(|(words, tensor)| {
+            let left = room - text_width(words, TICK_PT);
+            let enough = text_width(tensor, TICK_PT).min(LEAST_NAME_PT);
+            (left >= enough).then(|| format!("{words}{}", shorten(tensor, left, TICK_PT)))
+        });
+        said.or_else(|| self.failed.last().map(|(words, _)| shorten(words, room, TICK_PT)))
     }
 
     /// The middle of the leftmost stretch of this width where the curve and the mark at `avoid` leave the

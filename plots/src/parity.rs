@@ -71,11 +71,7 @@ fn product(gpu: &str) -> String {
 
 fn draw(panels: &[Panel<'_>], series: &BTreeMap<String, usize>, width: Width) -> Result<Figure, PlotError> {
     let mut canvas = Canvas::new(FigureKind::Parity.name(), "Predicted over measured step times", width);
-    let columns = match width {
-        Width::OneColumn => 2,
-        Width::TwoColumn => 4,
-    }
-    .min(panels.len());
+    let columns = if width.is_wide() { 4 } else { 2 }.min(panels.len());
     let left = MARGIN_PT + LABEL_PT + 4.0;
     let pitch = (canvas.width() - left - MARGIN_PT) / columns as f64;
     // The last tick label may stick out at the right.

@@ -64,10 +64,7 @@ impl Plane {
     ) -> Result<Self, PlotError> {
         x.check()?;
         y.check()?;
-        let height = match width {
-            Width::OneColumn => 140.0,
-            Width::TwoColumn => 190.0,
-        };
+        let height = if width.is_wide() { 190.0 } else { 140.0 };
         let top = MARGIN_PT + 4.0 + notes.len() as f64 * (TICK_PT + 2.0);
         let vertical = Scale::new(y.kind, y.quantity, &y.values, height, Direction::Vertical);
         let left = MARGIN_PT + vertical.left_room();

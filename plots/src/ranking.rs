@@ -1,5 +1,6 @@
 //! Bars of one or two quantities of a table, a row each: how schedules, variants or machines compare.
 
+use crate::Figure;
 use crate::bars::Names;
 use crate::canvas::{Canvas, Rect};
 use crate::error::PlotError;
@@ -8,7 +9,6 @@ use crate::panel::Panel;
 use crate::spec::TableSpec;
 use crate::style::{AXIS_PT, BLACK, MARGIN_PT, MEMORY_BAR, TIME_BAR};
 use crate::table::Table;
-use crate::{Figure, Width};
 
 /// Draws a figure of the kind `bars`: a panel for `x`, and one for `y` where it is named. Rows that ran out of memory
 /// are hatched and say so.
@@ -22,7 +22,7 @@ pub(crate) fn bars(spec: &TableSpec, table: &Table) -> Result<Figure, PlotError>
     }
     let words: Vec<&str> = panels.iter().map(|panel| panel.1.as_str()).collect();
     let mut canvas = Canvas::new(&spec.name, &words.join(" and "), spec.width);
-    let names = Names::new(&labels, canvas.width() * if spec.width == Width::OneColumn { 0.3 } else { 0.26 });
+    let names = Names::new(&labels, canvas.width() * if spec.width.is_wide() { 0.26 } else { 0.3 });
     let left = MARGIN_PT + names.width + 4.0;
     // Every panel keeps room for the tick label that sticks out at its right.
     let overhang = 9.0;

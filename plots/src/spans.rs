@@ -79,13 +79,9 @@ fn gathered(narrow: &[Piece], dot: f64) -> Vec<Piece> {
         }
     }
     let mut painted: Vec<Piece> = Vec::new();
+    // What is owed is carried over gaps: a stream that is busy for a hundredth of every dot has a dot in a hundred.
     let mut owed = [0.0; SPAN_CLASSES.len()];
-    let mut before = i64::MIN;
     for (index, shares) in dots {
-        if index > before.saturating_add(1) {
-            owed = [0.0; SPAN_CLASSES.len()];
-        }
-        before = index;
         for (debt, share) in owed.iter_mut().zip(shares) {
             *debt += share;
         }

@@ -101,7 +101,8 @@ pub(crate) fn span_class(kind: &str) -> usize {
         "backward" => 1,
         "recompute" => 2,
         "optimizer" => 3,
-        "all_reduce" | "all_gather" | "reduce_scatter" | "all_to_all" | "broadcast" | "send_receive" => 4,
+        "all_reduce" | "all_gather" | "reduce_scatter" | "all_to_all" | "broadcast" | "send_receive"
+        | "collective" => 4,
         "waiting" | "host_sync" => 5,
         "host" => 6,
         "data_loading" => 7,

@@ -33,6 +33,16 @@ impl TextFormat {
             Self::Latex => "tex",
         }
     }
+
+    /// What the table was made from, as lines that are not shown.
+    pub fn comment(self, facts: &[(String, String)]) -> String {
+        let line = |(name, text): &(String, String)| match self {
+            // Two hyphens would end the comment.
+            Self::Markdown => format!("<!-- {name}: {} -->\n", text.replace("--", "- -")),
+            Self::Latex => format!("% {name}: {}\n", text.replace('\n', " ")),
+        };
+        facts.iter().map(line).collect()
+    }
 }
 
 /// Writes these columns of a table, numbers with three digits in the unit that suits the column's largest. Without

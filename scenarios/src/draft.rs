@@ -51,6 +51,12 @@ impl Draft {
         self
     }
 
+    /// Names the scenario by all that it says: 128 bits of its values, not of comments and spaces, and of the files that it
+    /// names.
+    pub fn digest(&self, files: &dyn Files) -> String {
+        crate::sweep::digest(crate::sweep::texts(self, files))
+    }
+
     /// The scenario's name, if the document gives one.
     pub(crate) fn name(&self) -> Option<String> {
         match &self.root.value {

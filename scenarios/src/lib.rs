@@ -94,9 +94,10 @@ pub use schedule_study::{
 pub use search::{FoundPlan, SEARCH_SCHEMA, SearchCounts, SearchReport, search};
 pub use sensitivity::{Effect, SENSITIVITY_SCHEMA, Sensitivity, sensitivity};
 pub use sweep::{
-    PartError, PointVerdict, SWEEP_SCHEMA, Shard, Sweep, SweepHeader, SweepPart, SweepRow, merge_parts,
-    read_part, sweep_csv, sweep_line,
+    PartError, PointVerdict, SWEEP_SCHEMA, Shard, Sweep, SweepHeader, SweepPart, SweepRow, digest,
+    merge_parts, read_part, sweep_csv, sweep_line,
 };
+pub use timeline::{Place, Recording};
 pub use tree::{Node, Value};
 pub use validate::{
     Baseline, Change, ErrorScore, OutcomeScore, Predictions, PublishedFact, RowScenario, SuiteScore,

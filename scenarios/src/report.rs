@@ -86,9 +86,32 @@ pub struct Report {
     pub provenance: Vec<Provenance>,
     /// Version of the program.
     pub version: String,
+    /// Names the scenario by all that it says, its files included ([`crate::Draft::digest`]); null where it was not read
+    /// from a document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scenario_hash: Option<String>,
 }
 
 impl Report {
+    /// The seed of the steps that differ, if they do.
+    pub fn seed(&self) -> Option<u64> {
+        self.variability.map(|it| it.seed)
+    }
+
+    /// What makes it again, for files that are made from it: pairs of a name and a text.
+    pub fn facts(&self) -> Vec<(String, String)> {
+        let seed = self.seed().map_or_else(|| "none".to_owned(), |seed| seed.to_string());
+        let hash = self.scenario_hash.clone().unwrap_or_else(|| "unknown".to_owned());
+        [
+            ("steptime", self.version.clone()),
+            ("scenario", self.name.clone()),
+            ("scenario_hash", hash),
+            ("seed", seed),
+        ]
+        .map(|(name, text)| (name.to_owned(), text))
+        .to_vec()
+    }
+
     /// The same with rates `factor` times as high.
     pub(crate) fn with_rates(self, factor: f64) -> Self {
         let rate = |value: Option<f64>| value.map(|value| value * factor);
@@ -415,7 +438,7 @@ pub struct TimelineSpan {
     /// Seconds.
     pub end_s: f64,
     /// `forward`, `backward`, `recompute`, `optimizer`, `all_reduce`, `all_gather`, `reduce_scatter`,
-    /// `send_receive`, `to_host`, `to_device`, `drive_read`, `drive_write`, `host_optimizer`, `convert`, `waiting`, `host`, `host_sync`, `data_loading`, `copy`, `other`.
+    /// `collective` (of a layer, on a stream of its own), `send_receive`, `to_host`, `to_device`, `drive_read`, `drive_write`, `host_optimizer`, `convert`, `waiting`, `host`, `host_sync`, `data_loading`, `copy`, `other`.
     pub kind: String,
     /// What it is, e.g. `block.3`.
     pub name: String,

@@ -13,7 +13,7 @@ pub fn report_csv(reports: &[Report]) -> String {
         text.extend([",", name, "_s"]);
     }
     text.push_str(
-        ",peak_allocated_bytes,peak_reserved_bytes,peak_device_bytes,capacity_bytes,short_by_bytes\n",
+        ",peak_allocated_bytes,peak_reserved_bytes,peak_device_bytes,capacity_bytes,short_by_bytes,scenario_hash,version,seed\n",
     );
     for report in reports {
         text.push_str(&row(report));
@@ -50,6 +50,9 @@ fn row(report: &Report) -> String {
             .map(|bytes| bytes.to_string()),
     );
     fields.push(report.out_of_memory.as_ref().map_or_else(String::new, |oom| oom.short_by_bytes.to_string()));
+    fields.push(report.scenario_hash.clone().unwrap_or_default());
+    fields.push(quote(&report.version));
+    fields.push(report.seed().map_or_else(String::new, |seed| seed.to_string()));
     fields.join(",")
 }
 

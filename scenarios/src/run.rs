@@ -15,11 +15,12 @@ use crate::loading::Loaded;
 use crate::memory;
 use crate::report::{Parameters, Provenance, REPORT_SCHEMA, Report, Stage, TimeBreakdown, Timeline, Verdict};
 use crate::scenario::{Job, Scenario};
+use crate::timeline::Recording;
 use crate::variability::Repetitions;
 use crate::{interval, jobs, mixed, refusal, timeline, variability, vehicles};
 
 /// A played scenario.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct RunResult {
     /// The numbers.
     pub report: Report,
@@ -27,6 +28,8 @@ pub struct RunResult {
     pub timeline: Option<Timeline>,
     /// What each stage's allocator did, if the timeline was asked for; of vehicles there is none.
     pub memory: Vec<Traced>,
+    /// The same as the timeline, to the picosecond and unmerged.
+    pub recording: Option<Recording>,
 }
 
 /// Plays a scenario; with `with_timeline` everything that happens is recorded too.
@@ -109,7 +112,7 @@ struct GpuRun<'a> {
 /// What was played.
 struct Played {
     job: PlayedJob,
-    timeline: Option<Timeline>,
+    timeline: Option<(Timeline, Recording)>,
     /// Steps that differ, if they do.
     repetitions: Option<Repetitions>,
 }
@@ -153,11 +156,11 @@ impl GpuRun<'_> {
             Some(benchmark) => benchmark.mean(report),
         };
         let memory = if with_timeline { self.traces(&lowered, varied)? } else { Vec::new() };
-        let mut timeline = timeline;
+        let (mut timeline, recording) = timeline.unzip();
         if let Some(timeline) = &mut timeline {
             memory::lay_over(timeline, &memory);
         }
-        Ok(RunResult { report, timeline, memory })
+        Ok(RunResult { report, timeline, memory, recording })
     }
 
     /// Whether ranks of a stage differ in their GPUs or in their micro-batches.
@@ -272,6 +275,7 @@ impl GpuRun<'_> {
             flops_per_step: lowered.executed_flops,
             provenance: self.provenance(lowered),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            scenario_hash: None,
         }
     }
 

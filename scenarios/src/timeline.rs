@@ -9,11 +9,31 @@ use steptime_plans::classes;
 use crate::report::{MemoryPoint, TIMELINE_SCHEMA, Timeline, TimelineRank, TimelineSpan};
 
 /// What a played rank is, in the order of the world's ranks.
-pub(crate) struct Place {
-    pub(crate) rank: u64,
-    pub(crate) stage: u64,
-    pub(crate) device: String,
-    pub(crate) capacity_bytes: u64,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Rank number.
+    pub rank: u64,
+    /// Pipeline stage.
+    pub stage: u64,
+    /// Name of its device.
+    pub device: String,
+    /// Bytes that the device has.
+    pub capacity_bytes: u64,
+}
+
+/// A played world with all that happened in it, to the picosecond: what traces are written from.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// The scenario's name.
+    pub name: String,
+    /// What was played.
+    pub world: World,
+    /// What happened.
+    pub recorder: Recorder,
+    /// What every rank did in all.
+    pub outcome: Outcome,
+    /// The job's own ranks, which are the first of the world.
+    pub places: Vec<Place>,
 }
 
 /// Plays a world, of whose ranks the first `own` are the job's; what happens is recorded only if a timeline is asked for.
@@ -25,18 +45,20 @@ pub(crate) fn play(
     (world, own): (&World, usize),
     places: impl Iterator<Item = Place>,
     with_timeline: bool,
-) -> Result<(Outcome, Option<Timeline>), SimulationError> {
+) -> Result<(Outcome, Option<(Timeline, Recording)>), SimulationError> {
     if !with_timeline {
         return Ok((simulate(world, &mut NoObserver)?.of_first(own, classes::TAIL), None));
     }
     let mut recorder = Recorder::default();
     let outcome = simulate(world, &mut recorder)?.of_first(own, classes::TAIL);
+    let places: Vec<Place> = places.collect();
     let ranks = places
+        .iter()
         .enumerate()
         .map(|(index, place)| {
             let spans = of_rank(recorder.spans(), index, |span| span.rank);
             let memory = of_rank(recorder.memory_records(), index, |record| record.rank);
-            rank(world, index, &place, spans, memory)
+            rank(world, index, place, spans, memory)
         })
         .collect();
     let timeline = Timeline {
@@ -45,7 +67,9 @@ pub(crate) fn play(
         step_time_s: outcome.end.seconds(),
         ranks,
     };
-    Ok((outcome, Some(timeline)))
+    let (name, world) = (name.to_owned(), world.clone());
+    let recording = Recording { name, world, recorder, outcome: outcome.clone(), places };
+    Ok((outcome, Some((timeline, recording))))
 }
 
 /// The records of one rank; the recorder has sorted them by rank.
@@ -96,6 +120,9 @@ fn merge<'a>(spans: &[Span], host: u32, text: &dyn Fn(Label) -> &'a str) -> Vec<
     merged
 }
 
+/// Kinds that are passes over layers.
+const PASSES: [&str; 4] = ["forward", "backward", "recompute", "weights"];
+
 /// Labels read `name|kind|micro-batch`, with `-` for no micro-batch.
 fn describe(span: &Span, stream: u32, label: &str) -> TimelineSpan {
     let mut parts = label.split('|');
@@ -105,6 +132,8 @@ fn describe(span: &Span, stream: u32, label: &str) -> TimelineSpan {
     let kind = match span.kind {
         SpanKind::Waiting => "waiting",
         SpanKind::Host => "host",
+        // What belongs to a layer has the layer's label; on a stream of its own it is no pass.
+        SpanKind::Transfer if stream != 0 && PASSES.contains(&kind) => "collective",
         SpanKind::Kernel | SpanKind::Transfer => kind,
     };
     TimelineSpan {

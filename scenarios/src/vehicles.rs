@@ -42,7 +42,8 @@ pub(crate) fn run(
     match run.place()? {
         Ok(plan) => run.play(&plan, with_timeline),
         Err(infeasible) => {
-            Ok(RunResult { report: run.refused(infeasible), timeline: None, memory: Vec::new() })
+            let report = run.refused(infeasible);
+            Ok(RunResult { report, timeline: None, memory: Vec::new(), recording: None })
         }
     }
 }
@@ -111,7 +112,8 @@ impl VehicleRun<'_> {
             with_timeline,
         )?;
         let report = self.report(plan, &path, &outcome)?;
-        Ok(RunResult { report, timeline, memory: Vec::new() })
+        let (timeline, recording) = timeline.unzip();
+        Ok(RunResult { report, timeline, memory: Vec::new(), recording })
     }
 
     fn report(&self, plan: &PathPlan, path: &PathReplay, outcome: &Outcome) -> Result<Report, PlanError> {
@@ -254,6 +256,7 @@ impl VehicleRun<'_> {
             flops_per_step: flops * self.scenario.batch.global as f64,
             provenance: self.provenance(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            scenario_hash: None,
         }
     }
 

@@ -11,11 +11,13 @@ mod builder;
 mod contention;
 mod copies;
 mod passage;
+mod steps;
 
 pub use builder::{ProgramBuilder, ProgramError};
 pub use contention::Load;
 pub use copies::Work;
 pub use passage::{Passage, Place};
+pub use steps::{Note, Step};
 
 /// An in-order stream of a rank. Stream 0 is the *primary* stream: idle time is attributed there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -139,6 +141,8 @@ struct Inner {
     launches: u32,
     /// Records of the kernels that memory limits, rising.
     by_memory: Vec<usize>,
+    /// What was said of rendezvous, by record, rising.
+    notes: Vec<(usize, Note)>,
     uses: Vec<ChannelUse>,
     /// By stream: one past the index of its last rendezvous, 0 without one.
     last_rendezvous: Vec<u32>,

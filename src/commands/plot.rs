@@ -57,12 +57,30 @@ pub(crate) fn run_figures(
         figures.push(pipeline_gantt(timeline, width)?);
         figures.push(memory_over_time(timeline, Some(report.peak_memory.rank), width)?);
     }
-    Ok(figures)
+    Ok(figures.into_iter().map(|figure| figure.with_facts(report.facts())).collect())
 }
 
 /// Figures that compare several runs.
 pub(crate) fn comparison_figures(reports: &[Report], width: Width) -> Result<Vec<Figure>, PlotError> {
-    Ok(vec![breakdown(reports, width)?, variant_comparison(reports, width)?])
+    let figures = [breakdown(reports, width)?, variant_comparison(reports, width)?];
+    Ok(figures.map(|figure| figure.with_facts(facts_of(reports))).to_vec())
+}
+
+/// What makes several results again.
+pub(crate) fn facts_of(reports: &[Report]) -> Vec<(String, String)> {
+    if let [report] = reports {
+        return report.facts();
+    }
+    let mut facts: Vec<(String, String)> = Vec::new();
+    for (name, text) in reports.iter().flat_map(Report::facts) {
+        match facts.iter_mut().find(|(known, _)| *known == name) {
+            // One version and one seed are said once; scenarios are listed.
+            Some((_, all)) if *all == text && !name.starts_with("scenario") => {}
+            Some((_, all)) => *all += &format!("; {text}"),
+            None => facts.push((name, text)),
+        }
+    }
+    facts
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Failure> {

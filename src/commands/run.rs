@@ -10,13 +10,16 @@ use steptime_scenarios::{
     run as play,
 };
 
-use crate::cli::RunArguments;
+use crate::cli::{RunArguments, TraceFormat};
 use crate::failure::{Answer, Failure};
 use crate::output::{self, Output};
 use crate::present;
 
 /// Identifies the document that several scenarios give.
 const REPORTS_SCHEMA: &str = "steptime.reports/1";
+
+/// Identifies the document beside a run's files.
+const PROVENANCE_SCHEMA: &str = "steptime.provenance/1";
 
 /// Reads, plays and reports scenarios.
 pub(crate) fn run(arguments: &RunArguments) -> Result<Answer, Failure> {
@@ -25,6 +28,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Answer, Failure> {
     for path in &arguments.scenarios {
         let (draft, files) = draft(path, &arguments.set)?;
         let mut result = play(&draft.scenario(&files)?, arguments.out.is_some())?;
+        result.report.scenario_hash = Some(draft.digest(&files));
         // The verdict alone is asked for where it is to be quick.
         if result.report.verdict == Verdict::OutOfMemory && !arguments.quiet {
             result.report.remedies = remedies(&draft, &files);
@@ -33,7 +37,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Answer, Failure> {
     }
     let played = start.elapsed();
     if let Some(folder) = &arguments.out {
-        output::write_all(&render(folder, &results, &arguments.figures)?)?;
+        let wanted = Wanted { figures: &arguments.figures, traces: &arguments.trace };
+        output::write_all(&render(folder, &results, &wanted)?)?;
     }
     let reports: Vec<&Report> = results.iter().map(|result| &result.report).collect();
     if arguments.json {
@@ -99,11 +104,17 @@ pub(crate) fn draft(path: &Path, options: &[String]) -> Result<(Draft, Beside), 
 /// Longest file name made of a scenario's name, in bytes: file systems allow 255.
 const LONGEST_NAME: usize = 100;
 
+/// What `--out` writes beside the numbers.
+struct Wanted<'a> {
+    figures: &'a [Format],
+    traces: &'a [TraceFormat],
+}
+
 /// All results as files. One scenario fills the folder itself; several get a folder each, and figures that compare
 /// them. Nothing is written yet: what cannot be drawn must not leave half of the results behind.
-fn render(folder: &Path, results: &[RunResult], formats: &[Format]) -> Result<Vec<Output>, Failure> {
+fn render(folder: &Path, results: &[RunResult], wanted: &Wanted<'_>) -> Result<Vec<Output>, Failure> {
     if let [result] = results {
-        return render_one(folder, result, formats);
+        return render_one(folder, result, wanted);
     }
     let mut outputs = Vec::new();
     let mut taken = vec!["report.csv".to_owned(), "figures".to_owned()];
@@ -112,17 +123,17 @@ fn render(folder: &Path, results: &[RunResult], formats: &[Format]) -> Result<Ve
         while taken.contains(&name) {
             name.push('_');
         }
-        outputs.extend(render_one(&folder.join(&name), result, formats)?);
+        outputs.extend(render_one(&folder.join(&name), result, wanted)?);
         taken.push(name);
     }
     let reports: Vec<Report> = results.iter().map(|result| result.report.clone()).collect();
     outputs.push(Output::new(folder.join("report.csv"), report_csv(&reports)));
     let figures = super::plot::comparison_figures(&reports, Width::TwoColumn)?;
-    outputs.extend(super::plot::render(&folder.join("figures"), &figures, formats)?);
+    outputs.extend(super::plot::render(&folder.join("figures"), &figures, wanted.figures)?);
     Ok(outputs)
 }
 
-fn render_one(folder: &Path, result: &RunResult, formats: &[Format]) -> Result<Vec<Output>, Failure> {
+fn render_one(folder: &Path, result: &RunResult, wanted: &Wanted<'_>) -> Result<Vec<Output>, Failure> {
     let csv = report_csv(std::slice::from_ref(&result.report));
     let mut outputs = vec![
         Output::new(folder.join("report.json"), output::json(&result.report)?),
@@ -138,8 +149,31 @@ fn render_one(folder: &Path, result: &RunResult, formats: &[Format]) -> Result<V
         outputs.push(Output::new(folder.join("memory_snapshot.pickle"), snapshot));
     }
     let figures = super::plot::run_figures(&result.report, result.timeline.as_ref(), Width::TwoColumn)?;
-    outputs.extend(super::plot::render(&folder.join("figures"), &figures, formats)?);
+    outputs.extend(super::plot::render(&folder.join("figures"), &figures, wanted.figures)?);
+    if let Some(recording) = &result.recording {
+        let (timeline, facts) = (result.timeline.as_ref(), result.report.facts());
+        outputs.extend(super::trace::traces(folder, recording, timeline, &facts, wanted.traces)?);
+    }
+    outputs.push(provenance(folder, &result.report, &outputs)?);
     Ok(outputs)
+}
+
+/// What makes the files of a folder again, for those that have no place for it.
+fn provenance(folder: &Path, report: &Report, outputs: &[Output]) -> Result<Output, Failure> {
+    let name = |output: &Output| {
+        let inside = output.path.strip_prefix(folder).unwrap_or(&output.path);
+        inside.display().to_string().replace('\\', "/")
+    };
+    let files: Vec<String> = outputs.iter().map(name).collect();
+    let document = serde_json::json!({
+        "schema": PROVENANCE_SCHEMA,
+        "scenario": report.name,
+        "scenario_hash": report.scenario_hash,
+        "version": report.version,
+        "seed": report.seed(),
+        "files": files,
+    });
+    Ok(Output::new(folder.join("provenance.json"), output::json(&document)?))
 }
 
 /// A scenario's name as a file name: letters, digits, `-`, `_` and `.`; anything else becomes `-`.

@@ -103,6 +103,10 @@ pub struct Transfer {
     pub protocol: Protocol,
     /// Whether it leaves a node.
     pub crosses_nodes: bool,
+    /// Which collective it is; `None` for a send.
+    pub kind: Option<CollectiveKind>,
+    /// Bytes that were asked for: the whole array, or what is sent.
+    pub bytes: u64,
 }
 
 impl Transfer {
@@ -112,6 +116,8 @@ impl Transfer {
         algorithm: Algorithm::Ring,
         protocol: Protocol::LowLatency,
         crosses_nodes: false,
+        kind: None,
+        bytes: 0,
     };
 
     /// Duration when nothing else uses the links, seconds: `fixed_s` + `wire_bytes` / [`Cluster::group_bandwidth`].
@@ -136,6 +142,7 @@ pub fn collective(cluster: &Cluster, kind: CollectiveKind, placement: Placement,
     }
     let placement = Placement { ranks: placement.ranks, nodes: placement.nodes.clamp(1, placement.ranks) };
     let group = Group::new(cluster, placement);
+    let asked = bytes;
     let bytes = bytes as f64;
     let ways = match kind {
         CollectiveKind::AllToAll => [Some(group.all_to_all(bytes)), None, None],
@@ -153,13 +160,14 @@ pub fn collective(cluster: &Cluster, kind: CollectiveKind, placement: Placement,
     let fastest = ways.into_iter().flatten().reduce(|best, way| {
         if way.alone_s(cluster, placement) < best.alone_s(cluster, placement) { way } else { best }
     });
-    fastest.unwrap_or(Transfer::NOTHING)
+    Transfer { kind: Some(kind), bytes: asked, ..fastest.unwrap_or(Transfer::NOTHING) }
 }
 
 /// Cost of a send of `bytes` from one GPU to another.
 pub fn point_to_point(cluster: &Cluster, crosses_nodes: bool, bytes: u64) -> Transfer {
     let crosses_nodes = crosses_nodes && cluster.network.is_some();
     let group = Group::new(cluster, Placement { ranks: 2, nodes: if crosses_nodes { 2 } else { 1 } });
+    let asked = bytes;
     let bytes = bytes as f64;
     let (inside, between) = if crosses_nodes { (0.0, 1.0) } else { (1.0, 0.0) };
     let share = cluster.network.as_ref().map_or(1.0, |network| network.point_to_point);
@@ -172,18 +180,16 @@ pub fn point_to_point(cluster: &Cluster, crosses_nodes: bool, bytes: u64) -> Tra
         handled: bytes,
     };
     let Some(large) = &group.costs.large_point_to_point else {
-        return group.transfer(
-            Algorithm::Direct,
-            Protocol::Simple,
-            &group.costs.point_to_point,
-            &work(bytes),
-        );
+        let small = &group.costs.point_to_point;
+        let transfer = group.transfer(Algorithm::Direct, Protocol::Simple, small, &work(bytes));
+        return Transfer { bytes: asked, ..transfer };
     };
     let rungs =
         [Rung { choice: &group.costs.point_to_point, from: 0.0 }, Rung { choice: large, from: LARGE_SEND }];
-    group.climb(&rungs, bytes, |curve, bytes| {
+    let transfer = group.climb(&rungs, bytes, |curve, bytes| {
         group.transfer(Algorithm::Direct, Protocol::Simple, curve, &work(bytes))
-    })
+    });
+    Transfer { bytes: asked, ..transfer }
 }
 
 /// A way through the links of one node, as a curve takes it.
@@ -441,7 +447,7 @@ impl<'a> Group<'a> {
             _ => fixed_s += work.between * curve.hop_s,
         }
         let wire_bytes = whole_bytes(flow_s * self.cluster.group_bandwidth(self.placement));
-        Transfer { fixed_s, wire_bytes, algorithm, protocol, crosses_nodes }
+        Transfer { fixed_s, wire_bytes, algorithm, protocol, crosses_nodes, kind: None, bytes: 0 }
     }
 
     fn alone_s(&self, transfer: &Transfer) -> f64 {

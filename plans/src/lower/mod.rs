@@ -12,6 +12,7 @@ mod routes;
 mod schedule;
 mod seats;
 mod stage;
+mod trace;
 mod views;
 
 pub use least::{LayerTimes, layer_times};
@@ -28,6 +29,7 @@ use self::placement::{Along, Layout, Ports};
 use self::pricing::{Priced, Pricing};
 pub use self::stage::MemoryMarks;
 use self::stage::{Chunk, Meeting, StageInput, StageProgram};
+pub use self::trace::{TraceNode, TraceWork, lower_trace};
 use self::views::Views;
 use crate::classes;
 use crate::error::PlanError;
@@ -411,7 +413,7 @@ impl<'a> Job<'a> {
         let mut world = WorldBuilder::new();
         world.host_class(classes::HOST);
         world.tail_class(classes::TAIL);
-        let ports = Ports::new(&mut world, self.cluster, self.plan, layout, folded);
+        let ports = Ports::new(&mut world, self.cluster, self.plan.context_method, layout, folded);
         let lanes = if folded { 1 } else { layout.lanes() };
         let mut meetings = Vec::with_capacity(stages.len());
         let mut programs = Vec::with_capacity(stages.len());

@@ -147,15 +147,19 @@ impl Layout<'_> {
 
     /// Ranks of a group and the nodes over which they spread.
     pub(super) fn placement(self, along: Along, stage: u32, lane: u32) -> Placement {
+        let ring = self.ring(along, stage, lane).into_iter();
+        self.placement_of(&ring.map(|member| self.rank(stage, member)).collect::<Vec<u32>>())
+    }
+
+    /// The same of ranks of which those of a node are next to each other.
+    pub(super) fn placement_of(self, ranks: &[u32]) -> Placement {
         let mut nodes = 0;
         let mut last = None;
-        let mut ranks = 0;
-        for member in self.ring(along, stage, lane) {
-            let node = self.node(self.rank(stage, member));
+        for &rank in ranks {
+            let node = self.node(rank);
             nodes += u32::from(last.replace(node) != Some(node));
-            ranks += 1;
         }
-        Placement { ranks, nodes }
+        Placement { ranks: ranks.len() as u32, nodes }
     }
 
     /// Members of a group in the order in which a ring visits them: node by node.
@@ -215,6 +219,22 @@ impl Layout<'_> {
         }
         let first = self.rank(stage, 0);
         end.min(first + self.lanes()).saturating_sub(begin.max(first))
+    }
+
+    /// Where ranks sit that are all stages of their own.
+    pub(super) fn in_a_row(ranks: u32, gpus_per_node: u32) -> Self {
+        Self {
+            data: 1,
+            shard: 1,
+            secondary: 1,
+            context: 1,
+            tensor: 1,
+            expert: 1,
+            expert_tensor: 1,
+            pipeline: ranks,
+            gpus_per_node,
+            seats: None,
+        }
     }
 
     /// Members of a lane's group on its node.
@@ -310,7 +330,7 @@ impl<'a> Ports<'a> {
     pub(super) fn new(
         world: &mut WorldBuilder,
         cluster: &Cluster,
-        plan: &Plan,
+        context: ContextMethod,
         layout: Layout<'a>,
         folded: bool,
     ) -> Self {
@@ -325,7 +345,7 @@ impl<'a> Ports<'a> {
             far: vec![None; nodes as usize],
             cards: vec![None; ranks as usize],
             networks: (0..nodes).map(|node| network(cluster, node).filter(|_| nodes > 1)).collect(),
-            all_to_all: plan.context_method == ContextMethod::AllToAll,
+            all_to_all: context == ContextMethod::AllToAll,
             routes: cluster.topology.as_ref().map(|it| RefCell::new(Routes::new(it, layout.gpus_per_node))),
         };
         let played = if folded { 1 } else { layout.lanes() };
@@ -370,10 +390,37 @@ impl<'a> Ports<'a> {
         let layout = self.layout;
         let members = if self.folded { vec![lane] } else { layout.ring(along, stage, lane) };
         let spread = layout.placement(along, stage, lane).nodes > 1;
+        let ranks: Vec<u32> = members.iter().map(|&member| layout.rank(stage, member)).collect();
+        let path = self.ring_path(world, &format!("stage {stage}"), &ranks, spread, |index| {
+            let member = members[index];
+            let places = layout.places_on_node(along, stage, member);
+            let inside = places.len() as u32;
+            let beside =
+                if self.folded { layout.lanes_on_node(stage, member).div_ceil(inside.max(1)) } else { 1 };
+            (places, beside)
+        });
+        let crossed = self.crossed(|routes| {
+            let seats: Vec<Seat> = members.iter().map(|&member| self.seat(stage, member)).collect();
+            let exchange = along == Along::Expert || along == Along::Context && self.all_to_all;
+            if exchange { routes.exchange(&seats) } else { routes.ring(&seats) }
+        });
+        self.make(world, members.len() as u32, &path, crossed)
+    }
+
+    /// Links of a ring over ranks, those of a node next to each other. `sides` tells of the first rank on a node which
+    /// GPUs of the node take part and how many such groups share the node.
+    fn ring_path(
+        &self,
+        world: &mut WorldBuilder,
+        name: &str,
+        ranks: &[u32],
+        spread: bool,
+        sides: impl Fn(usize) -> (Vec<u32>, u32),
+    ) -> Vec<LinkUse> {
+        let layout = self.layout;
         let mut path: Vec<LinkUse> = Vec::new();
         let mut seen = None;
-        for &member in &members {
-            let rank = layout.rank(stage, member);
+        for (index, &rank) in ranks.iter().enumerate() {
             if let Some((out, _)) = self.gpus[rank as usize] {
                 path.push(LinkUse { link: out, weight: 1 });
             }
@@ -381,9 +428,8 @@ impl<'a> Ports<'a> {
             if seen.replace(node) == Some(node) {
                 continue;
             }
-            let inside = layout.members_on_node(along, stage, member);
-            let beside =
-                if self.folded { layout.lanes_on_node(stage, member).div_ceil(inside.max(1)) } else { 1 };
+            let (places, beside) = sides(index);
+            let inside = places.len() as u32;
             if let (Some(bridge), true) = (self.bridges[node as usize], inside > 1) {
                 path.push(LinkUse { link: bridge, weight: inside * beside });
             }
@@ -393,9 +439,8 @@ impl<'a> Ports<'a> {
                 path.push(LinkUse { link: out, weight: beside });
                 // The ring leaves the node through the cards of all its members here.
                 let capacity = network.group_bandwidth(inside);
-                let cards = world.link(&format!("stage {stage} node {node} cards"), capacity, SimTime::ZERO);
+                let cards = world.link(&format!("{name} node {node} cards"), capacity, SimTime::ZERO);
                 path.push(LinkUse { link: cards, weight: 1 });
-                let places = layout.places_on_node(along, stage, member);
                 if let (Some(far), true) =
                     (self.far[node as usize], network.leaves_by_far_card(&places, layout.gpus_per_node))
                 {
@@ -403,12 +448,31 @@ impl<'a> Ports<'a> {
                 }
             }
         }
+        path
+    }
+
+    /// A group of ranks that are stages of their own, wherever they sit; `exchange` if every one sends to every other.
+    pub(super) fn group_of(
+        &self,
+        world: &mut WorldBuilder,
+        name: &str,
+        ranks: &[u32],
+        exchange: bool,
+    ) -> GroupId {
+        let layout = self.layout;
+        let mut ring = ranks.to_vec();
+        ring.sort_unstable();
+        let placement = layout.placement_of(&ring);
+        let path = self.ring_path(world, name, &ring, placement.nodes > 1, |index| {
+            let node = layout.node(ring[index]);
+            let here = ring.iter().filter(|&&rank| layout.node(rank) == node);
+            (here.map(|rank| rank % layout.gpus_per_node).collect(), 1)
+        });
         let crossed = self.crossed(|routes| {
-            let seats: Vec<Seat> = members.iter().map(|&member| self.seat(stage, member)).collect();
-            let exchange = along == Along::Expert || along == Along::Context && self.all_to_all;
+            let seats: Vec<Seat> = ring.iter().map(|&rank| self.seat(rank, 0)).collect();
             if exchange { routes.exchange(&seats) } else { routes.ring(&seats) }
         });
-        self.make(world, members.len() as u32, &path, crossed)
+        self.make(world, ring.len() as u32, &path, crossed)
     }
 
     /// Where a lane of a stage sits.

@@ -19,15 +19,15 @@
 
 use steptime_clusters::{Vehicle, VehicleCluster};
 use steptime_core::{
-    Category, Channel, Class, GroupId, LinkUse, ProgramBuilder, ProgramError, RankSpec, SimTime, Stream,
-    TimeError, World, WorldBuilder, WorldError,
+    Category, Channel, Class, GroupId, LinkUse, Note, ProgramBuilder, ProgramError, RankSpec, SimTime,
+    Stream, TimeError, World, WorldBuilder, WorldError,
 };
 use steptime_models::ComponentGraph;
 use thiserror::Error;
 
 use super::formula::{compute_seconds, flops, volume};
 use super::{FormulaParameterError, FormulaParameters, PathPlan, PathPlanError};
-use crate::classes;
+use crate::classes::{self, Message};
 use crate::schedule::{Action, Schedule, ScheduleError, ScheduleKind};
 
 /// Category of the partitions' memory. A capacity covers all that a component requires; weights are what the
@@ -324,7 +324,7 @@ impl Lowering<'_> {
 
     fn receive(&mut self, from: Option<(&Way, u64)>, micro_batch: u32) {
         let Some((way, bytes)) = from else { return };
-        self.meet(way, bytes, micro_batch);
+        self.meet(way, bytes, micro_batch, Message::Receive);
         let arrived = self.builder.record(way.stream);
         self.builder.wait(COMPUTE, arrived);
     }
@@ -333,12 +333,13 @@ impl Lowering<'_> {
         let Some((way, bytes)) = to else { return };
         let computed = self.builder.record(COMPUTE);
         self.builder.wait(way.stream, computed);
-        self.meet(way, bytes, micro_batch);
+        self.meet(way, bytes, micro_batch, Message::Send);
     }
 
-    fn meet(&mut self, way: &Way, bytes: u64, micro_batch: u32) {
+    fn meet(&mut self, way: &Way, bytes: u64, micro_batch: u32, message: Message) {
         let label = self.builder.label(&format!("{}|send_receive|{micro_batch}", way.name));
         let ReplayClasses { transfer, waiting, .. } = *self.classes;
         self.builder.rendezvous(way.stream, way.channel, transfer, waiting, label, SimTime::ZERO, bytes);
+        self.builder.note(Note { kind: message.number(), bytes });
     }
 }

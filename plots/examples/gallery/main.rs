@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = std::env::args().nth(1).ok_or("usage: gallery DIRECTORY")?;
     std::fs::create_dir_all(&directory)?;
     for (name, draw) in drawings() {
-        for width in Width::ALL {
+        for width in [Width::OneColumn, Width::TwoColumn] {
             let figure = draw(width)?;
             for format in Format::ALL {
                 let file = Path::new(&directory).join(format!("{name}_{width}.{format}"));

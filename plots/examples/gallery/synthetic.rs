@@ -230,6 +230,7 @@ pub(crate) fn report(name: &str, step: f64, device_gib: f64, capacity_gib: f64) 
         flops_per_step: 0.0,
         provenance: Vec::new(),
         version: "0.1.0".to_owned(),
+        scenario_hash: None,
     }
 }
 

@@ -282,21 +282,31 @@ fn json(node: &Node) -> Json {
     }
 }
 
-/// 128 bits (SipHash 1-3 with a fixed key) of the document, the files that it names, and the program's version: parts with
-/// different ones do not belong together.
+/// Names the document, the files that it names, and the program's version: parts with different ones do not belong
+/// together.
 fn fingerprint(draft: &Draft, files: &(dyn Files + Sync)) -> String {
-    let mut hasher = SipHasher13::new();
-    let mut add = |text: &str| {
-        hasher.write_u64(text.len() as u64);
-        hasher.write(text.as_bytes());
-    };
-    add(env!("CARGO_PKG_VERSION"));
-    add(&written(&draft.root().value));
+    let version = env!("CARGO_PKG_VERSION");
+    digest(std::iter::once(version.to_owned()).chain(texts(draft, files)))
+}
+
+/// All that a document says: itself, and the files that it names.
+pub(crate) fn texts(draft: &Draft, files: &dyn Files) -> Vec<String> {
     let mut names = Vec::new();
     file_names(draft.root(), false, &mut names);
+    let mut texts = vec![written(&draft.root().value)];
     for name in names {
-        add(&name);
-        add(&files.read(&name).unwrap_or_default());
+        let text = files.read(&name).unwrap_or_default();
+        texts.extend([name, text]);
+    }
+    texts
+}
+
+/// 128 bits of texts (SipHash 1-3 with a fixed key), in hexadecimal digits.
+pub fn digest(texts: impl IntoIterator<Item = String>) -> String {
+    let mut hasher = SipHasher13::new();
+    for text in texts {
+        hasher.write_u64(text.len() as u64);
+        hasher.write(text.as_bytes());
     }
     let hash = hasher.finish128();
     format!("{:016x}{:016x}", hash.h1, hash.h2)

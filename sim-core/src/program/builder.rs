@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::{
-    BYTES_BITS, CATEGORIES, CLASSES, Category, Channel, ChannelUse, Class, Event, Inner, Kind, Label,
+    BYTES_BITS, CATEGORIES, CLASSES, Category, Channel, ChannelUse, Class, Event, Inner, Kind, Label, Note,
     Program, Record, Stream, Tensor, TensorSpec,
 };
 use crate::time::SimTime;
@@ -249,6 +249,16 @@ impl ProgramBuilder {
             extra: u64::from(channel.0) << BYTES_BITS | bytes & ((1 << BYTES_BITS) - 1),
             ..blank(Kind::Rendezvous)
         });
+    }
+
+    /// Says what the rendezvous that was written last is, for those who read programs; it changes no time. A program
+    /// without memory keeps no such notes.
+    pub fn note(&mut self, note: Note) {
+        let last = self.inner.records.len().checked_sub(1);
+        let rendezvous = self.inner.records.last().is_some_and(|it| it.kind == Kind::Rendezvous);
+        if let (Some(last), true, false) = (last, rendezvous, self.only_times) {
+            self.inner.notes.push((last, note));
+        }
     }
 
     /// `tensor` is allocated. The ledger changes here, in program order; the moment shown for it is when

@@ -62,7 +62,11 @@ impl Program {
                 Kind::Record | Kind::Wait | Kind::HostSync | Kind::HostWait | Kind::Alloc | Kind::Free => {}
             }
         }
-        self.with_records(records, inner.by_memory.clone(), inner.waits.clone())
+        let mut copy = self.with_records(records, inner.by_memory.clone(), inner.waits.clone());
+        if let Some(copy) = Arc::get_mut(&mut copy.inner) {
+            copy.notes.clone_from(&inner.notes);
+        }
+        copy
     }
 
     /// The program `times` times after one another, each beginning when the host has issued the one before. Nothing is
@@ -111,6 +115,7 @@ impl Program {
                 waits,
                 launches,
                 by_memory,
+                notes: Vec::new(),
                 last_rendezvous,
             }),
         }

@@ -14,6 +14,7 @@ pub struct Place {
     tensors: usize,
     events: usize,
     by_memory: usize,
+    notes: usize,
     memory_steps: usize,
 }
 
@@ -24,6 +25,7 @@ pub struct Passage {
     tensors: Range<usize>,
     events: Range<usize>,
     by_memory: Range<usize>,
+    notes: Range<usize>,
     memory_steps: usize,
 }
 
@@ -42,6 +44,7 @@ impl ProgramBuilder {
             tensors: self.inner.tensors.len(),
             events: self.inner.waits.len(),
             by_memory: self.inner.by_memory.len(),
+            notes: self.inner.notes.len(),
             memory_steps: self.memory_steps,
         }
     }
@@ -54,6 +57,7 @@ impl ProgramBuilder {
             tensors: from.tensors..here.tensors,
             events: from.events..here.events,
             by_memory: from.by_memory..here.by_memory,
+            notes: from.notes..here.notes,
             memory_steps: here.memory_steps - from.memory_steps,
         }
     }
@@ -101,6 +105,10 @@ impl ProgramBuilder {
         self.inner.waits.resize(here.events + passage.events.len(), 0);
         for at in passage.by_memory.clone() {
             self.inner.by_memory.push(self.inner.by_memory[at] - passage.records.start + here.records);
+        }
+        for at in passage.notes.clone() {
+            let (record, note) = self.inner.notes[at];
+            self.inner.notes.push((record - passage.records.start + here.records, note));
         }
         self.memory_steps += passage.memory_steps;
         here.tensors as u32

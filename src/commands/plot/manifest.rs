@@ -7,9 +7,9 @@ use steptime_plots::{
     Figure, FigureKind, Table, TableSpec, TextFormat, Width, breakdown, memory_over_time, parity,
     pipeline_gantt, text_table, variant_comparison,
 };
-use steptime_scenarios::{Report, Timeline};
+use steptime_scenarios::{Report, Timeline, digest};
 
-use super::{parse, render};
+use super::{facts_of, parse, render};
 use crate::cli::ManifestArguments;
 use crate::failure::{Answer, Failure};
 use crate::output::{self, Output};
@@ -122,17 +122,27 @@ fn check_names(file: &Path, names: &[(&str, &str)]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn table(beside: &Path, data: &Path) -> Result<Table, Failure> {
+/// A table, and the hash of its file.
+fn table(beside: &Path, data: &Path) -> Result<(Table, String), Failure> {
     let path = beside.join(data);
     let text = output::read(&path)?;
-    Table::from_csv(&text).map_err(|error| Failure::File { path, message: error.to_string() })
+    let table = Table::from_csv(&text).map_err(|error| Failure::File { path, message: error.to_string() })?;
+    Ok((table, digest([text])))
+}
+
+/// What a figure of files was made from. Tables of a sweep carry scenario and seed in their folder's sweep.jsonl.
+fn facts_of_files(files: &[(String, String)]) -> Vec<(String, String)> {
+    let mut facts = vec![("steptime".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
+    facts.extend(files.iter().map(|(file, hash)| (format!("data {file}"), hash.clone())));
+    facts
 }
 
 fn table_figure(beside: &Path, spec: &TableSpec) -> Result<Figure, Failure> {
     if spec.data.is_empty() {
         return Err(Failure::Message("`data`, the file of its table, is missing".to_owned()));
     }
-    Ok(spec.draw(&table(beside, Path::new(&spec.data))?)?)
+    let (table, hash) = table(beside, Path::new(&spec.data))?;
+    Ok(spec.draw(&table)?.with_facts(facts_of_files(&[(spec.data.clone(), hash)])))
 }
 
 fn run_figure(beside: &Path, spec: &RunFigure) -> Result<Figure, Failure> {
@@ -167,13 +177,21 @@ fn run_figure(beside: &Path, spec: &RunFigure) -> Result<Figure, Failure> {
         FigureKind::VariantComparison => variant_comparison(&reports()?, width)?,
         FigureKind::Parity => parity(&parse(&beside.join(first))?, width)?,
     };
-    Ok(Figure { name: spec.name.clone(), ..figure })
+    let facts = match kind {
+        FigureKind::Parity => {
+            let text = output::read(&beside.join(first))?;
+            facts_of_files(&[(first.display().to_string(), digest([text]))])
+        }
+        _ => facts_of(&reports()?),
+    };
+    Ok(Figure { name: spec.name.clone(), ..figure }.with_facts(facts))
 }
 
 fn written(beside: &Path, folder: &Path, spec: &TextTable) -> Result<Output, Failure> {
     let format: TextFormat = spec.format.parse()?;
-    let table = table(beside, &spec.data)?
-        .only(spec.only.iter().map(|(column, text)| (column.as_str(), text.as_str())))?;
-    let text = text_table(&table, &spec.columns, format)?;
+    let (table, hash) = table(beside, &spec.data)?;
+    let table = table.only(spec.only.iter().map(|(column, text)| (column.as_str(), text.as_str())))?;
+    let facts = facts_of_files(&[(spec.data.display().to_string(), hash)]);
+    let text = text_table(&table, &spec.columns, format)? + &format.comment(&facts);
     Ok(Output::new(folder.join(format!("{}.{}", spec.name, format.extension())), text))
 }

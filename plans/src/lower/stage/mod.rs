@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use steptime_clusters::{Cluster, CollectiveKind, Framework, Transfer, collective};
 use steptime_core::{
-    Category, Channel, Class, Event, Label, Program, ProgramBuilder, SimTime, Stream, Tensor,
+    Category, Channel, Class, Event, Label, Note, Program, ProgramBuilder, SimTime, Stream, Tensor,
 };
 use steptime_models::{Bytes, LayerRole, Model, Parameter, Pass};
 
@@ -36,7 +36,7 @@ use super::host_ports::HostPath;
 use super::placement::{Along, Placements};
 use super::views::Links;
 use crate::bucket::{Bucket, Share};
-use crate::classes;
+use crate::classes::{self, Message};
 use crate::error::PlanError;
 use crate::offload::HostUse;
 use crate::plan::Plan;
@@ -597,6 +597,16 @@ impl StageBuilder<'_> {
         let fixed = SimTime::from_seconds(transfer.fixed_s)?;
         self.entries += COLLECTIVE_ENTRIES;
         self.program.rendezvous(stream, channel, classes.0, classes.1, label, fixed, transfer.wire_bytes);
+        let message = match (meeting, transfer.kind) {
+            (_, Some(kind)) => Some(Message::Collective(kind)),
+            (Meeting::ForwardOut(_) | Meeting::BackwardOut(_), None) => Some(Message::Send),
+            (Meeting::ForwardIn(_) | Meeting::BackwardIn(_), None) => Some(Message::Receive),
+            // Parts that go round a ring have no direction.
+            _ => None,
+        };
+        if let Some(message) = message {
+            self.program.note(Note { kind: message.number(), bytes: transfer.bytes });
+        }
         Ok(())
     }
 
