@@ -78,6 +78,9 @@ pub struct Plan {
     pub tensor_overlap: bool,
     /// Whether products run in pieces beside the gathers and scattered sums of tensor parallelism.
     pub tensor_pieces: bool,
+    /// Whether the exchanges of a forward that DualPipe puts next to a backward run beside that one's kernels, and the other
+    /// way round.
+    pub pair_overlap: bool,
     /// Whether the ranks that share a layer send a part each of what goes from stage to stage, and gather it after it has
     /// arrived, instead of all sending all of it (Narayanan et al. 2021, section 4.1).
     pub scatter_gather: bool,

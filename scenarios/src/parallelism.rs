@@ -61,6 +61,7 @@ pub(crate) fn read_plan(
     explicit: bool,
 ) -> Result<Plan, InputError> {
     let pipeline = keys.pipeline;
+    let pairs = keys.written.is_none() && keys.schedule.has_pairs();
     let tensor = section.count("tensor", MOST)?.unwrap_or(1);
     let sequence_parallel = section.flag("sequence_parallel")?.unwrap_or(false);
     if section.flag("tensor_overlap")? == Some(false) && tensor == 1 {
@@ -145,6 +146,7 @@ pub(crate) fn read_plan(
         gradient_as_bucket_view: section.flag("gradient_as_bucket_view")?.unwrap_or(false),
         tensor_overlap: section.flag("tensor_overlap")?.unwrap_or(true),
         tensor_pieces: read_pieces(section, cluster, (tensor, sequence_parallel))?,
+        pair_overlap: read_pair_overlap(section, pairs)?,
         scatter_gather,
         gradient_overlap: section.flag("gradient_overlap")?.unwrap_or(true),
         offload,
@@ -169,6 +171,16 @@ fn read_pieces(
         return Err(section.conflict("tensor_pieces", message));
     }
     Ok(given)
+}
+
+/// Whether exchanges of a forward run beside the backward that it is joined with; refused where the schedule joins none.
+fn read_pair_overlap(section: &Section<'_>, pairs: bool) -> Result<bool, InputError> {
+    let given = section.flag("pair_overlap")?;
+    if given.is_some() && !pairs {
+        let message = "is about the pairs of schedule dualpipe and dualpipe-v; leave this key out";
+        return Err(section.conflict("pair_overlap", message));
+    }
+    Ok(given.unwrap_or(true))
 }
 
 /// Whether what goes from stage to stage is sent in parts; refused where there are none.

@@ -26,8 +26,8 @@ pub use error::{Party, SimulationError, WaitingRank};
 pub use observer::{FlowRecord, MemoryRecord, NoObserver, Observer, Recorder, Span, SpanKind};
 pub use outcome::{MemoryFailure, MemoryOutcome, Outcome, RankOutcome, StreamOutcome};
 pub use program::{
-    CATEGORIES, CLASSES, Category, Channel, Class, Event, Label, Load, Note, Passage, Place, Program,
-    ProgramBuilder, ProgramError, Step, Stream, Tensor, TensorSpec, Work,
+    Borders, CATEGORIES, CLASSES, Category, Channel, Class, Event, Label, Load, Note, Passage, Place,
+    Program, ProgramBuilder, ProgramError, Step, Stream, Tensor, TensorSpec, Work,
 };
 pub use queue::EventQueue;
 pub use reference::simulate_every_operation;

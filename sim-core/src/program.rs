@@ -10,12 +10,14 @@ use std::sync::Arc;
 mod builder;
 mod contention;
 mod copies;
+mod interleave;
 mod passage;
 mod steps;
 
 pub use builder::{ProgramBuilder, ProgramError};
 pub use contention::Load;
 pub use copies::Work;
+pub use interleave::Borders;
 pub use passage::{Passage, Place};
 pub use steps::{Note, Step};
 

@@ -169,8 +169,7 @@ pub enum ScheduleKind {
     LoopedBreadthFirst,
     /// Waves: an even number of chunks a stage, every other one on the way back (Liu et al. 2023, Hanayo).
     Hanayo,
-    /// Two chunks in V shape, forwards and backwards in pairs (DeepSeek's DualPipeV). Pairs are played one after the
-    /// other: their overlap is not modelled.
+    /// Two chunks in V shape, forwards and backwards in pairs (DeepSeek's DualPipeV).
     DualPipeV,
     /// From both ends at once: each stage holds its share of the layers, and that of the stage opposite to it, and half of
     /// the micro-batches enters at each end (DeepSeek-V3, section 3.2.1).
@@ -224,6 +223,11 @@ impl ScheduleKind {
             Self::DualPipe => ChunkOrder::FromBothEnds,
             _ => ChunkOrder::Around,
         }
+    }
+
+    /// Whether forwards and backwards are put next to each other to be one ([`Schedule::joined`]).
+    pub const fn has_pairs(self) -> bool {
+        matches!(self, Self::DualPipe | Self::DualPipeV)
     }
 
     /// Whether gradients of weights are passes of their own.

@@ -117,6 +117,7 @@ pub(super) fn plan(data: u64, pipeline: u64, schedule: ScheduleKind, zero: ZeroS
         bucket_bytes: None,
         tensor_overlap: true,
         tensor_pieces: false,
+        pair_overlap: true,
         scatter_gather: false,
         gradient_overlap: true,
         offload: crate::Offload::default(),

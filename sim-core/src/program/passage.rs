@@ -29,6 +29,13 @@ pub struct Passage {
     memory_steps: usize,
 }
 
+impl Place {
+    /// Number of the record behind it.
+    pub(super) const fn record(self) -> usize {
+        self.records
+    }
+}
+
 impl Passage {
     /// Numbers of the tensors that it makes.
     pub fn tensors(&self) -> Range<u32> {

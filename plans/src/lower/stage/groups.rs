@@ -151,6 +151,9 @@ impl StageBuilder<'_> {
     pub(super) fn exchange(&mut self, label: Label, exchange: Exchange) -> Result<(), PlanError> {
         let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
         let meeting = Meeting::Group(exchange.along);
+        if !exchange.beside && self.pairs.has_pass() {
+            return self.exchange_in_pair(label, exchange);
+        }
         if !exchange.beside {
             return self.meet(self.streams.compute, meeting, kinds, label, exchange.transfer);
         }

@@ -9,6 +9,7 @@ mod library;
 mod matrices;
 mod norms;
 mod offload;
+mod pairs;
 mod passes;
 mod pipeline;
 mod repeat;
@@ -27,6 +28,7 @@ pub use self::detail::MemoryMarks;
 use self::fetch::{Gathered, Release};
 pub(super) use self::offload::check_offload;
 use self::offload::{HostStreams, Stashes};
+use self::pairs::Pairs;
 pub(super) use self::passes::deferred;
 use self::pipeline::{Transfers, transfers};
 use self::repeat::Repeats;
@@ -40,7 +42,7 @@ use crate::classes::{self, Message};
 use crate::error::PlanError;
 use crate::offload::HostUse;
 use crate::plan::Plan;
-use crate::schedule::{Action, Schedule};
+use crate::schedule::Schedule;
 use crate::workload::{Task, Workload};
 use crate::zero::{StateBytes, ZeroStage, state_bytes};
 
@@ -281,6 +283,8 @@ pub(super) struct StageBuilder<'a> {
     numbers: Vec<String>,
     /// Passes over layers that can be copied.
     repeats: Repeats,
+    /// Forwards and backwards that are one.
+    pairs: Pairs,
     /// Entries of the launch queue so far.
     entries: u64,
 }
@@ -302,6 +306,8 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         transfers: transfers(&mut program, input),
         host: HostStreams::open(&mut program, input, compute),
     };
+    let stream = input.joins_passes().then(|| program.stream("exchanges"));
+    let pairs = Pairs::on(stream);
     let storage = input.workload.parameter_format().bytes();
     let gradient = input.workload.gradients().bytes();
     let cap = input.plan.bucket_cap(input.workload);
@@ -341,29 +347,20 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         text: String::new(),
         numbers: (0..micro_batches).map(|number| number.to_string()).collect(),
         repeats: Repeats::default(),
+        pairs,
         entries: 0,
     };
     builder.open_channels();
     builder.hold_states();
     builder.marks.first_pass = builder.program.memory_steps();
-    for &action in &input.schedule.stages[input.stage] {
-        match action {
-            Action::Forward { chunk, micro_batch } => builder.forward(chunk as usize, micro_batch)?,
-            Action::Backward { chunk, micro_batch } => builder.backward(chunk as usize, micro_batch)?,
-            Action::BackwardInput { chunk, micro_batch } => {
-                builder.backward_input(chunk as usize, micro_batch)?;
-            }
-            Action::BackwardWeight { chunk, micro_batch } => {
-                builder.backward_weight(chunk as usize, micro_batch)?;
-            }
-        }
-    }
+    builder.passes()?;
     builder.hold_received();
     builder.marks.update = builder.program.memory_steps();
     if input.training() {
         builder.update()?;
     }
     builder.retire_all();
+    builder.join_pairs();
     builder.contend();
     let meetings = builder.meetings.iter().map(|&(meeting, _)| meeting).collect();
     let StageBuilder { program, marks, host, entries, .. } = builder;

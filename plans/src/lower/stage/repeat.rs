@@ -107,11 +107,11 @@ impl StageBuilder<'_> {
         Ok(())
     }
 
-    /// What the pass depends on; None where it depends on more: on transfers that are still under way, or on what has
-    /// been sent to the host.
+    /// What the pass depends on; None where it depends on more: on transfers that are still under way, on another pass
+    /// beside it, or on what has been sent to the host.
     fn key(&self, part: Part, (layer, micro_batch): (usize, u32), last: bool) -> Option<Key> {
         let input = self.input;
-        let plain = self.beside.is_none() && !input.plan.offload.acts();
+        let plain = self.beside.is_none() && !self.pairs.has_pass() && !input.plan.offload.acts();
         let handed = part == Part::Forward || self.handed.is_none();
         // Whole gradients that are yet to be made are the layer's own.
         let plain = plain && !(self.whole_due && self.detailed() && input.plan.zero >= ZeroStage::Two);
