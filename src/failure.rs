@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use steptime_clusters::CatalogueError;
 use steptime_models::ModelError;
 use steptime_plots::PlotError;
-use steptime_scenarios::InputError;
+use steptime_scenarios::{InputError, JournalError};
 
 /// The answer of a command that ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,12 @@ impl std::fmt::Display for Failure {
 impl From<InputError> for Failure {
     fn from(error: InputError) -> Self {
         Self::Input(error)
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        Self::Message(error.to_string())
     }
 }
 

@@ -94,8 +94,8 @@ pub use schedule_study::{
 pub use search::{FoundPlan, SEARCH_SCHEMA, SearchCounts, SearchReport, search};
 pub use sensitivity::{Effect, SENSITIVITY_SCHEMA, Sensitivity, sensitivity};
 pub use sweep::{
-    PartError, PointVerdict, SWEEP_SCHEMA, Shard, Sweep, SweepHeader, SweepPart, SweepRow, digest,
-    merge_parts, read_part, sweep_csv, sweep_line,
+    Journal, JournalError, Left, PartError, PointVerdict, SWEEP_SCHEMA, Shard, Sweep, SweepHeader, SweepPart,
+    SweepRow, digest, merge_parts, part_name, read_part, sweep_csv, sweep_line,
 };
 pub use timeline::{Place, Recording};
 pub use tree::{Node, Value};

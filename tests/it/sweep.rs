@@ -196,7 +196,7 @@ fn shards_merged_are_the_whole() {
     );
 }
 
-/// Forty-eight points, each some milliseconds.
+/// Ninety-six points, each some milliseconds.
 const LONG: &str = r#"[model]
 name = "llama3-8b"
 sequence_length = 2048
@@ -214,7 +214,7 @@ zero_stage = 3
 
 [sweep.workload]
 micro_batch_size = [1, 2, 3]
-gradient_accumulation_steps = { from = 4, to = 7, step = 1 }
+gradient_accumulation_steps = { from = 4, to = 11, step = 1 }
 activation_checkpointing = ["none", "full"]
 precision = ["bf16", "fp16"]
 "#;
@@ -226,26 +226,46 @@ fn a_killed_sweep_goes_on_where_it_was() {
     let whole = swept(&scenario, &folder.path().join("whole"), &[]);
     let out = folder.path().join("killed");
     let mut resumed = 0;
-    // SIGKILL at moments spread over the sweep, by a linear congruential generator with a fixed seed.
-    let mut state: u64 = 7;
+    // SIGKILL at random moments: another seed in every run, printed where the test fails, and taken again from the environment.
+    let seed: u64 = match std::env::var("STEPTIME_TEST_SEED") {
+        Ok(text) => text.parse().unwrap(),
+        Err(_) => std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64,
+    };
+    println!("STEPTIME_TEST_SEED={seed}");
+    let mut state = seed;
+    let mut in_the_middle = 0;
     for _ in 0..20 {
+        // A linear congruential generator (Knuth's MMIX), of which the upper half is taken.
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         let mut child = Command::new(env!("CARGO_BIN_EXE_steptime"))
-            .args(["sweep", &scenario, "--out", out.to_str().unwrap(), "--quiet"])
+            .args(["sweep", &scenario, "--out", out.to_str().unwrap(), "--quiet", "--jobs", "1"])
             .current_dir(root())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(5 + (state >> 33) % 120));
+        // At a moment after a random number of further points, so that slow and loaded machines kill in the middle too.
+        let further = (state >> 33) as usize % 4;
+        let pause = Duration::from_micros((state >> 40) % 4000);
+        let lines =
+            || std::fs::read_to_string(out.join("sweep.journal")).map_or(0, |text| text.lines().count());
+        while lines() < resumed + 1 + further && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        std::thread::sleep(pause);
         child.kill().unwrap();
         child.wait().unwrap();
         let journal = out.join("sweep.journal");
         if let Ok(text) = std::fs::read_to_string(&journal) {
-            let rows = text.lines().count().saturating_sub(1);
-            assert!(rows + 1 >= resumed, "points were lost: {rows} of {resumed}");
+            let rows = text.matches('\n').count().saturating_sub(1);
+            assert!(rows >= resumed, "points were lost: {rows} of {resumed}");
+            in_the_middle += usize::from(rows > 0 && rows < 96);
             resumed = rows;
         }
     }
+    assert!(
+        in_the_middle >= 5,
+        "{in_the_middle} of 20 kills met the sweep between its first and its last point"
+    );
     // A line that was cut off in the middle.
     let journal = out.join("sweep.journal");
     if let Ok(mut text) = std::fs::read_to_string(&journal)

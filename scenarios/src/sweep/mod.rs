@@ -6,6 +6,7 @@
 
 mod axis;
 mod condition;
+mod journal;
 mod part;
 mod row;
 
@@ -27,6 +28,7 @@ use crate::tree::{Node, Value};
 use axis::Axis;
 use condition::Condition;
 
+pub use journal::{Journal, JournalError, Left, part_name};
 pub use part::{PartError, SWEEP_SCHEMA, Shard, SweepHeader, SweepPart, merge_parts, read_part, sweep_line};
 pub use row::{PointVerdict, SweepRow, sweep_csv};
 

@@ -1,6 +1,6 @@
 //! `steptime sweep` and `steptime merge`.
 
-mod journal;
+mod parts;
 mod shard;
 
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use std::sync::Mutex;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use steptime_scenarios::{
-    PointVerdict, Shard, Sweep, SweepHeader, SweepPart, SweepRow, merge_parts, read_part, sweep_csv,
-    sweep_line,
+    Left, PointVerdict, Shard, Sweep, SweepHeader, SweepPart, SweepRow, merge_parts, part_name, read_part,
+    sweep_csv, sweep_line,
 };
 
 use super::run::{self, Beside};
@@ -18,7 +18,6 @@ use crate::cli::{MergeArguments, SweepArguments};
 use crate::failure::{Answer, Failure};
 use crate::output::{self, Output};
 use crate::present::{bytes, right_align, seconds, table, trimmed};
-use journal::Left;
 
 /// A sweep as one document.
 #[derive(Serialize)]
@@ -44,13 +43,13 @@ pub(crate) fn sweep(arguments: &SweepArguments) -> Result<Answer, Failure> {
         })?;
         return print(&played, arguments.json);
     };
-    let result = folder.join(journal::name(shard, "jsonl"));
+    let result = folder.join(part_name(shard, "jsonl"));
     let left = Left::find(folder, &result, &header, arguments.restart)?;
     let part = match left {
         Left::Finished(part) => part,
         Left::Begun(journal, part) => {
             let resumed = part.rows.len();
-            let part = play(&pool, &sweep, &files, part, &|row| journal.append(&sweep_line(row)))?;
+            let part = play(&pool, &sweep, &files, part, &|row| Ok(journal.append(&sweep_line(row))?))?;
             write(folder, &part)?;
             journal.remove()?;
             if resumed > 0 && !arguments.quiet {
@@ -71,7 +70,7 @@ pub(crate) fn sweep(arguments: &SweepArguments) -> Result<Answer, Failure> {
 /// Puts parts together.
 pub(crate) fn merge(arguments: &MergeArguments) -> Result<Answer, Failure> {
     let mut parts = Vec::new();
-    for path in journal::parts(&arguments.parts)? {
+    for path in parts::find(&arguments.parts)? {
         let text = output::read(&path)?;
         let name = path.display().to_string();
         let part = read_part(&name, &text).map_err(|error| Failure::Message(error.to_string()))?;
@@ -146,7 +145,7 @@ fn write(folder: &Path, part: &SweepPart) -> Result<(), Failure> {
     if shard == Shard::WHOLE {
         outputs.push(Output::new(folder.join("sweep.csv"), sweep_csv(&part.header.axes, &part.rows)));
     }
-    outputs.push(Output::new(folder.join(journal::name(shard, "jsonl")), lines));
+    outputs.push(Output::new(folder.join(part_name(shard, "jsonl")), lines));
     output::write_all(&outputs)
 }
 
@@ -212,7 +211,7 @@ fn summary(part: &SweepPart, folder: &Path) -> String {
     let file: PathBuf = folder.join(if header.shard == Shard::WHOLE {
         "sweep.csv".to_owned()
     } else {
-        journal::name(header.shard, "jsonl")
+        part_name(header.shard, "jsonl")
     });
     text + &format!("\nresults in {}\n", file.display())
 }

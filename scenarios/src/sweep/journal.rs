@@ -8,13 +8,28 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use steptime_scenarios::{Shard, SweepHeader, SweepPart, read_part, sweep_line};
+use thiserror::Error;
 
-use crate::failure::Failure;
-use crate::output;
+use super::part::{Shard, SweepHeader, SweepPart, read_part, sweep_line};
+
+/// Why a folder cannot take a sweep.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum JournalError {
+    /// A file that cannot be used.
+    #[error("{}: {message}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// What is there is not whole, or not a part of a sweep.
+    #[error("{0}; --restart gives it up")]
+    Stale(String),
+}
 
 /// Name of a part's file: `sweep.jsonl`, `sweep-2-of-8.journal`.
-pub(super) fn name(shard: Shard, ending: &str) -> String {
+pub fn part_name(shard: Shard, ending: &str) -> String {
     if shard == Shard::WHOLE {
         format!("sweep.{ending}")
     } else {
@@ -23,7 +38,8 @@ pub(super) fn name(shard: Shard, ending: &str) -> String {
 }
 
 /// What a folder has of a sweep.
-pub(super) enum Left {
+#[derive(Debug)]
+pub enum Left {
     /// All of it.
     Finished(SweepPart),
     /// A journal, new or from an earlier run, and what it holds.
@@ -32,20 +48,23 @@ pub(super) enum Left {
 
 impl Left {
     /// Looks for a result or a journal of the sweep, and opens a new journal where there is none. What is of another sweep
-    /// is an error, unless it shall be given up.
-    pub(super) fn find(
+    /// is an error, unless it shall be given up (`restart`). `result` is where the finished part would be.
+    ///
+    /// # Errors
+    /// The folder or a file in it cannot be used, another process writes the journal, or it holds another sweep.
+    pub fn find(
         folder: &Path,
         result: &Path,
         header: &SweepHeader,
         restart: bool,
-    ) -> Result<Self, Failure> {
-        let path = folder.join(name(header.shard, "journal"));
+    ) -> Result<Self, JournalError> {
+        let path = folder.join(part_name(header.shard, "journal"));
         fs::create_dir_all(folder).map_err(|error| failure(folder, &error))?;
         let mut file = open(&path)?;
         if restart {
             file.set_len(0).map_err(|error| failure(&path, &error))?;
         } else if result.exists() {
-            let text = output::read(result)?;
+            let text = fs::read_to_string(result).map_err(|error| failure(result, &error))?;
             let part =
                 read_part(&result.display().to_string(), &text).map_err(|error| stale(&error.to_string()))?;
             belongs(result, &part.header, header)?;
@@ -74,12 +93,12 @@ impl Left {
 }
 
 /// Opens the journal and takes its lock: two processes must not write one.
-fn open(path: &Path) -> Result<File, Failure> {
+fn open(path: &Path) -> Result<File, JournalError> {
     let opened = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(path);
     let file = opened.map_err(|error| failure(path, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Failure::File {
+        Err(TryLockError::WouldBlock) => Err(JournalError::File {
             path: path.to_owned(),
             message: "another process is at this sweep; give each shard of a sweep its own --shard"
                 .to_owned(),
@@ -88,19 +107,19 @@ fn open(path: &Path) -> Result<File, Failure> {
     }
 }
 
-fn failure(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::File { path: path.to_owned(), message: error.to_string() }
+fn failure(path: &Path, error: &std::io::Error) -> JournalError {
+    JournalError::File { path: path.to_owned(), message: error.to_string() }
 }
 
-fn stale(message: &str) -> Failure {
-    Failure::Message(format!("{message}; --restart gives it up"))
+fn stale(message: &str) -> JournalError {
+    JournalError::Stale(message.to_owned())
 }
 
-fn belongs(path: &Path, found: &SweepHeader, wanted: &SweepHeader) -> Result<(), Failure> {
+fn belongs(path: &Path, found: &SweepHeader, wanted: &SweepHeader) -> Result<(), JournalError> {
     if found == wanted {
         return Ok(());
     }
-    Err(Failure::File {
+    Err(JournalError::File {
         path: path.to_owned(),
         message: format!(
             "holds another sweep: fingerprint {} of {} points, this one is {} of {}; choose another folder, or give the \
@@ -111,47 +130,28 @@ fn belongs(path: &Path, found: &SweepHeader, wanted: &SweepHeader) -> Result<(),
 }
 
 /// A journal that is open.
-pub(super) struct Journal {
+#[derive(Debug)]
+pub struct Journal {
     file: Mutex<File>,
     path: PathBuf,
 }
 
 impl Journal {
     /// Appends a line, in one call to the system.
-    pub(super) fn append(&self, line: &str) -> Result<(), Failure> {
-        let mut file = super::lock(&self.file);
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn append(&self, line: &str) -> Result<(), JournalError> {
+        // Lines are appended whole: a thread that ended in the middle of something left no half of one.
+        let mut file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         file.write_all(line.as_bytes()).map_err(|error| failure(&self.path, &error))
     }
 
     /// Removes it: the result is there.
-    pub(super) fn remove(self) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn remove(self) -> Result<(), JournalError> {
         fs::remove_file(&self.path).map_err(|error| failure(&self.path, &error))
     }
-}
-
-/// Files to merge: those given, and of folders their parts, finished or not, in the order of their names.
-pub(super) fn parts(given: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
-    let mut files = Vec::new();
-    for path in given {
-        if !path.is_dir() {
-            files.push(path.clone());
-            continue;
-        }
-        let mut inside = Vec::new();
-        for entry in fs::read_dir(path).map_err(|error| failure(path, &error))? {
-            let file = entry.map_err(|error| failure(path, &error))?.path();
-            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let ending = file.extension().unwrap_or_default();
-            let part = name.starts_with("sweep-") && (ending == "jsonl" || ending == "journal");
-            if part {
-                inside.push(file);
-            }
-        }
-        if inside.is_empty() {
-            return Err(Failure::File { path: path.clone(), message: "has no parts of a sweep".to_owned() });
-        }
-        inside.sort();
-        files.extend(inside);
-    }
-    Ok(files)
 }
