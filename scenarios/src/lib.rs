@@ -100,7 +100,8 @@ pub use sweep::{
 pub use timeline::{Place, Recording};
 pub use tree::{Node, Value};
 pub use validate::{
-    Baseline, Change, ErrorScore, OutcomeScore, Predictions, PublishedFact, RowScenario, SuiteScore,
-    VALIDATION_SCHEMA, ValidatedRow, Validation, published, scenarios_of, score_rows, validation_csv,
+    Baseline, Change, ChoiceScore, ErrorScore, OutcomeScore, Predictions, PublishedFact, RowScenario,
+    SuiteScore, VALIDATION_SCHEMA, ValidatedRow, Validation, published, scenarios_of, score_rows,
+    validation_csv,
 };
 pub use variability::Variability;

@@ -6,6 +6,7 @@
 //! with its reason and counted.
 
 mod baseline;
+mod choice;
 mod corrections;
 mod fine_tuning;
 mod measurement;
@@ -28,6 +29,7 @@ use crate::report::{Report, TimeBreakdown};
 use crate::scenario::{Job, Scenario};
 
 pub use self::baseline::{Baseline, Change};
+pub use self::choice::ChoiceScore;
 use self::measurement::Measurement;
 pub use self::published::{PublishedFact, published};
 pub use self::rows_csv::validation_csv;
@@ -61,6 +63,8 @@ pub struct ValidatedRow {
     pub run_id: String,
     /// The suite it is scored in.
     pub suite: String,
+    /// What it has in common with the rows that differ from it by their plan alone; null where the table does not say.
+    pub job: Option<String>,
     /// The GPU: its catalogue name, or as the table names one that is not in the catalogue.
     pub gpu: String,
     /// GPUs of the run.
@@ -169,6 +173,7 @@ fn predict(row: &Measurement) -> Prediction {
     let measured = ValidatedRow {
         run_id: row.run_id.clone(),
         suite: row.suite.clone(),
+        job: choice::job(row),
         gpu: row.gpu.clone(),
         gpus: row.nodes * row.gpus_per_node,
         measured_step_time_s: row.step_time_s,

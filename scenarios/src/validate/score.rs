@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ValidatedRow;
+use super::choice::{ChoiceScore, choices};
 
 /// How far predictions of one quantity are from measurements; errors are fractions (0.05 = 5 %).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,12 +56,14 @@ pub struct SuiteScore {
     pub peak_reserved: Option<ErrorScore>,
     /// Memory in tensors after the step.
     pub static_allocated: Option<ErrorScore>,
+    /// Plans of the same job.
+    pub choice: Option<ChoiceScore>,
     /// Running out of memory.
     pub outcome: Option<OutcomeScore>,
 }
 
 /// A quantity of a row: predicted, measured, and the predicted interval.
-type Pair = (f64, f64, Option<[f64; 2]>);
+pub(super) type Pair = (f64, f64, Option<[f64; 2]>);
 
 pub(super) fn suites(rows: &[ValidatedRow]) -> Vec<SuiteScore> {
     let mut names: Vec<&str> = Vec::new();
@@ -91,6 +94,7 @@ fn suite(name: &str, rows: &[&ValidatedRow]) -> SuiteScore {
         static_allocated: pairs(|row| {
             Some((row.predicted_static_allocated_gib?, row.measured_static_allocated_gib?, None))
         }),
+        choice: choices(rows),
         outcome: outcomes(rows),
     }
 }
@@ -130,7 +134,7 @@ fn errors(pairs: &[Pair]) -> Option<ErrorScore> {
 }
 
 /// Percentile of sorted values, with linear interpolation between neighbours.
-fn percentile(sorted: &[f64], share: f64) -> f64 {
+pub(super) fn percentile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
     let below = place.floor();
     let (low, high) = (sorted[below as usize], sorted[place.ceil() as usize]);
@@ -138,7 +142,7 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
 }
 
 /// Pearson's correlation of the ranks, ties at their mean rank.
-fn spearman(pairs: &[Pair]) -> Option<f64> {
+pub(super) fn spearman(pairs: &[Pair]) -> Option<f64> {
     if pairs.len() < 3 {
         return None;
     }

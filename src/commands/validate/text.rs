@@ -84,6 +84,18 @@ fn scores(suites: &[SuiteScore]) -> String {
             ];
             list.add_row(head().into_iter().chain(line));
         }
+        if let Some(choice) = suite.choice {
+            let line = [
+                format!("plans ({} of {})", choice.plans, choice.jobs),
+                format!("first {}", percent(choice.median_loss)),
+                format!("mean {}", percent(choice.mean_loss)),
+                format!("p90 {}", percent(choice.p90_loss)),
+                format!("right {}", choice.right),
+                format!("blind {}", percent(choice.blind_loss)),
+                choice.spearman.map_or_else(|| "-".to_owned(), |rank| format!("{rank:.3}")),
+            ];
+            list.add_row(head().into_iter().chain(line));
+        }
         if suite.skipped == suite.rows {
             list.add_row(head());
         }

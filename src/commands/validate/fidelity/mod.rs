@@ -58,6 +58,7 @@ pub(super) fn page(
         section("Step time by suite", "", &tables::times(validation)),
         section("Memory by suite", MEMORY, &tables::memory(validation)),
         section("Running out of memory", OUTCOME, &tables::outcomes(validation)),
+        section("Choosing a plan", CHOICE, &tables::choices(validation)),
         section("By GPU", GPUS, &tables::by_gpu(validation)),
         section("By size", "", &tables::by_size(validation)),
         section("Intervals", &interval_words(intervals), &tables::intervals(intervals)),
@@ -91,6 +92,12 @@ holds, *after step* what lives on between steps.
 const OUTCOME: &str = "\
 *Missed* is the share of runs out of memory that were predicted to fit, *false alarms* the share of runs that fitted and
 were predicted not to.
+";
+const CHOICE: &str = "\
+Runs of one job, the same model on as many of the same GPUs with the same batch and software, differ by their plan. *Behind* is how
+much longer the measured step of the plan predicted to be the fastest is than that of the fastest measured one; *blind* is
+the median of what a plan taken by chance loses. *Rank* is Spearman's correlation within jobs of three plans and more, each
+job counted by its plans.
 ";
 const GPUS: &str =
     "*Fitted* lists the number formats whose matrix products were measured on the GPU itself.\n";

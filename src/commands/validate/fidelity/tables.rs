@@ -79,6 +79,25 @@ pub(super) fn outcomes(validation: &Validation) -> String {
     markdown(&["suite", "scored", "right", "missed", "false alarms"], 1, rows)
 }
 
+pub(super) fn choices(validation: &Validation) -> String {
+    let rows = validation.suites.iter().filter_map(|suite| {
+        let choice = suite.choice?;
+        Some([
+            suite.suite.clone(),
+            choice.jobs.to_string(),
+            choice.plans.to_string(),
+            choice.right.to_string(),
+            percent(choice.median_loss),
+            percent(choice.mean_loss),
+            percent(choice.p90_loss),
+            percent(choice.blind_loss),
+            choice.spearman.map_or_else(|| "-".to_owned(), |rank| format!("{rank:.3}")),
+        ])
+    });
+    let header = ["suite", "jobs", "plans", "right", "behind, median", "mean", "p90", "blind", "rank"];
+    markdown(&header, 1, rows)
+}
+
 /// Error over groups of rows, each with the words of its first cells.
 fn grouped<'a, const N: usize>(
     header: &[&'static str],
