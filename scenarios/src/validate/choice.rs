@@ -28,6 +28,8 @@ pub struct ChoiceScore {
     pub mean_loss: f64,
     /// 90th percentile of the same.
     pub p90_loss: f64,
+    /// Largest of the same.
+    pub max_loss: f64,
     /// Median over jobs of what a plan taken blindly loses: the mean over its plans.
     pub blind_loss: f64,
     /// Spearman's rank correlation within jobs of three plans and more, the mean over jobs, each counted by its plans.
@@ -90,6 +92,7 @@ pub(super) fn choices(rows: &[&ValidatedRow]) -> Option<ChoiceScore> {
         median_loss: percentile(&losses, 0.5),
         mean_loss: mean,
         p90_loss: percentile(&losses, 0.9),
+        max_loss: losses.last().copied().unwrap_or(0.0),
         blind_loss: percentile(&blind, 0.5),
         spearman: (weight > 0.0).then(|| ranks / weight),
     })
@@ -142,6 +145,7 @@ mod tests {
         near(score.median_loss, 0.05);
         near(score.mean_loss, 0.05);
         near(score.p90_loss, 0.09);
+        near(score.max_loss, 0.1);
         // Blindly 1.7 s for 1.0 s, and 6 s for 4 s.
         near(score.blind_loss, 0.6);
         // Ranks 1, 2, 3 against 2, 1, 3: 1 - 6 x 2 / (3 x 8).

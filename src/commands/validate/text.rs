@@ -86,12 +86,12 @@ fn scores(suites: &[SuiteScore]) -> String {
         }
         if let Some(choice) = suite.choice {
             let line = [
-                format!("plans ({} of {})", choice.plans, choice.jobs),
-                format!("first {}", percent(choice.median_loss)),
-                format!("mean {}", percent(choice.mean_loss)),
-                format!("p90 {}", percent(choice.p90_loss)),
-                format!("right {}", choice.right),
-                format!("blind {}", percent(choice.blind_loss)),
+                format!("choice ({} jobs)", choice.jobs),
+                percent(choice.median_loss),
+                percent(choice.mean_loss),
+                percent(choice.p90_loss),
+                percent(choice.max_loss),
+                "-".to_owned(),
                 choice.spearman.map_or_else(|| "-".to_owned(), |rank| format!("{rank:.3}")),
             ];
             list.add_row(head().into_iter().chain(line));
