@@ -89,6 +89,7 @@ mod tests {
         TimelineRank {
             rank: 0,
             stage: 0,
+            multiplicity: 1,
             device: String::new(),
             streams: vec![],
             spans: vec![],

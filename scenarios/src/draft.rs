@@ -79,6 +79,26 @@ impl Draft {
         Ok(self)
     }
 
+    /// The document as TOML: what options have set stands in its place, comments are gone. Reading the text gives the same
+    /// scenario.
+    pub fn toml(&self) -> String {
+        let Value::Table(document) = &self.root.value else { return String::new() };
+        let is_section = |node: &&Node| matches!(node.value, Value::Table(_));
+        let mut text = String::new();
+        for (key, node) in document.iter().filter(|(_, node)| !is_section(node)) {
+            text += &format!("{} = {}\n", written_key(key), written(&node.value));
+        }
+        for (section, node) in document {
+            let Value::Table(table) = &node.value else { continue };
+            let gap = if text.is_empty() { "" } else { "\n" };
+            text += &format!("{gap}[{}]\n", written_key(section));
+            for (key, node) in table {
+                text += &format!("{} = {}\n", written_key(key), written(&node.value));
+            }
+        }
+        text
+    }
+
     /// The document.
     pub(crate) fn root(&self) -> &Node {
         &self.root
@@ -152,15 +172,50 @@ pub(crate) fn written(value: &Value) -> String {
         Value::Integer(value) => value.to_string(),
         Value::Float(value) => format!("{value:?}"),
         Value::Boolean(value) => value.to_string(),
-        Value::Text(value) => format!("\"{value}\""),
+        Value::Text(value) => toml::Value::String(value.clone()).to_string(),
         Value::Array(items) => {
             let items: Vec<String> = items.iter().map(|item| written(&item.value)).collect();
             format!("[{}]", items.join(", "))
         }
         Value::Table(table) => {
-            let entry = |(key, node): (&String, &Node)| format!("{key} = {}", written(&node.value));
+            let entry =
+                |(key, node): (&String, &Node)| format!("{} = {}", written_key(key), written(&node.value));
             let entries: Vec<String> = table.iter().map(entry).collect();
             format!("{{ {} }}", entries.join(", "))
         }
+    }
+}
+
+/// A key as a scenario has it: quoted unless it is made of letters, digits, `_` and `-`.
+fn written_key(key: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !key.is_empty() && key.chars().all(bare) {
+        key.to_owned()
+    } else {
+        toml::Value::String(key.to_owned()).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_reads_as_it_was_written() {
+        let text = "name = 'a \"quoted\" name'\nlist = [1, 2.5]\n\n[model]\nname = \"bert-base\"\n\
+                    overrides = { layers = 12, \"odd key\" = true }\n\n[sweep]\n\"workload.micro_batch_size\" = [1, 2]\n";
+        let draft = Draft::read("a.toml", text, &[]).unwrap();
+        assert_eq!(draft.toml(), text);
+    }
+
+    #[test]
+    fn options_stand_where_they_belong() {
+        let options = ["workload.micro_batch_size=8".to_owned(), "name=other".to_owned()];
+        let draft =
+            Draft::read("a.toml", "name = \"one\"\n[workload]\nprecision = \"bf16\"\n", &options).unwrap();
+        assert_eq!(
+            draft.toml(),
+            "name = \"other\"\n\n[workload]\nprecision = \"bf16\"\nmicro_batch_size = 8\n"
+        );
     }
 }

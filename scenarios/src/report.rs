@@ -406,6 +406,9 @@ pub struct TimelineRank {
     pub rank: u64,
     /// Pipeline stage.
     pub stage: u64,
+    /// Ranks that it stands for, itself among them: those that do the same at the same time are played once.
+    #[serde(default = "alone")]
+    pub multiplicity: u64,
     /// Device name (GPU or vehicle).
     pub device: String,
     /// Names of the streams; `host` is the last one.
@@ -426,6 +429,11 @@ pub struct TimelineRank {
     pub failed_request: Option<FailedRequest>,
     /// Bytes that the device has for the job.
     pub capacity_bytes: u64,
+}
+
+/// A rank that stands for itself.
+fn alone() -> u64 {
+    1
 }
 
 /// One stretch of activity on a stream.

@@ -193,6 +193,7 @@ impl GpuRun<'_> {
         let places = lowered.ranks.iter().map(|played| timeline::Place {
             rank: played.rank,
             stage: played.stage as u64,
+            multiplicity: played.multiplicity,
             device: cluster.kind(played.kind).gpu.name.clone(),
             capacity_bytes: cluster.kind(played.kind).gpu.memory.0,
         });

@@ -207,6 +207,7 @@ fn study(
         TimelineRank {
             rank: stage as u64,
             stage: stage as u64,
+            multiplicity: 1,
             device: String::new(),
             streams: vec!["compute".to_owned()],
             spans: spans.collect(),

@@ -15,6 +15,8 @@ pub struct Place {
     pub rank: u64,
     /// Pipeline stage.
     pub stage: u64,
+    /// Ranks that it stands for.
+    pub multiplicity: u64,
     /// Name of its device.
     pub device: String,
     /// Bytes that the device has.
@@ -88,6 +90,7 @@ fn rank(world: &World, index: usize, place: &Place, spans: &[Span], memory: &[Me
     TimelineRank {
         rank: place.rank,
         stage: place.stage,
+        multiplicity: place.multiplicity,
         device: place.device.clone(),
         spans: merge(spans, host, &text),
         memory: curve(memory),

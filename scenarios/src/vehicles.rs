@@ -102,6 +102,7 @@ impl VehicleRun<'_> {
         let places = path.vehicles.iter().enumerate().map(|(rank, &vehicle)| timeline::Place {
             rank: rank as u64,
             stage: rank as u64,
+            multiplicity: 1,
             device: self.cluster.vehicles[vehicle].id.clone(),
             capacity_bytes: self.cluster.vehicles[vehicle].memory as u64,
         });

@@ -31,6 +31,7 @@ pub(crate) fn rank(number: u64, stage: u64, streams: &[&str], spans: Vec<Timelin
     TimelineRank {
         rank: number,
         stage,
+        multiplicity: 1,
         device: "A100-SXM4-80GB".to_owned(),
         streams: streams.iter().map(|&name| name.to_owned()).collect(),
         spans,
