@@ -62,7 +62,7 @@ pub(crate) struct RunArguments {
     /// Print one JSON document on standard output and nothing else
     #[arg(long)]
     pub(crate) json: bool,
-    /// Write report.json, report.csv, timeline.json, a trace and figures into this folder
+    /// Write report.html, report.json, report.csv, timeline.json, a trace and figures into this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Traces that `--out` writes, separated by commas; chakra needs `simulation.explicit = true`

@@ -48,6 +48,12 @@ pub enum PlotError {
         /// The reason.
         reason: String,
     },
+    /// What a page shows could not be written down.
+    #[error("the page could not be written: {message}")]
+    Page {
+        /// The reason.
+        message: String,
+    },
     /// The program was built without this format.
     #[error("this build cannot write {0}: it was made without the feature `raster-pdf`")]
     FormatLeftOut(Format),

@@ -10,6 +10,7 @@ use steptime_scenarios::{
     run as play,
 };
 
+use super::page::Origin;
 use crate::cli::{RunArguments, TraceFormat};
 use crate::failure::{Answer, Failure};
 use crate::output::{self, Output};
@@ -25,20 +26,25 @@ const PROVENANCE_SCHEMA: &str = "steptime.provenance/1";
 pub(crate) fn run(arguments: &RunArguments) -> Result<Answer, Failure> {
     let start = Instant::now();
     let mut results = Vec::with_capacity(arguments.scenarios.len());
+    let mut pages = Vec::new();
     for path in &arguments.scenarios {
         let (draft, files) = draft(path, &arguments.set)?;
-        let mut result = play(&draft.scenario(&files)?, arguments.out.is_some())?;
+        let scenario = draft.scenario(&files)?;
+        let mut result = play(&scenario, arguments.out.is_some())?;
         result.report.scenario_hash = Some(draft.digest(&files));
         // The verdict alone is asked for where it is to be quick.
         if result.report.verdict == Verdict::OutOfMemory && !arguments.quiet {
             result.report.remedies = remedies(&draft, &files);
+        }
+        if arguments.out.is_some() {
+            pages.push(Origin::of(&draft, &scenario, &result));
         }
         results.push(result);
     }
     let played = start.elapsed();
     if let Some(folder) = &arguments.out {
         let wanted = Wanted { figures: &arguments.figures, traces: &arguments.trace };
-        output::write_all(&render(folder, &results, &wanted)?)?;
+        output::write_all(&render(folder, &results, &pages, &wanted)?)?;
     }
     let reports: Vec<&Report> = results.iter().map(|result| &result.report).collect();
     if arguments.json {
@@ -112,18 +118,23 @@ struct Wanted<'a> {
 
 /// All results as files. One scenario fills the folder itself; several get a folder each, and figures that compare
 /// them. Nothing is written yet: what cannot be drawn must not leave half of the results behind.
-fn render(folder: &Path, results: &[RunResult], wanted: &Wanted<'_>) -> Result<Vec<Output>, Failure> {
-    if let [result] = results {
-        return render_one(folder, result, wanted);
+fn render(
+    folder: &Path,
+    results: &[RunResult],
+    pages: &[Origin],
+    wanted: &Wanted<'_>,
+) -> Result<Vec<Output>, Failure> {
+    if let ([result], [page]) = (results, pages) {
+        return render_one(folder, result, page, wanted);
     }
     let mut outputs = Vec::new();
     let mut taken = vec!["report.csv".to_owned(), "figures".to_owned()];
-    for result in results {
+    for (result, page) in results.iter().zip(pages) {
         let mut name = file_name(&result.report.name);
         while taken.contains(&name) {
             name.push('_');
         }
-        outputs.extend(render_one(&folder.join(&name), result, wanted)?);
+        outputs.extend(render_one(&folder.join(&name), result, page, wanted)?);
         taken.push(name);
     }
     let reports: Vec<Report> = results.iter().map(|result| result.report.clone()).collect();
@@ -133,11 +144,17 @@ fn render(folder: &Path, results: &[RunResult], wanted: &Wanted<'_>) -> Result<V
     Ok(outputs)
 }
 
-fn render_one(folder: &Path, result: &RunResult, wanted: &Wanted<'_>) -> Result<Vec<Output>, Failure> {
+fn render_one(
+    folder: &Path,
+    result: &RunResult,
+    page: &Origin,
+    wanted: &Wanted<'_>,
+) -> Result<Vec<Output>, Failure> {
     let csv = report_csv(std::slice::from_ref(&result.report));
     let mut outputs = vec![
         Output::new(folder.join("report.json"), output::json(&result.report)?),
         Output::new(folder.join("report.csv"), csv),
+        Output::new(folder.join("report.html"), page.html(result)?),
     ];
     if let Some(timeline) = &result.timeline {
         outputs.push(Output::new(folder.join("timeline.json"), output::json(timeline)?));

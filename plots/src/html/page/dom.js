@@ -60,12 +60,13 @@ function colour(name) {
 
 /** A table; cells are text or nodes, columns from `numbers` on are flush right. */
 function plainTable(caption, heads, rows, numbers = 1) {
-  const side = (index) => (index >= numbers ? "n" : null);
+  const side = (index, cell) => (index >= numbers && !(cell instanceof HTMLElement) ? "n" : null);
+  const wide = heads.length > 4 || numbers > heads.length;
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    el("table", {}, el("caption", {}, caption),
+    el("table", { class: wide && heads.length > 2 ? "wide" : null }, el("caption", {}, caption),
       el("thead", {}, el("tr", {}, heads.map((head, index) => el("th", { scope: "col", class: side(index) }, head)))),
       el("tbody", {}, rows.map((cells) => el("tr", {}, cells.map((cell, index) => el(index === 0 ? "th" : "td",
-        { class: side(index), scope: index === 0 ? "row" : null }, cell)))))));
+        { class: side(index, cell), scope: index === 0 ? "row" : null }, cell)))))));
 }
 
 /** A part of the page with its heading. */

@@ -130,7 +130,7 @@ function provenancePart(data) {
   const rows = report.provenance.map((entry) => [words(entry.what), words(entry.kind), entry.source, entry.error || "–"]);
   const [low, high] = report.step_time_interval_s ?? [];
   const facts = [
-    ["Scenario", report.name], ["Scenario hash", data.fingerprint], ["Version", `steptime ${report.version}`],
+    ["Scenario", report.name], ["Scenario hash", report.scenario_hash ?? "not known"], ["Version", `steptime ${report.version}`],
     ["Seed", report.variability ? `${report.variability.seed}, ${report.variability.repetitions} steps: ${seconds(report.variability.step_time_s.p10)} to ${seconds(report.variability.step_time_s.p90)} (P10 to P90)` : "none: nothing in this step is random"],
     ["80 % interval of the step", low === undefined ? "not known" : `${seconds(low)} to ${seconds(high)}`],
   ].map(([name, value]) => [name, el("code", {}, value)]);

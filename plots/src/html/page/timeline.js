@@ -200,10 +200,17 @@ class TimelineView {
       for (const [kind, sums] of lane.sums) {
         const part = sums[next] - sums[index];
         // Waiting is what is left where nothing else is.
-        if (classNames[kind] !== "waiting") busy += part;
+        if (classNames[kind] === "waiting") continue;
+        busy += part;
         if (part > most) { most = part; type = kind; }
       }
-      const high = Math.max(2, Math.round(height * Math.min(1, (busy || most) * scale)));
+      if (busy === 0) {
+        context.fillStyle = colours[type];
+        context.fillRect(pixel, y + height / 2 - 1, 1, 2);
+        index = next;
+        continue;
+      }
+      const high = Math.max(2, Math.round(height * Math.min(1, busy * scale)));
       context.fillStyle = colours[type];
       context.fillRect(pixel, y + height - high, 1, high);
       index = next;
