@@ -99,6 +99,7 @@ pub fn replay(
     let places = (0..nodes.len() as u64).map(|rank| Place {
         rank,
         stage: 0,
+        multiplicity: 1,
         device: cluster.kind(cluster.kind_of(rank)).gpu.name.clone(),
         capacity_bytes: cluster.kind(cluster.kind_of(rank)).gpu.memory.0,
     });
