@@ -33,8 +33,34 @@ pub(crate) struct Step {
     category: u8,
     delta: i64,
     total: u64,
+    pub(crate) marks: Marks,
+}
+
+/// What a step's moment is wanted for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Marks {
     sets_peak: bool,
     fails: bool,
+}
+
+impl Step {
+    /// Shows the step at the moment of the curve, and says when its stream got there.
+    #[inline]
+    pub(crate) fn emit<O: Observer>(&self, (at, reached): (u64, u64), emit: &mut Emitter<'_, O>) {
+        if O::ACTIVE {
+            emit.observer.memory(&MemoryRecord {
+                rank: emit.rank,
+                at: SimTime(at),
+                host: SimTime(self.asked.host),
+                stream: Stream(self.asked.stream),
+                reached: SimTime(reached),
+                category: Category(self.category),
+                delta: self.delta,
+                tensor: Tensor(self.tensor),
+                total: self.total,
+            });
+        }
+    }
 }
 
 /// Who asks the ledger.
@@ -65,7 +91,7 @@ impl Ledger {
             self.failure = Some(Failure { at: 0, tensor, short_by });
         }
         let delta = spec.bytes.cast_signed();
-        Step { asked, tensor, category, delta, total: self.total, sets_peak, fails }
+        Step { asked, tensor, category, delta, total: self.total, marks: Marks { sets_peak, fails } }
     }
 
     pub(crate) fn free(&mut self, tensor: u32, spec: &TensorSpec, asked: Asked) -> Step {
@@ -73,35 +99,17 @@ impl Ledger {
         self.held[usize::from(category) % CATEGORIES] -= spec.bytes;
         self.total -= spec.bytes;
         let delta = -spec.bytes.cast_signed();
-        Step { asked, tensor, category, delta, total: self.total, sets_peak: false, fails: false }
+        Step { asked, tensor, category, delta, total: self.total, marks: Marks::default() }
     }
 
-    /// The moment of a step becomes known, and when its stream got there; called in program order.
+    /// The moment of a step becomes known; called in program order.
     #[inline]
-    pub(crate) fn stamp<O: Observer>(
-        &mut self,
-        step: &Step,
-        (at, reached): (u64, u64),
-        emit: &mut Emitter<'_, O>,
-    ) {
-        if step.sets_peak {
+    pub(crate) fn stamp(&mut self, marks: Marks, at: u64) {
+        if marks.sets_peak {
             self.peak_at = at;
         }
-        if let Some(failure) = self.failure.as_mut().filter(|_| step.fails) {
+        if let Some(failure) = self.failure.as_mut().filter(|_| marks.fails) {
             failure.at = at;
-        }
-        if O::ACTIVE {
-            emit.observer.memory(&MemoryRecord {
-                rank: emit.rank,
-                at: SimTime(at),
-                host: SimTime(step.asked.host),
-                stream: Stream(step.asked.stream),
-                reached: SimTime(reached),
-                category: Category(step.category),
-                delta: step.delta,
-                tensor: Tensor(step.tensor),
-                total: step.total,
-            });
         }
     }
 
@@ -131,7 +139,6 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observer::NoObserver;
     use crate::program::{Label, ProgramBuilder};
 
     fn spec(bytes: u64, category: u8) -> TensorSpec {
@@ -141,7 +148,6 @@ mod tests {
     #[test]
     fn the_peak_is_the_first_of_equals_and_the_failure_the_first_of_all() {
         let mut ledger = Ledger::new(Some(25));
-        let mut emit = Emitter { observer: &mut NoObserver, rank: 0 };
         let (a, b) = (spec(20, 0), spec(10, 3));
         for (at, step) in [(1, true), (2, true), (3, false), (4, true)] {
             let step = match (at, step) {
@@ -149,7 +155,7 @@ mod tests {
                 (_, true) => ledger.allocate(1, &b, Asked::default()),
                 (_, false) => ledger.free(1, &b, Asked::default()),
             };
-            ledger.stamp(&step, (at, at), &mut emit);
+            ledger.stamp(step.marks, at);
         }
         let mut p = ProgramBuilder::new("p");
         let label = p.label("activation");

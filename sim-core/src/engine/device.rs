@@ -7,6 +7,7 @@ use super::rank::{Blocked, Issue, NO_RECORD, Numbers, Pending};
 use crate::accounts::Cause;
 use crate::observer::{Observer, SpanKind};
 use crate::program::{Kind, Record};
+use crate::time::later;
 
 impl<O: Observer> Player<'_, '_, O> {
     /// A stream's rendezvous resolved: it goes on with what was issued to it meanwhile, and so do the
@@ -39,38 +40,61 @@ impl<O: Observer> Player<'_, '_, O> {
         }
     }
 
-    /// A stream that is free gets to a record.
-    fn play(&mut self, pc: usize, record: &Record, issue: Issue, numbers: Numbers) -> Played<()> {
+    /// A stream that is free gets to what was issued to it.
+    fn play(&mut self, stream: u8, pending: &Pending) -> Played<()> {
+        let &Pending { issue, record: pc, numbers, .. } = pending;
+        let pc = pc as usize;
+        let record = &self.records[pc];
         match record.kind {
-            Kind::Kernel => self.kernel(pc, record, issue, numbers.slot),
-            Kind::Record => {
-                self.record(record, issue.at);
-                Ok(())
-            }
-            Kind::Wait => {
-                self.wait_or_block(record);
-                Ok(())
-            }
-            Kind::Rendezvous => self.rendezvous(pc, record, issue, numbers),
-            Kind::Alloc | Kind::Free => {
-                let state = &mut *self.state;
-                let at = issue.at.max(state.streams[usize::from(record.stream)].clock);
-                state.moments.resolve(numbers.slot, at, &mut state.ledger, &mut self.emit);
-                Ok(())
-            }
-            Kind::Host | Kind::HostSync | Kind::HostWait => Ok(()),
+            Kind::Kernel | Kind::Alloc | Kind::Free => return self.run_issued(stream, pending),
+            Kind::Record => self.record(record, issue.at),
+            Kind::Wait => self.wait_or_block(record),
+            Kind::Rendezvous => return self.rendezvous(pc, record, issue, numbers),
+            Kind::Host | Kind::HostSync | Kind::HostWait => {}
         }
+        Ok(())
     }
 
-    fn kernel(&mut self, pc: usize, record: &Record, issue: Issue, slot: u32) -> Played<()> {
-        let start = self.start(record.stream, issue);
-        let end = self.later(start, record.time, pc)?;
-        let stream = &mut self.state.streams[usize::from(record.stream)];
-        stream.clock = end;
-        stream.last = pc as u32;
-        stream.busy.add(record.class, record.time);
-        self.complete(slot, end);
-        self.emit.span(Some(record.stream), SpanKind::Kernel, (start, end), record.class, record.index);
+    /// A stream that is free gets to a run.
+    fn run_issued(&mut self, index: u8, pending: &Pending) -> Played<()> {
+        let first = pending.record as usize;
+        let records = &self.records[first..first + pending.count as usize];
+        let state = &mut *self.state;
+        let stream = &mut state.streams[usize::from(index)];
+        let (begin, depth) = (usize::from(index) * state.depth as usize, state.depth as usize);
+        let launches = &mut state.completions[begin..begin + depth];
+        let mut slot = (pending.numbers.slot as usize).saturating_sub(begin);
+        let mut step = pending.numbers.step;
+        let (mut issued, mut clock, mut last) = (pending.issue.at, stream.clock, stream.last);
+        for (number, record) in records.iter().enumerate() {
+            if record.kind != Kind::Kernel {
+                state.moments.resolve(step, issued.max(clock), &mut state.ledger, &mut self.emit);
+                step = step.wrapping_add(1);
+                continue;
+            }
+            // That it is a time was checked when it was issued.
+            issued += record.extra;
+            if issued > clock {
+                if index == 0 {
+                    let work = pending.issue.work.interval(self.records);
+                    state.idle.host_late(clock, issued, &work, self.host_class);
+                }
+                clock = issued;
+            }
+            let start = clock;
+            let Some(end) = later(start, record.time) else {
+                return Err(self.overflow(first + number).into());
+            };
+            clock = end;
+            stream.busy.add(record.class, record.time);
+            if let Some(place) = launches.get_mut(slot) {
+                *place = clock;
+                slot = if slot + 1 == depth { 0 } else { slot + 1 };
+            }
+            last = (first + number) as u32;
+            self.emit.span(Some(index), SpanKind::Kernel, (start, clock), record.class, record.index);
+        }
+        (stream.clock, stream.last) = (clock, last);
         Ok(())
     }
 
@@ -181,9 +205,7 @@ impl<O: Observer> Player<'_, '_, O> {
             let Some(pending) = self.state.streams[usize::from(stream)].pending.pop_front() else {
                 break;
             };
-            let Pending { issue, record: pc, numbers } = pending;
-            let record = &self.records[pc as usize];
-            self.play(pc as usize, record, issue, numbers)?;
+            self.play(stream, &pending)?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::UNKNOWN;
-use crate::ledger::{Ledger, Step};
+use crate::ledger::{Ledger, Marks, Step};
 use crate::observer::{Emitter, Observer};
 
 /// Memory steps whose moment, or that of an earlier step, is not known yet.
@@ -13,7 +13,16 @@ pub(super) struct Moments {
     last: u64,
     /// Number of the first step that waits.
     first: u32,
-    waiting: VecDeque<(Step, u64)>,
+    waiting: VecDeque<Waiting>,
+    /// The steps that wait, where somebody watches.
+    steps: VecDeque<Step>,
+}
+
+/// A step that waits: what the ledger has to know of it.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    at: u64,
+    marks: Marks,
 }
 
 impl Moments {
@@ -30,7 +39,10 @@ impl Moments {
             self.show(&step, at, ledger, emit);
             return self.first;
         }
-        self.waiting.push_back((step, at));
+        self.waiting.push_back(Waiting { at, marks: step.marks });
+        if O::ACTIVE {
+            self.steps.push_back(step);
+        }
         self.first.wrapping_add(self.waiting.len() as u32 - 1)
     }
 
@@ -43,18 +55,23 @@ impl Moments {
         emit: &mut Emitter<'_, O>,
     ) {
         if let Some(waiting) = self.waiting.get_mut(number.wrapping_sub(self.first) as usize) {
-            waiting.1 = at;
+            waiting.at = at;
         }
-        while let Some(&(step, at)) = self.waiting.front().filter(|(_, at)| *at != UNKNOWN) {
+        while let Some(&Waiting { at, marks }) = self.waiting.front().filter(|it| it.at != UNKNOWN) {
             self.waiting.pop_front();
             self.first = self.first.wrapping_add(1);
-            self.show(&step, at, ledger, emit);
+            self.last = self.last.max(at);
+            ledger.stamp(marks, self.last);
+            if let Some(step) = self.steps.pop_front() {
+                step.emit((self.last, at), emit);
+            }
         }
     }
 
     #[inline]
     fn show<O: Observer>(&mut self, step: &Step, at: u64, ledger: &mut Ledger, emit: &mut Emitter<'_, O>) {
         self.last = self.last.max(at);
-        ledger.stamp(step, (self.last, at), emit);
+        ledger.stamp(step.marks, self.last);
+        step.emit((self.last, at), emit);
     }
 }

@@ -4,7 +4,7 @@ use super::meetings::Meetings;
 use super::rank::{Blocked, Issue, Numbers, Pending, RankState, Work};
 use super::{Played, UNKNOWN};
 use crate::error::{At, SimulationError, overflow};
-use crate::ledger::Asked;
+use crate::ledger::{Asked, Ledger, Step};
 use crate::observer::{Emitter, Observer, SpanKind};
 use crate::program::{Kind, Record, TensorSpec};
 use crate::time::later;
@@ -26,7 +26,7 @@ pub(super) struct Player<'p, 'w, O> {
     pub(super) spec: &'w RankSpec,
     pub(super) records: &'w [Record],
     last_rendezvous: &'w [u32],
-    tensors: &'w [TensorSpec],
+    tensors: Tensors<'w>,
     waits: &'w [u32],
     pub(super) host_class: u8,
     pub(super) state: &'p mut RankState,
@@ -49,7 +49,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             spec: &world.ranks()[rank as usize],
             records: program.records(),
             last_rendezvous: program.last_rendezvous(),
-            tensors: program.tensor_specs(),
+            tensors: Tensors(program.tensor_specs()),
             waits: program.waits(),
             host_class: world.host_class().0,
             state,
@@ -89,7 +89,15 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
                     if !ahead {
                         break if self.could_run_ahead(pc) { Stop::CouldRunAhead } else { Stop::Waits };
                     }
-                    let Some(after) = self.postpone(host, pc, record)? else { break Stop::Waits };
+                    if matches!(record.kind, Kind::Kernel | Kind::Alloc | Kind::Free) {
+                        let played = self.postpone_run(pc, &mut host)?;
+                        if played == 0 {
+                            break Stop::Waits;
+                        }
+                        pc += played;
+                        continue;
+                    }
+                    let Some(after) = self.postpone(host, pc, record) else { break Stop::Waits };
                     host = after;
                 }
                 Kind::Kernel => {
@@ -133,7 +141,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
     }
 
     #[cold]
-    fn overflow(&self, pc: usize) -> SimulationError {
+    pub(super) fn overflow(&self, pc: usize) -> SimulationError {
         overflow(self.world, &At { rank: self.rank, record: &self.records[pc] })
     }
 
@@ -214,7 +222,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             Kind::Rendezvous => {
                 let Some((host, slot)) = self.launch(record.stream, host) else { return Ok(None) };
                 let meeting = self.next_meeting(record);
-                self.rendezvous(pc, record, self.issue_at(host), Numbers { slot, meeting })?;
+                self.rendezvous(pc, record, self.issue_at(host), Numbers { slot, meeting, step: 0 })?;
                 return Ok(Some(host));
             }
             Kind::Record => {
@@ -232,30 +240,91 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         Ok(Some(host))
     }
 
-    /// The host issues a record to a stream that is blocked. Returns as [`Player::issue`] does.
-    fn postpone(&mut self, mut host: u64, pc: usize, record: &Record) -> Played<Option<u64>> {
+    /// The host issues a record that is not part of a run to a stream that is blocked. Returns as [`Player::issue`] does.
+    fn postpone(&mut self, mut host: u64, pc: usize, record: &Record) -> Option<u64> {
         let mut numbers = Numbers::default();
-        if matches!(record.kind, Kind::Kernel | Kind::Rendezvous) {
-            let Some((free, slot)) = self.launch(record.stream, host) else { return Ok(None) };
-            (host, numbers.slot) = (free, slot);
-        }
         match record.kind {
-            Kind::Kernel => {
-                let issued = self.later(host, record.extra, pc)?;
-                self.state.host_busy.add(self.host_class, record.extra);
-                if O::ACTIVE && issued > host {
-                    self.emit.span(None, SpanKind::Host, (host, issued), self.host_class, record.index);
-                }
-                host = issued;
+            Kind::Rendezvous => {
+                (host, numbers.slot) = self.launch(record.stream, host)?;
+                numbers.meeting = self.next_meeting(record);
             }
-            Kind::Rendezvous => numbers.meeting = self.next_meeting(record),
             Kind::Record => self.state.events.issue(self.waits[record.index as usize]),
-            Kind::Alloc | Kind::Free => numbers.slot = self.memory(record, host, UNKNOWN),
             _ => {}
         }
-        let pending = Pending { issue: self.issue_at(host), record: pc as u32, numbers };
+        let pending = Pending { issue: self.issue_at(host), record: pc as u32, count: 1, numbers };
         self.state.streams[usize::from(record.stream)].pending.push_back(pending);
-        Ok(Some(host))
+        Some(host)
+    }
+
+    /// The host issues kernels, allocations and frees from `first` on, as long as they go to the same stream, which is
+    /// blocked, and there is place in flight; returns how many. Those for which it does not wait are kept as one.
+    fn postpone_run(&mut self, first: usize, host: &mut u64) -> Played<usize> {
+        let records = &self.records[first..];
+        let Some(stream) = records.first().map(|record| record.stream) else { return Ok(0) };
+        let state = &mut *self.state;
+        let places = state.places(stream);
+        let launches = &mut state.completions[places.clone()];
+        let next = &mut state.next_slot[usize::from(stream)];
+        let work = state.work;
+        let (mut now, mut issuing, mut played) = (*host, 0, 0);
+        let begin = |now: u64, number: usize, slot: u32| Pending {
+            issue: Issue { at: now, work },
+            record: (first + number) as u32,
+            count: 0,
+            numbers: Numbers { slot: places.start as u32 + slot, ..Numbers::default() },
+        };
+        let pending = &mut state.streams[usize::from(stream)].pending;
+        let mut run = begin(now, 0, *next);
+        let mut steps = 0;
+        for record in records {
+            if record.stream != stream {
+                break;
+            }
+            match record.kind {
+                Kind::Kernel => {
+                    if let Some(completion) = launches.get_mut(*next as usize) {
+                        if *completion == UNKNOWN {
+                            break;
+                        }
+                        if *completion > now {
+                            if run.count > 0 {
+                                pending.push_back(run);
+                            }
+                            now = *completion;
+                            run = begin(now, played, *next);
+                            steps = 0;
+                        }
+                        *completion = UNKNOWN;
+                        *next = if *next as usize + 1 == launches.len() { 0 } else { *next + 1 };
+                    }
+                    let Some(issued) = later(now, record.extra) else {
+                        return Err(self.overflow(first + played).into());
+                    };
+                    if O::ACTIVE && issued > now {
+                        self.emit.span(None, SpanKind::Host, (now, issued), self.host_class, record.index);
+                    }
+                    issuing += record.extra;
+                    now = issued;
+                }
+                Kind::Alloc | Kind::Free => {
+                    let step = self.tensors.ask(record, now, &mut state.ledger);
+                    let number = state.moments.step(step, UNKNOWN, &mut state.ledger, &mut self.emit);
+                    if steps == 0 {
+                        run.numbers.step = number;
+                    }
+                    steps += 1;
+                }
+                _ => break,
+            }
+            run.count += 1;
+            played += 1;
+        }
+        if run.count > 0 {
+            pending.push_back(run);
+        }
+        state.host_busy.add(self.host_class, issuing);
+        *host = now;
+        Ok(played)
     }
 
     #[inline]
@@ -291,17 +360,28 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         Some((free, slot))
     }
 
-    /// The ledger serves the host's request, whose stream gets there `at` a moment, maybe unknown; returns
-    /// the step's number.
-    fn memory(&mut self, record: &Record, host: u64, at: u64) -> u32 {
+    /// The ledger serves the host's request, whose stream gets there `at` a moment.
+    fn memory(&mut self, record: &Record, host: u64, at: u64) {
         let state = &mut *self.state;
-        let spec = &self.tensors[record.index as usize];
+        let step = self.tensors.ask(record, host, &mut state.ledger);
+        state.moments.step(step, at, &mut state.ledger, &mut self.emit);
+    }
+}
+
+/// The tensors of a program.
+#[derive(Clone, Copy)]
+struct Tensors<'w>(&'w [TensorSpec]);
+
+impl Tensors<'_> {
+    /// What a ledger makes of an allocation or a free that the host asks for.
+    #[inline]
+    fn ask(self, record: &Record, host: u64, ledger: &mut Ledger) -> Step {
+        let spec = &self.0[record.index as usize];
         let asked = Asked { host, stream: record.stream };
-        let step = if record.kind == Kind::Alloc {
-            state.ledger.allocate(record.index, spec, asked)
+        if record.kind == Kind::Alloc {
+            ledger.allocate(record.index, spec, asked)
         } else {
-            state.ledger.free(record.index, spec, asked)
-        };
-        state.moments.step(step, at, &mut state.ledger, &mut self.emit)
+            ledger.free(record.index, spec, asked)
+        }
     }
 }

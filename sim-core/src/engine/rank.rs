@@ -1,6 +1,7 @@
 //! What the engine keeps of a rank.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::events::Events;
 use super::moments::Moments;
@@ -87,21 +88,28 @@ pub(super) enum Blocked {
     Event(u32),
 }
 
-/// A record issued to a blocked stream.
+/// A record issued to a blocked stream, or a run: kernels, allocations and frees in a row that the host issued without a
+/// stop.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
+    /// Of a run: the host's clock before it.
     pub(super) issue: Issue,
+    /// The first record.
     pub(super) record: u32,
+    /// Records.
+    pub(super) count: u32,
     pub(super) numbers: Numbers,
 }
 
 /// The numbers that a record got when it was issued.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Numbers {
-    /// Launches: place in `completions`. Allocations and frees: number of the memory step.
+    /// Place of the first launch in `completions`.
     pub(super) slot: u32,
     /// Rendezvous: number within its group.
     pub(super) meeting: u32,
+    /// Number of the first memory step.
+    pub(super) step: u32,
 }
 
 /// When a record was issued, and the host's last explicit work before.
@@ -134,6 +142,12 @@ impl RankState {
             moments: Moments::default(),
             listed: false,
         }
+    }
+
+    /// The places of a stream in `completions`.
+    pub(super) fn places(&self, stream: u8) -> Range<usize> {
+        let (first, depth) = (usize::from(stream) * self.depth as usize, self.depth as usize);
+        first..first + depth
     }
 
     /// When the host and all streams have finished.

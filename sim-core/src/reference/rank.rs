@@ -229,7 +229,8 @@ impl RankPlay {
         let mut last = 0;
         for (step, at) in self.steps.iter().zip(&self.stamps) {
             last = last.max(*at);
-            self.ledger.stamp(step, (last, *at), emit);
+            self.ledger.stamp(step.marks, last);
+            step.emit((last, *at), emit);
         }
     }
 }
