@@ -34,9 +34,10 @@ impl<O: Observer> Player<'_, '_, O> {
     }
 
     #[inline]
-    fn complete(&mut self, slot: u32, end: u64) {
+    fn complete(&mut self, stream: u8, slot: u32, end: u64) {
         if let Some(completion) = self.state.completions.get_mut(slot as usize) {
             *completion = end;
+            self.state.launches[usize::from(stream)].in_flight -= 1;
         }
     }
 
@@ -61,10 +62,12 @@ impl<O: Observer> Player<'_, '_, O> {
         let records = &self.records[first..first + pending.count as usize];
         let state = &mut *self.state;
         let stream = &mut state.streams[usize::from(index)];
-        let (begin, depth) = (usize::from(index) * state.depth as usize, state.depth as usize);
-        let launches = &mut state.completions[begin..begin + depth];
+        let begin = usize::from(index) * state.depth as usize;
+        let completions = &mut state.completions[begin..begin + state.depth as usize];
+        let depth = completions.len();
         let mut slot = (pending.numbers.slot as usize).saturating_sub(begin);
         let mut step = pending.numbers.step;
+        let mut launches = 0;
         let (mut issued, mut clock, mut last) = (pending.issue.at, stream.clock, stream.last);
         for (number, record) in records.iter().enumerate() {
             if record.kind != Kind::Kernel {
@@ -72,8 +75,11 @@ impl<O: Observer> Player<'_, '_, O> {
                 step = step.wrapping_add(1);
                 continue;
             }
-            // That it is a time was checked when it was issued.
-            issued += record.extra;
+            issued = match completions.get(slot) {
+                Some(issued) => *issued,
+                // That it is a time was checked when it was issued.
+                None => issued + record.extra,
+            };
             if issued > clock {
                 if index == 0 {
                     let work = pending.issue.work.interval(self.records);
@@ -87,14 +93,16 @@ impl<O: Observer> Player<'_, '_, O> {
             };
             clock = end;
             stream.busy.add(record.class, record.time);
-            if let Some(place) = launches.get_mut(slot) {
-                *place = clock;
+            if let Some(completion) = completions.get_mut(slot) {
+                *completion = clock;
                 slot = if slot + 1 == depth { 0 } else { slot + 1 };
+                launches += 1;
             }
             last = (first + number) as u32;
             self.emit.span(Some(index), SpanKind::Kernel, (start, clock), record.class, record.index);
         }
         (stream.clock, stream.last) = (clock, last);
+        state.launches[usize::from(index)].in_flight -= launches;
         Ok(())
     }
 
@@ -189,7 +197,7 @@ impl<O: Observer> Player<'_, '_, O> {
         state.met = met;
         state.busy.add(record.wait_class, met - arrived);
         state.busy.add(record.class, end - met);
-        self.complete(slot, end);
+        self.complete(stream, slot, end);
         if O::ACTIVE {
             let stream = Some(stream);
             if met > arrived {

@@ -26,24 +26,28 @@ struct Waiting {
 }
 
 impl Moments {
-    /// A step in program order; `at` is when its stream gets there, or `UNKNOWN`. Returns its number, by
-    /// which [`Moments::resolve`] knows it.
+    /// Number of the next step that has to wait, by which [`Moments::resolve`] knows it.
+    #[inline]
+    pub(super) fn next(&self) -> u32 {
+        self.first.wrapping_add(self.waiting.len() as u32)
+    }
+
+    /// A step in program order; `at` is when its stream gets there, or `UNKNOWN`.
     pub(super) fn step<O: Observer>(
         &mut self,
         step: Step,
         at: u64,
         ledger: &mut Ledger,
         emit: &mut Emitter<'_, O>,
-    ) -> u32 {
+    ) {
         if self.waiting.is_empty() && at != UNKNOWN {
             self.show(&step, at, ledger, emit);
-            return self.first;
+            return;
         }
         self.waiting.push_back(Waiting { at, marks: step.marks });
         if O::ACTIVE {
             self.steps.push_back(step);
         }
-        self.first.wrapping_add(self.waiting.len() as u32 - 1)
     }
 
     /// The stream of a waiting step got there.

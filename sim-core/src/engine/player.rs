@@ -153,23 +153,19 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             return Ok(0);
         };
         let state = &mut *self.state;
+        let places = state.places(index);
         let stream = &mut state.streams[usize::from(index)];
-        let depth = state.depth as usize;
-        let limited = depth > 0;
-        let places = usize::from(index) * depth;
-        let places = &mut state.completions[places..places + depth];
-        let next_slot = &mut state.next_slot[usize::from(index)];
+        // A stream that is free has completed all launches before.
+        let completions = &mut state.completions[places];
+        let depth = completions.len();
+        let mut slot = state.launches[usize::from(index)].next as usize;
         let (mut now, mut clock, mut issuing, mut played) = (*host, stream.clock, 0, 0);
         for record in records {
             if record.kind != Kind::Kernel || record.stream != index {
                 break;
             }
-            if limited {
-                let completion = places[*next_slot as usize];
-                if completion == UNKNOWN {
-                    break;
-                }
-                now = now.max(completion);
+            if let Some(completion) = completions.get(slot) {
+                now = now.max(*completion);
             }
             let Some(issued) = later(now, record.extra) else {
                 return Err(self.overflow(first + played).into());
@@ -183,9 +179,9 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
                 return Err(self.overflow(first + played).into());
             };
             stream.busy.add(record.class, record.time);
-            if limited {
-                places[*next_slot as usize] = end;
-                *next_slot = if *next_slot as usize + 1 == depth { 0 } else { *next_slot + 1 };
+            if let Some(completion) = completions.get_mut(slot) {
+                *completion = end;
+                slot = if slot + 1 == depth { 0 } else { slot + 1 };
             }
             if O::ACTIVE {
                 if issued > now {
@@ -198,6 +194,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             played += 1;
         }
         if played > 0 {
+            state.launches[usize::from(index)].next = slot as u32;
             stream.clock = clock;
             stream.last = (first + played - 1) as u32;
             state.host_busy.add(self.host_class, issuing);
@@ -257,45 +254,29 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
     }
 
     /// The host issues kernels, allocations and frees from `first` on, as long as they go to the same stream, which is
-    /// blocked, and there is place in flight; returns how many. Those for which it does not wait are kept as one.
+    /// blocked, and there is place in flight; returns how many. They are kept as one.
     fn postpone_run(&mut self, first: usize, host: &mut u64) -> Played<usize> {
         let records = &self.records[first..];
-        let Some(stream) = records.first().map(|record| record.stream) else { return Ok(0) };
+        let Some(index) = records.first().map(|record| record.stream) else { return Ok(0) };
         let state = &mut *self.state;
-        let places = state.places(stream);
-        let launches = &mut state.completions[places.clone()];
-        let next = &mut state.next_slot[usize::from(stream)];
-        let work = state.work;
+        let places = state.places(index);
+        let begin = places.start as u32;
+        let completions = &mut state.completions[places];
+        let depth = completions.len() as u32;
+        let launches = &mut state.launches[usize::from(index)];
+        let numbers = Numbers { slot: begin + launches.next, meeting: 0, step: state.moments.next() };
         let (mut now, mut issuing, mut played) = (*host, 0, 0);
-        let begin = |now: u64, number: usize, slot: u32| Pending {
-            issue: Issue { at: now, work },
-            record: (first + number) as u32,
-            count: 0,
-            numbers: Numbers { slot: places.start as u32 + slot, ..Numbers::default() },
-        };
-        let pending = &mut state.streams[usize::from(stream)].pending;
-        let mut run = begin(now, 0, *next);
-        let mut steps = 0;
         for record in records {
-            if record.stream != stream {
+            if record.stream != index {
                 break;
             }
             match record.kind {
                 Kind::Kernel => {
-                    if let Some(completion) = launches.get_mut(*next as usize) {
-                        if *completion == UNKNOWN {
+                    if depth > 0 {
+                        if launches.in_flight == depth {
                             break;
                         }
-                        if *completion > now {
-                            if run.count > 0 {
-                                pending.push_back(run);
-                            }
-                            now = *completion;
-                            run = begin(now, played, *next);
-                            steps = 0;
-                        }
-                        *completion = UNKNOWN;
-                        *next = if *next as usize + 1 == launches.len() { 0 } else { *next + 1 };
+                        now = now.max(completions[launches.next as usize]);
                     }
                     let Some(issued) = later(now, record.extra) else {
                         return Err(self.overflow(first + played).into());
@@ -303,24 +284,25 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
                     if O::ACTIVE && issued > now {
                         self.emit.span(None, SpanKind::Host, (now, issued), self.host_class, record.index);
                     }
+                    if depth > 0 {
+                        completions[launches.next as usize] = issued;
+                        launches.launch(depth);
+                    }
                     issuing += record.extra;
                     now = issued;
                 }
                 Kind::Alloc | Kind::Free => {
                     let step = self.tensors.ask(record, now, &mut state.ledger);
-                    let number = state.moments.step(step, UNKNOWN, &mut state.ledger, &mut self.emit);
-                    if steps == 0 {
-                        run.numbers.step = number;
-                    }
-                    steps += 1;
+                    state.moments.step(step, UNKNOWN, &mut state.ledger, &mut self.emit);
                 }
                 _ => break,
             }
-            run.count += 1;
             played += 1;
         }
-        if run.count > 0 {
-            pending.push_back(run);
+        if played > 0 {
+            let issue = Issue { at: *host, work: state.work };
+            let pending = Pending { issue, record: first as u32, count: played as u32, numbers };
+            state.streams[usize::from(index)].pending.push_back(pending);
         }
         state.host_busy.add(self.host_class, issuing);
         *host = now;
@@ -348,16 +330,13 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         if state.depth == 0 {
             return Some((host, 0));
         }
-        let next = &mut state.next_slot[usize::from(stream)];
-        let slot = u32::from(stream) * state.depth + *next;
-        let completion = &mut state.completions[slot as usize];
-        if *completion == UNKNOWN {
+        let launches = &mut state.launches[usize::from(stream)];
+        if launches.in_flight == state.depth {
             return None;
         }
-        let free = host.max(*completion);
-        *completion = UNKNOWN;
-        *next = if *next + 1 == state.depth { 0 } else { *next + 1 };
-        Some((free, slot))
+        let slot = u32::from(stream) * state.depth + launches.next;
+        launches.launch(state.depth);
+        Some((host.max(state.completions[slot as usize]), slot))
     }
 
     /// The ledger serves the host's request, whose stream gets there `at` a moment.

@@ -26,10 +26,11 @@ pub(super) struct RankState {
     pub(super) events: Events,
     /// Streams blocked on an event.
     pub(super) event_waiters: u32,
-    /// Completion of the last launches, as many as may be in flight; empty without a limit.
+    /// By stream, as many as may be in flight: when its last launches completed, or of those in flight when they were
+    /// issued; empty without a limit.
     pub(super) completions: Box<[u64]>,
-    /// By stream: place of its next launch among its `depth` places in `completions`.
-    pub(super) next_slot: Box<[u32]>,
+    /// By stream: where its launches are.
+    pub(super) launches: Box<[Launches]>,
     /// Launches that may be in flight on one stream; 0 is no limit.
     pub(super) depth: u32,
     /// By channel: rendezvous issued.
@@ -40,6 +41,24 @@ pub(super) struct RankState {
     pub(super) moments: Moments,
     /// On the engine's list of ranks that could run ahead.
     pub(super) listed: bool,
+}
+
+/// The launches of a stream, which complete in order.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Launches {
+    /// Place of the next one among the stream's `depth` places in `completions`.
+    pub(super) next: u32,
+    /// Issued and not complete.
+    pub(super) in_flight: u32,
+}
+
+impl Launches {
+    /// One more of `depth`.
+    #[inline]
+    pub(super) fn launch(&mut self, depth: u32) {
+        self.in_flight += 1;
+        self.next = if self.next + 1 == depth { 0 } else { self.next + 1 };
+    }
 }
 
 /// The host's last explicit work, as its record and its end.
@@ -88,8 +107,7 @@ pub(super) enum Blocked {
     Event(u32),
 }
 
-/// A record issued to a blocked stream, or a run: kernels, allocations and frees in a row that the host issued without a
-/// stop.
+/// A record issued to a blocked stream, or a run: kernels, allocations and frees in a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
     /// Of a run: the host's clock before it.
@@ -133,7 +151,7 @@ impl RankState {
             events: Events::default(),
             event_waiters: 0,
             completions: vec![0; depth as usize * program.streams().len()].into(),
-            next_slot: vec![0; program.streams().len()].into(),
+            launches: vec![Launches::default(); program.streams().len()].into(),
             depth,
             issued: vec![0; spec.groups.len()].into(),
             idle: ByClass::default(),
