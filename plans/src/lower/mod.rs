@@ -62,6 +62,13 @@ pub(crate) enum Grain {
     Sizes,
 }
 
+impl Grain {
+    /// Whether somebody may look at single spans.
+    fn has_spans(self) -> bool {
+        self != Self::Times
+    }
+}
+
 /// A world, and what its ranks and stages stand for.
 #[derive(Debug)]
 pub struct Lowered {

@@ -135,6 +135,11 @@ impl ProgramBuilder {
         Self { only_times: true, ..Self::new(name) }
     }
 
+    /// Makes room for about so many records.
+    pub fn reserve(&mut self, records: usize) {
+        self.inner.records.reserve(records);
+    }
+
     /// The label of a text, the same for the same text.
     pub fn label(&mut self, text: &str) -> Label {
         if let Some(label) = self.interned.get(text) {

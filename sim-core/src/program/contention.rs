@@ -52,8 +52,12 @@ struct Alone {
 
 impl Alone {
     fn run(records: &[Record], streams: usize, loads: &[Option<Load>]) -> Self {
-        let mut alone =
-            Self { clocks: vec![0; streams], transfers: vec![Vec::new(); streams], ..Self::default() };
+        let mut alone = Self {
+            clocks: vec![0; streams],
+            kernels: Vec::with_capacity(records.len()),
+            transfers: vec![Vec::new(); streams],
+            ..Self::default()
+        };
         for (at, record) in records.iter().enumerate() {
             alone.step(at, record, loads);
         }
@@ -63,14 +67,12 @@ impl Alone {
     /// Indices that do not exist are left for the checks of the finished program.
     fn step(&mut self, at: usize, record: &Record, loads: &[Option<Load>]) {
         let stream = usize::from(record.stream);
-        let clock = self.clocks.get(stream).copied().unwrap_or(0);
-        let event = self.events.get(record.index as usize).copied().unwrap_or(0);
         match record.kind {
             Kind::Host => self.host = self.host.saturating_add(record.time),
-            Kind::HostSync => self.host = self.host.max(clock),
-            Kind::HostWait => self.host = self.host.max(event),
-            Kind::Record => self.events.push(clock),
-            Kind::Wait => self.set(stream, clock.max(event)),
+            Kind::HostSync => self.host = self.host.max(self.clock(stream)),
+            Kind::HostWait => self.host = self.host.max(self.event(record)),
+            Kind::Record => self.events.push(self.clock(stream)),
+            Kind::Wait => self.set(stream, self.clock(stream).max(self.event(record))),
             Kind::Alloc | Kind::Free => {}
             Kind::Kernel => {
                 self.host = self.host.saturating_add(record.extra);
@@ -88,6 +90,14 @@ impl Alone {
                 }
             }
         }
+    }
+
+    fn clock(&self, stream: usize) -> u64 {
+        self.clocks.get(stream).copied().unwrap_or(0)
+    }
+
+    fn event(&self, record: &Record) -> u64 {
+        self.events.get(record.index as usize).copied().unwrap_or(0)
     }
 
     fn set(&mut self, stream: usize, clock: u64) {

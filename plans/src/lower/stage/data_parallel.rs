@@ -9,6 +9,7 @@ use super::{Meeting, StageBuilder};
 use crate::bucket::{Bucket, Share};
 use crate::classes;
 use crate::error::PlanError;
+use crate::lower::cost::OpCost;
 use crate::zero::ZeroStage;
 
 /// Most pieces in which updated parameters are gathered.
@@ -28,19 +29,28 @@ impl StageBuilder<'_> {
         if self.input.workload.accumulation_fusion || first && !wider {
             return Ok(());
         }
-        let elements = self.input.layer_trained(layer);
-        if elements == 0 {
+        if self.trained(layer) == 0 {
             return Ok(());
         }
-        let partitioned = self.input.plan.zero >= ZeroStage::Two;
-        let share = if partitioned { self.input.partitioned_trained(layer) } else { elements };
-        let made = if partitioned { self.gradient } else { self.storage };
-        let tensors = self.input.layer_trained_tensors(layer);
-        let kernel = copied(share * (made + self.gradient), share * self.gradient);
-        let cost = self.pricer.kernel(kernel, tensors, Pass::Backward)?;
+        let slot = self.input.slot(layer);
+        let cost = match self.of_layers[slot].accumulation {
+            Some(cost) => cost,
+            None => self.accumulation(layer)?,
+        };
+        self.of_layers[slot].accumulation = Some(cost);
         let name = self.input.model.layers[layer].name.as_str();
         let label = self.label(name, "backward", Some(micro_batch));
         self.kernel(classes::BACKWARD, label, cost)
+    }
+
+    /// Price of adding a layer's gradients to those of earlier micro-batches.
+    fn accumulation(&self, layer: usize) -> Result<OpCost, PlanError> {
+        let partitioned = self.input.plan.zero >= ZeroStage::Two;
+        let share = if partitioned { self.input.partitioned_trained(layer) } else { self.trained(layer) };
+        let made = if partitioned { self.gradient } else { self.storage };
+        let tensors = self.input.layer_trained_tensors(layer);
+        let kernel = copied(share * (made + self.gradient), share * self.gradient);
+        self.pricer.kernel(kernel, tensors, Pass::Backward)
     }
 
     /// Whether gradients are tensors that the first backward of a step makes and that go when the parameters have been
@@ -78,8 +88,7 @@ impl StageBuilder<'_> {
         }
         let format = self.input.plan.gathered_format(self.input.workload).bytes();
         // Where the parts go to the host, whole gradients are all that the device has of them.
-        let made =
-            if offloaded { self.input.layer_trained(layer) } else { self.input.reduced_trained(layer) };
+        let made = if offloaded { self.trained(layer) } else { self.input.reduced_trained(layer) };
         let bytes = made * format;
         if bytes == 0 {
             return None;

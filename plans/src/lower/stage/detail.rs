@@ -311,7 +311,7 @@ impl StageBuilder<'_> {
         if !operation.makes_weight_gradient() || !matches!(cost.backward[index], Cost::Kernel(_)) {
             return;
         }
-        let left = self.input.layer_trained(layer).saturating_sub(self.made_elements);
+        let left = self.trained(layer).saturating_sub(self.made_elements);
         let elements = match operation.kernel {
             Kernel::Gemm { batch, m, n, .. } => (batch * m * n).min(left),
             _ => return,
@@ -322,7 +322,7 @@ impl StageBuilder<'_> {
     /// Gradients of the layer's other parameters: of norms, biases and embeddings.
     pub(super) fn other_gradients(&mut self, layer: usize) {
         if self.makes_gradients() {
-            let left = self.input.layer_trained(layer).saturating_sub(self.made_elements);
+            let left = self.trained(layer).saturating_sub(self.made_elements);
             self.hold_gradient(layer, left);
         }
         self.made_elements = 0;

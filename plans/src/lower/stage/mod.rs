@@ -120,6 +120,16 @@ impl StageInput<'_> {
         passed + start.map_or(0, |chunk| layer - chunk.layers.start)
     }
 
+    /// Kernels of the stage's step, and as much again as comes between them: about what its program takes.
+    fn records(&self) -> usize {
+        let cost = |layer: usize| {
+            let cost = self.cost(layer, 0);
+            cost.forward.len() + cost.backward.len() + cost.recomputed.len() + 12
+        };
+        let of_tensors = if self.grain == Grain::Times { 1 } else { 2 };
+        self.layers().map(cost).sum::<usize>() * self.schedule.micro_batches as usize * of_tensors
+    }
+
     fn training(&self) -> bool {
         self.workload.task == Task::Training
     }
@@ -257,6 +267,8 @@ pub(super) struct StageBuilder<'a> {
     sent: Vec<(Stream, Tensor)>,
     /// Of each chunk.
     backwards_done: Vec<u32>,
+    /// What passes over each layer ask for again and again.
+    of_layers: Vec<OfLayer>,
     /// Labels of each layer's tensors, as far as they have been used.
     tensor_labels: Vec<Vec<(&'static str, Label)>>,
     /// Input batches on the device, by micro-batch.
@@ -287,6 +299,28 @@ pub(super) struct StageBuilder<'a> {
     pairs: Pairs,
     /// Entries of the launch queue so far.
     entries: u64,
+}
+
+/// Facts of a layer that do not change from micro-batch to micro-batch.
+#[derive(Clone, Copy)]
+struct OfLayer {
+    /// Routed experts of it that the rank holds.
+    experts: u64,
+    /// Its trained values as this stage holds them.
+    trained: u64,
+    /// Adding its gradients to those of earlier micro-batches, once that has been priced.
+    accumulation: Option<OpCost>,
+}
+
+impl OfLayer {
+    fn new(input: &StageInput<'_>, layer: usize) -> Self {
+        let all = input.model.layers[layer].parameters.iter().find_map(|it| it.expert);
+        Self {
+            experts: all.map_or(0, |place| place.of.div_ceil(input.plan.expert.max(1))),
+            trained: input.layer_trained(layer),
+            accumulation: None,
+        }
+    }
 }
 
 /// Builds the program of a stage.
@@ -331,6 +365,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         whole_due: false,
         whole: None,
         tied_gradient: None,
+        of_layers: input.layers().map(|layer| OfLayer::new(input, layer)).collect(),
         tensor_labels: vec![Vec::new(); input.layers().count()],
         sent: Vec::new(),
         backwards_done: vec![0; input.chunks.len()],
@@ -350,6 +385,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         pairs,
         entries: 0,
     };
+    builder.program.reserve(input.records());
     builder.open_channels();
     builder.hold_states();
     builder.marks.first_pass = builder.program.memory_steps();
@@ -494,8 +530,10 @@ impl StageBuilder<'_> {
         label
     }
 
-    /// A span's label: name, kind and micro-batch, parted by `|`.
+    /// A span's label: name, kind and micro-batch, parted by `|`. Where nobody looks at spans, passes over a layer go by
+    /// one name.
     fn label(&mut self, name: &str, kind: &str, micro_batch: Option<u32>) -> Label {
+        let micro_batch = micro_batch.filter(|_| self.input.grain.has_spans());
         let text = &mut self.text;
         text.clear();
         for (number, part) in name.split('|').enumerate() {
@@ -569,8 +607,12 @@ impl StageBuilder<'_> {
 
     /// Routed experts of a layer that the rank holds.
     fn held_experts(&self, layer: usize) -> u64 {
-        let all = self.input.model.layers[layer].parameters.iter().find_map(|it| it.expert);
-        all.map_or(0, |place| place.of.div_ceil(self.input.plan.expert.max(1)))
+        self.of_layers[self.input.slot(layer)].experts
+    }
+
+    /// Trained values of a layer as this stage holds it.
+    fn trained(&self, layer: usize) -> u64 {
+        self.of_layers[self.input.slot(layer)].trained
     }
 
     /// A meeting on a stream, after what the compute stream has been given so far.

@@ -121,7 +121,7 @@ impl StageBuilder<'_> {
             last,
             block: input.model.layers[layer].role == LayerRole::Block,
             experts: self.held_experts(layer),
-            trained: input.layer_trained(layer),
+            trained: self.trained(layer),
             makes_gradients: part != Part::Forward && self.makes_gradients(),
             made_elements: self.made_elements,
         })
