@@ -14,6 +14,7 @@
 //! divided: a rank that cannot hold these cannot train.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 
 use steptime_clusters::Cluster;
@@ -38,6 +39,12 @@ pub(super) struct Screen<'a> {
     base: &'a Scenario,
     section: &'a SearchSection,
     times: BTreeMap<Key, Option<Vec<LayerTimes>>>,
+    /// The split of these times over so many stages whose slowest stage is fastest, where that is not the even one.
+    splits: BTreeMap<(Key, u64), Option<Vec<u64>>>,
+    /// By number of nodes.
+    clusters: BTreeMap<u64, Cluster>,
+    /// By layer: parameters, and those that are trained.
+    counts: Vec<(u64, u64)>,
 }
 
 /// Plans that are left, and how many are not.
@@ -48,26 +55,40 @@ pub(super) struct Screened {
 
 impl<'a> Screen<'a> {
     pub(super) fn new(base: &'a Scenario, section: &'a SearchSection) -> Self {
-        Self { base, section, times: BTreeMap::new() }
+        let counts = base
+            .model
+            .layers
+            .iter()
+            .map(|layer| (layer.parameter_count(), layer.trainable_count()))
+            .collect();
+        let (times, splits, clusters) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { base, section, times, splits, clusters, counts }
     }
 
     /// Screens all plans, and adds those with uneven stages where these may be faster.
     pub(super) fn all(&mut self, candidates: Vec<Candidate>) -> Result<Screened, InputError> {
         let mut screened = Screened { open: Vec::new(), counts: SearchCounts::default() };
         for candidate in candidates {
-            let (cluster, plan, workload) = candidate.apply(self.base)?;
+            let (plan, workload) = candidate.sized(self.base)?;
+            let cluster = match self.clusters.entry(candidate.nodes) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(candidate.cluster(self.base)?),
+            };
             let key =
                 (candidate.micro, candidate.sequence_parallel, candidate.tensor, candidate.checkpointing);
             let model = &self.base.model;
             let times =
-                self.times.entry(key).or_insert_with(|| layer_times(model, &cluster, &plan, &workload).ok());
+                self.times.entry(key).or_insert_with(|| layer_times(model, cluster, &plan, &workload).ok());
             let Some(times) = times else {
                 screened.counts.plans += 1;
                 screened.counts.refused += 1;
                 continue;
             };
             let uneven = (self.section.uneven && candidate.pipeline > 1 && candidate.virtual_pipeline == 1)
-                .then(|| balanced(model, times, candidate.pipeline))
+                .then(|| {
+                    let split = || balanced(model, times, candidate.pipeline);
+                    self.splits.entry((key, candidate.pipeline)).or_insert_with(split).clone()
+                })
                 .flatten();
             let mut kinds = vec![candidate.clone()];
             if let Some(stages) = uneven {
@@ -76,8 +97,13 @@ impl<'a> Screen<'a> {
             for kind in kinds {
                 screened.counts.plans += 1;
                 let plan = Plan { stages: kind.stages.clone(), ..plan.clone() };
-                let machine =
-                    Machine { scenario: self.base, cluster: &cluster, plan: &plan, workload: &workload };
+                let machine = Machine {
+                    scenario: self.base,
+                    cluster,
+                    plan: &plan,
+                    workload: &workload,
+                    counts: &self.counts,
+                };
                 match machine.bound(times) {
                     None => screened.counts.refused += 1,
                     Some(Bound { states, .. }) if states > cluster.gpu.memory.0 && !plan.offload.acts() => {
@@ -110,6 +136,7 @@ struct Machine<'a> {
     cluster: &'a Cluster,
     plan: &'a Plan,
     workload: &'a Workload,
+    counts: &'a [(u64, u64)],
 }
 
 impl Machine<'_> {
@@ -144,30 +171,28 @@ impl Machine<'_> {
             let (forward, backward) = chunks.get(stage).copied().unwrap_or_default();
             before += forward + if splits { 0 } else { backward };
         }
-        let states = ranges_states(scenario, plan, workload, &ranges);
+        let states = self.states(&ranges);
         Some(Bound { seconds: most as f64 * 1e-12 * (1.0 - ROUNDING), states })
     }
-}
-
-/// Bytes of model states of the fullest stage.
-fn ranges_states(scenario: &Scenario, plan: &Plan, workload: &Workload, ranges: &[Range<usize>]) -> u64 {
-    if workload.task != Task::Training {
-        return 0;
-    }
-    // Experts are spread over more ranks than share a layer.
-    let divided = plan.tensor.max(1) * plan.expert.max(1);
-    let stages = plan.pipeline as usize;
-    let of_stage = |stage: usize| {
-        let layers = ranges.iter().enumerate().filter(|(index, _)| index % stages == stage);
-        let layers =
-            layers.flat_map(|(_, range)| scenario.model.layers.get(range.clone()).unwrap_or_default());
-        let (mut all, mut trained) = (0_u64, 0_u64);
-        for layer in layers {
-            all = all.saturating_add(layer.parameter_count());
-            trained = trained.saturating_add(layer.trainable_count());
+    /// Bytes of model states of the fullest stage.
+    fn states(&self, ranges: &[Range<usize>]) -> u64 {
+        let Self { plan, workload, .. } = *self;
+        if workload.task != Task::Training {
+            return 0;
         }
-        let held = Held { parameters: all / divided, trained: trained / divided, persistent: 0, matrices: 0 };
-        state_bytes(workload, plan.zero, plan.replicas(), held).total()
-    };
-    (0..stages).map(of_stage).max().unwrap_or(0)
+        // Experts are spread over more ranks than share a layer.
+        let divided = plan.tensor.max(1) * plan.expert.max(1);
+        let stages = plan.pipeline as usize;
+        let of_stage = |stage: usize| {
+            let chunks = ranges.iter().skip(stage).step_by(stages);
+            let layers = chunks.flat_map(|range| self.counts.get(range.clone()).unwrap_or_default());
+            let (all, trained) = layers.fold((0_u64, 0_u64), |sum, layer| {
+                (sum.0.saturating_add(layer.0), sum.1.saturating_add(layer.1))
+            });
+            let held =
+                Held { parameters: all / divided, trained: trained / divided, persistent: 0, matrices: 0 };
+            state_bytes(workload, plan.zero, plan.replicas(), held).total()
+        };
+        (0..stages).map(of_stage).max().unwrap_or(0)
+    }
 }

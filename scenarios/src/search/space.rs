@@ -62,18 +62,25 @@ impl Candidate {
         set
     }
 
-    /// The plan, cluster and workload of a base with these sizes.
+    /// The cluster, plan and workload of a base with these sizes.
     pub(super) fn apply(&self, base: &Scenario) -> Result<(Cluster, Plan, Workload), InputError> {
-        let Some((cluster, plan, workload)) = gpus_of(base) else {
-            return Err(base.places.cluster.conflict("vehicles are not searched"));
-        };
-        let cluster = if u64::from(cluster.nodes) == self.nodes {
-            cluster.clone()
-        } else {
-            cluster
-                .with_size(self.nodes as u32, self.gpus_per_node as u32)
-                .map_err(|error| base.places.cluster.conflict(error.to_string()))?
-        };
+        let (plan, workload) = self.sized(base)?;
+        Ok((self.cluster(base)?, plan, workload))
+    }
+
+    /// The base's cluster with as many nodes.
+    pub(super) fn cluster(&self, base: &Scenario) -> Result<Cluster, InputError> {
+        let (cluster, ..) = parts(base)?;
+        if u64::from(cluster.nodes) == self.nodes {
+            return Ok(cluster.clone());
+        }
+        let sized = cluster.with_size(self.nodes as u32, self.gpus_per_node as u32);
+        sized.map_err(|error| base.places.cluster.conflict(error.to_string()))
+    }
+
+    /// The plan and workload of a base with these sizes.
+    pub(super) fn sized(&self, base: &Scenario) -> Result<(Plan, Workload), InputError> {
+        let (_, plan, workload) = parts(base)?;
         let plan = Plan {
             data: self.data,
             tensor: self.tensor,
@@ -91,7 +98,7 @@ impl Candidate {
             checkpointing: self.checkpoints(),
             ..workload.clone()
         };
-        Ok((cluster, plan, workload))
+        Ok((plan, workload))
     }
 
     /// The scenario with these sizes, not read again: for many plays.
@@ -105,6 +112,10 @@ impl Candidate {
     }
 }
 
+fn parts(base: &Scenario) -> Result<(&Cluster, &Plan, &Workload), InputError> {
+    gpus_of(base).ok_or_else(|| base.places.cluster.conflict("vehicles are not searched"))
+}
+
 /// All numbers that divide another.
 fn divisors(number: u64) -> Vec<u64> {
     (1..=number).filter(|divisor| number.is_multiple_of(*divisor)).collect()
@@ -115,9 +126,7 @@ const MOST_MICRO: u64 = 64;
 
 /// Every plan that sizes and divisors allow, in a fixed order.
 pub(super) fn candidates(base: &Scenario, section: &SearchSection) -> Result<Vec<Candidate>, InputError> {
-    let Some((cluster, plan, workload)) = gpus_of(base) else {
-        return Err(base.places.cluster.conflict("vehicles are not searched"));
-    };
+    let (cluster, plan, workload) = parts(base)?;
     let per_node = u64::from(cluster.gpus_per_node);
     let mut all = Vec::new();
     let own_nodes = vec![u64::from(cluster.nodes)];
