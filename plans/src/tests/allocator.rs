@@ -1,6 +1,7 @@
 //! A job's allocations and frees through the caching allocator.
 
 use proptest::prelude::*;
+use steptime_clusters::Framework;
 use steptime_core::{NoObserver, SimTime, simulate};
 use steptime_models::Bytes;
 
@@ -149,6 +150,39 @@ fn the_launch_queue_holds_kernels_and_events() {
     };
     assert_eq!((depth(1, false), depth(8, false)), (1024, 1024));
     assert!((1024 / 5..1024).contains(&depth(8, true)), "not all is collectives");
+}
+
+/// nanotron starts its gathers and waits for them (`_ColumnLinearAsyncCommunication`): PyTorch gives what they fill in
+/// forward back when their stream has passed the free. In backward they fill buffers that all layers share.
+#[test]
+fn nanotron_gathers_beside_the_computation() {
+    let llama = model("llama3-8b", 8);
+    let dgx = cluster("dgx-h100").with_size(1, 8).expect("a node");
+    let plan =
+        Plan { tensor: 8, sequence_parallel: true, ..plan(1, 1, ScheduleKind::GPipe, ZeroStage::Zero) };
+    let gathered = |framework| {
+        let work = Workload { framework, ..workload(1) };
+        let lowered = lower_in_detail(&llama, &dgx, &plan, &work).expect("legal");
+        let program = &lowered.world.programs()[0];
+        let (mut own, mut waiting, mut again) = (vec![None; program.tensors()], 0, 0);
+        for (tensor, stream, frees) in program.memory_requests() {
+            let spec = program.tensor_spec(tensor).expect("a tensor");
+            let label = program.label(spec.label);
+            if !frees {
+                own[tensor.0 as usize] = Some(stream);
+                again += usize::from(label.ends_with("tensor_parallel.gather_again"));
+            } else if label.ends_with("tensor_parallel.enter.output")
+                && own[tensor.0 as usize] != Some(stream)
+            {
+                waiting += 1;
+            }
+        }
+        (waiting, again)
+    };
+    let blocks = llama.layers.iter().filter(|layer| layer.role == steptime_models::LayerRole::Block).count();
+    // Two column-parallel products a block, and the head's.
+    assert_eq!(gathered(Framework::Nanotron), (2 * blocks + 1, 0));
+    assert_eq!(gathered(Framework::Megatron), (0, 2 * blocks + 1));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use steptime_clusters::Framework;
 use steptime_core::{Category, Tensor};
-use steptime_models::{Kernel, LayerRole, Parameter, Temporary};
+use steptime_models::{ExchangeKind, Kernel, LayerRole, Parameter, Pass, Temporary};
 
 use super::{StageBuilder, StageInput};
 use crate::bucket::Share;
@@ -222,11 +222,29 @@ impl StageBuilder<'_> {
             return;
         }
         for life in lives.filter(|life| life.born == index) {
+            if life.pass == Pass::Backward && self.nanotron_gathers(layer, Pass::Backward, index) {
+                // Into a buffer that all layers share ([`StageBuilder::hold_library`]).
+                continue;
+            }
             let label = self.tensor_label(layer, life.name);
             let tensor = self.program.tensor(life.bytes.0, classes::WORKSPACE, label);
             self.program.alloc(self.streams.compute, tensor);
             alive.push(Alive { tensor, born: life.born, freed: life.freed, sent: life.sent });
         }
+    }
+
+    /// Whether operation `index` of a pass is one of nanotron's gathers, which it starts and then waits for, computing
+    /// what it can meanwhile (`tp_linear_async_communication`). In forward they make an array of their own, in backward
+    /// they fill a shared buffer (`MemoryBuffer`).
+    pub(super) fn nanotron_gathers(&self, layer: usize, pass: Pass, index: usize) -> bool {
+        if self.input.workload.framework != Framework::Nanotron {
+            return false;
+        }
+        let work = &self.input.costs.layer(layer).work;
+        let operations = if pass == Pass::Forward { &work.forward } else { &work.backward };
+        let gathers =
+            |kernel: &Kernel| matches!(kernel, Kernel::Exchange { kind: ExchangeKind::AllGather, .. });
+        operations.get(index).is_some_and(|operation| gathers(&operation.kernel))
     }
 
     /// The same of tensors that backward wants, and that recomputation of modules drops and makes again: they live to

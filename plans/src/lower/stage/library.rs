@@ -100,8 +100,9 @@ impl StageBuilder<'_> {
         let gathers = input.plan.tensor > 1 && input.plan.sequence_parallel && input.training();
         if gathers && input.workload.framework == Framework::Nanotron {
             // Buffers that all layers gather into in turn, one forward and one backward (nanotron's `MemoryBuffer`).
-            let blocks = input.layers().filter(|&layer| input.model.layers[layer].role == LayerRole::Block);
-            let part = blocks.map(|layer| input.costs.layer(layer).work.input.0).max().unwrap_or(0);
+            let gather = |role| matches!(role, LayerRole::Block | LayerRole::Head);
+            let layers = input.layers().filter(|&layer| gather(input.model.layers[layer].role));
+            let part = layers.map(|layer| input.costs.layer(layer).work.input.0).max().unwrap_or(0);
             for _ in 0..2 {
                 self.hold("gathered activations", part * input.plan.tensor, classes::BUFFERS);
             }

@@ -125,6 +125,9 @@ impl StageBuilder<'_> {
             }
             self.births(layer, cost.forward_lives(), index, &mut alive);
             self.births_of_dropped(layer, cost, index, &mut alive);
+            if self.detailed() && self.nanotron_gathers(layer, Pass::Forward, index) {
+                Self::sends(index, &mut alive);
+            }
             self.save(layer, cost, index, &mut saved, |kept| kept);
             let temporary = if index == cost.forward_temporary.at {
                 self.temporary(layer, "forward temporaries", cost.forward_temporary)
