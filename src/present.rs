@@ -123,6 +123,10 @@ fn facts(text: &mut String, report: &Report) {
         if device.p10 < device.p90 {
             line("device memory", format!("{} to {} in them", bytes(device.p10), bytes(device.p90)));
         }
+        if varied.out_of_memory_fraction > 0.0 {
+            let share = significant(100.0 * varied.out_of_memory_fraction);
+            line("too little in", format!("{share} % of the steps"));
+        }
     }
     if let Some(samples) = report.samples_per_s {
         let tokens = report

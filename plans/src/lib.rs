@@ -32,7 +32,7 @@ pub use fetch::{BackwardPrefetch, ByValues, Fetch};
 pub use input::{BatchTime, Epoch, Loader, Loading, MOST_WORKERS};
 pub use lower::{
     LayerTimes, Lowered, MOST_MICRO_BATCHES, MemoryMarks, PlayedRank, SEGMENT, StageFacts, TraceNode,
-    TraceWork, layer_times, lower, lower_in_detail, lower_times, lower_trace,
+    TraceWork, layer_times, lower, lower_in_detail, lower_times, lower_trace, stage_rates,
 };
 pub use memory::{
     AllocatorSettings, BlockTrace, Moment, PlayedJob, RankMemory, Shortage, Told, Traced, Varied, memory_of,

@@ -47,10 +47,10 @@ pub fn partition_layers(
     Ok(ranges)
 }
 
-/// Blocks of each stage when the stages get equal shares of the multiply-adds of the blocks' linear layers and of the
+/// Blocks of each stage when the stages get shares in proportion to their `rates` (equal ones where all are alike) of the multiply-adds of the blocks' linear layers and of the
 /// output projection: a stage takes blocks until the sum so far reaches its share (the rule of nanotron's
 /// `get_block_compute_costs`). The projection is the last stage's, alone there if the blocks end before.
-pub fn balanced_stages(model: &Model, stages: u64) -> Vec<u64> {
+pub fn balanced_stages(model: &Model, rates: &[f64]) -> Vec<u64> {
     let weights = |layer: &Layer| {
         let matrices = layer.parameters.iter().filter(|it| it.dimensions.len() > 1);
         matrices.fold(0_u64, |sum, it| sum.saturating_add(it.count)) as f64
@@ -58,11 +58,11 @@ pub fn balanced_stages(model: &Model, stages: u64) -> Vec<u64> {
     let of = |role: LayerRole| model.layers.iter().filter(move |layer| layer.role == role).map(weights);
     let blocks: Vec<f64> = of(LayerRole::Block).collect();
     let head: f64 = of(LayerRole::Head).sum();
-    let shared = fill(&blocks, head, stages);
+    let shared = fill(&blocks, head, rates);
     // Blocks that end two stages early or more leave a stage empty: they are spread over all but the last instead.
     let used = shared.iter().filter(|&&count| count > 0).count() as u64;
-    if used + 1 < stages {
-        let mut counts = fill(&blocks, 0.0, stages - 1);
+    if used + 1 < rates.len() as u64 {
+        let mut counts = fill(&blocks, 0.0, &rates[..rates.len() - 1]);
         counts.push(0);
         return counts;
     }
@@ -70,18 +70,21 @@ pub fn balanced_stages(model: &Model, stages: u64) -> Vec<u64> {
 }
 
 /// Gives blocks to stages in order; a stage is full once the costs so far reach its part of all of them and `rest`.
-fn fill(costs: &[f64], rest: f64, stages: u64) -> Vec<u64> {
+fn fill(costs: &[f64], rest: f64, rates: &[f64]) -> Vec<u64> {
     let total = costs.iter().sum::<f64>() + rest;
-    let mut counts = vec![0; stages as usize];
+    let all: f64 = rates.iter().sum();
+    let mut counts = vec![0; rates.len()];
     let (mut stage, mut passed) = (0, 0.0);
+    let mut reached = rates.first().copied().unwrap_or(0.0);
     for (index, cost) in costs.iter().enumerate() {
         counts[stage] += 1;
         passed += cost;
-        let full = passed >= total * (stage + 1) as f64 / stages as f64;
+        let full = passed >= total * reached / all;
         // No stage but the last goes empty while there are blocks.
         let scarce = costs.len() - index - 1 < counts.len() - stage - 1 && rest == 0.0;
         if (full || scarce) && stage + 1 < counts.len() {
             stage += 1;
+            reached += rates[stage];
         }
     }
     counts

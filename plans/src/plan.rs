@@ -56,6 +56,8 @@ pub struct Plan {
     pub stages: Option<Vec<u64>>,
     /// Samples of a micro-batch on each data-parallel rank, which add up to those of equal ones; equal when absent.
     pub micro_batches: Option<Vec<u64>>,
+    /// Micro-batches a step of each data-parallel rank, which add up to those of equal ones; equal when absent.
+    pub micro_batch_counts: Option<Vec<u64>>,
     /// What is partitioned over the data-parallel ranks.
     pub zero: ZeroStage,
     /// Over which of these ranks.
@@ -93,6 +95,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether data-parallel ranks differ in their micro-batches.
+    pub fn has_uneven_batches(&self) -> bool {
+        self.micro_batches.is_some() || self.micro_batch_counts.is_some()
+    }
+
     /// Ranks of all dimensions together.
     pub fn ranks(&self) -> u64 {
         self.lanes().saturating_mul(self.pipeline)

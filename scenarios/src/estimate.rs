@@ -43,7 +43,7 @@ fn in_part_with(
     let full = || play(scenario);
     let Job::Gpus { plan, workload, .. } = &scenario.job else { return full() };
     // Steps that wait for their samples are no line: from some number of micro-batches on the loader is the slower one.
-    if scenario.input.is_some() {
+    if scenario.input.is_some() || plan.micro_batch_counts.is_some() {
         return full();
     }
     let count = workload.accumulation;

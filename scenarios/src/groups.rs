@@ -4,6 +4,7 @@ use steptime_models::ContextMethod;
 use steptime_plans::Router;
 
 use crate::error::InputError;
+use crate::files::Files;
 use crate::section::{Section, list, wrong};
 use crate::tree::{Node, Value};
 
@@ -40,9 +41,11 @@ pub(crate) fn read(section: &Section<'_>, tensor: u64) -> Result<Groups, InputEr
     Ok(Groups { context, context_method: method.unwrap_or_default(), expert, expert_tensor })
 }
 
-/// Reads `router` of `[workload]`: `"uniform"`, `{ zipf = 0.8 }`, `{ dirichlet = 1.0 }` or `{ histogram = [3, 1, 1, 1] }`.
-pub(crate) fn read_router(section: &Section<'_>) -> Result<Router, InputError> {
-    let allowed = "\"uniform\", { zipf = ... }, { dirichlet = ... } or { histogram = [...] }";
+/// Reads `router` of `[workload]`: `"uniform"`, `{ zipf = 0.8 }`, `{ dirichlet = 1.0 }`, `{ histogram = [3, 1, 1, 1] }` or
+/// `{ histogram = "counts.txt" }`.
+pub(crate) fn read_router(section: &Section<'_>, files: &dyn Files) -> Result<Router, InputError> {
+    let allowed =
+        "\"uniform\", { zipf = ... }, { dirichlet = ... }, { histogram = [...] } or { histogram = \"FILE\" }";
     let Some(node) = section.node("router")? else { return Ok(Router::Uniform) };
     let key = section.full("router");
     match &node.value {
@@ -50,7 +53,9 @@ pub(crate) fn read_router(section: &Section<'_>) -> Result<Router, InputError> {
         Value::Table(table) => match table.first() {
             Some((name, value)) if table.len() == 1 && name == "zipf" => read_zipf(&key, value),
             Some((name, value)) if table.len() == 1 && name == "dirichlet" => read_dirichlet(&key, value),
-            Some((name, value)) if table.len() == 1 && name == "histogram" => read_histogram(&key, value),
+            Some((name, value)) if table.len() == 1 && name == "histogram" => {
+                read_histogram(&key, value, files)
+            }
             _ => Err(InputError::Value {
                 origin: node.origin.clone(),
                 key,
@@ -79,19 +84,55 @@ fn read_dirichlet(key: &str, node: &Node) -> Result<Router, InputError> {
         .ok_or_else(|| wrong(&node.origin, &format!("{key}.dirichlet"), &node.value, &allowed))
 }
 
-fn read_histogram(key: &str, node: &Node) -> Result<Router, InputError> {
+/// Largest number of a histogram.
+const MOST_TOKENS: f64 = 1e12;
+
+fn read_histogram(key: &str, node: &Node, files: &dyn Files) -> Result<Router, InputError> {
     let key = format!("{key}.histogram");
-    let allowed = "a list of numbers from 0 to 1e12, one of them above 0";
+    let allowed =
+        "a list of numbers from 0 to 1e12, one of them above 0, or the name of a file of such numbers";
     let refuse = |node: &Node| wrong(&node.origin, &key, &node.value, allowed);
+    if let Value::Text(name) = &node.value {
+        let counts = files.read(name).and_then(|text| counts(&text));
+        return counts.map(Router::Histogram).map_err(|message| InputError::Conflict {
+            origin: node.origin.clone(),
+            key,
+            message: format!("{name}: {message}"),
+        });
+    }
     let Value::Array(items) = &node.value else { return Err(refuse(node)) };
     let weight = |item: &Node| {
-        number(&item.value).filter(|value| (0.0..=1e12).contains(value)).ok_or_else(|| refuse(item))
+        number(&item.value).filter(|value| (0.0..=MOST_TOKENS).contains(value)).ok_or_else(|| refuse(item))
     };
     let weights = items.iter().map(weight).collect::<Result<Vec<f64>, _>>()?;
     if weights.iter().any(|&weight| weight > 0.0) {
         Ok(Router::Histogram(weights))
     } else {
         Err(refuse(node))
+    }
+}
+
+/// Tokens of each expert, parted by spaces, commas and line ends; `#` begins a comment.
+fn counts(text: &str) -> Result<Vec<f64>, String> {
+    let mut all = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let said = line.split('#').next().unwrap_or_default();
+        let words =
+            said.split(|c: char| c.is_whitespace() || c == ',' || c == ';').filter(|it| !it.is_empty());
+        for word in words {
+            let count = word.parse().ok().filter(|count| (0.0..=MOST_TOKENS).contains(count));
+            all.push(count.ok_or_else(|| {
+                format!(
+                    "line {}: found `{word}`, allowed: numbers from 0 to 1e12, one for each expert",
+                    number + 1
+                )
+            })?);
+        }
+    }
+    if all.iter().any(|&count| count > 0.0) {
+        Ok(all)
+    } else {
+        Err("no number in it is above 0; write the tokens of each expert".to_owned())
     }
 }
 

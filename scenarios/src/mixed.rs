@@ -38,28 +38,31 @@ pub(crate) fn devices(cluster: &Cluster, lowered: &Lowered, stage: usize) -> Str
 /// What a job is made of.
 type Parts<'a> = (&'a Cluster, &'a Plan, &'a Workload);
 
-/// Jobs of one kind of GPU and one size of micro-batches each, with the stages and ranks of which each is true. What a rank
+/// Jobs of one kind of GPU, and one size and number of micro-batches each, with the stages and ranks of which each is true. What a rank
 /// holds depends on its own kind and samples, and not on those of others.
 fn alike<T>(
     (cluster, plan, workload): Parts<'_>,
     lowered: &Lowered,
     replay: impl Fn(Parts<'_>) -> Result<Vec<T>, PlanError>,
 ) -> Result<Vec<(T, PlayedRank)>, PlanError> {
-    let mut known: Vec<(usize, Option<u64>)> = Vec::new();
+    let mut known: Vec<(usize, Option<u64>, Option<u64>)> = Vec::new();
     let mut all = Vec::new();
-    for &PlayedRank { kind, samples, .. } in &lowered.ranks {
-        if known.contains(&(kind, samples)) {
+    for &PlayedRank { kind, samples, count, .. } in &lowered.ranks {
+        if known.contains(&(kind, samples, count)) {
             continue;
         }
-        known.push((kind, samples));
+        known.push((kind, samples, count));
         let (nodes, gpus_per_node) = (cluster.nodes, cluster.gpus_per_node);
         let own = Cluster { nodes, gpus_per_node, ..cluster.kind(kind).clone() };
-        let plan = Plan { micro_batches: None, ..plan.clone() };
+        let plan = Plan { micro_batches: None, micro_batch_counts: None, ..plan.clone() };
         let micro_batch_size = samples.unwrap_or(workload.micro_batch_size);
-        let workload = Workload { micro_batch_size, ..workload.clone() };
+        let accumulation = count.unwrap_or(workload.accumulation);
+        let workload = Workload { micro_batch_size, accumulation, ..workload.clone() };
         let of_stages = replay((&own, &plan, &workload))?;
         for (stage, result) in of_stages.into_iter().enumerate() {
-            let wanted = |rank: &&PlayedRank| (rank.stage, rank.kind, rank.samples) == (stage, kind, samples);
+            let wanted = |rank: &&PlayedRank| {
+                (rank.stage, rank.kind, rank.samples, rank.count) == (stage, kind, samples, count)
+            };
             all.extend(lowered.ranks.iter().find(wanted).map(|rank| (result, *rank)));
         }
     }

@@ -136,6 +136,7 @@ pub(crate) fn read_plan(
         micro_batch_group: keys.micro_batch_group,
         stages: keys.stages,
         micro_batches: section.counts("micro_batches")?,
+        micro_batch_counts: section.counts("micro_batch_counts")?,
         zero,
         sharding: sharding::read(section, &degrees, (replicas, context), zero)?,
         rank_order: sharding::read_order(section, gpus, spreads)?,

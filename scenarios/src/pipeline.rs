@@ -39,6 +39,8 @@ pub(crate) struct PipelineKeys {
     pub(crate) written: Option<Schedule>,
     pub(crate) micro_batch_group: Option<u32>,
     pub(crate) stages: Option<Vec<u64>>,
+    /// Whether these are the shares of equal stages, which are to follow the speed of the stages.
+    pub(crate) balanced: bool,
 }
 
 /// The schedule of a path of vehicles.
@@ -103,6 +105,7 @@ pub(crate) fn read(
         written,
         micro_batch_group: group.map(|group| group as u32),
         stages: sizes.stages(section, model)?,
+        balanced: matches!(section.node("stages")?.map(|node| &node.value), Some(Value::Text(_))),
     })
 }
 
@@ -221,7 +224,8 @@ impl Sizes {
                 section.choice("stages", &[("balanced", ())])?;
                 let count = self.pipeline.saturating_mul(self.virtual_pipeline);
                 // Of more stages than layers the division itself says why not.
-                Ok((count <= model.layers.len() as u64).then(|| balanced_stages(model, count)))
+                Ok((count <= model.layers.len() as u64)
+                    .then(|| balanced_stages(model, &vec![1.0; count as usize])))
             }
             _ => section.counts("stages"),
         }

@@ -215,6 +215,9 @@ pub struct VariabilityReport {
     pub step_time_s: Spread<f64>,
     /// Most bytes in use on a device in a step: reserved plus what lives outside the allocator.
     pub peak_device_bytes: Spread<u64>,
+    /// Share of the steps in which a device's memory does not suffice.
+    #[serde(default)]
+    pub out_of_memory_fraction: f64,
 }
 
 /// What the loader of samples does.

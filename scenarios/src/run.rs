@@ -16,7 +16,7 @@ use crate::memory;
 use crate::report::{Parameters, Provenance, REPORT_SCHEMA, Report, Stage, TimeBreakdown, Timeline, Verdict};
 use crate::scenario::{Job, Scenario};
 use crate::timeline::Recording;
-use crate::variability::Repetitions;
+use crate::variability::{Repetitions, Variability};
 use crate::{interval, jobs, mixed, refusal, timeline, variability, vehicles};
 
 /// A played scenario.
@@ -75,7 +75,7 @@ pub(crate) fn play_time(scenario: &Scenario) -> Result<Report, InputError> {
 pub(crate) fn run_if_it_may_fit(scenario: &Scenario) -> Result<Option<Report>, InputError> {
     if let Job::Gpus { cluster, plan, workload } = &scenario.job
         && !cluster.is_mixed()
-        && plan.micro_batches.is_none()
+        && !plan.has_uneven_batches()
     {
         let (model, settings) = (&scenario.model, &scenario.allocator);
         let sure = surely_short(model, cluster, plan, workload, settings);
@@ -128,10 +128,7 @@ impl GpuRun<'_> {
         if let (Some(variability), Some(repetitions), true) =
             (variability, &repetitions, with_memory.is_some())
         {
-            report.variability = repetitions.report(variability, |at| {
-                let memories = self.memories(&lowered, Some((&variability.variation, at)))?;
-                Ok(memories.iter().map(memory::device_bytes).max().unwrap_or(0))
-            })?;
+            self.spread(&mut report, variability, repetitions, &lowered)?;
             report.provenance.push(variability::provenance(variability));
         }
         if beside {
@@ -165,7 +162,7 @@ impl GpuRun<'_> {
 
     /// Whether ranks of a stage differ in their GPUs or in their micro-batches.
     fn mixed(&self) -> bool {
-        self.cluster.is_mixed() || self.plan.micro_batches.is_some()
+        self.cluster.is_mixed() || self.plan.has_uneven_batches()
     }
 
     /// The step that is reported, of those that differ.
@@ -206,6 +203,29 @@ impl GpuRun<'_> {
         let (outcome, timeline) = timeline::play(&scenario.name, world, places, with_timeline)?;
         let memories = if with_memory.is_some() { self.memories(&lowered, varied)? } else { Vec::new() };
         Ok(Played { job: PlayedJob { lowered, outcome, memories }, timeline, repetitions })
+    }
+
+    /// How steps differ. A run ends with the first step whose memory does not suffice, though the median one may fit.
+    fn spread(
+        &self,
+        report: &mut Report,
+        variability: &Variability,
+        repetitions: &Repetitions,
+        lowered: &Lowered,
+    ) -> Result<(), PlanError> {
+        let of_step = |at| self.memories(lowered, Some((&variability.variation, at)));
+        let spread = repetitions.report(variability, |at| {
+            let memories = of_step(at)?;
+            let most = memories.iter().map(memory::device_bytes).max().unwrap_or(0);
+            Ok((most, memories.iter().any(|memory| memory.shortage.is_some())))
+        })?;
+        let Some((spread, short)) = spread else { return Ok(()) };
+        report.variability = Some(spread);
+        if let (Verdict::Fits, Some((at, end))) = (report.verdict, repetitions.first(&short)) {
+            report.verdict = Verdict::OutOfMemory;
+            report.out_of_memory = memory::first_shortage(&self.scenario.model, &of_step(at)?, end);
+        }
+        Ok(())
     }
 
     /// What each stage's allocator makes of the job.

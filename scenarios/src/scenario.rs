@@ -2,7 +2,9 @@
 
 use steptime_clusters::{Cluster, ClusterEntry, Gpu, VehicleCluster};
 use steptime_models::Model;
-use steptime_plans::{AllocatorSettings, FormulaParameters, Plan, Workload, partition_layers};
+use steptime_plans::{
+    AllocatorSettings, FormulaParameters, Plan, Workload, balanced_stages, partition_layers, stage_rates,
+};
 
 use crate::batch::{self, Batch, BatchSection};
 use crate::benchmark::Benchmark;
@@ -334,7 +336,8 @@ fn gpu_job(
     let explicit = simulation.flag("explicit")?.unwrap_or(false) || all;
     simulation.finish()?;
     let keys = pipeline::read(&parallelism, model, files)?;
-    let plan = parallelism::read_plan(&parallelism, (&cluster, gpus), keys, explicit)?;
+    let balanced = keys.balanced;
+    let mut plan = parallelism::read_plan(&parallelism, (&cluster, gpus), keys, explicit)?;
     if let Err(error) = partition_layers(model, plan.layer_stages() as usize, plan.stages.as_deref()) {
         let key = if plan.stages.is_some() { "stages" } else { "pipeline" };
         return Err(parallelism.conflict(key, error.to_string()));
@@ -342,8 +345,13 @@ fn gpu_job(
     let task = workload::read_task(&workload)?;
     Idle { model, task, plan: &plan, workload: &workload, parallelism: &parallelism }.refuse()?;
     let batch = batch::read(&workload, plan.data)?;
-    let defaults = GpuDefaults { section, cluster: &cluster };
+    let defaults = GpuDefaults { section, cluster: &cluster, files };
     let workload_values = workload::read(&workload, &defaults, &batch.batch)?;
+    if balanced && cluster.is_mixed() && plan.stages.is_some() {
+        let rates = stage_rates(&cluster, &plan, workload_values.precision);
+        let rates = rates.map_err(|error| parallelism.conflict("stages", error.to_string()))?;
+        plan.stages = Some(balanced_stages(model, &rates));
+    }
     let cluster = cluster.with_gpus(Gpu::sustained);
     parallelism::check_exchange(&parallelism, plan.exchange, &workload_values)?;
     parallelism::check_stage(&workload, &workload_values, plan.zero)?;

@@ -182,24 +182,35 @@ impl Repetitions {
         self.steps.iter().find(|(_, end)| Some(*end) == median).map(|(at, _)| *at).unwrap_or_default()
     }
 
-    /// What the report says about them; `memory` gives the most bytes that a device has in use in one of them.
+    /// The first of the steps that a run does not survive, with its end; `short` says of each whether it does.
+    pub(crate) fn first(&self, short: &[bool]) -> Option<(Repetition, SimTime)> {
+        self.steps.iter().zip(short).find(|(_, short)| **short).map(|(step, _)| *step)
+    }
+
+    /// What the report says about them, and in which of them memory does not suffice; `memory` gives the most bytes that a
+    /// device has in use in one of them, and whether it is too little.
     pub(crate) fn report(
         &self,
         variability: &Variability,
-        memory: impl Fn(Repetition) -> Result<u64, PlanError> + Sync,
-    ) -> Result<Option<VariabilityReport>, PlanError> {
+        memory: impl Fn(Repetition) -> Result<(u64, bool), PlanError> + Sync,
+    ) -> Result<Option<(VariabilityReport, Vec<bool>)>, PlanError> {
         let times: Vec<SimTime> = self.steps.iter().map(|(_, end)| *end).collect();
-        let bytes: Result<Vec<u64>, PlanError> = self.steps.par_iter().map(|(at, _)| memory(*at)).collect();
-        let (Some(time), Some(bytes)) = (Quantiles::of(&times), Quantiles::of(&bytes?)) else {
+        let of_steps: Result<Vec<(u64, bool)>, PlanError> =
+            self.steps.par_iter().map(|(at, _)| memory(*at)).collect();
+        let (bytes, short): (Vec<u64>, Vec<bool>) = of_steps?.into_iter().unzip();
+        let (Some(time), Some(bytes)) = (Quantiles::of(&times), Quantiles::of(&bytes)) else {
             return Ok(None);
         };
         let seconds = |time: SimTime| time.seconds();
-        Ok(Some(VariabilityReport {
+        let failed = short.iter().filter(|short| **short).count();
+        let report = VariabilityReport {
             repetitions: variability.repetitions,
             seed: variability.variation.seed,
             step_time_s: [time.p10, time.median, time.p90].map(seconds).into(),
             peak_device_bytes: [bytes.p10, bytes.median, bytes.p90].into(),
-        }))
+            out_of_memory_fraction: failed as f64 / short.len().max(1) as f64,
+        };
+        Ok(Some((report, short)))
     }
 }
 

@@ -127,7 +127,14 @@ impl VehicleRun<'_> {
             .map(|&vehicle| (self.cluster.vehicles[vehicle].id.clone(), names(&plan.assignment[vehicle])))
             .collect();
         let ranks: Vec<PlayedRank> = (0..path.vehicles.len())
-            .map(|stage| PlayedRank { rank: stage as u64, stage, multiplicity: 1, kind: 0, samples: None })
+            .map(|stage| PlayedRank {
+                rank: stage as u64,
+                stage,
+                multiplicity: 1,
+                kind: 0,
+                samples: None,
+                count: None,
+            })
             .collect();
         let stages = self.stages(plan, path, outcome);
         let step = outcome.end.seconds();

@@ -11,6 +11,7 @@ use steptime_plans::{
 use crate::batch::Batch;
 use crate::checkpointing;
 use crate::error::InputError;
+use crate::files::Files;
 use crate::groups;
 use crate::model::ModelSection;
 use crate::section::{Aliases, Section, list};
@@ -45,6 +46,7 @@ const FRAMEWORKS: [(&str, Framework); 3] =
 pub(crate) struct GpuDefaults<'a> {
     pub(crate) section: &'a ModelSection,
     pub(crate) cluster: &'a Cluster,
+    pub(crate) files: &'a dyn Files,
 }
 
 pub(crate) fn read(
@@ -269,7 +271,7 @@ fn read_scaling(section: &Section<'_>, precision: Precision) -> Result<Scaling, 
 
 /// `router`: how many tokens each expert gets.
 fn read_router(section: &Section<'_>, defaults: &GpuDefaults<'_>) -> Result<Router, InputError> {
-    let router = groups::read_router(section)?;
+    let router = groups::read_router(section, defaults.files)?;
     let model = &defaults.section.model;
     if router != Router::Uniform && model.experts() == 0 {
         let message = format!("{} has no routed experts; leave this key out", model.name);

@@ -16,6 +16,7 @@ mod data_loading;
 mod determinism;
 mod documents;
 mod errors;
+mod experts;
 mod fidelity;
 mod figures;
 mod fine_tuning;

@@ -187,3 +187,59 @@ fn hot_experts_of_any_distribution_lengthen_steps() {
         case.error(&["workload.router={ dirichlet = 0 }"]).contains("allowed: a number from 0.001 to 100")
     );
 }
+
+/// The first stage on H100, the second on A100: three times the peak is three times the work.
+#[test]
+fn balanced_stages_follow_the_gpus() {
+    let text = include_str!("../../scenarios/llama3-8b-mixed-gpus.toml");
+    let case = Case::new(
+        &text.replace("stages = [6, 2]\n", "").replace("micro_batches = [2, 2, 2, 2, 2, 2, 3, 1]\n", ""),
+    );
+    let blocks = |report: &serde_json::Value, stage: usize| {
+        let layers = report["stages"][stage]["layers"].as_array().unwrap();
+        layers.iter().filter(|it| it.as_str().unwrap().starts_with("block")).count()
+    };
+    let (even, balanced) = (case.report(&[]), case.report(&["parallelism.stages=balanced"]));
+    assert_eq!([0, 1].map(|stage| blocks(&even, stage)), [4, 4]);
+    assert!(blocks(&balanced, 0) > blocks(&balanced, 1));
+    let step = |report: &serde_json::Value| number(&report["step_time_s"]);
+    assert!(step(&balanced) < step(&even));
+}
+
+/// The replica on a GPU at 0.6 of the clock does three micro-batches where the others do four or five.
+#[test]
+fn slower_replicas_may_do_fewer_micro_batches() {
+    let text = include_str!("../../scenarios/llama3-8b-mixed-gpus.toml");
+    let case = Case::new(
+        &text
+            .replace("micro_batches = [2, 2, 2, 2, 2, 2, 3, 1]\n", "")
+            .replace("= 4\nprecision", "= 8\nprecision"),
+    );
+    let counts = "parallelism.micro_batch_counts=[9, 8, 8, 8, 8, 9, 9, 5]";
+    let (even, uneven) = (case.report(&[]), case.report(&[counts]));
+    let step = |report: &serde_json::Value| number(&report["step_time_s"]);
+    assert!(step(&uneven) < step(&even), "{} {}", step(&uneven), step(&even));
+    assert_eq!(uneven["flops_per_step"], even["flops_per_step"]);
+    let refused = case.error(&["parallelism.micro_batch_counts=[9, 8, 8, 8, 8, 9, 9, 6]"]);
+    assert!(refused.contains("the numbers add up to 65 micro-batches"), "{refused}");
+    let refused = case.error(&[counts, "parallelism.zero_stage=2"]);
+    assert!(refused.contains("ZeRO 2 and 3 exchange something with every micro-batch"), "{refused}");
+}
+
+#[test]
+fn pairs_of_dualpipe_hide_exchanges() {
+    let case = Case::new(
+        "[model]\nname = \"mixtral-8x7b\"\nsequence_length = 4096\noverrides = { layers = 8 }\n[cluster]\n\
+         name = \"dgx-h100\"\nnodes = 4\n[workload]\nmicro_batch_size = 1\ngradient_accumulation_steps = 16\n\
+         precision = \"bf16\"\n[parallelism]\npipeline = 2\nexpert = 8\nzero_stage = 1\nschedule = \"dualpipe\"\n",
+    );
+    let (joined, apart) = (case.report(&[]), case.report(&["parallelism.pair_overlap=false"]));
+    let exposed = |report: &serde_json::Value| number(&report["time_breakdown_s"]["exposed_communication"]);
+    assert!(exposed(&joined) < exposed(&apart));
+    assert!(number(&joined["step_time_s"]) < number(&apart["step_time_s"]));
+    let error = case.error(&["parallelism.schedule=1f1b", "parallelism.pair_overlap=true"]);
+    assert!(
+        error.ends_with("is about the pairs of schedule dualpipe and dualpipe-v; leave this key out"),
+        "{error}"
+    );
+}

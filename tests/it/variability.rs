@@ -99,3 +99,31 @@ fn what_cannot_act_is_refused() {
         assert!(error.contains(expected) && error.lines().count() == 1, "{extra}: {error}");
     }
 }
+
+/// Where collectives vary, so does how long memory waits for them. A run ends with its first step that runs out of memory:
+/// with less memory for the allocator it is ever more of the steps, and one of them is enough.
+#[test]
+fn some_steps_may_run_out_of_memory() {
+    let at = |fraction: &str| {
+        let fraction = format!("allocator.memory_fraction={fraction}");
+        let mut arguments = vec![SCENARIO];
+        for key in [
+            fraction.as_str(),
+            "parallelism.zero_stage=3",
+            "variability.transfer_jitter=0.6",
+            "variability.kernel_jitter=0.3",
+            "variability.host_jitter=0.5",
+            "variability.repetitions=20",
+        ] {
+            arguments.extend(["--set", key]);
+        }
+        let document = report(&arguments);
+        let share = number(&document["variability"]["out_of_memory_fraction"]);
+        assert_eq!(share > 0.0, document["verdict"] == "out_of_memory", "{fraction}: {share}");
+        assert_eq!(share > 0.0, document["out_of_memory"].is_object());
+        share
+    };
+    let shares = ["0.27", "0.25", "0.2"].map(at);
+    assert!(shares[0] == 0.0 && 0.0 < shares[1] && shares[1] < 1.0, "{shares:?}");
+    assert!((shares[2] - 1.0).abs() < 1e-12, "{shares:?}");
+}

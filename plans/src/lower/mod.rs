@@ -8,6 +8,7 @@ mod overlap;
 mod pieces;
 mod placement;
 mod pricing;
+mod rates;
 mod routes;
 mod schedule;
 mod seats;
@@ -16,6 +17,7 @@ mod trace;
 mod views;
 
 pub use least::{LayerTimes, layer_times};
+pub use rates::stage_rates;
 
 use std::ops::Range;
 
@@ -108,6 +110,8 @@ pub struct PlayedRank {
     pub kind: usize,
     /// Samples of its micro-batches, where ranks differ in them.
     pub samples: Option<u64>,
+    /// Its micro-batches, where ranks differ in their number.
+    pub count: Option<u64>,
 }
 
 /// What a stage holds.
@@ -197,7 +201,7 @@ fn lower_with(
     check_sizes(plan, workload)?;
     check_tensor(model, plan)?;
     check_groups(model, plan, workload)?;
-    views::check(cluster, plan, workload.micro_batch_size)?;
+    views::check(cluster, plan, workload)?;
     stage::check_offload(model, cluster, plan, workload)?;
     checks::sharding(plan)?;
     checks::pieces(cluster, plan)?;
@@ -210,9 +214,9 @@ fn lower_with(
     let pricing = Pricing { model, cluster, plan, workload, experts, placements, chunks: &ranges };
     let priced = pricing.all(&views)?;
     let of_stages = priced.iter().filter_map(|views| views.first()).map(|it| &*it.costs).collect();
-    let schedule =
-        schedule::Given { cluster, plan, workload, layout, costs: of_stages, ranges: &ranges }.schedule()?;
-    let (schedule, ranges) = (&schedule, &ranges);
+    let given = schedule::Given { cluster, plan, workload, layout, costs: of_stages, ranges: &ranges };
+    let schedules = given.schedules()?;
+    let (schedule, ranges) = (&schedules[0], &ranges);
     let Some(costs) = priced.iter().flatten().next().map(|it| &*it.costs) else {
         return Err(PlanError::TooLarge { what: "ranks", found: 0, limit: MOST_RANKS });
     };
@@ -223,6 +227,7 @@ fn lower_with(
         workload,
         layout,
         schedule,
+        schedules: &schedules,
         ranges,
         costs,
         views: &views,
@@ -258,7 +263,7 @@ fn lower_with(
             parameters: input.parameters(),
             states: input.device_states(),
             host,
-            in_flight: schedule.in_flight(input.stage),
+            in_flight: input.schedule.in_flight(input.stage),
         })
         .collect();
     let (model_flops, executed_flops) = job.flops();
@@ -346,7 +351,10 @@ struct Job<'a> {
     plan: &'a Plan,
     workload: &'a Workload,
     layout: Layout<'a>,
+    /// Of the usual number of micro-batches.
     schedule: &'a Schedule,
+    /// Of every number that ranks have, the usual one first.
+    schedules: &'a [Schedule],
     ranges: &'a [Range<usize>],
     /// Of the first rank.
     costs: &'a ModelCost,
@@ -387,7 +395,7 @@ impl<'a> Job<'a> {
             short: priced.short.as_deref(),
             grain: self.grain,
             repeats: self.repeats,
-            schedule: self.schedule,
+            schedule: self.schedule_of(priced.count),
             stage,
             chunks,
             placements: self.layout.placements(number),
@@ -399,6 +407,11 @@ impl<'a> Job<'a> {
                 self.layout.crosses(number.min(opposite), number.max(opposite), 0)
             }),
         }
+    }
+
+    /// The order of so many micro-batches.
+    fn schedule_of(&self, count: u32) -> &'a Schedule {
+        self.schedules.iter().find(|it| it.micro_batches == count).unwrap_or(self.schedule)
     }
 
     /// Whether every layer is there twice, on stages opposite to each other.
@@ -509,10 +522,10 @@ impl<'a> Job<'a> {
                     queue_depth: self.queue_depth(own.host.launch_queue, pending[s][number]),
                     multiplicity,
                 });
-                let (kind, samples) = (view.kind, view.samples);
+                let (kind, samples, count) = (view.kind, view.samples, view.count);
                 let rank = u64::from(layout.number(stage, lane));
                 let multiplicity = u64::from(multiplicity);
-                ranks.push(PlayedRank { rank, stage: s, multiplicity, kind, samples });
+                ranks.push(PlayedRank { rank, stage: s, multiplicity, kind, samples, count });
             }
         }
         Ok((world.build()?, ranks))

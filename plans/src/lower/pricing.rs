@@ -31,6 +31,8 @@ pub(super) struct Pricing<'a> {
 pub(super) struct Priced<'a> {
     pub(super) links: Links<'a>,
     pub(super) workload: Workload,
+    /// Micro-batches of its ranks.
+    pub(super) count: u32,
     pub(super) costs: Rc<ModelCost>,
     /// Costs of the last micro-batch, where it is smaller than the others.
     pub(super) short: Option<Rc<ModelCost>>,
@@ -55,7 +57,8 @@ impl<'a> Pricing<'a> {
                     known.push((view, Rc::clone(&costs), short.clone()));
                     (costs, short)
                 };
-                priced.push(Priced { links, workload, costs, short });
+                let count = view.count.unwrap_or(self.workload.accumulation) as u32;
+                priced.push(Priced { links, workload, count, costs, short });
             }
             all.push(priced);
         }

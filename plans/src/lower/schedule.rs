@@ -25,10 +25,21 @@ pub(super) struct Given<'a> {
 }
 
 impl Given<'_> {
-    /// The checked schedule.
-    pub(super) fn schedule(&self) -> Result<Schedule, PlanError> {
+    /// The checked schedules: of the workload's micro-batches, and of every other number of them that data-parallel ranks
+    /// have.
+    pub(super) fn schedules(&self) -> Result<Vec<Schedule>, PlanError> {
+        let mut all = vec![self.schedule(self.workload.accumulation)?];
+        for &count in self.plan.micro_batch_counts.iter().flatten() {
+            if all.iter().all(|known| u64::from(known.micro_batches) != count) {
+                all.push(self.schedule(count)?);
+            }
+        }
+        Ok(all)
+    }
+
+    fn schedule(&self, count: u64) -> Result<Schedule, PlanError> {
         let (stages, chunks) = (self.plan.pipeline as usize, self.plan.virtual_pipeline as u32);
-        let micro_batches = self.workload.accumulation as u32;
+        let micro_batches = count as u32;
         let schedule = match (self.workload.task, &self.plan.written) {
             // Forward alone needs no second copy of the layers.
             (Task::Inference, _) if self.plan.from_both_ends() => {
@@ -39,7 +50,7 @@ impl Given<'_> {
                 let shapes = [
                     ("stages", written.stages.len() as u64, self.plan.pipeline),
                     ("chunks a stage", u64::from(written.chunks), self.plan.virtual_pipeline),
-                    ("micro-batches", u64::from(written.micro_batches), self.workload.accumulation),
+                    ("micro-batches", u64::from(written.micro_batches), count),
                 ];
                 if let Some(&(what, found, expected)) = shapes.iter().find(|(_, a, b)| a != b) {
                     return Err(ScheduleError::Shape { what, found, expected }.into());

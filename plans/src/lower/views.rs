@@ -8,6 +8,8 @@ use steptime_clusters::{Cluster, Placement};
 use super::placement::{Along, Layout};
 use crate::error::PlanError;
 use crate::plan::Plan;
+use crate::workload::Workload;
+use crate::zero::ZeroStage;
 
 /// What a rank is and whom it meets, by kinds of GPUs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub(super) struct View {
     pub(super) kind: usize,
     /// Samples of its micro-batches; `None`: as in the workload.
     pub(super) samples: Option<u64>,
+    /// Its micro-batches; `None`: as in the workload.
+    pub(super) count: Option<u64>,
     /// By [`Along`]: the kind that sets the pace of the group.
     along: Vec<usize>,
     /// By stage: the kind that sets the pace of transfers with it.
@@ -71,8 +75,8 @@ impl Views {
     /// What the ranks of a job see.
     pub(super) fn of(cluster: &Cluster, plan: &Plan, layout: Layout<'_>) -> Self {
         let stages = layout.pipeline;
-        if !cluster.is_mixed() && plan.micro_batches.is_none() {
-            let same = View { kind: 0, samples: None, along: Vec::new(), stages: Vec::new() };
+        if !cluster.is_mixed() && !plan.has_uneven_batches() {
+            let same = View { kind: 0, samples: None, count: None, along: Vec::new(), stages: Vec::new() };
             return Self {
                 of_stage: vec![vec![same]; stages as usize],
                 of_lane: vec![Vec::new(); stages as usize],
@@ -108,13 +112,12 @@ impl Views {
                 Placement { ranks: 2, nodes },
             )
         };
-        let samples = plan
-            .micro_batches
-            .as_ref()
-            .and_then(|sizes| sizes.get((lane / (layout.tensor * layout.context)) as usize).copied());
+        let replica = (lane / (layout.tensor * layout.context)) as usize;
+        let own = |list: &Option<Vec<u64>>| list.as_ref().and_then(|each| each.get(replica).copied());
         View {
             kind: kind(stage, lane),
-            samples,
+            samples: own(&plan.micro_batches),
+            count: own(&plan.micro_batch_counts),
             along: along.to_vec(),
             stages: (0..layout.pipeline).map(with).collect(),
         }
@@ -144,30 +147,53 @@ fn slowest(cluster: &Cluster, kinds: impl Iterator<Item = usize>, placement: Pla
 }
 
 /// Whether a split of micro-batches over replicas can be.
-pub(super) fn check(cluster: &Cluster, plan: &Plan, micro_batch: u64) -> Result<(), PlanError> {
-    let apart = cluster.is_mixed() || plan.micro_batches.is_some();
+pub(super) fn check(cluster: &Cluster, plan: &Plan, workload: &Workload) -> Result<(), PlanError> {
+    let apart = cluster.is_mixed() || plan.has_uneven_batches();
     if apart && plan.offload.acts() {
         let message = "offloading is not modelled where GPUs or their micro-batches differ".to_owned();
         return Err(PlanError::Uneven { message });
     }
-    let Some(sizes) = &plan.micro_batches else { return Ok(()) };
-    let message = if sizes.len() as u64 != plan.data {
-        Some(format!("{} sizes of micro-batches for {} data-parallel ranks", sizes.len(), plan.data))
-    } else if sizes.contains(&0) {
-        Some("a data-parallel rank without samples".to_owned())
-    } else if sizes.iter().fold(0_u64, |sum, it| sum.saturating_add(*it))
-        != micro_batch.saturating_mul(plan.data)
-    {
-        let sum: u64 = sizes.iter().fold(0, |sum, it| sum.saturating_add(*it));
-        Some(format!(
-            "the micro-batches add up to {sum} samples; micro_batch_size {micro_batch} x {} ranks are {}",
-            plan.data,
-            micro_batch.saturating_mul(plan.data)
-        ))
-    } else if plan.spreads_experts() {
-        Some("experts that are spread over ranks need equal micro-batches on all of them".to_owned())
-    } else {
-        None
+    let message = match (&plan.micro_batches, &plan.micro_batch_counts) {
+        (None, None) => None,
+        (Some(_), Some(_)) => Some(
+            "data-parallel ranks differ in the sizes of their micro-batches or in their number: not in both"
+                .to_owned(),
+        ),
+        _ if plan.spreads_experts() => {
+            Some("experts that are spread over ranks need equal micro-batches on all of them".to_owned())
+        }
+        (Some(sizes), None) => {
+            let (each, what) = (workload.micro_batch_size, ["sizes of micro-batches", "samples"]);
+            fault(plan, sizes, each, "micro_batch_size", what)
+        }
+        (None, Some(_)) if plan.zero > ZeroStage::One => Some(
+            "ZeRO 2 and 3 exchange something with every micro-batch: all data-parallel ranks need as many"
+                .to_owned(),
+        ),
+        (None, Some(_)) if workload.last_micro_batch_size.is_some() => {
+            Some("with a smaller last micro-batch all data-parallel ranks need as many".to_owned())
+        }
+        (None, Some(counts)) => {
+            let (each, what) = (workload.accumulation, ["numbers of micro-batches", "micro-batches"]);
+            fault(plan, counts, each, "gradient_accumulation_steps", what)
+        }
     };
     message.map_or(Ok(()), |message| Err(PlanError::Uneven { message }))
+}
+
+/// Why a list for each data-parallel rank does not make up what equal ones of `each` have.
+fn fault(plan: &Plan, list: &[u64], each: u64, key: &str, [entries, what]: [&str; 2]) -> Option<String> {
+    let sum: u64 = list.iter().fold(0, |sum, it| sum.saturating_add(*it));
+    let all = each.saturating_mul(plan.data);
+    if list.len() as u64 != plan.data {
+        Some(format!("{} {entries} for {} data-parallel ranks", list.len(), plan.data))
+    } else if list.contains(&0) {
+        Some(format!("a data-parallel rank without {what}"))
+    } else if sum != all {
+        let what = if what == "samples" { "the micro-batches add up to" } else { "the numbers add up to" };
+        let unit = if key == "micro_batch_size" { "samples" } else { "micro-batches" };
+        Some(format!("{what} {sum} {unit}; {key} {each} x {} ranks are {all}", plan.data))
+    } else {
+        None
+    }
 }

@@ -108,6 +108,7 @@ pub(super) fn plan(data: u64, pipeline: u64, schedule: ScheduleKind, zero: ZeroS
         micro_batch_group: None,
         stages: None,
         micro_batches: None,
+        micro_batch_counts: None,
         zero,
         sharding: crate::Sharding::default(),
         rank_order: crate::RankOrder::default(),

@@ -5,10 +5,11 @@ use steptime_core::{NoObserver, simulate};
 
 use super::fixtures::{cluster, equal_partitions, free_links, model, plan, play, workload};
 use crate::error::PlanError;
-use crate::lower::lower;
+use crate::lower::{lower, stage_rates};
+use crate::partition::balanced_stages;
 use crate::plan::Plan;
 use crate::schedule::ScheduleKind;
-use crate::workload::Workload;
+use crate::workload::{Precision, Workload};
 use crate::zero::ZeroStage;
 
 const PIPELINED: ScheduleKind = ScheduleKind::OneForwardOneBackward;
@@ -95,6 +96,89 @@ fn one_slow_gpu_of_a_data_parallel_job() {
     assert!(slow.1.end > even.1.end);
     let waits = |rank: usize| slow.1.ranks[rank].idle[usize::from(crate::classes::COLLECTIVE_WAIT.0)];
     assert!((0..8).filter(|rank| *rank != 3).all(|rank| waits(rank) > waits(3)));
+}
+
+/// The same split of the work in whole micro-batches of 3 samples: at half the clock one takes 2 t, two on each take 4 t,
+/// three on the fast and one on the slow one 3 t and 2 t.
+#[test]
+fn more_micro_batches_for_the_faster_gpu() {
+    let cluster = at_clocks(1, 2, &[1.0, 0.5]);
+    let work = Workload { micro_batch_size: 3, ..workload(2) };
+    let even = plan(2, 1, PIPELINED, ZeroStage::Zero);
+    let uneven = Plan { micro_batch_counts: Some(vec![3, 1]), ..even.clone() };
+    let (slow, fast) = (picos(&cluster, &even, &work), picos(&cluster, &uneven, &work));
+    assert!((4 * fast).abs_diff(3 * slow) <= 100, "{fast} against three quarters of {slow}");
+    // As much is computed in all.
+    let flops = |plan: &Plan| play(&equal_partitions(1, "0 B"), &cluster, plan, &work).0.model_flops;
+    assert!((flops(&uneven) - flops(&even)).abs() < 1.0);
+}
+
+/// Pipelines of different lengths of two replicas: each stage sums its gradients when both replicas have done their last
+/// backward there, once a step.
+#[test]
+fn replicas_with_other_numbers_of_micro_batches_reduce_once() {
+    let gpt = model("gpt2", 8);
+    let gpus = free_links(1, 8);
+    for zero in [ZeroStage::Zero, ZeroStage::One] {
+        let base = plan(2, 4, PIPELINED, zero);
+        let run = |counts: Option<Vec<u64>>| {
+            let plan = Plan { micro_batch_counts: counts, explicit: true, ..base.clone() };
+            let lowered = lower(&gpt, &gpus, &plan, &workload(6)).expect("legal");
+            let mut recorder = steptime_core::Recorder::default();
+            let end = simulate(&lowered.world, &mut recorder).expect("no deadlock").end;
+            let mut bytes: Vec<u64> = recorder.flows().iter().map(|flow| flow.bytes).collect();
+            bytes.sort_unstable();
+            (lowered, end, bytes)
+        };
+        let ((_, even, sent), (lowered, uneven, other)) = (run(None), run(Some(vec![8, 4])));
+        // The longer pipeline sets the pace: (8 + 3) / (6 + 3) of the passes, in which more of the reduction is exposed.
+        assert!(uneven > even);
+        let ratio = uneven.seconds() / even.seconds();
+        assert!((1.15..1.3).contains(&ratio), "{ratio}");
+        // As many activations cross the borders of the stages, 8 + 4 instead of 6 + 6, and as much is reduced.
+        assert_eq!(sent, other);
+        let counts: Vec<_> = lowered.ranks.iter().map(|rank| rank.count).collect();
+        assert_eq!(counts[..2], [Some(8), Some(4)]);
+    }
+    let refuse = |plan: Plan| lower(&gpt, &gpus, &plan, &workload(6)).expect_err("uneven").to_string();
+    let base = plan(2, 4, PIPELINED, ZeroStage::Two);
+    let error = refuse(Plan { micro_batch_counts: Some(vec![8, 4]), ..base });
+    assert!(error.contains("ZeRO 2 and 3"), "{error}");
+    let base = plan(2, 4, PIPELINED, ZeroStage::Zero);
+    let error = refuse(Plan { micro_batch_counts: Some(vec![8, 5]), ..base });
+    assert!(
+        error.contains(
+            "the numbers add up to 13 micro-batches; gradient_accumulation_steps 6 x 2 ranks are 12"
+        ),
+        "{error}"
+    );
+}
+
+/// Two H100 stages and two of half the clock: rates 2 : 2 : 1 : 1 give 18 equal blocks as 6, 6, 3, 3.
+#[test]
+fn balanced_stages_follow_the_speed_of_their_gpus() {
+    let gpt = model("gpt2", 18);
+    let cluster = at_clocks(1, 4, &[1.0, 1.0, 0.5, 0.5]);
+    let base = plan(1, 4, PIPELINED, ZeroStage::Zero);
+    let rates = stage_rates(&cluster, &base, Precision::Bf16).expect("four GPUs");
+    assert!((rates[0] - 2.0 * rates[3]).abs() < 1.0 && (rates[0] - rates[1]).abs() < 1.0);
+    let blocks = balanced_stages(&gpt, &rates);
+    // The head's 38.6 M multiply-adds a token are 5.4 blocks of 7.1 M: 23.4 blocks' worth, a sixth of it is 3.9.
+    assert_eq!(blocks, [8, 8, 2, 0]);
+    assert_eq!(balanced_stages(&gpt, &[1.0; 4]), [6, 6, 6, 0]);
+    // On the slower half reversed, and where a replica of each stage sits on a slow GPU all are slow.
+    let swapped = at_clocks(1, 4, &[0.5, 0.5, 1.0, 1.0]);
+    let rates = stage_rates(&swapped, &base, Precision::Bf16).expect("four GPUs");
+    let slow_first = balanced_stages(&gpt, &rates);
+    assert!(slow_first[0] < slow_first[2], "{slow_first:?}");
+    let pairs = at_clocks(1, 4, &[1.0, 0.5, 1.0, 0.5]);
+    let rates =
+        stage_rates(&pairs, &plan(2, 2, PIPELINED, ZeroStage::Zero), Precision::Bf16).expect("four GPUs");
+    assert!((rates[0] - rates[1]).abs() < 1.0);
+    // Both chunks of a V on a stage follow that stage.
+    let v = Plan { virtual_pipeline: 2, ..plan(1, 4, ScheduleKind::ZeroBubbleV, ZeroStage::Zero) };
+    let rates = stage_rates(&cluster, &v, Precision::Bf16).expect("four GPUs");
+    assert!((rates[0] - rates[7]).abs() < 1.0 && (rates[3] - rates[4]).abs() < 1.0 && rates[0] > rates[4]);
 }
 
 #[test]

@@ -145,7 +145,7 @@ impl SearchSection {
         };
         let usual =
             plan.sharding == Sharding::default() && plan.rank_order == RankOrder::default() && !plan.explicit;
-        let alike = !cluster.is_mixed() && cluster.topology.is_none() && plan.micro_batches.is_none();
+        let alike = !cluster.is_mixed() && cluster.topology.is_none() && !plan.has_uneven_batches();
         let others = plan.written.is_some() || base.input.is_some() || base.variability.is_some();
         if others || !base.jobs.is_empty() || !usual || !alike {
             return Err(place.conflict(

@@ -76,3 +76,22 @@ fn configurations_of_rat_import() {
         assert_eq!(scenario.contains("offload = { optimizer = \"cpu\", parameters = \"cpu\" }"), stage == 3);
     }
 }
+
+/// `--tp-comm-overlap` becomes products in pieces, which need a divided sequence.
+#[test]
+fn overlapped_tensor_parallelism_is_taken_over() {
+    let script = |more: &str| {
+        format!(
+            "torchrun --nproc_per_node 8 --nnodes 1 pretrain_gpt.py --num-layers 4 --hidden-size 1024 \
+             --num-attention-heads 16 --seq-length 1024 --vocab-size 50257 --micro-batch-size 4 --bf16 \
+             --tensor-model-parallel-size 4 --tp-comm-overlap {more}\n"
+        )
+    };
+    let import = |more: &str| megatron("x.sh", &script(more), &frame("")).unwrap();
+    let divided = import("--sequence-parallel");
+    assert!(shown(&divided).contains("tensor_pieces = true"), "{}", shown(&divided));
+    assert!(!shown(&divided).contains("tp-comm-overlap"), "{}", shown(&divided));
+    let whole = import("");
+    assert!(!shown(&whole).contains("tensor_pieces"));
+    assert!(shown(&whole).contains("acts only with sequence parallelism"), "{}", shown(&whole));
+}

@@ -78,8 +78,22 @@ fn parallelism(
             fields.note("sequence-parallel acts only with tensor parallelism, of which there is none");
         }
     }
+    pieces(fields, run)?;
     stages(fields, model, pipeline, run)?;
     Ok(data)
+}
+
+/// Products in pieces beside their collectives (Transformer Engine's user buffers), which are about divided sequences.
+fn pieces(fields: &Fields<'_, '_>, run: &mut Run) -> Result<(), InputError> {
+    if !fields.flag("tp-comm-overlap")?.unwrap_or(false) {
+        return Ok(());
+    }
+    if run.parallelism.iter().any(|(key, _)| *key == "sequence_parallel") {
+        run.parallelism.push(("tensor_pieces", true.into()));
+    } else {
+        fields.note("tp-comm-overlap acts only with sequence parallelism, of which there is none");
+    }
+    Ok(())
 }
 
 /// Blocks of the stages, and stages a rank.
