@@ -19,7 +19,7 @@ pub use queue::{
 };
 pub use scenarios::{
     GPT3, MEGATRON_530B, NoFiles, SCENARIOS, gpt3, gpt3_with, lower_scenario, lower_scenario_times, read,
-    read_and_run, read_and_run_with,
+    read_and_run, read_and_run_with, screen, sweep,
 };
 
 /// A set-up, or why it is not legal.

@@ -1,7 +1,7 @@
 //! Whole jobs, from the text of their scenarios.
 
 use steptime_plans::{Lowered, lower, lower_times};
-use steptime_scenarios::{Files, Job, Report, Scenario, run};
+use steptime_scenarios::{Draft, Files, Job, PointVerdict, Report, Scenario, Sweep, run, search};
 
 use crate::SetUp;
 
@@ -58,6 +58,51 @@ activation_checkpointing = "full"
 data = 8
 tensor = 8
 pipeline = 35
+"#;
+
+/// Plans of LLaMA 3 70B on up to 2,048 GPUs, some 10,000.
+const SEARCH: &str = r#"
+name = "llama3-70b, which plan"
+
+[model]
+name = "llama3-70b"
+
+[cluster]
+name = "dgx-h100"
+nodes = 8
+
+[workload]
+micro_batch_size = 1
+global_batch_size = 1024
+precision = "bf16"
+
+[search]
+nodes = [8, 16, 32, 48, 64, 128, 256]
+tensor = [1, 2, 4, 8]
+"#;
+
+/// Points of LLaMA 3 8B on 32 GPUs, played in part.
+const SWEEP: &str = r#"
+name = "llama3-8b, which plan"
+
+[model]
+name = "llama3-8b"
+
+[cluster]
+name = "dgx-h100"
+nodes = 4
+
+[workload]
+micro_batch_size = 1
+gradient_accumulation_steps = 32
+precision = "bf16"
+
+[sweep]
+play = "part"
+"parallelism.tensor" = [1, 2, 4, 8]
+"parallelism.pipeline" = [1, 2, 4]
+"parallelism.zero_stage" = [0, 1]
+"workload.activation_checkpointing" = ["none", "full"]
 "#;
 
 /// Scenarios that come with the workspace: file name and text.
@@ -139,6 +184,31 @@ pub fn lower_scenario(scenario: &Scenario) -> SetUp<Lowered> {
     }
 }
 
+/// Screens the plans of a search without playing any; returns how many there are.
+///
+/// # Errors
+/// The scenario is refused.
+pub fn screen(options: &[&str]) -> SetUp<u64> {
+    let options: Vec<String> = options.iter().map(|&it| it.to_owned()).collect();
+    let draft = Draft::read("search.toml", SEARCH, &options)?;
+    Ok(search(&draft, &NoFiles, 0)?.counts.plans)
+}
+
+/// Plays every point of a sweep on this thread; returns how many there are.
+///
+/// # Errors
+/// The scenario is refused, or a point is.
+pub fn sweep() -> SetUp<u64> {
+    let sweep = Sweep::read(&Draft::read("sweep.toml", SWEEP, &[])?, &NoFiles)?;
+    for point in 0..sweep.points() {
+        let row = sweep.row(point, &NoFiles);
+        if row.verdict == PointVerdict::Refused {
+            return Err(format!("point {point} is refused").into());
+        }
+    }
+    Ok(sweep.points())
+}
+
 #[cfg(test)]
 mod tests {
     use steptime_core::{NoObserver, simulate};
@@ -157,6 +227,12 @@ mod tests {
         assert!(simulate(&folded.world, &mut NoObserver).is_ok());
         let explicit = lower_scenario(&gpt3(true).unwrap()).unwrap();
         assert_eq!((explicit.folded, explicit.ranks.len()), (false, 1024));
+    }
+
+    #[test]
+    fn the_search_and_the_sweep_are_legal() {
+        assert!(screen(&["search.nodes=[8]"]).unwrap() > 500);
+        assert_eq!(sweep().unwrap(), 48);
     }
 
     #[test]

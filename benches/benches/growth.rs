@@ -1,0 +1,76 @@
+//! How work grows: the slope of the logarithms of time and size.
+
+use steptime_benches as set_up;
+use steptime_benches::SetUp;
+use steptime_core::{NoObserver, simulate};
+
+use crate::row::{Row, best};
+
+/// Exponent between two sizes of what takes so many seconds.
+fn exponent(sizes: [f64; 2], seconds: [f64; 2], limit: f64) -> Row {
+    let exponent = (seconds[1] / seconds[0]).ln() / (sizes[1] / sizes[0]).ln();
+    let note =
+        format!("{:.2} ms at {}, {:.2} ms at {}", seconds[0] * 1e3, sizes[0], seconds[1] * 1e3, sizes[1]);
+    Row { measured: exponent, limit: Some(limit), unit: "", floor: None, note }
+}
+
+fn options(pairs: &[(&str, u64)]) -> Vec<String> {
+    pairs.iter().map(|(key, value)| format!("{key}={value}")).collect()
+}
+
+fn nodes(nodes: u64) -> [(&'static str, u64); 3] {
+    [("cluster.nodes", nodes), ("parallelism.data", nodes), ("workload.global_batch_size", 8 * nodes)]
+}
+
+/// Seconds of lowering and of playing.
+fn seconds(explicit: bool, keys: &[(&str, u64)]) -> SetUp<(f64, f64)> {
+    let scenario = set_up::gpt3_with(explicit, &options(keys))?;
+    let lowered = set_up::lower_scenario(&scenario)?;
+    let lowering = best(5, || set_up::lower_scenario(&scenario).is_ok());
+    Ok((lowering, best(7, || simulate(&lowered.world, &mut NoObserver).is_ok())))
+}
+
+fn of_play(
+    explicit: bool,
+    sizes: [u64; 2],
+    keys: impl Fn(u64) -> Vec<(&'static str, u64)>,
+    limit: f64,
+) -> SetUp<Row> {
+    let [few, many] = [seconds(explicit, &keys(sizes[0]))?.1, seconds(explicit, &keys(sizes[1]))?.1];
+    Ok(exponent(sizes.map(|size| size as f64), [few, many], limit))
+}
+
+pub(crate) fn explicit() -> SetUp<Row> {
+    of_play(true, [16, 128], |size| nodes(size).to_vec(), 1.05)
+}
+
+pub(crate) fn replicas() -> SetUp<Row> {
+    of_play(false, [128, 8192], |size| nodes(size).to_vec(), 0.05)
+}
+
+fn batches(size: u64) -> Vec<(&'static str, u64)> {
+    vec![("workload.global_batch_size", 128 * size)]
+}
+
+pub(crate) fn micro_batches() -> SetUp<Row> {
+    of_play(false, [32, 256], batches, 1.05)
+}
+
+pub(crate) fn layers() -> SetUp<Row> {
+    of_play(false, [96, 768], |size| vec![("model.overrides.layers", size)], 1.05)
+}
+
+pub(crate) fn lowering() -> SetUp<Row> {
+    let [few, many] = [seconds(false, &batches(32))?.0, seconds(false, &batches(256))?.0];
+    Ok(exponent([32.0, 256.0], [few, many], 1.05))
+}
+
+/// Messages grow with the square of the ranks.
+pub(crate) fn ring() -> SetUp<Row> {
+    let seconds = |ranks: u32| -> SetUp<f64> {
+        let world = set_up::ring(ranks, 1 << 20)?;
+        Ok(best(3, || simulate(&world, &mut NoObserver).is_ok()))
+    };
+    let [few, many] = [seconds(128)?, seconds(512)?];
+    Ok(exponent([128.0, 512.0], [few, many], 2.1))
+}
