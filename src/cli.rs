@@ -430,7 +430,7 @@ pub(crate) struct CalibrateGpu {
     /// GPU of the catalogue, or a file in its form (TOML)
     #[arg(long, value_name = "NAME")]
     pub(crate) gpu: String,
-    /// Tables of measured kernels (CSV); repeatable
+    /// Tables of measured kernels (CSV), or system files with shares of the peak (JSON); repeatable
     #[arg(long, required = true, value_name = "FILE")]
     pub(crate) data: Vec<PathBuf>,
     /// Show what the prediction would be with the coefficients of this GPU, instead of its own, before the fit
@@ -490,7 +490,7 @@ pub(crate) enum TracedExecution {
 
 #[derive(Debug, Args)]
 pub(crate) struct CalibrateCatalogue {
-    /// Folder with gemm.csv, attention.csv, memory_bound.csv, collectives.csv and collectives_multinode.csv
+    /// Folder with gemm.csv, attention.csv, memory_bound.csv, collectives.csv, collectives_multinode.csv, and system files (JSON)
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
     /// Folder of the catalogue, whose files are written

@@ -29,6 +29,10 @@ fn the_catalogue_is_what_calibrate_makes_of_the_measurements() {
     let data = shared.join("data/kernels");
     let document = json(&["calibrate", "catalogue", "--data", data.to_str().unwrap(), "--check"]);
     assert_eq!(document["changed"], serde_json::json!([]), "run steptime calibrate catalogue");
+    // Only the B200's fit needs a file that is not among the tables.
+    for kept in document["kept"].as_array().unwrap() {
+        assert_eq!(kept, "clusters/catalog/gpus/b200.toml");
+    }
     let fits = document["fits"].as_array().unwrap();
     for (gpu, path, most) in [
         ("h100-80gb-sxm", "gemm.bf16", 0.06),
@@ -49,6 +53,33 @@ fn the_catalogue_is_what_calibrate_makes_of_the_measurements() {
         let mean = number(&large["after"]["mean"]);
         assert!(mean <= most, "{gpu} {path}: {mean}");
     }
+}
+
+/// Published shares of the peak are fitted like tables, and a catalogue's fit of which the folder has nothing stays.
+#[test]
+fn system_files_are_fitted_and_fits_without_rows_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    // Kernels at 60 % of 2,250 TFLOP/s, from 60 GFLOP to 4 TFLOP.
+    let sizes = [2048, 4096, 7168, 8192, 12_288, 16_384];
+    let shapes = sizes.iter().flat_map(|m| sizes.iter().flat_map(move |n| sizes.map(move |k| (m, n, k))));
+    let entries: Vec<String> =
+        shapes.map(|(m, n, k)| format!("\"b=1, m={m}, k={k}, n={n}, accumulate=False\": 0.6")).collect();
+    let path = folder.path().join("b200.json");
+    let text = |entries: &str| {
+        format!(
+            "{{\"sys_name\": \"b200_bf16_made\", \"accelerator\": {{\"op\": {{\"matmul\": {{\"tflops\": 2250, \
+             \"accurate_efficient_factor\": {{{entries}}}}}}}}}}}"
+        )
+    };
+    std::fs::write(&path, text(&entries.join(", "))).unwrap();
+    let document = json(&["calibrate", "gpu", "--gpu", "b200", "--data", path.to_str().unwrap()]);
+    let table = &document["tables"][0];
+    assert_eq!(table["path"], "gemm.bf16");
+    let median = number(&table["held_out"][0]["after"]["median"]);
+    assert!(median < 0.06, "{median}");
+    std::fs::write(&path, text("\"b=1, m=8, n=8\": 0.6")).unwrap();
+    let error = refusal(&["calibrate", "gpu", "--gpu", "b200", "--data", path.to_str().unwrap()]);
+    assert!(error.contains("b200.json: `b=1, m=8, n=8`: expected whole numbers"), "{error}");
 }
 
 /// The calibration files that the documents use are what the commands write.

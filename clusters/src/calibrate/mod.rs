@@ -10,6 +10,7 @@
 
 pub(crate) mod levenberg_marquardt;
 mod operations;
+mod published;
 mod report;
 mod rows;
 #[cfg(test)]
@@ -26,13 +27,15 @@ pub use self::text::MARKER;
 use crate::catalogue::MEMORY_KINDS;
 use crate::coefficients::{ATTENTION, AttentionCoefficients, Coefficient, GEMM, GemmCoefficients, MEMORY};
 use crate::gpu::{FORMATS, Gpu};
-use crate::price::attention::seconds as attention_seconds;
+use crate::price::attention::{pass_rate, seconds as attention_seconds};
 use crate::price::gemm::Work;
 use levenberg_marquardt::{Parameter, minimize};
 use report::Measured;
 
-/// Fewer rows than this cannot hold the coefficients of a matrix product or of attention.
-const FEWEST_ROWS: usize = 200;
+/// Fewer rows than this cannot hold the coefficients of a matrix product: five for each.
+const FEWEST_GEMM_ROWS: usize = 5 * GEMM.len();
+/// Fewer than this cannot hold those of attention, of which the commonest values stand in for what few rows leave open.
+const FEWEST_ATTENTION_ROWS: usize = 2 * ATTENTION.len();
 /// Fewer than this cannot hold a share of bandwidth.
 const FEWEST_MEMORY_ROWS: usize = 8;
 /// At most this many rows steer a fit: more change nothing and only take time.
@@ -182,7 +185,7 @@ fn attention_of<'a>(
     gpu: &'a Gpu,
     row: &'a AttentionRow,
 ) -> Option<impl Fn(&AttentionCoefficients) -> f64 + 'a> {
-    let peak = gpu.peak(row.shape.dtype)?;
+    let peak = gpu.peak(row.shape.dtype)? * pass_rate(gpu, row.shape.pass);
     let heads = row.shape.kv_heads as f64;
     let tokens = row.shape.batch as f64 * row.shape.key_length as f64;
     Some(move |c: &AttentionCoefficients| {
@@ -192,7 +195,7 @@ fn attention_of<'a>(
 }
 
 fn memory_of(gpu: &Gpu, row: &MemoryRow) -> impl Fn(&[f64; 2]) -> f64 {
-    let (start, unhindered) = (gpu.kernel_latency_s, row.bytes / gpu.memory_bandwidth);
+    let (start, unhindered) = (gpu.kernel_latency_s, row.memory_bytes(gpu.l2) / gpu.memory_bandwidth);
     move |[share, measured_start]| start + measured_start + unhindered / share
 }
 
@@ -220,7 +223,7 @@ fn gemm(gpu: &Gpu, format: &str, dtype: Dtype, rows: &Rows) -> Option<Outcome> {
     // Tiles that end in groups and tiles that end by themselves are two valleys.
     let together = GEMM.iter().position(|coefficient| coefficient.key == "together");
     let starts: Vec<_> = together.into_iter().map(|index| (index, 0.0)).collect();
-    Some(fit(&format!("gemm.{format}"), &cases, (&parameters, &starts), &GEMM, FEWEST_ROWS, sources))
+    Some(fit(&format!("gemm.{format}"), &cases, (&parameters, &starts), &GEMM, FEWEST_GEMM_ROWS, sources))
 }
 
 fn attention(gpu: &Gpu, rows: &Rows) -> Option<Outcome> {
@@ -239,13 +242,21 @@ fn attention(gpu: &Gpu, rows: &Rows) -> Option<Outcome> {
             }),
         });
     }
-    let parameters = ATTENTION.map(Parameter::Free);
+    // Serving frameworks write a cache of keys and values beside the kernel; shares of a peak are of kernels alone.
+    let alone = rows.iter().all(|row| row.source.starts_with(published::SOURCE));
+    let parameters = ATTENTION.map(|coefficient| match coefficient.key {
+        key if alone && key.starts_with("measured") => Parameter::Fixed(match key {
+            "measured_cache_heads" => coefficient.prior,
+            _ => 0.0,
+        }),
+        _ => Parameter::Free(coefficient),
+    });
     let sources = rows.iter().map(|row| row.source.as_str());
-    Some(fit("attention", &cases, (&parameters, &[]), &ATTENTION, FEWEST_ROWS, sources))
+    Some(fit("attention", &cases, (&parameters, &[]), &ATTENTION, FEWEST_ATTENTION_ROWS, sources))
 }
 
 fn memory(gpu: &Gpu, name: &str, kind: MemoryBoundKind, rows: &Rows) -> Outcome {
-    let rows = rows.memory_of(&gpu.name, gpu.l2, kind);
+    let rows = rows.memory_of(gpu, kind);
     let cases: Vec<_> = rows
         .iter()
         .map(|row| Case {

@@ -113,15 +113,32 @@ impl Block {
         }
     }
 
-    /// At a share of the lender's clock.
-    fn clocked(mut self, slot: usize, share: f64) -> Self {
+    /// Under load at another clock than the lender's: a board with less power runs slower; one with more throttles less, as far as the
+    /// lender does.
+    fn clocked(mut self, slot: usize, clock: f64) -> Self {
         let rates = clocked(slot);
-        if share < 1.0 && rates > 0 {
-            for (value, written) in self.values.iter_mut().zip(&mut self.written).take(rates) {
-                *value *= share;
-                *written = format!("{value:.3}");
+        if rates == 0 {
+            return self;
+        }
+        let throttle = coefficients(slot).iter().position(|coefficient| coefficient.key == "throttle");
+        for (index, (value, written)) in self.values.iter_mut().zip(&mut self.written).enumerate() {
+            if clock < 1.0 && index < rates {
+                *value *= clock;
+            } else if clock > 1.0 && Some(index) == throttle {
+                *value = ((1.0 + *value) / clock - 1.0).max(0.0);
+            } else {
+                continue;
             }
-            self.source = format!("{}; at {share:.3} of its clock, by the boards' power", self.source);
+            *written = format!("{value:.3}");
+        }
+        let (less, more) = ("of its clock", "of its clock under load");
+        let what = if clock < 1.0 { less } else { more };
+        #[expect(
+            clippy::float_cmp,
+            reason = "boards of one power, or of an unknown one, have a ratio of exactly 1"
+        )]
+        if clock != 1.0 {
+            self.source = format!("{}; at {clock:.3} {what}, by the boards' power", self.source);
         }
         self
     }
@@ -171,7 +188,7 @@ struct Lenders {
 struct Lender {
     calibration: Calibration,
     /// Clock of the borrower under load, of the lender's.
-    clock_share: f64,
+    clock: f64,
 }
 
 impl Lenders {
@@ -187,16 +204,19 @@ impl Lenders {
         let document = parse(text)?;
         let root = Section::root(text, &document, &gpu::KEYS)?;
         let (mut calibration, _) = Calibration::own(&root.section("calibration", &KEYS)?)?;
-        if root.choice("architecture", &GpuArchitecture::NAMES)? != self.architecture {
+        let far = root.choice("architecture", &GpuArchitecture::NAMES)? != self.architecture;
+        if far {
             for block in calibration.blocks.iter_mut().flatten() {
                 (block.error, block.lent) = (widened(block.error), Lent::Far);
             }
         }
-        let clock_share = match (self.power, PowerDensity::read(&root)?) {
-            (Some(own), Some(lender)) => own.clock_share(lender),
+        let clock = match (self.power, PowerDensity::read(&root)?) {
+            // What other circuits do with more power is not known.
+            (Some(own), Some(lender)) if far => own.clock(lender).min(1.0),
+            (Some(own), Some(lender)) => own.clock(lender),
             _ => 1.0,
         };
-        let lender = Lender { calibration, clock_share };
+        let lender = Lender { calibration, clock };
         self.read.push((name.to_owned(), lender.clone()));
         Ok(lender)
     }
@@ -236,7 +256,7 @@ impl Calibration {
                 let problem = format!("`{}` has no [calibration.{wanted}] of its own to borrow", entry.from);
                 entry.table.error_at("borrowed_from", problem)
             })?;
-            let block = block.clone().clocked(entry.slot, lender.clock_share);
+            let block = block.clone().clocked(entry.slot, lender.clock);
             all.set(entry.slot, entry.take(&block, &entry.from)?);
         }
         if section.has("borrowed_from") {
@@ -247,7 +267,7 @@ impl Calibration {
                     if let (None, Some(block), false) =
                         (all.get(slot), lender.calibration.get(slot), takes_its_own)
                     {
-                        all.set(slot, block.lent(name).clocked(slot, lender.clock_share));
+                        all.set(slot, block.lent(name).clocked(slot, lender.clock));
                     }
                 }
             }

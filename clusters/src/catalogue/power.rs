@@ -26,9 +26,9 @@ impl PowerDensity {
         Ok(Some(Self(power / (f64::from(sms) * clock))))
     }
 
-    /// Share of its clock that a GPU keeps where one with `lender`'s power keeps all of its own; at most 1.
-    pub(super) fn clock_share(self, lender: Self) -> f64 {
-        libm::cbrt(self.0 / lender.0).min(1.0)
+    /// Clock under load, of that at which one with `lender`'s power would run on this GPU.
+    pub(super) fn clock(self, lender: Self) -> f64 {
+        libm::cbrt(self.0 / lender.0)
     }
 }
 
@@ -37,10 +37,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn less_power_is_a_lower_clock() {
+    fn the_clock_goes_as_the_cube_root() {
         // A100: 250 W against 400 W for the same multiprocessors and clock, (250 / 400)^(1/3).
         let [card, module] = [250.0, 400.0].map(|power| PowerDensity(power / (108.0 * 1.41e9)));
-        assert!((card.clock_share(module) - 0.855).abs() < 5e-4);
-        assert!((module.clock_share(card) - 1.0).abs() < f64::EPSILON);
+        assert!((card.clock(module) - 0.855).abs() < 5e-4);
+        assert!((module.clock(card) - 1.170).abs() < 5e-4);
     }
 }

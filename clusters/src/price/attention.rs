@@ -58,13 +58,17 @@ pub fn attention(gpu: &Gpu, shape: AttentionShape) -> Result<Price, PriceError> 
         (Some(portable), generation) if generation < FlashGeneration::Current => portable,
         _ => &gpu.achievable.attention,
     };
-    let rate = match shape.pass {
-        Pass::Forward => 1.0,
-        Pass::Backward => gpu.achievable.attention_backward.value / 2.5,
-    };
-    let peak = peak * rate * older_kernels(&shape);
+    let peak = peak * pass_rate(gpu, shape.pass) * older_kernels(&shape);
     let seconds = seconds(gpu, peak, &shape, &model.coefficients);
     Ok(model.ground.price(gpu.kernel_latency_s + seconds))
+}
+
+/// Rate at which the forward's two products would run, of the peak: backward makes five.
+pub(crate) fn pass_rate(gpu: &Gpu, pass: Pass) -> f64 {
+    match pass {
+        Pass::Forward => 1.0,
+        Pass::Backward => gpu.achievable.attention_backward.value / 2.5,
+    }
 }
 
 /// Seconds without the fixed start; `peak` in FLOP/s at which the forward's two products run.

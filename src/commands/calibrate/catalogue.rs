@@ -1,6 +1,6 @@
 //! `steptime calibrate catalogue`: all that the catalogue ships.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use steptime_clusters::calibrate::{self, MARKER as GPU_MARKER, Rows};
@@ -24,6 +24,8 @@ struct Fits {
     files: Vec<Output>,
     /// Files whose text differs from what is on the disk.
     changed: Vec<String>,
+    /// Files with a fit to what the folder does not hold, which stays.
+    kept: Vec<String>,
 }
 
 impl Fits {
@@ -33,6 +35,10 @@ impl Fits {
         let (kept, _) = text
             .split_once(marker)
             .ok_or_else(|| in_file(file, format!("has no line `{}` to write below", marker.trim_end())))?;
+        if fitted.is_empty() && text.len() > kept.len() + marker.len() {
+            self.kept.push(file.display().to_string());
+            return Ok(());
+        }
         let new = format!("{kept}{marker}{fitted}");
         if new != text {
             self.changed.push(file.display().to_string());
@@ -52,11 +58,13 @@ pub(super) fn calibrate(arguments: &CalibrateCatalogue) -> Result<Answer, Failur
         output::write_all(&fits.files)?;
     }
     if arguments.json {
-        let document =
-            json!({ "schema": SCHEMA, "kind": "catalogue", "fits": fits.documents, "changed": fits.changed });
+        let document = json!({ "schema": SCHEMA, "kind": "catalogue", "fits": fits.documents, "changed": fits.changed, "kept": fits.kept });
         output::print(&output::json(&document)?)?;
     } else {
         output::print(&trimmed(&fits.text))?;
+        for file in &fits.kept {
+            output::print(&format!("kept, as nothing in the folder is of it: {file}\n"))?;
+        }
         let verb = if arguments.check { "would change" } else { "changed" };
         for file in &fits.changed {
             output::print(&format!("{verb}: {file}\n"))?;
@@ -78,6 +86,9 @@ fn gpus(data: &Path, catalogue: &Path, fits: &mut Fits) -> Result<(), Failure> {
         let path = data.join(name);
         rows.read(&bytes(&path)?).map_err(|error| in_file(&path, error))?;
     }
+    for path in systems(data)? {
+        rows.read_system(&bytes(&path)?).map_err(|error| in_file(&path, error))?;
+    }
     for name in gpu_names() {
         let gpu = gpu_from_catalogue(name).map_err(|error| Failure::Message(error.to_string()))?;
         let fit = calibrate::gpu(&gpu, &rows);
@@ -88,6 +99,16 @@ fn gpus(data: &Path, catalogue: &Path, fits: &mut Fits) -> Result<(), Failure> {
         fits.put(&catalogue.join("gpus").join(format!("{name}.toml")), GPU_MARKER, &fit.to_toml())?;
     }
     Ok(())
+}
+
+/// The system files of a folder, sorted by name.
+fn systems(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = std::fs::read_dir(folder).map_err(|error| in_file(folder, error))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths: Vec<PathBuf> = paths.collect::<Result<_, _>>().map_err(|error| in_file(folder, error))?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")));
+    paths.sort();
+    Ok(paths)
 }
 
 fn fabrics(data: &Path, catalogue: &Path, fits: &mut Fits) -> Result<(), Failure> {

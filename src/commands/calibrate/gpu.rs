@@ -49,6 +49,12 @@ pub(super) fn calibrate(arguments: &CalibrateGpu) -> Result<Answer, Failure> {
             rows.skipped
         );
     }
+    if rows.skipped_entries > 0 {
+        notes += &format!(
+            "not used: {} entries of system files: products that add to a gradient, attention of scattered operands\n",
+            rows.skipped_entries
+        );
+    }
     if fit.tables.is_empty() {
         return Err(Failure::Message(format!(
             "nothing could be fitted for `{}`\n{}",
