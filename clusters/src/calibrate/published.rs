@@ -90,7 +90,7 @@ fn gpu_of(system: &str) -> String {
         let alias = GPU_ALIASES.iter().find(|(other, _)| *other == name).map(|&(_, name)| name);
         alias.or_else(|| gpu_names().into_iter().find(|own| *own == name))
     };
-    let found = ends.filter_map(|end| known(system.get(..end)?)).last();
+    let found = ends.filter_map(|end| known(system.get(..end)?)).next_back();
     found.unwrap_or(system).to_owned()
 }
 

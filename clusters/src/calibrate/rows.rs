@@ -355,7 +355,7 @@ impl Rows {
         let operations = gpu.peak(Dtype::Fp32).unwrap_or(f64::INFINITY) / gpu.memory_bandwidth;
         let telling = |row: &MemoryRow| {
             let cached = row.cached_bytes > 0.0 && row.cached_bytes < SMALLEST_CACHED * gpu.l2.0 as f64;
-            !cached && !(row.arithmetic && operations < OPERATIONS_A_BYTE)
+            !(cached || row.arithmetic && operations < OPERATIONS_A_BYTE)
         };
         self.memory.iter().filter(|row| row.gpu == gpu.name && row.kind == kind && telling(row)).collect()
     }
