@@ -16,13 +16,17 @@ fn parameters_are_exact() {
 }
 
 /// The measured medians of the training logs of anand-vishwakarma-1/switch-vit (690ffc8): 0.0600, 0.3504 and
-/// 0.6514 s a step. Nothing here was fitted to them; the bound is wide and only guards against a lost term.
+/// 0.6514 s a step. Nothing here was fitted to them. The dense model's small products and kernels, borrowed from the T4, come out too
+/// slow by more than the 8 % that the others stay within.
 #[test]
 fn steps_are_of_the_measured_size() {
-    for (name, measured) in [("vit", 0.0600), ("switch-vit-32", 0.3504), ("switch-vit-64", 0.6514)] {
+    for (name, measured, most) in
+        [("vit", 0.0600, 0.16), ("switch-vit-32", 0.3504, 0.08), ("switch-vit-64", 0.6514, 0.08)]
+    {
         let predicted = number(&run(name)["step_time_s"]);
         let error = predicted / measured - 1.0;
-        assert!(error.abs() < 0.35, "{name}: {predicted} against {measured}");
+        eprintln!("{name}: {predicted} s against {measured} s, {:+.1} %", 100.0 * error);
+        assert!(error.abs() < most, "{name}: {predicted} against {measured}");
     }
 }
 

@@ -241,7 +241,8 @@ mod tests {
             {
                 let entry = Entry { key: &key, rate: 1.0 };
                 let seconds = attention(&b200, super::attention(&entry, pass).unwrap()).unwrap().seconds;
-                let share = factor * 2.0 * heads as f64 * (length as f64).powi(2) * 256.0 / seconds / 1e14;
+                let share =
+                    factor * 2.0 * f64::from(heads) * f64::from(length).powi(2) * 256.0 / seconds / 1e14;
                 let comma = if entries.is_empty() { "" } else { "," };
                 write!(entries, "{comma}\"{key}\": {share}").unwrap();
             }
