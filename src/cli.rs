@@ -1,10 +1,16 @@
 //! The command line.
 
+#[cfg(feature = "serve")]
+mod serve;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use steptime_plots::Format;
+
+#[cfg(feature = "serve")]
+pub(crate) use serve::ServeArguments;
 
 /// Predicts the step time and peak memory of a deep-learning training run, before anyone pays for it.
 ///
@@ -44,6 +50,9 @@ pub(crate) enum Command {
     Validate(ValidateArguments),
     /// Fit a GPU, a fabric or a host to measurements
     Calibrate(CalibrateArguments),
+    /// Open a page on this machine that predicts as its controls are moved
+    #[cfg(feature = "serve")]
+    Serve(ServeArguments),
     /// Draw figures from saved results
     Plot(PlotArguments),
     /// Turn descriptions of other tools into model, cluster and scenario files
@@ -141,6 +150,9 @@ pub(crate) struct SweepArguments {
     /// Play one of several shares of the points: `2/8`, or `auto` for the task of a Slurm array
     #[arg(long, value_name = "I/N", requires = "out")]
     pub(crate) shard: Option<String>,
+    /// Write a page for browsers: all points as a table that can be sorted and filtered, and as dots between two axes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
     /// Threads; by default one for each core
     #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) jobs: Option<u16>,
@@ -166,6 +178,9 @@ pub(crate) struct SearchArguments {
     /// Most plans that are played
     #[arg(long, value_name = "COUNT", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) plays: u64,
+    /// Write a page for browsers: the plans as a table that can be sorted and filtered, and as dots between two axes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
     /// Threads; by default one for each core
     #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) jobs: Option<u16>,
@@ -284,6 +299,9 @@ pub(crate) struct MergeArguments {
     /// Write sweep.csv and sweep.jsonl into this folder; without it, the CSV is printed
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Write a page for browsers, as `sweep --report` does
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
     /// Print one JSON document on standard output and nothing else
     #[arg(long)]
     pub(crate) json: bool,

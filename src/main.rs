@@ -14,6 +14,8 @@ mod commands;
 mod failure;
 mod output;
 mod present;
+#[cfg(feature = "serve")]
+mod serve;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
         Command::MaxBatch(arguments) => commands::max_batch::max_batch(&arguments),
         Command::Validate(arguments) => commands::validate::validate(&arguments),
         Command::Calibrate(arguments) => commands::calibrate::calibrate(&arguments),
+        #[cfg(feature = "serve")]
+        Command::Serve(arguments) => serve::serve(&arguments),
         Command::Plot(arguments) => commands::plot::plot(&arguments),
         Command::Import(arguments) => commands::import::import(&arguments),
         Command::Replay(arguments) => commands::replay::replay(&arguments),

@@ -9,7 +9,7 @@ pub(crate) mod goodput;
 pub(crate) mod import;
 pub(crate) mod max_batch;
 pub(crate) mod models;
-mod page;
+pub(crate) mod page;
 pub(crate) mod plot;
 pub(crate) mod replay;
 pub(crate) mod run;

@@ -37,6 +37,12 @@ impl Origin {
         Self { scenario: draft.toml(), sensitivity, note }
     }
 
+    /// The same without a word about the hardware.
+    #[cfg(feature = "serve")]
+    pub(crate) fn plain(draft: &Draft) -> Self {
+        Self { scenario: draft.toml(), sensitivity: None, note: None }
+    }
+
     /// The page's data and text.
     pub(crate) fn page<'a>(&'a self, result: &'a RunResult) -> RunPage<'a> {
         RunPage {

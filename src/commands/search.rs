@@ -7,7 +7,7 @@ use steptime_scenarios::{FoundPlan, SearchReport, search as find};
 use super::{run, sweep};
 use crate::cli::SearchArguments;
 use crate::failure::{Answer, Failure};
-use crate::output;
+use crate::output::{self, Output};
 use crate::present::{bytes, right_align, seconds, significant, table, trimmed};
 
 /// Finds the best plan. The answer is no where none fits.
@@ -15,6 +15,10 @@ pub(crate) fn search(arguments: &SearchArguments) -> Result<Answer, Failure> {
     let (draft, files) = run::draft(&arguments.scenario, &arguments.set)?;
     let pool = sweep::pool(arguments.jobs)?;
     let found = pool.install(|| find(&draft, &files, arguments.plays))?;
+    if let Some(file) = &arguments.report {
+        let html = steptime_plots::search_page(&found)?;
+        output::write_all(&[Output::new(file.clone(), html)])?;
+    }
     let text = if arguments.json {
         output::json(&found)?
     } else if arguments.quiet {

@@ -32,6 +32,7 @@ mod plans;
 mod scenarios;
 mod schedules;
 mod search;
+mod serve;
 mod support;
 mod sweep;
 mod switch_vit;

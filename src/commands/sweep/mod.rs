@@ -41,6 +41,7 @@ pub(crate) fn sweep(arguments: &SweepArguments) -> Result<Answer, Failure> {
             lock(&rows).push(row.clone());
             Ok(())
         })?;
+        page(arguments.report.as_deref(), &played)?;
         return print(&played, arguments.json);
     };
     let result = folder.join(part_name(shard, "jsonl"));
@@ -58,6 +59,7 @@ pub(crate) fn sweep(arguments: &SweepArguments) -> Result<Answer, Failure> {
             part
         }
     };
+    page(arguments.report.as_deref(), &part)?;
     if arguments.json {
         return print(&part, true);
     }
@@ -77,6 +79,7 @@ pub(crate) fn merge(arguments: &MergeArguments) -> Result<Answer, Failure> {
         parts.push((name, part));
     }
     let whole = merge_parts(parts).map_err(|error| Failure::Message(error.to_string()))?;
+    page(arguments.report.as_deref(), &whole)?;
     let Some(folder) = &arguments.out else { return print(&whole, arguments.json) };
     write(folder, &whole)?;
     if arguments.json {
@@ -84,6 +87,13 @@ pub(crate) fn merge(arguments: &MergeArguments) -> Result<Answer, Failure> {
     }
     output::print(&trimmed(&summary(&whole, folder)))?;
     Ok(answer(&whole))
+}
+
+/// Writes the page, if one is wanted.
+fn page(file: Option<&Path>, part: &SweepPart) -> Result<(), Failure> {
+    let Some(file) = file else { return Ok(()) };
+    let html = steptime_plots::sweep_page(&part.header, &part.rows)?;
+    output::write_all(&[Output::new(file.to_owned(), html)])
 }
 
 /// A pool of threads; the results do not depend on how many.

@@ -60,7 +60,7 @@ function colour(name) {
 
 /** A table; cells are text or nodes, columns from `numbers` on are flush right. */
 function plainTable(caption, heads, rows, numbers = 1) {
-  const side = (index, cell) => (index >= numbers && !(cell instanceof HTMLElement) ? "n" : null);
+  const side = (index, cell) => (index >= numbers && cell?.tagName !== "DIV" && !cell?.classList?.contains("bar") ? "n" : null);
   const wide = heads.length > 4 || numbers > heads.length;
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
     el("table", { class: wide && heads.length > 2 ? "wide" : null }, el("caption", {}, caption),

@@ -96,7 +96,12 @@ class MemoryView {
       context.textAlign = "right";
       context.textBaseline = "bottom";
       context.font = "600 12px system-ui, sans-serif";
-      context.fillText(`device has ${bytes(rank.capacity_bytes)}`, left + plot - 4, y(rank.capacity_bytes) - 2);
+      const words = `device has ${bytes(rank.capacity_bytes)}`;
+      const wide = context.measureText(words).width + 8;
+      context.fillStyle = colour("ground");
+      context.fillRect(left + plot - wide, y(rank.capacity_bytes) - 17, wide, 15);
+      context.fillStyle = colour("bad");
+      context.fillText(words, left + plot - 4, y(rank.capacity_bytes) - 2);
     }
     if (rank.failed) {
       const [fx, fy] = [x(rank.failed.at_s), y(rank.failed.needed_bytes)];

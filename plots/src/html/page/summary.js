@@ -23,9 +23,21 @@ function because(report) {
   const list = parts.map((entry) => `${percent(entry.share, 0)} ${partWords[entry.name]}`);
   const text = list.length > 1 ? `${list.slice(0, -1).join(", ")} and ${list.at(-1)}` : list[0];
   const { stages } = report;
-  if (stages.length < 2) return `Of the step, ${text}.`;
-  const busiest = stages.reduce((most, stage) => (stage.busy_fraction > most.busy_fraction ? stage : most));
-  return `Of the step, ${text}. Stage ${busiest.stage} is busiest: ${percent(busiest.busy_fraction, 0)} of the step.`;
+  const sentences = [parts.length === 1 ? `Nearly all of the step is ${partWords[parts[0].name]} (${percent(parts[0].share, 0)}).` : `Of the step, ${text}.`];
+  if (stages.length > 1) {
+    const busiest = stages.reduce((most, stage) => (stage.busy_fraction > most.busy_fraction ? stage : most));
+    sentences.push(`Stage ${busiest.stage} is busiest: ${percent(busiest.busy_fraction, 0)} of the step.`);
+  }
+  return `${sentences.join(" ")} ${arithmetic(report)}`.trim();
+}
+
+/** How near to its peak the step's arithmetic comes, and how much of it is done twice. */
+function arithmetic(report) {
+  const [model, hardware] = [report.model_flops_utilization, report.hardware_flops_utilization];
+  if (!model || !hardware) return "";
+  const again = 1 - model / hardware;
+  const twice = again > 0.005 ? `, ${percent(again, 0)} of it recomputation` : "";
+  return `Over the step, the arithmetic is ${percent(hardware, 0)} of the GPUs' peak${twice}.`;
 }
 
 function verdictOf(report) {
