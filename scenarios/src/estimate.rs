@@ -6,7 +6,7 @@
 use steptime_plans::{Plan, ScheduleKind, Task};
 
 use crate::error::InputError;
-use crate::report::Report;
+use crate::report::{Report, Verdict};
 use crate::run::{attach_interval, play, play_sizes, play_time};
 use crate::scenario::{Job, Scenario};
 
@@ -29,6 +29,14 @@ pub(crate) fn in_part(scenario: &Scenario) -> Result<Report, InputError> {
 /// The same of whose memory only sizes are wanted.
 pub(crate) fn in_part_sizes(scenario: &Scenario) -> Result<Report, InputError> {
     in_part_with(scenario, play_sizes)
+}
+
+/// The report for those who want to know how much memory it takes, and of what does not fit everything: moments of peaks
+/// may be missing.
+pub(crate) fn estimate_sizes(scenario: &Scenario) -> Result<Report, InputError> {
+    let report = in_part_sizes(scenario)?;
+    let report = if report.verdict == Verdict::OutOfMemory { in_part(scenario)? } else { report };
+    Ok(attach_interval(scenario, report))
 }
 
 /// The same for its times alone: the report knows nothing of memory.

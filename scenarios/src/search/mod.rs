@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::cost::CostReport;
 use crate::draft::Draft;
 use crate::error::InputError;
-use crate::estimate::in_part;
+use crate::estimate::in_part_sizes;
 use crate::files::Files;
 use crate::report::{Report, Verdict};
 use crate::run::{attach_interval, run};
@@ -197,7 +197,7 @@ impl Hunt<'_> {
                 .into_par_iter()
                 .map(|open| {
                     let report = open.candidate.scenario(base).and_then(|scenario| {
-                        in_part(&scenario).map(|report| attach_interval(&scenario, report))
+                        in_part_sizes(&scenario).map(|report| attach_interval(&scenario, report))
                     });
                     (open, report)
                 })

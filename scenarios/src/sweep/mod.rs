@@ -19,7 +19,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::draft::{Draft, written};
 use crate::error::InputError;
-use crate::estimate::estimate;
+use crate::estimate::estimate_sizes;
 use crate::files::Files;
 use crate::run::run;
 use crate::section::Section;
@@ -143,7 +143,11 @@ impl Sweep {
             .map(|(axis, &index)| (axis.name.clone(), json(&axis.values[index])));
         let values: IndexMap<String, Json> = values.collect();
         let played = self.draft(&chosen).and_then(|draft| draft.scenario(files)).and_then(|scenario| {
-            if self.in_part { estimate(&scenario) } else { run(&scenario, false).map(|played| played.report) }
+            if self.in_part {
+                estimate_sizes(&scenario)
+            } else {
+                run(&scenario, false).map(|played| played.report)
+            }
         });
         match played {
             Ok(report) => SweepRow::played(point, values, &report),
