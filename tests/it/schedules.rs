@@ -228,3 +228,37 @@ F0 B0
     assert!((number(&report["step_time_s"]) - 0.060).abs() < 1e-12);
     assert!(error(&[mine, "--pipeline", "2"]).contains("leave this option out"));
 }
+
+/// Every schedule by its name: laid out with its bubble, what stages hold and what transfers cost, and drawn.
+#[test]
+fn every_schedule_is_drawn_by_its_name() {
+    let names = [
+        "1f1b",
+        "gpipe",
+        "zb-h1",
+        "zb-h2",
+        "zb-1p",
+        "zb-2p",
+        "zb-v",
+        "v-half",
+        "v-min",
+        "dualpipe-v",
+        "dualpipe",
+        "looped-bfs",
+        "hanayo",
+    ];
+    for name in names {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().to_str().unwrap();
+        let report =
+            laid_out(&[name, "--pipeline", "4", "--micro-batches", "8", "--transfer", "1", "--out", out]);
+        let bubble = number(&report["bubble_fraction"]);
+        assert!((0.0..0.5).contains(&bubble), "{name}: {bubble}");
+        assert!(number(&report["exposed_communication_s"]) > 0.0, "{name}");
+        let stages = report["stages"].as_array().unwrap();
+        assert_eq!(stages.len(), 4, "{name}");
+        assert!(stages.iter().all(|stage| number(&stage["in_flight_micro_batches"]) >= 1.0), "{name}");
+        let figure = std::fs::read_to_string(folder.path().join("pipeline_gantt.svg")).unwrap();
+        assert!(figure.contains("stage 3") && figure.contains("backward"), "{name}");
+    }
+}

@@ -22,13 +22,23 @@ fn micro_batches(row: &Measurement) -> Option<u64> {
     global_batch(row)?.checked_div(data.checked_mul(row.micro_batch?)?)
 }
 
+/// Whether embedding and head must have counted as layers: Megatron-LM refuses layers that its virtual stages cannot share
+/// evenly, unless it is told that (`account_for_embedding_in_pipeline_split`, `account_for_loss_in_pipeline_split`) or how
+/// many the ends have.
+fn counts_ends(row: &Measurement) -> bool {
+    let stages = row.pp.saturating_mul(row.vpp.max(1));
+    let told = row.notes.contains("last stage layers ");
+    row.layers
+        .is_some_and(|layers| !told && !layers.is_multiple_of(stages) && (layers + 2).is_multiple_of(stages))
+}
+
 /// Keys of `[parallelism]` about stages and schedule.
-pub(super) fn keys(row: &Measurement) -> Result<String, String> {
+pub(super) fn keys(row: &Measurement, megatron: bool) -> Result<String, String> {
     let mut text = String::new();
     if row.pp == 1 {
         return Ok(text);
     }
-    if row.notes.contains("first and last stage have one fewer layer") {
+    if row.notes.contains("first and last stage have one fewer layer") || megatron && counts_ends(row) {
         text += "count_embedding_as_layer = true\ncount_head_as_layer = true\n";
     }
     if let Some(last) = number_after(&row.notes, "last stage layers ") {
@@ -98,6 +108,17 @@ mod tests {
             global_batch(&Measurement { global_batch: Some(1 << 31), ..Measurement::default() }),
             Some(1 << 31)
         );
+    }
+
+    /// Llama 3.1 405B has 126 blocks so that 128 layers with embedding and head divide (Llama 3 technical report, section
+    /// 3.3.2).
+    #[test]
+    fn layers_that_do_not_divide_share_with_the_ends() {
+        let row = |layers, pp, vpp| Measurement { layers: Some(layers), pp, vpp, ..Measurement::default() };
+        assert!(counts_ends(&row(126, 16, 8)) && counts_ends(&row(94, 8, 4)));
+        assert!(!counts_ends(&row(128, 16, 8)) && !counts_ends(&row(61, 4, 4)));
+        let keys_of = |megatron| keys(&row(126, 8, 1), megatron).unwrap();
+        assert!(keys_of(true).contains("count_head_as_layer") && !keys_of(false).contains("count_head"));
     }
 
     #[test]

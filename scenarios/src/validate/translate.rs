@@ -464,6 +464,6 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
     if let Some(mosaic) = Mosaic::of(row).filter(|_| zero_stage == 3) {
         text += &mosaic.exchange(&row.precision);
     }
-    text += &pipeline::keys(row)?;
+    text += &pipeline::keys(row, is_megatron(row))?;
     Ok(text)
 }
