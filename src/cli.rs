@@ -159,6 +159,10 @@ pub(crate) struct SweepArguments {
     /// Give up what the folder holds of an earlier sweep
     #[arg(long, requires = "out")]
     pub(crate) restart: bool,
+    /// Write sweep.parquet too, the same rows in typed columns
+    #[cfg(feature = "parquet")]
+    #[arg(long, requires = "out", conflicts_with = "shard")]
+    pub(crate) parquet: bool,
     /// Change a value of the scenario, e.g. `workload.precision=bf16`; repeatable
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub(crate) set: Vec<String>,
@@ -267,6 +271,9 @@ pub(crate) struct CheckArguments {
     /// Peak memory of the fullest GPU that its author claims, e.g. `70GiB`
     #[arg(long, value_name = "BYTES")]
     pub(crate) claim_memory: Option<String>,
+    /// Plans of GPUs that a search for a better one may play; 0: no search
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) plays: u64,
     /// Change a value of the scenario that the plan becomes, e.g. `workload.micro_batch_size=8`; repeatable
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub(crate) set: Vec<String>,
@@ -302,6 +309,10 @@ pub(crate) struct MergeArguments {
     /// Write a page for browsers, as `sweep --report` does
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
+    /// Write sweep.parquet too, the same rows in typed columns
+    #[cfg(feature = "parquet")]
+    #[arg(long, requires = "out")]
+    pub(crate) parquet: bool,
     /// Print one JSON document on standard output and nothing else
     #[arg(long)]
     pub(crate) json: bool,

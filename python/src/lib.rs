@@ -102,9 +102,10 @@ fn check(
     source: Source,
     claim_time: Option<f64>,
     claim_memory_bytes: Option<f64>,
+    plays: u64,
 ) -> PyResult<String> {
     let claim = Claim { step_time_s: claim_time, peak_memory_bytes: claim_memory_bytes };
-    with(py, &source, Some(1), |draft, files| scenarios::check_scenario(draft, files, claim))
+    with(py, &source, None, |draft, files| scenarios::check_scenario(draft, files, claim, plays))
 }
 
 #[pymodule]

@@ -28,7 +28,7 @@ def search(
     scenario: Scenario,
     *,
     overrides: Overrides | None = None,
-    plays: int = 4096,
+    plays: int = 2000,
     jobs: int | None = None,
 ) -> dict[str, Any]:
     """Finds the best plan for the scenario's model, cluster and batch, as ``steptime search --json``.
@@ -49,6 +49,10 @@ def check(
     overrides: Overrides | None = None,
     claim_time_s: float | None = None,
     claim_memory_bytes: float | None = None,
+    plays: int = 64,
 ) -> dict[str, Any]:
-    """Judges the plan that a scenario is, and what its author claims, as ``steptime check --json``."""
-    return _document(_steptime.check(source(scenario, overrides), claim_time_s, claim_memory_bytes))
+    """Judges the plan that a scenario is, and what its author claims, as ``steptime check --json``.
+
+    ``plays`` is how many plans a search for a better one may play; with 0 none is made.
+    """
+    return _document(_steptime.check(source(scenario, overrides), claim_time_s, claim_memory_bytes, plays))

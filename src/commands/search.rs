@@ -33,20 +33,8 @@ pub(crate) fn search(arguments: &SearchArguments) -> Result<Answer, Failure> {
 fn answer(found: &SearchReport) -> String {
     match &found.best {
         None => format!("{}: no plan fits", found.name),
-        Some(best) => format!("{}: {} a step with {}", found.name, seconds(best.step_time_s), words(best)),
+        Some(best) => format!("{}: {} a step with {}", found.name, seconds(best.step_time_s), best.words()),
     }
-}
-
-/// The plan by its sizes, without those that are 1.
-fn words(plan: &FoundPlan) -> String {
-    let trivial = |key: &str| {
-        let one = key.ends_with("=1") && !key.contains("zero_stage") && !key.contains("micro_batch_size");
-        one || key.ends_with("=false") || key.ends_with("=none")
-    };
-    let shown = plan.set.iter().filter(|key| !trivial(key));
-    let short = shown.filter_map(|key| key.split_once('.').map(|(_, key)| key.replace('=', " ")));
-    let kept = short.filter(|key| !key.starts_with("global_batch_size") && !key.starts_with("nodes"));
-    kept.collect::<Vec<_>>().join(", ")
 }
 
 fn text(found: &SearchReport) -> String {
@@ -59,8 +47,12 @@ fn text(found: &SearchReport) -> String {
     line(
         "plans",
         format!(
-            "{}: {} whose states do not fit, {} whose bound is no better than the best, {} refused",
-            counts.plans, counts.states_do_not_fit, counts.bound_is_worse, counts.refused
+            "{}: {} whose states do not fit, {} with what forward keeps, {} whose bound is no better than the best, {} refused",
+            counts.plans,
+            counts.states_do_not_fit,
+            counts.activations_do_not_fit,
+            counts.bound_is_worse,
+            counts.refused
         ),
     );
     line("played", format!("{}, of which {} ran out of memory", counts.played, counts.out_of_memory));
@@ -68,7 +60,7 @@ fn text(found: &SearchReport) -> String {
         line("left", format!("{} when the number of plays was used up", counts.left));
     }
     if let Some(best) = &found.best {
-        line("best", words(best));
+        line("best", best.words());
         let interval = best.step_time_interval_s.map_or_else(String::new, |[low, high]| {
             format!("  (80 % interval {} to {})", seconds(low), seconds(high))
         });
@@ -94,21 +86,34 @@ fn text(found: &SearchReport) -> String {
     text
 }
 
+/// Joules of a step.
+fn energy(plan: &FoundPlan) -> Option<f64> {
+    plan.cost.as_ref().and_then(|cost| cost.energy_per_step_j)
+}
+
 fn plans(text: &mut String, title: &str, plans: &[FoundPlan]) {
     if plans.is_empty() {
         return;
     }
-    let mut grid = table(&["step", "memory", "plan", "why not"]);
+    let priced = plans.iter().any(|plan| plan.cost.is_some());
+    let powered = plans.iter().any(|plan| energy(plan).is_some());
+    let mut columns = vec!["step", "memory"];
+    columns.extend(priced.then_some("money a step"));
+    columns.extend(powered.then_some("energy a step"));
+    let numbers = columns.len();
+    columns.extend(["plan", "why not"]);
+    let mut grid = table(&columns);
     for plan in plans {
-        grid.add_row([
-            seconds(plan.step_time_s),
-            bytes(plan.peak_device_bytes),
-            words(plan),
-            plan.why.clone(),
-        ]);
+        let mut cells = vec![seconds(plan.step_time_s), bytes(plan.peak_device_bytes)];
+        let money = plan.cost.as_ref().map(|cost| significant(cost.per_step));
+        cells.extend(priced.then(|| money.unwrap_or_default()));
+        let joules = energy(plan).map(|joules| format!("{} J", significant(joules)));
+        cells.extend(powered.then(|| joules.unwrap_or_default()));
+        cells.extend([plan.words(), plan.why.clone()]);
+        grid.add_row(cells);
     }
     right_align(&mut grid, 0);
-    for column in grid.column_iter_mut().skip(2) {
+    for column in grid.column_iter_mut().skip(numbers) {
         column.set_cell_alignment(comfy_table::CellAlignment::Left);
     }
     let _ = writeln!(text, "\n{title}\n{grid}");

@@ -28,6 +28,8 @@ mod memory_snapshot;
 mod model_search;
 mod networks;
 mod offload;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod plans;
 mod scenarios;
 mod schedules;

@@ -58,6 +58,7 @@ fn the_best_plan_is_the_best_of_all() {
     assert_eq!(
         count("plans"),
         count("states_do_not_fit")
+            + count("activations_do_not_fit")
             + count("bound_is_worse")
             + count("played")
             + count("refused")

@@ -1,4 +1,5 @@
-//! Times that no schedule, overlap or network can undercut: the kernels of a layer on one rank, in a row.
+//! Times and bytes that no schedule, overlap or network can undercut: the kernels of a layer on one rank, in a row, and what its
+//! forward keeps for backward.
 //!
 //! Kernels of a rank run on one stream, and neither contention nor waiting makes one shorter; a sum of their prices is
 //! a lower bound of the time that any play takes. Transfers, updates and the host only add to it.
@@ -15,13 +16,15 @@ use crate::error::PlanError;
 use crate::plan::Plan;
 use crate::workload::{Task, Workload};
 
-/// Kernels of a layer on one micro-batch.
+/// Kernels of a layer on one micro-batch, and what it keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LayerTimes {
     /// Of forward.
     pub forward: SimTime,
     /// Of backward, with what checkpointing runs again; zero in inference.
     pub backward: SimTime,
+    /// Bytes that forward keeps for backward, until that begins: the saved tensors that are not recomputed; zero in inference.
+    pub kept: u64,
 }
 
 /// Kernel times of every layer, where all GPUs and micro-batches are alike (else those of the first rank). Of the plan only what changes a layer's work counts: tensor, sequence, context and expert
@@ -48,7 +51,10 @@ pub fn layer_times(
         let again = sum(cost.recomputed.iter().filter_map(|&index| cost.forward.get(index)))?;
         let backward = sum(cost.backward.iter())?.checked_add(again)?;
         let trains = workload.task == Task::Training;
-        Ok(LayerTimes { forward, backward: if trains { backward } else { SimTime::ZERO } })
+        let saved = cost.work.saved.iter().zip(&cost.kept).filter(|(_, kept)| **kept);
+        let kept = saved.fold(0_u64, |sum, (tensor, _)| sum.saturating_add(tensor.bytes.0));
+        let (backward, kept) = if trains { (backward, kept) } else { (SimTime::ZERO, 0) };
+        Ok(LayerTimes { forward, backward, kept })
     };
     (0..model.layers.len()).map(of_layer).collect()
 }

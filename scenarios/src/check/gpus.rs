@@ -1,7 +1,7 @@
 //! Plans of GPU jobs: a scenario, and what its author claims.
 
 use super::vehicles::{self, Setting};
-use super::{CheckReport, Claim, PlanVerdict, Repair, plan_in_words};
+use super::{CheckReport, Claim, Compared, PlanVerdict, Repair, plan_in_words};
 use crate::draft::Draft;
 use crate::error::InputError;
 use crate::files::Files;
@@ -10,12 +10,18 @@ use crate::remedy::remedies;
 use crate::report::{Report, Verdict};
 use crate::run::run;
 use crate::scenario::Job;
+use crate::search::{FoundPlan, search_around};
 
 /// Memory that a claim may be short of the prediction by: what the published scores bear out at the median.
 const MEMORY_SLACK: f64 = 0.08;
 
 /// Checks the plan that a scenario is.
-pub(super) fn check(draft: &Draft, files: &dyn Files, claim: Claim) -> Result<CheckReport, InputError> {
+pub(super) fn check(
+    draft: &Draft,
+    files: &(dyn Files + Sync),
+    claim: Claim,
+    plays: u64,
+) -> Result<CheckReport, InputError> {
     let scenario = match draft.scenario(files) {
         Ok(scenario) => scenario,
         Err(error) => return illegal(draft, claim, error),
@@ -55,7 +61,36 @@ pub(super) fn check(draft: &Draft, files: &dyn Files, claim: Claim) -> Result<Ch
         report.repair = best.map(|remedy| Repair { changes: remedy.set, step_time_s: remedy.step_time_s });
     }
     judge_claim(&mut report, &played);
+    if plays > 0 {
+        compare(&mut report, draft, files, plays);
+    }
     Ok(report)
+}
+
+/// Below this share above the bound a plan counts as reaching it: what playing a step in part may be off by.
+const REACHED: f64 = 1e-3;
+
+/// How far the plan is from the best one that a search finds, and from the search's bound.
+fn compare(report: &mut CheckReport, draft: &Draft, files: &(dyn Files + Sync), plays: u64) {
+    let planner = "search".to_owned();
+    let found = match search_around(draft, files, plays) {
+        Ok(found) => found,
+        Err(error) => {
+            let plan = format!("not searched: {}", error.reason());
+            report.compared.push(Compared { planner, step_time_s: None, plan });
+            return;
+        }
+    };
+    let best = found.best.as_ref();
+    report.compared.push(Compared {
+        planner,
+        step_time_s: best.map(|best| best.step_time_s),
+        plan: best.map_or_else(|| "no plan that was played fits".to_owned(), FoundPlan::words),
+    });
+    let own = report.step_time_s.filter(|_| report.fits == Some(true));
+    // The bound is of the plans that the search looks at, of which this one need not be.
+    report.bound_s = found.bound.filter(|bound| own.is_none_or(|own| own >= bound * (1.0 - REACHED)));
+    report.proven = report.bound_s.is_some() && found.gap.is_some_and(|gap| gap <= REACHED);
 }
 
 /// Whether the claim is better than the prediction allows.

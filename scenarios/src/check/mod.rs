@@ -142,17 +142,23 @@ impl CheckReport {
     }
 }
 
-/// Checks the plan that a scenario is, with what its `[claim]`, or else `claim`, says.
+/// Checks the plan that a scenario is, with what its `[claim]`, or else `claim`, says. `plays` is how many plans a search for a better
+/// one may play; with 0 none is made.
 ///
 /// # Errors
 /// The document is wrong: what is no plan at all. A plan that cannot be is no error: the report says why.
-pub fn check_scenario(draft: &Draft, files: &dyn Files, claim: Claim) -> Result<CheckReport, InputError> {
+pub fn check_scenario(
+    draft: &Draft,
+    files: &(dyn Files + Sync),
+    claim: Claim,
+    plays: u64,
+) -> Result<CheckReport, InputError> {
     let (plain, written) = read_claim(draft)?;
     let claim = Claim {
         step_time_s: claim.step_time_s.or(written.step_time_s),
         peak_memory_bytes: claim.peak_memory_bytes.or(written.peak_memory_bytes),
     };
-    gpus::check(&plain, files, claim)
+    gpus::check(&plain, files, claim, plays)
 }
 
 /// Checks a path of vehicles by names, against the model and cluster of a scenario.

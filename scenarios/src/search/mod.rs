@@ -1,14 +1,16 @@
 //! Search: the best plan of a scenario over data, tensor, pipeline and virtual-pipeline parallelism, ZeRO stages,
 //! checkpointing, micro-batches, uneven stages and numbers of nodes.
 //!
-//! Every plan is screened by a bound that no play can undercut ([`bound`]). Plans whose model states alone exceed
-//! the memory are ruled out; the others are played in the order of their bounds until the next bound is no better
+//! Every plan is screened by bounds that no play can undercut ([`bound`]). Plans whose model states, or these and what forwards keep,
+//! exceed the memory are ruled out; the others are played in the order of their bounds until the next bound is no better
 //! than the best plan that fits: what is left then cannot be better. The result does not depend on the number of threads.
 
 mod bound;
 mod section;
 mod space;
 mod split;
+#[cfg(test)]
+mod tests;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -23,7 +25,7 @@ use crate::run::{attach_interval, run};
 use crate::scenario::{Job, Scenario};
 
 use bound::Screen;
-use section::{Objective, SearchSection};
+use section::{CHOSEN, Objective, SearchSection};
 use space::Candidate;
 
 /// Identifies the form of [`SearchReport`].
@@ -57,6 +59,8 @@ pub struct FoundPlan {
     pub cost: Option<CostReport>,
     /// Seconds that the plan takes at least, by its bound.
     pub bound_s: f64,
+    /// Bytes that its fullest rank holds at least, by its bound; 0 where nothing is said.
+    pub bound_bytes: u64,
     /// Why it is not the best: empty of the best itself.
     pub why: String,
 }
@@ -68,6 +72,8 @@ pub struct SearchCounts {
     pub plans: u64,
     /// Whose model states alone exceed the memory.
     pub states_do_not_fit: u64,
+    /// Whose model states and what forwards keep exceed it.
+    pub activations_do_not_fit: u64,
     /// Whose bound is no better than the best.
     pub bound_is_worse: u64,
     /// Played.
@@ -132,12 +138,41 @@ pub fn search(
     Ok(hunt.report())
 }
 
+/// Searches around the plan that a scenario is: its sizes, its split and its order of stages are for the search to choose.
+///
+/// # Errors
+/// The scenario is one that is not searched.
+pub(crate) fn search_around(
+    draft: &Draft,
+    files: &(dyn Files + Sync),
+    most_plays: u64,
+) -> Result<SearchReport, InputError> {
+    let free = CHOSEN.iter().fold(draft.clone(), |draft, (section, key)| draft.without(section, key));
+    search(&free, files, most_plays)
+}
+
+impl FoundPlan {
+    /// The plan by its sizes, without those that are 1.
+    pub fn words(&self) -> String {
+        let trivial = |key: &str| {
+            let one = key.ends_with("=1") && !key.contains("zero_stage") && !key.contains("micro_batch_size");
+            one || key.ends_with("=false") || key.ends_with("=none")
+        };
+        let shown = self.set.iter().filter(|key| !trivial(key));
+        let short = shown.filter_map(|key| key.split_once('.').map(|(_, key)| key.replacen('=', " ", 1)));
+        let kept = short.filter(|key| !key.starts_with("global_batch_size") && !key.starts_with("nodes"));
+        kept.collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// A screened plan.
 #[derive(Clone, Debug)]
 struct Open {
     candidate: Candidate,
     /// Seconds that it takes at least.
     bound_s: f64,
+    /// Bytes that its fullest rank holds at least.
+    bound_bytes: u64,
     /// Score that it has at least.
     score: f64,
 }
@@ -294,6 +329,7 @@ fn found(played: &Played, why: String) -> FoundPlan {
         peak_device_bytes: report.peak_memory.device_bytes,
         cost: report.cost.clone(),
         bound_s: played.open.bound_s,
+        bound_bytes: played.open.bound_bytes,
         why,
     }
 }

@@ -2,11 +2,14 @@
 
 use std::cell::Cell;
 
-use steptime_plans::{Checkpointing, RankOrder, Sharding};
+use steptime_plans::{Checkpointing, RankOrder, ScheduleKind, Sharding};
 
+use super::space::Offloaded;
 use super::{gpus_of, score_of};
 use crate::draft::Draft;
 use crate::error::InputError;
+use crate::origin::Origin;
+use crate::pipeline::SCHEDULES;
 use crate::report::Report;
 use crate::scenario::Scenario;
 use crate::section::{Section, wrong};
@@ -38,6 +41,10 @@ pub(super) struct SearchSection {
     pub(super) objective: Objective,
     /// Longest step that counts, seconds.
     deadline_s: Option<f64>,
+    /// Most bytes of a GPU that count.
+    memory_limit: Option<u64>,
+    /// Most money for the work of `[cost]`.
+    budget: Option<f64>,
     pub(super) nodes: Option<Vec<u64>>,
     pub(super) tensor: Option<Vec<u64>>,
     pub(super) pipeline: Option<Vec<u64>>,
@@ -45,6 +52,11 @@ pub(super) struct SearchSection {
     pub(super) zero: Option<Vec<u64>>,
     pub(super) micro: Option<Vec<u64>>,
     pub(super) checkpointing: Option<Vec<Checkpointing>>,
+    pub(super) context: Option<Vec<u64>>,
+    pub(super) expert: Option<Vec<u64>>,
+    /// Places among [`SCHEDULES`].
+    pub(super) schedule: Option<Vec<usize>>,
+    pub(super) offload: Option<Vec<Offloaded>>,
     pub(super) sequence_parallel: Option<bool>,
     pub(super) uneven: bool,
     /// Least score among plans that were not played.
@@ -55,7 +67,7 @@ const CHECKPOINTING: [(&str, Checkpointing); 3] =
     [("none", Checkpointing::None), ("selective", Checkpointing::Selective), ("full", Checkpointing::Full)];
 
 /// Keys that say what the search is to find out.
-const CHOSEN: [(&str, &str); 6] = [
+pub(super) const CHOSEN: [(&str, &str); 6] = [
     ("parallelism", "stages"),
     ("parallelism", "layers_in_first_stage"),
     ("parallelism", "layers_in_last_stage"),
@@ -63,6 +75,42 @@ const CHOSEN: [(&str, &str); 6] = [
     ("parallelism", "count_head_as_layer"),
     ("workload", "last_micro_batch"),
 ];
+
+/// A list of words, each for something.
+fn words<T: Copy>(
+    section: &Section<'_>,
+    key: &'static str,
+    known: &[(&'static str, T)],
+) -> Result<Option<Vec<T>>, InputError> {
+    if section.node(key)?.is_none() {
+        return Ok(None);
+    }
+    let texts = section.texts(key)?;
+    if texts.is_empty() {
+        return Err(section.conflict(key, "is a list of one or more"));
+    }
+    let of = |(text, origin): (String, Origin)| {
+        let found = known.iter().find(|(word, _)| *word == text);
+        found.map(|(_, kind)| *kind).ok_or_else(|| {
+            let allowed: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
+            wrong(&origin, &format!("search.{key}"), &Value::Text(text), &allowed.join(", "))
+        })
+    };
+    texts.into_iter().map(of).collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+/// `memory_limit = "70 GiB"`.
+fn read_limit(section: &Section<'_>) -> Result<Option<u64>, InputError> {
+    let Some((text, origin)) = section.text("memory_limit")? else { return Ok(None) };
+    let bytes = steptime_models::parse_quantity(&text, steptime_models::Dimension::Bytes);
+    let refuse =
+        |_| wrong(&origin, "search.memory_limit", &Value::Text(text), "an amount such as \"70 GiB\"");
+    bytes.map(|bytes| Some(bytes as u64)).map_err(refuse)
+}
+
+fn place(kind: ScheduleKind) -> Option<usize> {
+    SCHEDULES.iter().position(|(_, other)| *other == kind)
+}
 
 impl SearchSection {
     /// The document without its `[search]`, and that.
@@ -75,24 +123,16 @@ impl SearchSection {
             ("smallest_cluster", Objective::SmallestCluster),
         ];
         let list = |key| section.counts(key);
-        let checkpointing = match section.node("activation_checkpointing")? {
-            None => None,
-            Some(_) => Some(
-                section
-                    .texts("activation_checkpointing")?
-                    .into_iter()
-                    .map(|(text, origin)| {
-                        let known = CHECKPOINTING.iter().find(|(word, _)| *word == text);
-                        known.map(|(_, kind)| *kind).ok_or_else(|| {
-                            let allowed = "none, selective, full";
-                            wrong(&origin, "search.activation_checkpointing", &Value::Text(text), allowed)
-                        })
-                    })
-                    .collect::<Result<Vec<_>, _>>()?,
-            ),
-        };
+        let checkpointing = words(&section, "activation_checkpointing", &CHECKPOINTING)?;
         let found = Self {
             objective: section.choice("objective", &objectives)?.unwrap_or(Objective::StepTime),
+            memory_limit: read_limit(&section)?,
+            budget: section.factor("budget", 0.0, 1e15)?,
+            context: list("context")?,
+            expert: list("expert")?,
+            schedule: words(&section, "schedule", &SCHEDULES)?
+                .map(|kinds| kinds.iter().filter_map(|kind| place(*kind)).collect()),
+            offload: words(&section, "offload", &Offloaded::WORDS)?,
             deadline_s: section.factor("deadline_seconds", 1e-6, 1e9)?,
             nodes: list("nodes")?,
             tensor: list("tensor")?,
@@ -117,6 +157,8 @@ impl SearchSection {
             ("pipeline", &found.pipeline),
             ("virtual_pipeline", &found.virtual_pipeline),
             ("micro_batch_size", &found.micro),
+            ("context", &found.context),
+            ("expert", &found.expert),
         ] {
             if list.as_ref().is_some_and(|list| list.is_empty() || list.contains(&0)) {
                 return Err(section.conflict(key, "is a list of whole numbers from 1"));
@@ -158,6 +200,11 @@ impl SearchSection {
             let why = format!("objective \"{}\" needs [cost] with prices or powers", self.objective.word());
             return Err(place.conflict(why));
         }
+        if self.budget.is_some() && base.cost.as_ref().is_none_or(|cost| cost.work.is_none()) {
+            let why = "search.budget is the money for all of the work: it needs [cost] with prices and one of tokens, samples, \
+                       steps and epochs";
+            return Err(place.conflict(why));
+        }
         Ok(self)
     }
 
@@ -165,9 +212,17 @@ impl SearchSection {
         if self.meets(report) { score_of(self.objective, report) } else { f64::INFINITY }
     }
 
-    /// Whether a step is short enough.
+    /// Whether a step is short enough, and takes no more memory and money than it may.
     pub(super) fn meets(&self, report: &Report) -> bool {
+        let money = report.cost.as_ref().and_then(|cost| cost.to_finish).map(|finish| finish.money);
         self.deadline_s.is_none_or(|most| report.step_time_s.is_some_and(|step| step <= most))
+            && self.memory_limit.is_none_or(|most| report.peak_memory.device_bytes <= most)
+            && self.budget.is_none_or(|most| money.is_some_and(|money| money <= most))
+    }
+
+    /// Bytes that a plan may hold on a GPU that has so many.
+    pub(super) fn room(&self, capacity: u64) -> u64 {
+        self.memory_limit.map_or(capacity, |limit| limit.min(capacity))
     }
 
     /// The score that a plan has at least, whose step takes at least so long.
@@ -176,10 +231,16 @@ impl SearchSection {
             return f64::INFINITY;
         }
         let cost = scenario.cost.as_ref();
+        let money = cost.map_or(0.0, |cost| cost.least_money(gpus as f64, nodes as f64, step));
+        // Failures only add to the money; how many tokens a sample has is the play's to say.
+        let steps = cost.and_then(|cost| cost.steps(None, scenario.batch.global as f64)).unwrap_or(1.0);
+        if self.budget.is_some_and(|most| money * steps > most) {
+            return f64::INFINITY;
+        }
         match self.objective {
             Objective::StepTime => step,
             Objective::SmallestCluster => gpus as f64,
-            Objective::Money => cost.map_or(0.0, |cost| cost.least_money(gpus as f64, nodes as f64, step)),
+            Objective::Money => money,
             Objective::Energy => cost.map_or(0.0, |cost| cost.least_energy(gpus as f64, nodes as f64, step)),
         }
     }

@@ -2,12 +2,15 @@
 
 use steptime_clusters::Cluster;
 use steptime_models::{AttentionKind, LayerRole};
-use steptime_plans::{Checkpointing, MOST_MICRO_BATCHES, Plan, ScheduleKind, Task, Workload, ZeroStage};
+use steptime_plans::{
+    Checkpointing, MOST_MICRO_BATCHES, Offload, Plan, ScheduleKind, Store, Task, Workload, ZeroStage,
+};
 
 use super::gpus_of;
 use super::section::SearchSection;
 use crate::batch::Batch;
 use crate::error::InputError;
+use crate::pipeline::SCHEDULES;
 use crate::scenario::{Job, Scenario};
 
 /// A plan by its sizes.
@@ -26,6 +29,14 @@ pub(super) struct Candidate {
     pub(super) global: u64,
     /// 0 none, 1 selective, 2 full.
     pub(super) checkpointing: u8,
+    /// Ranks that share each sequence; as the scenario has it where absent, and so the following ones.
+    pub(super) context: Option<u64>,
+    /// Ranks over which experts are spread.
+    pub(super) expert: Option<u64>,
+    /// Place of the schedule among [`SCHEDULES`].
+    pub(super) schedule: Option<usize>,
+    /// What is kept on the hosts.
+    pub(super) offload: Option<Offloaded>,
     /// Blocks of each virtual stage, where they are not even.
     pub(super) stages: Option<Vec<u64>>,
 }
@@ -37,6 +48,12 @@ impl Candidate {
             1 => Checkpointing::Selective,
             _ => Checkpointing::Full,
         }
+    }
+
+    /// The schedule.
+    fn kind(&self, plan: &Plan) -> ScheduleKind {
+        let chosen = self.schedule.and_then(|index| SCHEDULES.get(index));
+        chosen.map_or(plan.schedule, |(_, kind)| *kind)
     }
 
     /// Keys that make a scenario this plan.
@@ -55,6 +72,12 @@ impl Candidate {
             format!("workload.global_batch_size={}", self.global),
             format!("workload.activation_checkpointing={word}"),
         ];
+        for (key, size) in [("context", self.context), ("expert", self.expert)] {
+            set.extend(size.map(|size| format!("parallelism.{key}={size}")));
+        }
+        let schedule = self.schedule.and_then(|index| SCHEDULES.get(index));
+        set.extend(schedule.map(|(name, _)| format!("parallelism.schedule={name}")));
+        set.extend(self.offload.map(|offload| format!("parallelism.offload={}", offload.toml())));
         if let Some(stages) = &self.stages {
             let list: Vec<String> = stages.iter().map(u64::to_string).collect();
             set.push(format!("parallelism.stages=[{}]", list.join(",")));
@@ -89,6 +112,10 @@ impl Candidate {
             virtual_pipeline: self.virtual_pipeline,
             stages: self.stages.clone(),
             zero: ZeroStage::from_number(self.zero).unwrap_or(ZeroStage::Zero),
+            context: self.context.unwrap_or(plan.context),
+            expert: self.expert.unwrap_or(plan.expert),
+            schedule: self.kind(plan),
+            offload: self.offload.map_or(plan.offload, Offloaded::offload),
             ..plan.clone()
         };
         let workload = Workload {
@@ -116,6 +143,44 @@ fn parts(base: &Scenario) -> Result<(&Cluster, &Plan, &Workload), InputError> {
     gpus_of(base).ok_or_else(|| base.places.cluster.conflict("vehicles are not searched"))
 }
 
+/// What a plan keeps in the memory of the hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Offloaded {
+    /// Nothing.
+    Nothing,
+    /// Optimizer states, which the host updates.
+    Optimizer,
+    /// These and the partitioned parameters of ZeRO 3.
+    Parameters,
+}
+
+impl Offloaded {
+    /// Names in `[search]`.
+    pub(super) const WORDS: [(&'static str, Self); 3] =
+        [("none", Self::Nothing), ("optimizer", Self::Optimizer), ("parameters", Self::Parameters)];
+
+    fn offload(self) -> Offload {
+        let store = |least| if self >= least { Store::Host } else { Store::Device };
+        let (optimizer, parameters) = (store(Self::Optimizer), store(Self::Parameters));
+        Offload { optimizer, parameters, ..Offload::default() }
+    }
+
+    fn toml(self) -> String {
+        let word = |least| if self >= least { "cpu" } else { "none" };
+        let (optimizer, parameters) = (word(Self::Optimizer), word(Self::Parameters));
+        format!("{{optimizer=\"{optimizer}\",parameters=\"{parameters}\"}}")
+    }
+
+    /// Whether it acts under a ZeRO stage: hosts update what is partitioned, and hold parameters of ZeRO 3.
+    fn goes_with(self, zero: u64) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Optimizer => zero >= 1,
+            Self::Parameters => zero == 3,
+        }
+    }
+}
+
 /// All numbers that divide another.
 fn divisors(number: u64) -> Vec<u64> {
     (1..=number).filter(|divisor| number.is_multiple_of(*divisor)).collect()
@@ -132,8 +197,8 @@ pub(super) fn candidates(base: &Scenario, section: &SearchSection) -> Result<Vec
     let own_nodes = vec![u64::from(cluster.nodes)];
     for &nodes in section.nodes.as_ref().unwrap_or(&own_nodes) {
         let gpus = nodes * per_node;
-        let room = gpus / plan.context.max(1);
-        for tensor in divisors(gpus) {
+        for (context, tensor) in contexts(base, section, gpus) {
+            let room = gpus / context.unwrap_or(plan.context).max(1);
             let asked = section.tensor.as_ref().map(|list| list.contains(&tensor));
             // Beyond a node tensor parallelism is looked at only where it is asked for.
             if !asked.unwrap_or(tensor <= per_node)
@@ -147,12 +212,27 @@ pub(super) fn candidates(base: &Scenario, section: &SearchSection) -> Result<Vec
                     continue;
                 }
                 let data = room / tensor / pipeline;
-                let machine = Machine { nodes, per_node, data, tensor, pipeline };
+                let machine = Machine { nodes, per_node, data, tensor, pipeline, context };
                 machine.batches(base, (plan, workload), section, &mut all);
             }
         }
     }
     Ok(all)
+}
+
+/// Context- and tensor-parallel sizes to look at.
+fn contexts(base: &Scenario, section: &SearchSection, gpus: u64) -> Vec<(Option<u64>, u64)> {
+    let possible = |size: &u64| {
+        *size == 1 || gpus.is_multiple_of(*size) && base.model.context_parallel_fault().is_none()
+    };
+    let sizes: Vec<Option<u64>> = match &section.context {
+        None => vec![None],
+        Some(list) => list.iter().copied().filter(possible).map(Some).collect(),
+    };
+    sizes
+        .iter()
+        .flat_map(|&context| divisors(gpus).into_iter().map(move |tensor| (context, tensor)))
+        .collect()
 }
 
 /// How the GPUs are shared out.
@@ -163,6 +243,7 @@ struct Machine {
     data: u64,
     tensor: u64,
     pipeline: u64,
+    context: Option<u64>,
 }
 
 impl Machine {
@@ -186,8 +267,10 @@ impl Machine {
             if !asked.unwrap_or(micro <= MOST_MICRO) || steps > MOST_MICRO_BATCHES {
                 continue;
             }
-            for virtual_pipeline in self.chunks(plan, section, steps, blocks) {
-                for zero in self.zero_stages(section, workload) {
+            let shapes = self.shapes(plan, section, steps, blocks);
+            let states = self.states(base, plan, section, workload);
+            for &(schedule, virtual_pipeline) in &shapes {
+                for &(expert, zero, offload) in &states {
                     for checkpointing in checkpointings(section, workload) {
                         all.push(Candidate {
                             nodes: self.nodes,
@@ -202,6 +285,10 @@ impl Machine {
                             steps,
                             global,
                             checkpointing,
+                            context: self.context,
+                            expert,
+                            schedule,
+                            offload,
                             stages: None,
                         });
                     }
@@ -210,9 +297,76 @@ impl Machine {
         }
     }
 
-    /// Chunks of layers on a stage: interleaved 1F1B takes micro-batches in groups of the pipeline's stages.
-    fn chunks(self, plan: &Plan, section: &SearchSection, steps: u64, blocks: u64) -> Vec<u64> {
-        let interleaves = plan.schedule == ScheduleKind::OneForwardOneBackward && self.pipeline > 1;
+    /// Schedules with their chunks of layers on a stage. Without a pipeline there is nothing to order.
+    fn shapes(
+        self,
+        plan: &Plan,
+        section: &SearchSection,
+        steps: u64,
+        blocks: u64,
+    ) -> Vec<(Option<usize>, u64)> {
+        let Some(list) = &section.schedule else {
+            let chunks = self.chunks(plan.schedule, plan.virtual_pipeline, section, steps, blocks);
+            return chunks.into_iter().map(|chunks| (None, chunks)).collect();
+        };
+        if self.pipeline == 1 {
+            let usual = SCHEDULES.iter().position(|(_, kind)| *kind == ScheduleKind::OneForwardOneBackward);
+            return vec![(usual, 1)];
+        }
+        let mut all = Vec::new();
+        for &index in list {
+            let kind = SCHEDULES[index].1;
+            if kind.refused_stages(self.pipeline).is_some() {
+                continue;
+            }
+            let usual = u64::from(kind.usual_chunks());
+            let chunks = self.chunks(kind, usual, section, steps, blocks);
+            all.extend(chunks.into_iter().map(|chunks| (Some(index), chunks)));
+        }
+        all
+    }
+
+    /// Sizes and places of the model states: experts, ZeRO, offloading.
+    fn states(
+        self,
+        base: &Scenario,
+        plan: &Plan,
+        section: &SearchSection,
+        workload: &Workload,
+    ) -> Vec<(Option<u64>, u64, Option<Offloaded>)> {
+        let lanes = self.data * self.context.unwrap_or(plan.context) * self.tensor;
+        let spreads = |size: &u64| {
+            *size == 1 || lanes.is_multiple_of(*size) && base.model.expert_parallel_fault(*size).is_none()
+        };
+        let experts: Vec<Option<u64>> = match &section.expert {
+            None => vec![None],
+            Some(list) => list.iter().copied().filter(spreads).map(Some).collect(),
+        };
+        let offloads: Vec<Option<Offloaded>> = match &section.offload {
+            None => vec![None],
+            Some(list) => list.iter().copied().map(Some).collect(),
+        };
+        let mut all = Vec::new();
+        for &expert in &experts {
+            for zero in self.zero_stages(plan, section, workload) {
+                let acts = |offload: &&Option<Offloaded>| offload.is_none_or(|it| it.goes_with(zero));
+                all.extend(offloads.iter().filter(acts).map(|&offload| (expert, zero, offload)));
+            }
+        }
+        all
+    }
+
+    /// Chunks of layers on a stage: interleaved 1F1B takes micro-batches in groups of the pipeline's stages; other schedules have
+    /// their own number.
+    fn chunks(
+        self,
+        kind: ScheduleKind,
+        usual: u64,
+        section: &SearchSection,
+        steps: u64,
+        blocks: u64,
+    ) -> Vec<u64> {
+        let interleaves = kind == ScheduleKind::OneForwardOneBackward && self.pipeline > 1;
         let possible = |chunks: &u64| {
             *chunks == 1
                 || interleaves
@@ -220,18 +374,18 @@ impl Machine {
                     && blocks.is_multiple_of(self.pipeline * chunks)
         };
         let wanted = section.virtual_pipeline.clone().unwrap_or_else(|| vec![1, 2, 4, 8]);
-        if interleaves || plan.virtual_pipeline == 1 {
+        if interleaves || usual == 1 {
             wanted.into_iter().filter(possible).collect()
-        } else if self.pipeline > 1 {
-            vec![plan.virtual_pipeline]
+        } else if self.pipeline > 1 && self.pipeline * usual <= blocks {
+            vec![usual]
         } else {
             Vec::new()
         }
     }
 
     /// ZeRO 2 and 3 reduce in every micro-batch of a pipeline: looked at there only where they are asked for.
-    fn zero_stages(self, section: &SearchSection, workload: &Workload) -> Vec<u64> {
-        if workload.task == Task::Inference || self.data == 1 {
+    fn zero_stages(self, plan: &Plan, section: &SearchSection, workload: &Workload) -> Vec<u64> {
+        if workload.task == Task::Inference || self.data * self.context.unwrap_or(plan.context) == 1 {
             return vec![0];
         }
         match &section.zero {

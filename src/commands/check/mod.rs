@@ -30,7 +30,7 @@ pub(crate) fn check(arguments: &CheckArguments) -> Result<Answer, Failure> {
     let source = Source::read(arguments)?;
     let (proposed, others) = match &source.plan {
         Plan::Scenario { violations } => {
-            let mut report = check_scenario(&source.draft, &source.files, source.claim)?;
+            let mut report = check_scenario(&source.draft, &source.files, source.claim, arguments.plays)?;
             // A list that does not place every layer once says so by name, not by its sums.
             if !violations.is_empty() {
                 report.violations.retain(|violation| violation.rule == "fits" || violation.rule == "claim");

@@ -1,5 +1,7 @@
 //! `steptime sweep` and `steptime merge`.
 
+#[cfg(feature = "parquet")]
+mod parquet;
 mod parts;
 mod shard;
 
@@ -60,6 +62,10 @@ pub(crate) fn sweep(arguments: &SweepArguments) -> Result<Answer, Failure> {
         }
     };
     page(arguments.report.as_deref(), &part)?;
+    #[cfg(feature = "parquet")]
+    if arguments.parquet {
+        write_parquet(folder, &part)?;
+    }
     if arguments.json {
         return print(&part, true);
     }
@@ -82,6 +88,10 @@ pub(crate) fn merge(arguments: &MergeArguments) -> Result<Answer, Failure> {
     page(arguments.report.as_deref(), &whole)?;
     let Some(folder) = &arguments.out else { return print(&whole, arguments.json) };
     write(folder, &whole)?;
+    #[cfg(feature = "parquet")]
+    if arguments.parquet {
+        write_parquet(folder, &whole)?;
+    }
     if arguments.json {
         return print(&whole, true);
     }
@@ -157,6 +167,11 @@ fn write(folder: &Path, part: &SweepPart) -> Result<(), Failure> {
     }
     outputs.push(Output::new(folder.join(part_name(shard, "jsonl")), lines));
     output::write_all(&outputs)
+}
+
+#[cfg(feature = "parquet")]
+fn write_parquet(folder: &Path, part: &SweepPart) -> Result<(), Failure> {
+    output::write_all(&[Output::new(folder.join("sweep.parquet"), parquet::bytes(part)?)])
 }
 
 fn print(part: &SweepPart, as_json: bool) -> Result<Answer, Failure> {
