@@ -36,7 +36,7 @@ function sweepTable({ header, rows }) {
     column("step time", "seconds", (row) => row.step_time_s), column("samples/s", "number", (row) => row.samples_per_s),
     column("tokens/s per GPU", "number", (row) => row.tokens_per_s_per_gpu), column("MFU", "percent", (row) => row.model_flops_utilization),
     column("GPUs", "whole", (row) => row.gpus), column("device memory", "bytes", (row) => row.peak_device_bytes),
-    ...(cost ? [column("money a step", "number", (row) => row.cost?.per_step ?? null)] : []), column("reason", "text", (row) => row.reason),
+    ...(cost ? [column("money a step", "number", (row) => row.cost?.per_step ?? null)] : []), column("reason", "text", (row) => row.reason, { long: true }),
   ];
   const fits = rows.filter((row) => row.verdict === "fits");
   const best = fits.reduce((most, row) => ((row.samples_per_s ?? 0) > (most?.samples_per_s ?? -1) ? row : most), null);
@@ -59,7 +59,7 @@ function searchTable({ report }) {
     column("plan", "text", (row) => row.mark, { axis: true }), ...keys.map((key) => column(words(key.split(".").at(-1)), "plain", (row) => plain(row.keys[key]), { axis: true })),
     column("GPUs", "whole", (row) => row.gpus), column("step time", "seconds", (row) => row.step_time_s), column("at least", "seconds", (row) => row.bound_s),
     column("device memory", "bytes", (row) => row.peak_device_bytes), ...(cost ? [column("money a step", "number", (row) => row.cost?.per_step ?? null)] : []),
-    column("why not", "text", (row) => row.why), column("options", "text", (row) => row.set.map((option) => `--set ${option}`).join(" ")),
+    column("why not", "text", (row) => row.why, { long: true }), column("options", "text", (row) => row.set.map((option) => `--set ${option}`).join(" "), { long: true }),
   ];
   const { counts, best } = report;
   const lead = best === null ? "No plan fits." : `Best: ${seconds(best.step_time_s)} a step with ${best.set.filter((option) => !/=(1|false|none|"none")$/.test(option)).map((option) => option.split(".").at(-1).replace("=", " ")).join(", ")}.`;
@@ -118,7 +118,10 @@ class PointsView {
       if (columns[index] === this.by) head.setAttribute("aria-sort", this.way > 0 ? "ascending" : "descending"); else head.removeAttribute("aria-sort");
     });
     this.body.replaceChildren(...this.shown.slice(0, this.limit).map((row) => el("tr", {},
-      columns.map((each) => el("td", { class: each.kind === "text" ? null : "n" }, written(each, each.get(row)))))));
+      columns.map((each) => {
+        const text = written(each, each.get(row));
+        return el("td", { class: each.long ? "long" : each.kind === "text" ? "short" : "n", title: each.long ? text : null }, text);
+      }))));
     this.count.textContent = `${whole(this.shown.length)} of ${whole(this.table.rows.length)} shown`;
     this.more.hidden = this.shown.length <= this.limit;
   }
@@ -196,22 +199,24 @@ class Scatter {
     const place = (row) => [left + ((x.get(row) - x0) / (x1 - x0)) * wide, top + high - ((y.get(row) - y0) / (y1 - y0)) * high];
     context.clearRect(0, 0, this.width, scatterHeight);
     context.font = "12px system-ui, sans-serif";
-    const grid = (from, to, most, write) => {
-      const step = rulerStep(to - from, most);
+    const grid = (each, from, to, most, write) => {
+      // Bytes are counted in powers of 1,024.
+      const unit = each.kind !== "bytes" ? 1 : to - from > 2 ** 30 ? 2 ** 30 : 2 ** 20;
+      const step = rulerStep((to - from) / unit, most) * unit;
       for (let index = Math.ceil(from / step); index * step <= to; index += 1) write(index * step);
     };
     context.strokeStyle = colour("line");
     context.fillStyle = colour("muted");
     context.textBaseline = "middle";
     context.textAlign = "right";
-    grid(y0, y1, 6, (value) => {
+    grid(y, y0, y1, 6, (value) => {
       const at = top + high - ((value - y0) / (y1 - y0)) * high;
       context.strokeRect(left, at, wide, 0);
       context.fillText(axisText(y, value), left - 6, at);
     });
     context.textAlign = "center";
     context.textBaseline = "top";
-    grid(x0, x1, Math.max(2, wide / 120), (value) => {
+    grid(x, x0, x1, Math.max(2, wide / 120), (value) => {
       const at = left + ((value - x0) / (x1 - x0)) * wide;
       context.strokeRect(at, top, 0, high);
       context.fillText(axisText(x, value), at, top + high + 6);
@@ -220,7 +225,8 @@ class Scatter {
     context.fillText(`${x.name} →`, left + wide / 2, top + high + 22);
     context.textAlign = "left";
     context.fillText(`↑ ${y.name}`, left + 6, top + 2);
-    const values = [...new Set(this.points.table.rows.map((row) => String(tint.get(row))))].slice(0, 24);
+    const good = (value) => (value === "fits" || value === "best" ? 0 : 1);
+    const values = [...new Set(this.points.table.rows.map((row) => String(tint.get(row))))].sort((a, b) => good(a) - good(b)).slice(0, 24);
     this.dots = rows.map((row) => ({ row, at: place(row), group: Math.max(0, values.indexOf(String(tint.get(row)))) }));
     this.dots.forEach((dot, index) => {
       context.fillStyle = colour(dotColours[dot.group % dotColours.length]);
@@ -232,7 +238,7 @@ class Scatter {
 
   describe(row) {
     const { columns } = this.points.table;
-    return columns.filter((each) => !["reason", "why not", "options"].includes(each.name)).map((each) => `${each.name}: ${written(each, each.get(row))}`).filter((text) => !text.endsWith("–")).join("\n");
+    return columns.filter((each) => !each.long).map((each) => `${each.name}: ${written(each, each.get(row))}`).filter((text) => !text.endsWith("–")).join("\n");
   }
 
   hover(event) {
