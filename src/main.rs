@@ -10,6 +10,7 @@
 )]
 
 mod cli;
+mod color;
 mod commands;
 mod failure;
 mod output;

@@ -7,8 +7,36 @@ use steptime_scenarios::{CostReport, OutOfMemory, Report, Verdict};
 
 /// Columns of a terminal that every table fits.
 const COLUMNS: u16 = 80;
+/// Columns before the values of a run's facts.
+const FACTS: usize = 17;
 /// Columns of a bar in the breakdown.
 const BAR: usize = 24;
+
+/// A bar of a share; one that is more than the whole ends in an arrow.
+fn bar(share: f64) -> String {
+    let full = "#".repeat((share.min(1.0) * BAR as f64).round() as usize);
+    if share > 1.0 { full + ">" } else { full }
+}
+
+/// Words in lines that fit the terminal, all but the first indented.
+fn wrapped(words: &str, indent: usize) -> String {
+    let room = usize::from(COLUMNS) - indent;
+    let mut text = String::new();
+    let mut used = 0;
+    for word in words.split(' ') {
+        let wide = word.chars().count();
+        if used > 0 && used + 1 + wide > room {
+            text += &format!("\n{}", " ".repeat(indent));
+            used = 0;
+        } else if used > 0 {
+            text.push(' ');
+            used += 1;
+        }
+        text += word;
+        used += wide;
+    }
+    text
+}
 
 /// Everything about one run, or a comparison of several.
 pub(crate) fn reports(reports: &[&Report]) -> String {
@@ -155,7 +183,7 @@ fn facts(text: &mut String, report: &Report) {
         line("path", path.path.join(" > "));
         for (vehicle, partitions) in &path.assignment {
             let held = if partitions.is_empty() { "nothing".to_owned() } else { partitions.join(", ") };
-            line(&format!("  {vehicle} holds"), held);
+            line(&format!("  {vehicle} holds"), wrapped(&held, FACTS));
         }
         line(
             "serial formula",
@@ -214,7 +242,7 @@ fn breakdown(text: &mut String, report: &Report) {
         let share = if step > 0.0 { part / step } else { 0.0 };
         // What rounding leaves of a part that is none is not worth a line.
         if share > 1e-9 {
-            let bar = "#".repeat((share * BAR as f64).round() as usize);
+            let bar = bar(share);
             let _ = writeln!(
                 text,
                 "  {:<23} {:>11} {:>6.1} %  {bar}",
@@ -239,7 +267,7 @@ fn memory(text: &mut String, report: &Report) {
     for (name, &held) in &memory.breakdown_bytes {
         if held > 0 {
             let share = held as f64 / memory.capacity_bytes.max(1) as f64;
-            let bar = "#".repeat(((share * BAR as f64).round() as usize).min(2 * BAR));
+            let bar = bar(share);
             let _ = writeln!(
                 text,
                 "  {:<23} {:>11} {:>6.1} %  {bar}",
@@ -264,7 +292,7 @@ fn host_memory(text: &mut String, report: &Report) {
     );
     for (name, &held) in &host.breakdown_bytes {
         let share = held as f64 / host.capacity_bytes.max(1) as f64;
-        let bar = "#".repeat(((share * BAR as f64).round() as usize).min(2 * BAR));
+        let bar = bar(share);
         let line =
             format!("{:<23} {:>11} {:>6.1} %  {bar}", name.replace('_', " "), bytes(held), 100.0 * share);
         let _ = writeln!(text, "  {line}");

@@ -60,7 +60,7 @@ pub use mix::{MOST_KINDS, Mix, MixError};
 pub use network::{Network, NetworkKind, Spread};
 pub use price::{
     FactRef, GemmShape, Price, PriceError, attention, component, convolution, embedding, gemm, host_copy,
-    memory_bound, optimizer, price,
+    memory_bound, optimizer, price, traffic,
 };
 pub use topology::{Blueprint, Edge, Fault, Graph, Inside, PcieTree, Router, Shape, Topology, TopologyError};
 pub use vehicle::{Vehicle, VehicleCluster};

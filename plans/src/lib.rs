@@ -31,8 +31,9 @@ pub use error::PlanError;
 pub use fetch::{BackwardPrefetch, ByValues, Fetch};
 pub use input::{BatchTime, Epoch, Loader, Loading, MOST_WORKERS};
 pub use lower::{
-    LayerTimes, Lowered, MOST_MICRO_BATCHES, MemoryMarks, PlayedRank, SEGMENT, StageFacts, TraceNode,
-    TraceWork, layer_times, lower, lower_in_detail, lower_times, lower_trace, stage_rates,
+    LayerTimes, Lowered, MOST_MICRO_BATCHES, MemoryMarks, PlayedRank, PricedOperation, SEGMENT, StageFacts,
+    TraceNode, TraceWork, layer_times, lower, lower_in_detail, lower_times, lower_trace, operations,
+    stage_rates,
 };
 pub use memory::{
     AllocatorSettings, BlockTrace, Moment, PlayedJob, RankMemory, Shortage, Told, Traced, Varied, memory_of,

@@ -88,7 +88,7 @@ impl Range {
 }
 
 /// The colour of a share from 0 to 1.
-fn color(share: f64) -> RGBColor {
+pub(crate) fn color(share: f64) -> RGBColor {
     let mix = |light: f64, deep: f64| (light + (deep - light) * share).round() as u8;
     RGBColor(mix(LIGHT.0, DEEP.0), mix(LIGHT.1, DEEP.1), mix(LIGHT.2, DEEP.2))
 }

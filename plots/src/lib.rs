@@ -42,6 +42,7 @@ mod table;
 #[cfg(feature = "raster-pdf")]
 mod tests;
 mod text_table;
+mod topology;
 mod tornado;
 mod width;
 

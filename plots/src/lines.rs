@@ -78,6 +78,7 @@ pub(crate) fn lines(spec: &TableSpec, table: &Table) -> Result<Figure, PlotError
     };
     let named: Vec<String> = series.iter().map(|(name, _)| (*name).to_owned()).collect();
     let mut notes = ran_out(out.iter().filter(|out| **out).count());
+    notes.extend(spec.series_label.as_ref().map(|label| format!("lines: {label}")));
     if ideal.is_some() {
         notes.insert(0, "dashed: ideal".to_owned());
     }

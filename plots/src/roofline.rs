@@ -34,13 +34,18 @@ pub(crate) fn roofline(spec: &TableSpec, table: &Table) -> Result<Figure, PlotEr
     let flops = table.numbers(spec.column("flops", spec.flops.as_ref())?)?.values;
     let bytes = table.numbers(spec.column("bytes", spec.bytes.as_ref())?)?.values;
     let seconds = table.numbers(spec.column("seconds", spec.seconds.as_ref())?)?.values;
-    let peak = above_zero(spec, "peak_flops_per_s", spec.peak_flops_per_s)?;
-    let bandwidth = above_zero(spec, "peak_bytes_per_s", spec.peak_bytes_per_s)?;
+    let peak = above_zero(spec, "peak_flops_per_s", roof(table, "peak_flops_per_s", spec.peak_flops_per_s)?)?;
+    let bandwidth =
+        above_zero(spec, "peak_bytes_per_s", roof(table, "peak_bytes_per_s", spec.peak_bytes_per_s)?)?;
     let names =
         spec.label.as_ref().map_or_else(|| Ok(vec![""; table.len()]), |column| table.texts(column))?;
     let kinds =
         spec.series.as_ref().map_or_else(|| Ok(vec![""; table.len()]), |column| table.texts(column))?;
-    let groups = distinct(&kinds);
+    let counts = |row: &usize| {
+        [flops[*row], bytes[*row], seconds[*row]].iter().all(|value| value.is_some_and(|value| value > 0.0))
+    };
+    let counted: Vec<&str> = (0..table.len()).filter(counts).map(|row| kinds[row]).collect();
+    let groups = distinct(&counted);
     let mut spots: Vec<Spot<'_>> = (0..table.len())
         .filter_map(|row| {
             let (flops, bytes, seconds) = (flops[row]?, bytes[row]?, seconds[row]?);
@@ -85,6 +90,14 @@ pub(crate) fn roofline(spec: &TableSpec, table: &Table) -> Result<Figure, PlotEr
     let mut plane = Plane::new(canvas, spec.width, (&across, &up), &shown, &notes)?;
     draw(&mut plane, &spots, &groups, (peak, bandwidth));
     plane.finish()
+}
+
+/// The roof that is given, or that the table has in a column of this name.
+fn roof(table: &Table, column: &str, given: Option<f64>) -> Result<Option<f64>, PlotError> {
+    if given.is_some() || !table.columns().iter().any(|known| known == column) {
+        return Ok(given);
+    }
+    Ok(table.numbers(column)?.values.into_iter().flatten().reduce(f64::max))
 }
 
 fn above_zero(spec: &TableSpec, key: &'static str, value: Option<f64>) -> Result<f64, PlotError> {

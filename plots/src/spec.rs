@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::error::PlotError;
 use crate::scale::ScaleKind;
 use crate::table::Table;
-use crate::{Figure, Width, cdf, heat_map, lines, pareto, ranking, roofline, tornado};
+use crate::{Figure, Width, cdf, heat_map, lines, pareto, ranking, roofline, topology, tornado};
 
 /// The kinds of figures that are drawn from a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,11 +26,13 @@ pub enum TableKind {
     Bars,
     /// Rate of operations over their intensity below the roofs of a device: `flops`, `bytes`, `seconds`.
     Roofline,
+    /// A network by the load of its links: `x` and `y` are their ends, `value` the load.
+    Topology,
 }
 
 impl TableKind {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Scaling,
         Self::Lines,
         Self::Pareto,
@@ -39,6 +41,7 @@ impl TableKind {
         Self::Cdf,
         Self::Bars,
         Self::Roofline,
+        Self::Topology,
     ];
 
     /// The name in files.
@@ -52,6 +55,7 @@ impl TableKind {
             Self::Cdf => "cdf",
             Self::Bars => "bars",
             Self::Roofline => "roofline",
+            Self::Topology => "topology",
         }
     }
 }
@@ -132,6 +136,8 @@ pub struct TableSpec {
     pub y: Option<String>,
     /// Column that tells lines apart.
     pub series: Option<String>,
+    /// What the series are, where their names do not say it: `GPUs`.
+    pub series_label: Option<String>,
     /// Column of a heat map's cells.
     pub value: Option<String>,
     /// Column of names: of bars, of points.
@@ -199,6 +205,39 @@ where
 }
 
 impl TableSpec {
+    /// A figure of a kind that names no column yet.
+    pub fn new(name: &str, kind: TableKind, width: Width) -> Self {
+        Self {
+            name: name.to_owned(),
+            data: String::new(),
+            kind,
+            width,
+            x: None,
+            y: None,
+            series: None,
+            series_label: None,
+            value: None,
+            label: None,
+            low: None,
+            high: None,
+            verdict: None,
+            flops: None,
+            bytes: None,
+            seconds: None,
+            base: None,
+            peak_flops_per_s: None,
+            peak_bytes_per_s: None,
+            x_label: None,
+            y_label: None,
+            x_scale: None,
+            y_scale: None,
+            ideal: None,
+            x_better: None,
+            y_better: None,
+            only: std::collections::BTreeMap::new(),
+        }
+    }
+
     /// Draws the figure from a table.
     ///
     /// # Errors
@@ -218,6 +257,7 @@ impl TableSpec {
             TableKind::Cdf => cdf::cdf(self, &table),
             TableKind::Bars => ranking::bars(self, &table),
             TableKind::Roofline => roofline::roofline(self, &table),
+            TableKind::Topology => topology::topology(self, &table),
         }?;
         Ok(Figure { name: self.name.clone(), ..figure })
     }

@@ -1,6 +1,7 @@
 //! Every figure, over ordinary and extreme results: all text on the sheet, none over another, legends
 //! complete, the same bytes every time, files of the right kind and size.
 
+mod checklist;
 #[path = "../examples/gallery/synthetic.rs"]
 mod synthetic;
 

@@ -32,6 +32,7 @@ mod mix;
 mod mixed;
 mod model;
 mod offload;
+mod operations;
 mod origin;
 mod parallelism;
 mod pipeline;
@@ -61,7 +62,7 @@ pub use benchmark::Benchmark;
 pub use calibrate_host::{HostFitError, MeasuredStep, StepFit, StepsFit, calibrate_host};
 pub use check::{
     CHECK_SCHEMA, CheckReport, Claim, Compared, NamedPath, PlanVerdict, Repair, StageList, Violation,
-    check_path, check_scenario, stage_list, swift_results,
+    check_path, check_scenario, planners, stage_list, swift_results,
 };
 pub use cost::{
     CostReport, Finish, GOODPUT_SCHEMA, GoodputReport, Share, ToFinish, daly_interval, expected_goodput,
@@ -76,6 +77,7 @@ pub use input::Input;
 pub use interval::{Group, Intervals};
 pub use max_batch::{LARGEST_MICRO_BATCH, MAX_BATCH_SCHEMA, MaxBatch, max_batch};
 pub use memory_snapshot::{memory_csv, memory_snapshot};
+pub use operations::operations_csv;
 pub use origin::Origin;
 pub use parallelism::Placement;
 pub use remedy::{Remedy, remedies};

@@ -13,6 +13,7 @@ use crate::error::InputError;
 use crate::host_memory::{self, Hosts};
 use crate::loading::Loaded;
 use crate::memory;
+use crate::operations::operations_csv;
 use crate::report::{Parameters, Provenance, REPORT_SCHEMA, Report, Stage, TimeBreakdown, Timeline, Verdict};
 use crate::scenario::{Job, Scenario};
 use crate::timeline::Recording;
@@ -30,6 +31,8 @@ pub struct RunResult {
     pub memory: Vec<Traced>,
     /// The same as the timeline, to the picosecond and unmerged.
     pub recording: Option<Recording>,
+    /// The model's operations as a table, if the timeline was asked for ([`operations_csv`]).
+    pub operations: Option<String>,
 }
 
 /// Plays a scenario; with `with_timeline` everything that happens is recorded too.
@@ -39,7 +42,8 @@ pub struct RunResult {
 /// of the scenario.
 pub fn run(scenario: &Scenario, with_timeline: bool) -> Result<RunResult, InputError> {
     let played = play(scenario, with_timeline)?;
-    Ok(RunResult { report: attach_interval(scenario, played.report), ..played })
+    let operations = if with_timeline { operations_csv(scenario)? } else { None };
+    Ok(RunResult { report: attach_interval(scenario, played.report), operations, ..played })
 }
 
 /// Most that the host's optimizer is off from published latencies (ZeRO-Offload, 1 to 10 billion parameters).
@@ -157,7 +161,7 @@ impl GpuRun<'_> {
         if let Some(timeline) = &mut timeline {
             memory::lay_over(timeline, &memory);
         }
-        Ok(RunResult { report, timeline, memory, recording })
+        Ok(RunResult { report, timeline, memory, recording, operations: None })
     }
 
     /// Whether ranks of a stage differ in their GPUs or in their micro-batches.

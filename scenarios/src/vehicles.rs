@@ -43,7 +43,7 @@ pub(crate) fn run(
         Ok(plan) => run.play(&plan, with_timeline),
         Err(infeasible) => {
             let report = run.refused(infeasible);
-            Ok(RunResult { report, timeline: None, memory: Vec::new(), recording: None })
+            Ok(RunResult { report, timeline: None, memory: Vec::new(), recording: None, operations: None })
         }
     }
 }
@@ -114,7 +114,7 @@ impl VehicleRun<'_> {
         )?;
         let report = self.report(plan, &path, &outcome)?;
         let (timeline, recording) = timeline.unzip();
-        Ok(RunResult { report, timeline, memory: Vec::new(), recording })
+        Ok(RunResult { report, timeline, memory: Vec::new(), recording, operations: None })
     }
 
     fn report(&self, plan: &PathPlan, path: &PathReplay, outcome: &Outcome) -> Result<Report, PlanError> {

@@ -1,12 +1,14 @@
 //! `steptime plot`.
 
 mod manifest;
+mod plays;
 mod schedule;
 
 use std::path::{Path, PathBuf};
 
 use steptime_plots::{
-    Figure, Format, PlotError, Width, breakdown, memory_over_time, pipeline_gantt, variant_comparison,
+    Figure, Format, PlotError, Table, TableKind, TableSpec, Width, breakdown, memory_over_time,
+    pipeline_gantt, variant_comparison,
 };
 use steptime_scenarios::{Report, Timeline};
 
@@ -30,7 +32,10 @@ pub(crate) fn plot(arguments: &PlotArguments) -> Result<Answer, Failure> {
         timelines.push(if path.exists() { Some(parse(&path)?) } else { None });
     }
     let figures = match (&reports[..], &timelines[..]) {
-        ([report], [timeline]) => run_figures(report, timeline.as_ref(), style.width)?,
+        ([report], [timeline]) => {
+            let tables = RunTables::saved(&arguments.results[0])?;
+            run_figures(report, timeline.as_ref(), &tables, style.width)?
+        }
         _ => comparison_figures(&reports, style.width)?,
     };
     let default: PathBuf = arguments.results[0].join("figures");
@@ -47,6 +52,7 @@ pub(crate) fn plot(arguments: &PlotArguments) -> Result<Answer, Failure> {
 pub(crate) fn run_figures(
     report: &Report,
     timeline: Option<&Timeline>,
+    tables: &RunTables,
     width: Width,
 ) -> Result<Vec<Figure>, PlotError> {
     let mut figures = Vec::new();
@@ -57,7 +63,65 @@ pub(crate) fn run_figures(
         figures.push(pipeline_gantt(timeline, width)?);
         figures.push(memory_over_time(timeline, Some(report.peak_memory.rank), width)?);
     }
+    figures.extend(tables.figures(width)?);
     Ok(figures.into_iter().map(|figure| figure.with_facts(report.facts())).collect())
+}
+
+/// Tables of a run that figures are drawn from.
+#[derive(Debug, Default)]
+pub(crate) struct RunTables {
+    /// operations.csv.
+    pub(crate) operations: Option<String>,
+    /// links.csv.
+    pub(crate) links: Option<String>,
+}
+
+impl RunTables {
+    /// Those of a folder that `run --out` wrote.
+    fn saved(folder: &Path) -> Result<Self, Failure> {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            if path.exists() { output::read(&path).map(Some) } else { Ok(None) }
+        };
+        Ok(Self { operations: read("operations.csv")?, links: read("links.csv")? })
+    }
+
+    /// The roofline of the operations, where any computes, and the load of the network's links, where any has ends.
+    fn figures(&self, width: Width) -> Result<Vec<Figure>, PlotError> {
+        let mut figures = Vec::new();
+        let column = |name: &str| Some(name.to_owned());
+        if let Some(text) = &self.operations {
+            let spec = TableSpec {
+                flops: column("flops"),
+                bytes: column("bytes"),
+                seconds: column("seconds"),
+                label: column("operation"),
+                series: column("kind"),
+                ..TableSpec::new("roofline", TableKind::Roofline, width)
+            };
+            figures.push(drawn(&spec, text)?);
+        }
+        if let Some(text) = &self.links {
+            let spec = TableSpec {
+                x: column("from"),
+                y: column("to"),
+                value: column("load"),
+                ..TableSpec::new("topology", TableKind::Topology, width)
+            };
+            figures.push(drawn(&spec, text)?);
+        }
+        Ok(figures.into_iter().flatten().collect())
+    }
+}
+
+/// A figure of a table; none if the table has nothing that it could show.
+fn drawn(spec: &TableSpec, text: &str) -> Result<Option<Figure>, PlotError> {
+    let table = Table::from_csv(text)?;
+    match spec.draw(&table) {
+        Ok(figure) => Ok(Some(figure)),
+        Err(PlotError::Empty(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Figures that compare several runs.

@@ -11,7 +11,9 @@ use steptime_scenarios::{
 };
 
 use super::page::Origin;
+use super::plot::RunTables;
 use crate::cli::{RunArguments, TraceFormat};
+use crate::color;
 use crate::failure::{Answer, Failure};
 use crate::output::{self, Output};
 use crate::present;
@@ -54,7 +56,9 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Answer, Failure> {
             output::print(&format!("{}\n", present::verdict_line(report)))?;
         }
     } else {
-        output::print(&present::reports(&reports))?;
+        let text = present::reports(&reports);
+        let fits = reports.iter().all(|report| report.verdict == Verdict::Fits);
+        output::print(&if color::wanted() { color::painted(&text, fits) } else { text })?;
     }
     // Timings differ from run to run: they are for a person at a terminal.
     if !arguments.quiet && std::io::stderr().is_terminal() {
@@ -165,7 +169,13 @@ fn render_one(
         let snapshot = memory_snapshot(&result.memory, step);
         outputs.push(Output::new(folder.join("memory_snapshot.pickle"), snapshot));
     }
-    let figures = super::plot::run_figures(&result.report, result.timeline.as_ref(), Width::TwoColumn)?;
+    let links = result.recording.as_ref().map(steptime_traces::links_csv);
+    let tables = RunTables { operations: result.operations.clone(), links };
+    for (name, text) in [("operations.csv", &tables.operations), ("links.csv", &tables.links)] {
+        outputs.extend(text.as_ref().map(|text| Output::new(folder.join(name), text.clone())));
+    }
+    let figures =
+        super::plot::run_figures(&result.report, result.timeline.as_ref(), &tables, Width::TwoColumn)?;
     outputs.extend(super::plot::render(&folder.join("figures"), &figures, wanted.figures)?);
     if let Some(recording) = &result.recording {
         let (timeline, facts) = (result.timeline.as_ref(), result.report.facts());

@@ -73,3 +73,97 @@ fn a_wrong_manifest_gets_one_clear_error() {
         assert_eq!(error.trim_end().lines().count(), 1, "{error}");
     }
 }
+
+/// Facts of the planner's repository (pippyoldversion, branch CYH): seconds of the greedy baseline, which its own
+/// `plot/bar.py` shows, by model on five vehicles; the optimum was found by two independent searches.
+const VEHICLES: [(&str, f64, f64); 4] = [
+    ("small", 1390.7427, 908.6375),
+    ("medium", 1535.5624, 1328.0102),
+    ("original", 2494.7078, 1768.5568),
+    ("large", 2998.2761, 2441.6414),
+];
+
+#[test]
+fn the_source_papers_figures_are_drawn_by_one_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let output = steptime(&["plot", "manifest", "docs/papers/source-papers.toml", "--out", out]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    for name in [
+        "vehicles_by_model",
+        "vehicles_by_cluster",
+        "switch_vit_time",
+        "switch_vit_memory",
+        "rat_time",
+        "rat_memory",
+        "a5000_batches",
+        "a5000_largest",
+        "encoders",
+    ] {
+        let figure = read(&format!("{name}.svg"));
+        assert!(figure.contains("<metadata>") && figure.contains("scenario_hashes: "), "{name}");
+    }
+    let table = read("vehicles.csv");
+    let time = |model: &str, planner: &str| -> f64 {
+        let line = table.lines().find(|line| {
+            line.starts_with(&format!("{model},")) && line.contains(",5,") && line.contains(planner)
+        });
+        line.unwrap().rsplit(',').next().unwrap().parse().unwrap()
+    };
+    for (model, greedy, optimum) in VEHICLES {
+        assert!((time(model, "greedy") - greedy).abs() < 1e-4, "{model}: {}", time(model, "greedy"));
+        assert!((time(model, "optimum") - optimum).abs() < 1e-4, "{model}: {}", time(model, "optimum"));
+    }
+    // A model of 14 GB fits on no five of those vehicles, and 256 pixels on no H100.
+    assert!(table.contains("xlarge,14.01,5,optimum,infeasible,\n"));
+    assert!(read("rat_memory.svg").contains("ran out of memory"));
+    // The same bytes the second time.
+    let again = tempfile::tempdir().unwrap();
+    steptime(&[
+        "plot",
+        "manifest",
+        "docs/papers/source-papers.toml",
+        "--out",
+        again.path().to_str().unwrap(),
+    ]);
+    for name in ["vehicles.csv", "rat_memory.svg", "encoders_table.tex"] {
+        assert!(
+            std::fs::read(again.path().join(name)).unwrap()
+                == std::fs::read(folder.path().join(name)).unwrap()
+        );
+    }
+}
+
+/// Fonts of PDFs as `pdffonts` of poppler lists them: embedded, and none of Type 3.
+#[test]
+fn pdfs_embed_their_fonts() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let output =
+        steptime(&["plot", "manifest", "docs/figures/gallery.toml", "--out", out, "--figures", "pdf"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let files = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|it| it == "pdf")).collect();
+    assert!(files.len() > 10, "{files:?}");
+    for file in files {
+        let Ok(listed) = std::process::Command::new("pdffonts").arg(&file).output() else {
+            assert!(std::env::var_os("CI").is_none(), "pdffonts (poppler-utils) is missing");
+            eprintln!("SKIPPED: pdffonts is not there");
+            return;
+        };
+        let text = String::from_utf8(listed.stdout).unwrap();
+        let fonts: Vec<&str> = text.lines().skip(2).collect();
+        assert!(!fonts.is_empty(), "{}: no fonts", file.display());
+        for font in fonts {
+            assert!(
+                font.contains("LiberationSans") && !font.contains("Type 3"),
+                "{}: {font}",
+                file.display()
+            );
+            // Columns from the right: object and generation, unicode, subset, embedded.
+            let words: Vec<&str> = font.split_whitespace().collect();
+            assert_eq!(words[words.len() - 5], "yes", "{}: {font}", file.display());
+        }
+    }
+}

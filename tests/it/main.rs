@@ -38,6 +38,7 @@ mod serve;
 mod support;
 mod sweep;
 mod switch_vit;
+mod terminal;
 mod validate;
 mod variability;
 mod verdicts;

@@ -17,6 +17,7 @@
 
 pub mod chakra;
 mod chrome;
+mod links_csv;
 mod perfetto;
 mod tracks;
 
@@ -24,5 +25,6 @@ mod tracks;
 mod tests;
 
 pub use chrome::chrome_json;
+pub use links_csv::links_csv;
 pub use perfetto::perfetto_trace;
 pub use tracks::{Arrow, Counter, Slice, Track, TrackGroup, Tracks};

@@ -16,7 +16,7 @@ const NARROW_HEAD: u64 = 64;
 
 /// Forward: reads q, k, v, writes the output. Backward: reads those four and the output's gradient, writes
 /// three gradients: twice as much.
-fn traffic(shape: &AttentionShape) -> Bytes {
+pub(crate) fn traffic(shape: &AttentionShape) -> Bytes {
     let queries = shape.heads as f64 * shape.query_length as f64;
     let keys = shape.kv_heads as f64 * shape.key_length as f64;
     // Queries and keys are as wide as their heads, values and the result as theirs.

@@ -7,7 +7,7 @@ pub(crate) mod memory;
 #[cfg(test)]
 mod tests;
 
-use steptime_models::{Dtype, Flops, Kernel};
+use steptime_models::{Bytes, Dtype, Flops, Kernel};
 use thiserror::Error;
 
 pub use self::attention::attention;
@@ -96,6 +96,26 @@ pub fn price(gpu: &Gpu, host: &Host, kernel: &Kernel) -> Result<Price, PriceErro
         Kernel::HostCopy { bytes, pinned } => Ok(host_copy(gpu, host, bytes, pinned)),
         Kernel::Component { flops, dtype } => component(gpu, flops, dtype),
         Kernel::Exchange { .. } => Err(PriceError::Exchange),
+    }
+}
+
+/// Bytes that a kernel must read and write once, whatever a cache spares or does twice; what rooflines divide by. Of work
+/// that is known by its FLOPs alone, nothing; of a collective, the array.
+pub fn traffic(kernel: &Kernel) -> Bytes {
+    match *kernel {
+        Kernel::Gemm { batch, m, n, k, dtype } => GemmShape { batch, m, n, k, dtype }.traffic(),
+        Kernel::Attention(shape) => attention::traffic(&shape),
+        Kernel::Convolution(shape) => shape.traffic,
+        Kernel::MemoryBound { read, written, .. } => read + written,
+        // A row is read and written.
+        Kernel::Embedding { tokens, width, dtype, .. } => {
+            Bytes(tokens.saturating_mul(width).saturating_mul(2 * dtype.bytes()))
+        }
+        Kernel::Optimizer { parameters, bytes_per_parameter } => {
+            Bytes(parameters.saturating_mul(bytes_per_parameter))
+        }
+        Kernel::HostCopy { bytes, .. } | Kernel::Exchange { bytes, .. } => bytes,
+        Kernel::Component { .. } => Bytes(0),
     }
 }
 

@@ -4,6 +4,7 @@ mod checks;
 mod cost;
 mod host_ports;
 mod least;
+mod operations;
 mod overlap;
 mod pieces;
 mod placement;
@@ -17,6 +18,7 @@ mod trace;
 mod views;
 
 pub use least::{LayerTimes, layer_times};
+pub use operations::{PricedOperation, operations};
 pub use rates::stage_rates;
 
 use std::ops::Range;

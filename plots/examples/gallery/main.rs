@@ -1,5 +1,6 @@
 //! Draws one figure of every kind from made-up results, in both widths and all formats:
-//! `cargo run -p steptime-plots --example gallery -- DIRECTORY`.
+//! `cargo run -p steptime-plots --example gallery -- DIRECTORY`. With a second folder the made-up results are written there, in
+//! the form in which runs are saved: `docs/figures/gallery/results` holds them.
 
 mod synthetic;
 
@@ -55,5 +56,32 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
+    if let Some(results) = std::env::args().nth(2) {
+        saved(Path::new(&results))?;
+    }
+    Ok(())
+}
+
+/// Writes made-up results as runs and validations are saved.
+fn saved(folder: &Path) -> Result<(), Box<dyn Error>> {
+    let mut failing = synthetic::memory(0.352, 24, 31.0, 48.0);
+    failing.ranks[0].failed_request = Some(steptime_scenarios::FailedRequest {
+        step: 1,
+        at_s: 0.14,
+        tensor: "block.3 mlp.fc1.output".to_owned(),
+        requested_bytes: 9 << 30,
+        needed_bytes: 49 << 30,
+    });
+    let timelines = [Some(synthetic::pipeline(4, 8, 0.0123, true)), Some(failing), None, None, None];
+    for (number, (report, timeline)) in synthetic::variants().iter().zip(timelines).enumerate() {
+        let own = folder.join(format!("run-{number}"));
+        std::fs::create_dir_all(&own)?;
+        std::fs::write(own.join("report.json"), serde_json::to_string(report)?)?;
+        if let Some(timeline) = timeline {
+            std::fs::write(own.join("timeline.json"), serde_json::to_string(&timeline)?)?;
+        }
+    }
+    let validation = synthetic::validation(5, 24, 0.01, 1.2);
+    std::fs::write(folder.join("validation.json"), serde_json::to_string(&validation)?)?;
     Ok(())
 }

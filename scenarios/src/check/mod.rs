@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::draft::Draft;
 use crate::error::InputError;
 use crate::files::Files;
+use crate::refusal;
 use crate::scenario::{Job, Scenario};
 use crate::section::Section;
 
@@ -57,6 +58,16 @@ pub struct Compared {
     pub step_time_s: Option<f64>,
     /// Its plan in words, or why there is none.
     pub plan: String,
+}
+
+/// What the planners of paths of vehicles make of a scenario, the proven optimum first; none for GPUs.
+///
+/// # Errors
+/// The cluster's dependencies go round in a circle, or the formula's parameters mean nothing.
+pub fn planners(scenario: &Scenario) -> Result<Option<Vec<Compared>>, InputError> {
+    let Some(setting) = vehicles::Setting::of(scenario) else { return Ok(None) };
+    let compared = setting.compare().map_err(|error| refusal::explain(scenario, error))?;
+    Ok(Some(compared.1))
 }
 
 /// The smallest change that mends a plan.

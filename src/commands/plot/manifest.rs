@@ -9,6 +9,7 @@ use steptime_plots::{
 };
 use steptime_scenarios::{Report, Timeline, digest};
 
+use super::plays::{Play, Played};
 use super::{facts_of, parse, render};
 use crate::cli::ManifestArguments;
 use crate::failure::{Answer, Failure};
@@ -27,6 +28,9 @@ struct Manifest {
     /// Tables for a paper's text.
     #[serde(default)]
     table: Vec<TextTable>,
+    /// Tables that are played first.
+    #[serde(default)]
+    play: Vec<Play>,
 }
 
 /// A figure of one or several folders that `run --out` wrote, or of a saved validation.
@@ -72,21 +76,27 @@ pub(crate) fn manifest(arguments: &ManifestArguments) -> Result<Answer, Failure>
     names.extend(manifest.figure.iter().map(|figure| (figure.name.as_str(), "figure")));
     names.extend(manifest.run_figure.iter().map(|figure| (figure.name.as_str(), "figure")));
     names.extend(manifest.table.iter().map(|table| (table.name.as_str(), "table")));
+    names.extend(manifest.play.iter().map(|play| (play.name.as_str(), "play")));
     check_names(file, &names)?;
     let failed = |name: &str, failure: Failure| Failure::File {
         path: file.clone(),
         message: format!("`{name}`: {failure}"),
     };
+    let played = Played::of(&manifest.play, beside).map_err(|(name, failure)| failed(&name, failure))?;
     let mut figures = Vec::new();
     for spec in &manifest.figure {
-        figures.push(table_figure(beside, spec).map_err(|failure| failed(&spec.name, failure))?);
+        figures.push(table_figure((beside, &played), spec).map_err(|failure| failed(&spec.name, failure))?);
     }
     for spec in &manifest.run_figure {
         figures.push(run_figure(beside, spec).map_err(|failure| failed(&spec.name, failure))?);
     }
     let mut outputs = render(&folder, &figures, &arguments.figures)?;
     for spec in &manifest.table {
-        outputs.push(written(beside, &folder, spec).map_err(|failure| failed(&spec.name, failure))?);
+        outputs
+            .push(written((beside, &played), &folder, spec).map_err(|failure| failed(&spec.name, failure))?);
+    }
+    for (name, text) in played.texts() {
+        outputs.push(Output::new(folder.join(format!("{name}.csv")), text.clone()));
     }
     output::write_all(&outputs)?;
     for output in &outputs {
@@ -122,27 +132,34 @@ fn check_names(file: &Path, names: &[(&str, &str)]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A table, and the hash of its file.
-fn table(beside: &Path, data: &Path) -> Result<(Table, String), Failure> {
+/// A table and what it was made from: of a file, or of what was played.
+fn table((beside, played): (&Path, &Played), data: &Path) -> Result<(Table, Facts), Failure> {
+    let name = data.display().to_string();
+    if let Some(table) = played.table(&name) {
+        return table;
+    }
     let path = beside.join(data);
     let text = output::read(&path)?;
     let table = Table::from_csv(&text).map_err(|error| Failure::File { path, message: error.to_string() })?;
-    Ok((table, digest([text])))
+    Ok((table, facts_of_files(&[(name, digest([text]))])))
 }
 
+/// Pairs of a name and a text.
+type Facts = Vec<(String, String)>;
+
 /// What a figure of files was made from. Tables of a sweep carry scenario and seed in their folder's sweep.jsonl.
-fn facts_of_files(files: &[(String, String)]) -> Vec<(String, String)> {
+fn facts_of_files(files: &[(String, String)]) -> Facts {
     let mut facts = vec![("steptime".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
     facts.extend(files.iter().map(|(file, hash)| (format!("data {file}"), hash.clone())));
     facts
 }
 
-fn table_figure(beside: &Path, spec: &TableSpec) -> Result<Figure, Failure> {
+fn table_figure(beside: (&Path, &Played), spec: &TableSpec) -> Result<Figure, Failure> {
     if spec.data.is_empty() {
         return Err(Failure::Message("`data`, the file of its table, is missing".to_owned()));
     }
-    let (table, hash) = table(beside, Path::new(&spec.data))?;
-    Ok(spec.draw(&table)?.with_facts(facts_of_files(&[(spec.data.clone(), hash)])))
+    let (table, facts) = table(beside, Path::new(&spec.data))?;
+    Ok(spec.draw(&table)?.with_facts(facts))
 }
 
 fn run_figure(beside: &Path, spec: &RunFigure) -> Result<Figure, Failure> {
@@ -187,11 +204,10 @@ fn run_figure(beside: &Path, spec: &RunFigure) -> Result<Figure, Failure> {
     Ok(Figure { name: spec.name.clone(), ..figure }.with_facts(facts))
 }
 
-fn written(beside: &Path, folder: &Path, spec: &TextTable) -> Result<Output, Failure> {
+fn written(beside: (&Path, &Played), folder: &Path, spec: &TextTable) -> Result<Output, Failure> {
     let format: TextFormat = spec.format.parse()?;
-    let (table, hash) = table(beside, &spec.data)?;
+    let (table, facts) = table(beside, &spec.data)?;
     let table = table.only(spec.only.iter().map(|(column, text)| (column.as_str(), text.as_str())))?;
-    let facts = facts_of_files(&[(spec.data.display().to_string(), hash)]);
     let text = text_table(&table, &spec.columns, format)? + &format.comment(&facts);
     Ok(Output::new(folder.join(format!("{}.{}", spec.name, format.extension())), text))
 }

@@ -54,8 +54,10 @@ pub(super) fn numbers(score: &ErrorScore) -> [String; 8] {
 
 fn scores(suites: &[SuiteScore]) -> String {
     let mut list =
-        table(&["suite", "rows", "skipped", "of", "median", "mean", "p90", "max", "bias", "rank", "in 80 %"]);
-    list.set_width(110);
+        table(&["suite", "rows", "skip", "of", "median", "mean", "p90", "max", "bias", "rank", "in 80"]);
+    for column in list.column_iter_mut() {
+        column.set_padding((0, 1));
+    }
     for suite in suites {
         let quantities: [(&str, Option<ErrorScore>); 4] = [
             ("step time", suite.time),
@@ -71,16 +73,20 @@ fn scores(suites: &[SuiteScore]) -> String {
         };
         for (name, score) in quantities {
             let Some(score) = score else { continue };
-            let mut numbers = numbers(&score);
+            // The unit stands below.
+            let mut numbers = numbers(&score).map(|text| text.trim_end_matches(" %").to_owned());
             numbers[0] = format!("{name} ({})", score.scored);
             list.add_row(head().into_iter().chain(numbers));
         }
         if let Some(outcome) = suite.outcome.filter(|outcome| outcome.missed_oom.is_some()) {
             let line = [
                 format!("outcome ({})", outcome.scored),
-                format!("{} right", percent(outcome.accuracy)),
-                format!("missed {}", optional(outcome.missed_oom)),
-                format!("false {}", optional(outcome.false_oom)),
+                percent(outcome.accuracy).trim_end_matches(" %").to_owned(),
+                "right,".to_owned(),
+                optional(outcome.missed_oom).trim_end_matches(" %").to_owned(),
+                "missed,".to_owned(),
+                optional(outcome.false_oom).trim_end_matches(" %").to_owned(),
+                "false".to_owned(),
             ];
             list.add_row(head().into_iter().chain(line));
         }
@@ -106,7 +112,7 @@ fn scores(suites: &[SuiteScore]) -> String {
             column.set_constraint(comfy_table::ColumnConstraint::ContentWidth);
         }
     }
-    format!("{list}\n")
+    format!("{list}\n\nerrors, and steps in their 80 % intervals, in %\n")
 }
 
 /// The rows whose step time is furthest off, with predicted over measured, by the logarithm of that ratio, so that too
