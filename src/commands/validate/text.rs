@@ -132,7 +132,6 @@ fn worst_rows(rows: &[ValidatedRow], count: usize) -> String {
         return String::new();
     }
     let mut list = table(&["run", "measured", "predicted", "ratio", "largest parts of the predicted step"]);
-    list.set_width(110);
     for (ratio, row) in scored {
         list.add_row([
             row.run_id.clone(),
