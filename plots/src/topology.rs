@@ -210,7 +210,7 @@ fn key(canvas: &mut Canvas, most: f64) -> f64 {
     for step in 0..SHADES {
         let share = (f64::from(step) + 0.5) / f64::from(SHADES);
         let edge = |step: u32| x + long * f64::from(step) / f64::from(SHADES);
-        let half = (LINK_PT.0 + (LINK_PT.1 - LINK_PT.0) * share) / 2.0;
+        let half = (LINK_PT.0 + (LINK_PT.1 - LINK_PT.0) * share) * 0.5;
         canvas.rect(Rect::new(edge(step), y - half, edge(step + 1), y + half), color(0.15 + 0.85 * share));
     }
     x += long + 3.0;

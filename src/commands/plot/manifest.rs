@@ -9,7 +9,7 @@ use steptime_plots::{
 };
 use steptime_scenarios::{Report, Timeline, digest};
 
-use super::plays::{Play, Played};
+use super::plays::{Facts, Play, Played};
 use super::{facts_of, parse, render};
 use crate::cli::ManifestArguments;
 use crate::failure::{Answer, Failure};
@@ -143,9 +143,6 @@ fn table((beside, played): (&Path, &Played), data: &Path) -> Result<(Table, Fact
     let table = Table::from_csv(&text).map_err(|error| Failure::File { path, message: error.to_string() })?;
     Ok((table, facts_of_files(&[(name, digest([text]))])))
 }
-
-/// Pairs of a name and a text.
-type Facts = Vec<(String, String)>;
 
 /// What a figure of files was made from. Tables of a sweep carry scenario and seed in their folder's sweep.jsonl.
 fn facts_of_files(files: &[(String, String)]) -> Facts {

@@ -43,12 +43,15 @@ struct PlayedRun {
     max_batch: bool,
 }
 
+/// What something was made from: pairs of a name and a text.
+pub(super) type Facts = Vec<(String, String)>;
+
 /// A row by column.
 type Row = Vec<(String, String)>;
 
 impl Play {
     /// Plays all of it; returns the table as comma-separated values, and what its figures were made from.
-    pub(super) fn table(&self, beside: &Path) -> Result<(String, Vec<(String, String)>), Failure> {
+    pub(super) fn table(&self, beside: &Path) -> Result<(String, Facts), Failure> {
         let (mut rows, mut hashes): (Vec<Row>, Vec<String>) = (Vec::new(), Vec::new());
         for run in &self.run {
             let (draft, files) = draft(&beside.join(&run.scenario), &run.set)?;
@@ -136,7 +139,7 @@ fn written(rows: &[Row]) -> Result<String, Failure> {
 
 /// The tables that a manifest has played, by `@name`.
 #[derive(Debug, Default)]
-pub(super) struct Played(BTreeMap<String, (String, Vec<(String, String)>)>);
+pub(super) struct Played(BTreeMap<String, (String, Facts)>);
 
 impl Played {
     pub(super) fn of(plays: &[Play], beside: &Path) -> Result<Self, (String, Failure)> {
@@ -149,7 +152,7 @@ impl Played {
     }
 
     /// A table that is called `@name`, and what it was made from.
-    pub(super) fn table(&self, data: &str) -> Option<Result<(Table, Vec<(String, String)>), Failure>> {
+    pub(super) fn table(&self, data: &str) -> Option<Result<(Table, Facts), Failure>> {
         let name = data.strip_prefix('@')?;
         let Some((text, facts)) = self.0.get(name) else {
             let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
