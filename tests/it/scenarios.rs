@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{number, report, root, scenario_files, steptime};
 
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "schema",
     "name",
     "verdict",
@@ -29,6 +29,7 @@ const KEYS: [&str; 22] = [
     "flops_per_step",
     "provenance",
     "version",
+    "scenario_hash",
 ];
 
 #[test]
