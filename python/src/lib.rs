@@ -76,6 +76,7 @@ fn pool(jobs: Option<usize>) -> PyResult<rayon::ThreadPool> {
 fn run(py: Python<'_>, source: Source) -> PyResult<String> {
     with(py, &source, Some(1), |draft, files| {
         let mut report = scenarios::run(&draft.scenario(files)?, false)?.report;
+        report.scenario_hash = Some(draft.digest(files));
         if report.verdict == scenarios::Verdict::OutOfMemory {
             report.remedies = scenarios::remedies(draft, files);
         }

@@ -49,15 +49,20 @@ def test_a_path_gives_the_report_of_the_program(path: Path, program: Program) ->
     assert steptime.run(path) == json.loads(printed.stdout)
 
 
+def predicted(report: dict[str, Any]) -> dict[str, Any]:
+    """The report without the digest of the document, which tells two ways of writing one scenario apart."""
+    return {key: value for key, value in report.items() if key != "scenario_hash"}
+
+
 def test_text_a_dictionary_and_overrides_are_the_same_scenario() -> None:
     report = steptime.run(SMALL)
     assert report["schema"] == "steptime.report/1" and report["verdict"] == "fits"
-    assert steptime.run(TEXT) == report
+    assert predicted(steptime.run(TEXT)) == predicted(report)
     other = steptime.run(TEXT, overrides={"workload.micro_batch_size": 2})
     assert other["step_time_s"] > report["step_time_s"]
-    assert steptime.run(SMALL, overrides=["workload.micro_batch_size=2"]) == other
+    assert predicted(steptime.run(SMALL, overrides=["workload.micro_batch_size=2"])) == predicted(other)
     changed = {**SMALL, "workload": {**SMALL["workload"], "micro_batch_size": 2}}
-    assert steptime.run(changed) == other
+    assert predicted(steptime.run(changed)) == predicted(other)
     # Text with quotes and backslashes arrives as it is; control characters do arrive, and are refused by the program.
     name = 'a "b" \\ ü'
     assert steptime.run({**SMALL, "name": name})["name"] == name
