@@ -34,6 +34,15 @@ pub(super) fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
+/// A share in percent whose unit stands elsewhere.
+fn number(share: f64) -> String {
+    bare(percent(share))
+}
+
+fn bare(percent: String) -> String {
+    percent.trim_end_matches(" %").to_owned()
+}
+
 pub(super) fn optional(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), percent)
 }
@@ -53,8 +62,7 @@ pub(super) fn numbers(score: &ErrorScore) -> [String; 8] {
 }
 
 fn scores(suites: &[SuiteScore]) -> String {
-    let mut list =
-        table(&["suite", "rows", "skip", "of", "median", "mean", "p90", "max", "bias", "rank", "in 80"]);
+    let mut list = table(&["suite", "rows", "of", "median", "mean", "p90", "max", "bias", "rank", "in 80"]);
     for column in list.column_iter_mut() {
         column.set_padding((0, 1));
     }
@@ -63,40 +71,28 @@ fn scores(suites: &[SuiteScore]) -> String {
             ("step time", suite.time),
             ("allocated", suite.peak_allocated),
             ("reserved", suite.peak_reserved),
-            ("after step", suite.static_allocated),
+            ("static", suite.static_allocated),
         ];
         let mut first = true;
         let mut head = || {
             let shown = std::mem::take(&mut first);
             let text = |value: String| if shown { value } else { String::new() };
-            [text(suite.suite.clone()), text(suite.rows.to_string()), text(suite.skipped.to_string())]
+            [text(suite.suite.clone()), text(suite.rows.to_string())]
         };
         for (name, score) in quantities {
             let Some(score) = score else { continue };
             // The unit stands below.
-            let mut numbers = numbers(&score).map(|text| text.trim_end_matches(" %").to_owned());
+            let mut numbers = numbers(&score).map(bare);
             numbers[0] = format!("{name} ({})", score.scored);
             list.add_row(head().into_iter().chain(numbers));
         }
-        if let Some(outcome) = suite.outcome.filter(|outcome| outcome.missed_oom.is_some()) {
-            let line = [
-                format!("outcome ({})", outcome.scored),
-                percent(outcome.accuracy).trim_end_matches(" %").to_owned(),
-                "right,".to_owned(),
-                optional(outcome.missed_oom).trim_end_matches(" %").to_owned(),
-                "missed,".to_owned(),
-                optional(outcome.false_oom).trim_end_matches(" %").to_owned(),
-                "false".to_owned(),
-            ];
-            list.add_row(head().into_iter().chain(line));
-        }
         if let Some(choice) = suite.choice {
             let line = [
-                format!("choice ({} jobs)", choice.jobs),
-                percent(choice.median_loss),
-                percent(choice.mean_loss),
-                percent(choice.p90_loss),
-                percent(choice.max_loss),
+                format!("choice ({})", choice.jobs),
+                number(choice.median_loss),
+                number(choice.mean_loss),
+                number(choice.p90_loss),
+                number(choice.max_loss),
                 "-".to_owned(),
                 choice.spearman.map_or_else(|| "-".to_owned(), |rank| format!("{rank:.3}")),
             ];
@@ -106,13 +102,32 @@ fn scores(suites: &[SuiteScore]) -> String {
             list.add_row(head());
         }
     }
-    right_align(&mut list, 4);
-    for whole in [0, 3] {
+    right_align(&mut list, 3);
+    for whole in [0, 2] {
         if let Some(column) = list.column_mut(whole) {
             column.set_constraint(comfy_table::ColumnConstraint::ContentWidth);
         }
     }
-    format!("{list}\n\nerrors, and steps in their 80 % intervals, in %\n")
+    let note = "errors, steps in their 80 % intervals, and what the plan ranked first loses\n\
+                to the best of the same job (choice), in %";
+    format!("{list}\n\n{note}\n{}", outcomes(suites))
+}
+
+/// How often it is told right whether a step fits in memory.
+fn outcomes(suites: &[SuiteScore]) -> String {
+    let mut text = String::new();
+    for suite in suites {
+        let Some(outcome) = suite.outcome.filter(|outcome| outcome.missed_oom.is_some()) else { continue };
+        text += &format!(
+            "{}: out of memory or not in {} rows: {} right, {} missed, {} false\n",
+            suite.suite,
+            outcome.scored,
+            percent(outcome.accuracy),
+            optional(outcome.missed_oom),
+            optional(outcome.false_oom)
+        );
+    }
+    text
 }
 
 /// The rows whose step time is furthest off, with predicted over measured, by the logarithm of that ratio, so that too
