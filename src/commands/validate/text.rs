@@ -36,10 +36,10 @@ pub(super) fn percent(share: f64) -> String {
 
 /// A share in percent whose unit stands elsewhere.
 fn number(share: f64) -> String {
-    bare(percent(share))
+    bare(&percent(share))
 }
 
-fn bare(percent: String) -> String {
+fn bare(percent: &str) -> String {
     percent.trim_end_matches(" %").to_owned()
 }
 
@@ -82,7 +82,7 @@ fn scores(suites: &[SuiteScore]) -> String {
         for (name, score) in quantities {
             let Some(score) = score else { continue };
             // The unit stands below.
-            let mut numbers = numbers(&score).map(bare);
+            let mut numbers = numbers(&score).map(|text| bare(&text));
             numbers[0] = format!("{name} ({})", score.scored);
             list.add_row(head().into_iter().chain(numbers));
         }
