@@ -221,9 +221,11 @@ mod tests {
             .chunks_exact(4)
             .map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]))
             .collect();
-        // Two spans of half a second, one second apart, in a step of two: the tick is 2 s / (2^31 - 1).
+        // Two spans of half a second, one second apart, in a step of two: the tick is 2 s / (2^31 - 1). They begin at ticks
+        // 0 and 1,073,741,823.5 and end at 536,870,911.75 and 1,610,612,735.25; begins and ends are rounded, so that the
+        // second is a tick shorter than the first.
         let second = 1_073_741_824;
-        assert_eq!(values[..4], [0, second, second / 2, 0]);
+        assert_eq!(values[..4], [0, second, second / 2, u32::MAX]);
         // Streams, kinds, names, micro-batches from 1; then the one moment of memory, 1,000 bytes being two units.
         assert_eq!(values[4..], [0, 0, 0, 0, 0, 0, 1, 0, 0, 2]);
     }
