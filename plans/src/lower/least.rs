@@ -9,9 +9,7 @@ use steptime_core::SimTime;
 use steptime_models::Model;
 
 use super::cost::Cost;
-use super::placement;
-use super::pricing::Pricing;
-use super::views::Views;
+use super::pricing::costs_of_first_rank;
 use crate::error::PlanError;
 use crate::plan::Plan;
 use crate::workload::{Task, Workload};
@@ -38,13 +36,7 @@ pub fn layer_times(
     plan: &Plan,
     workload: &Workload,
 ) -> Result<Vec<LayerTimes>, PlanError> {
-    let layout = placement::layout(cluster, plan, None)?;
-    let views = Views::of(cluster, plan, layout);
-    let (experts, placements) = (model.experts(), layout.placements(0));
-    let whole: Vec<_> = std::iter::once(0..model.layers.len()).collect();
-    let pricing = Pricing { model, cluster, plan, workload, experts, placements, chunks: &whole };
-    let priced = pricing.all(&views)?;
-    let Some(costs) = priced.iter().flatten().next().map(|it| &*it.costs) else { return Ok(Vec::new()) };
+    let Some(costs) = costs_of_first_rank(model, cluster, plan, workload)? else { return Ok(Vec::new()) };
     let of_layer = |layer: usize| {
         let cost = costs.layer(layer);
         let forward = sum(cost.forward.iter())?;

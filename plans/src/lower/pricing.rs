@@ -7,7 +7,7 @@ use steptime_clusters::Cluster;
 use steptime_models::Model;
 
 use super::cost::{ModelCost, Pricer};
-use super::placement::Placements;
+use super::placement::{self, Placements};
 use super::views::{Links, View, Views};
 use crate::error::PlanError;
 use crate::plan::Plan;
@@ -36,6 +36,22 @@ pub(super) struct Priced<'a> {
     pub(super) costs: Rc<ModelCost>,
     /// Costs of the last micro-batch, where it is smaller than the others.
     pub(super) short: Option<Rc<ModelCost>>,
+}
+
+/// Prices of all layers as the first rank runs them, whichever stage they are on; none of a plan without stages.
+pub(super) fn costs_of_first_rank(
+    model: &Model,
+    cluster: &Cluster,
+    plan: &Plan,
+    workload: &Workload,
+) -> Result<Option<Rc<ModelCost>>, PlanError> {
+    let layout = placement::layout(cluster, plan, None)?;
+    let views = Views::of(cluster, plan, layout);
+    let (experts, placements) = (model.experts(), layout.placements(0));
+    let whole: Vec<_> = std::iter::once(0..model.layers.len()).collect();
+    let pricing = Pricing { model, cluster, plan, workload, experts, placements, chunks: &whole };
+    let priced = pricing.all(&views)?;
+    Ok(priced.into_iter().flatten().next().map(|it| it.costs))
 }
 
 impl<'a> Pricing<'a> {
