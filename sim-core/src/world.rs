@@ -8,6 +8,8 @@ use thiserror::Error;
 use crate::program::{CLASSES, Class, Program};
 use crate::time::SimTime;
 
+mod own;
+
 /// A link of a [`World`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u32);
@@ -53,6 +55,8 @@ pub struct Group {
     latency: SimTime,
     /// The rate of its flows in bytes per second if no other flow can ever be on its links at the same time.
     pub(crate) private_rate: Option<f64>,
+    /// The same if no other flow can be on its links while nothing is under way that its rank has issued before.
+    pub(crate) own_rate: Option<f64>,
 }
 
 impl Group {
@@ -102,9 +106,24 @@ pub struct World {
     links: Vec<Link>,
     host_class: Class,
     tail_class: Class,
+    /// By rank and channel: channels of one class may send over the same links. Empty for a rank that none of its groups
+    /// needs to know it of, or altogether.
+    classes: Vec<Vec<u32>>,
 }
 
 impl World {
+    /// By channel of a rank: its class, of those that may send over the same links; empty where that does not matter.
+    pub(crate) fn classes(&self, rank: u32) -> &[u32] {
+        self.classes.get(rank as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Bytes per second of a group's flow that has its links to itself.
+    fn rate_alone(&self, group: GroupId) -> f64 {
+        let group = &self.groups[group.0 as usize];
+        let share = |hop: &LinkUse| self.links[hop.link.0 as usize].bytes_per_second / f64::from(hop.weight);
+        group.path.iter().map(share).fold(f64::INFINITY, f64::min) * f64::from(group.parts)
+    }
+
     /// The programs, indexed by [`RankSpec::program`].
     pub fn programs(&self) -> &[Program] {
         &self.programs
@@ -333,6 +352,7 @@ impl WorldBuilder {
             links: Vec::new(),
             host_class: Class(0),
             tail_class: Class(0),
+            classes: Vec::new(),
         };
         Self { world, declared: Vec::new() }
     }
@@ -340,9 +360,10 @@ impl WorldBuilder {
     /// A built world to be checked once more: its groups are entered anew.
     fn again(mut world: World) -> Self {
         let declared = world.groups.iter().map(|group| group.members.len() as u32).collect();
+        world.classes.clear();
         for group in &mut world.groups {
             group.members.clear();
-            (group.latency, group.private_rate) = (SimTime::ZERO, None);
+            (group.latency, group.private_rate, group.own_rate) = (SimTime::ZERO, None, None);
         }
         Self { world, declared }
     }
@@ -370,7 +391,8 @@ impl WorldBuilder {
     pub fn divided_group(&mut self, members: u32, path: Vec<LinkUse>, parts: u32) -> GroupId {
         self.declared.push(members);
         let (latency, parts) = (SimTime::ZERO, parts.max(1));
-        self.world.groups.push(Group { members: Vec::new(), path, parts, latency, private_rate: None });
+        let (members, private_rate, own_rate) = (Vec::new(), None, None);
+        self.world.groups.push(Group { members, path, parts, latency, private_rate, own_rate });
         GroupId(self.world.groups.len() as u32 - 1)
     }
 
@@ -500,15 +522,17 @@ impl WorldBuilder {
                 users[hop.link.0 as usize] += 1;
             }
         }
-        for ((group, sends), serial) in world.groups.iter_mut().zip(sends).zip(serial) {
-            let alone = group.path.iter().all(|hop| users[hop.link.0 as usize] == 1);
-            if sends && serial && alone {
-                let share =
-                    |hop: &LinkUse| world.links[hop.link.0 as usize].bytes_per_second / f64::from(hop.weight);
-                let part = group.path.iter().map(share).fold(f64::INFINITY, f64::min);
-                group.private_rate = Some(part * f64::from(group.parts));
-            }
+        let private: Vec<u32> = (0..world.groups.len() as u32)
+            .filter(|&id| {
+                let mut path = world.groups[id as usize].path.iter();
+                let alone = path.all(|hop| users[hop.link.0 as usize] == 1);
+                sends[id as usize] && serial[id as usize] && alone
+            })
+            .collect();
+        for id in private {
+            world.groups[id as usize].private_rate = Some(world.rate_alone(GroupId(id)));
         }
+        world.find_own_links(&sends);
     }
 }
 

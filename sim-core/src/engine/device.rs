@@ -173,11 +173,14 @@ impl<O: Observer> Player<'_, '_, O> {
         let at = self.start(record.stream, issue);
         let stream = &mut self.state.streams[usize::from(record.stream)];
         stream.last = pc as u32;
-        stream.slot = numbers.slot;
+        (stream.slot, stream.order) = (numbers.slot, numbers.order);
         stream.arrived = at;
+        let begin = at.saturating_add(record.time);
+        let first = self.under_way(record).is_some_and(|it| it.is_first(numbers.order, begin));
         let group = self.spec.groups[record.channel()];
         let arrival = Arrival { rank: self.rank, stream: record.stream, record: pc as u32, at };
-        let answer = self.meetings.arrive((group, numbers.meeting), arrival, record, self.emit.observer)?;
+        let answer =
+            self.meetings.arrive((group, numbers.meeting), (arrival, first), record, self.emit.observer)?;
         match answer {
             Answer::Now(when) => self.transfer(record.stream, when),
             Answer::Wait(place) => {
@@ -191,13 +194,16 @@ impl<O: Observer> Player<'_, '_, O> {
     fn transfer(&mut self, stream: u8, Met { met, end }: Met) {
         let state = &mut self.state.streams[usize::from(stream)];
         let record = &self.records[state.last as usize];
-        let (arrived, slot) = (state.arrived, state.slot);
+        let (arrived, slot, order) = (state.arrived, state.slot, state.order);
         state.blocked = Blocked::No;
         state.clock = end;
         state.met = met;
         state.busy.add(record.wait_class, met - arrived);
         state.busy.add(record.class, end - met);
         self.complete(stream, slot, end);
+        if let Some(under_way) = self.under_way(record) {
+            under_way.end(order, end);
+        }
         if O::ACTIVE {
             let stream = Some(stream);
             if met > arrived {

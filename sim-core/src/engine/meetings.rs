@@ -63,7 +63,10 @@ struct Open {
     first: u32,
     members: u32,
     latency: u64,
-    private_rate: Option<f64>,
+    /// The rate of its flows, where they have their links to themselves.
+    rate: Option<f64>,
+    /// Whether that is so only while nothing else of its rank is under way there.
+    shared: bool,
     /// Their places, or `NOBODY`, or `OVER`.
     places: VecDeque<u32>,
 }
@@ -74,7 +77,8 @@ impl Open {
             first: 0,
             members: group.members().len() as u32,
             latency: group.latency().0,
-            private_rate: group.private_rate,
+            rate: group.private_rate.or(group.own_rate),
+            shared: group.private_rate.is_none(),
             places: VecDeque::new(),
         }
     }
@@ -110,17 +114,18 @@ impl<'a> Meetings<'a> {
         }
     }
 
-    /// A member arrives at its group's meeting `number`.
+    /// A member arrives at its group's meeting `number`; `first` says whether all that it has issued before on the same
+    /// links is over.
     pub(super) fn arrive<O: Observer>(
         &mut self,
         (group, number): (GroupId, u32),
-        arrival: Arrival,
+        (arrival, first): (Arrival, bool),
         record: &Record,
         observer: &mut O,
     ) -> Played<Answer> {
-        let Open { members, private_rate, .. } = self.groups[group.0 as usize];
+        let Open { members, rate, shared, .. } = self.groups[group.0 as usize];
         let bytes = record.bytes();
-        let at_once = bytes == 0 || private_rate.is_some();
+        let at_once = bytes == 0 || rate.is_some() && (first || !shared);
         if members == 1 && at_once {
             let met = arrival.at;
             let end = self.resolve(group, met, record.time, bytes, observer);
@@ -162,7 +167,7 @@ impl<'a> Meetings<'a> {
         let state = &self.groups[group.0 as usize];
         let start = later(met, fixed)?;
         let mut end = start;
-        if let (Some(rate), true) = (state.private_rate, bytes > 0) {
+        if let (Some(rate), true) = (state.rate, bytes > 0) {
             end = later(start, alone(bytes, rate)?)?;
             if O::ACTIVE {
                 observer.flow(&FlowRecord { start: SimTime(start), end: SimTime(end), group, bytes });

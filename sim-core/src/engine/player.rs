@@ -1,7 +1,7 @@
 //! Playing one rank ahead of global time: its host.
 
 use super::meetings::Meetings;
-use super::rank::{Blocked, Issue, Numbers, Pending, RankState, Work};
+use super::rank::{Blocked, Issue, Numbers, Pending, RankState, UnderWay, Work};
 use super::{Played, UNKNOWN};
 use crate::error::{At, SimulationError, overflow};
 use crate::ledger::{Asked, Ledger, Step};
@@ -28,6 +28,7 @@ pub(super) struct Player<'p, 'w, O> {
     last_rendezvous: &'w [u32],
     tensors: Tensors<'w>,
     waits: &'w [u32],
+    classes: &'w [u32],
     pub(super) host_class: u8,
     pub(super) state: &'p mut RankState,
     pub(super) meetings: &'p mut Meetings<'w>,
@@ -51,6 +52,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             last_rendezvous: program.last_rendezvous(),
             tensors: Tensors(program.tensor_specs()),
             waits: program.waits(),
+            classes: world.classes(rank),
             host_class: world.host_class().0,
             state,
             meetings,
@@ -218,8 +220,8 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         match record.kind {
             Kind::Rendezvous => {
                 let Some((host, slot)) = self.launch(record.stream, host) else { return Ok(None) };
-                let meeting = self.next_meeting(record);
-                self.rendezvous(pc, record, self.issue_at(host), Numbers { slot, meeting, step: 0 })?;
+                let (meeting, order) = self.next_meeting(record);
+                self.rendezvous(pc, record, self.issue_at(host), Numbers { slot, meeting, order, step: 0 })?;
                 return Ok(Some(host));
             }
             Kind::Record => {
@@ -243,7 +245,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         match record.kind {
             Kind::Rendezvous => {
                 (host, numbers.slot) = self.launch(record.stream, host)?;
-                numbers.meeting = self.next_meeting(record);
+                (numbers.meeting, numbers.order) = self.next_meeting(record);
             }
             Kind::Record => self.state.events.issue(self.waits[record.index as usize]),
             _ => {}
@@ -264,7 +266,8 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         let completions = &mut state.completions[places];
         let depth = completions.len() as u32;
         let launches = &mut state.launches[usize::from(index)];
-        let numbers = Numbers { slot: begin + launches.next, meeting: 0, step: state.moments.next() };
+        let (slot, step) = (begin + launches.next, state.moments.next());
+        let numbers = Numbers { slot, step, ..Numbers::default() };
         let (mut now, mut issuing, mut played) = (*host, 0, 0);
         for record in records {
             if record.stream != index {
@@ -314,12 +317,23 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         Issue { at: host, work: self.state.work }
     }
 
-    /// Number of a rendezvous within its group: members meet in order of issue.
+    /// Number of a rendezvous within its group, where members meet in order of issue, and among those that send over the
+    /// same links.
     #[inline]
-    fn next_meeting(&mut self, record: &Record) -> u32 {
+    fn next_meeting(&mut self, record: &Record) -> (u32, u32) {
+        let order = self.under_way(record).map_or(0, UnderWay::issue);
         let issued = &mut self.state.issued[record.channel()];
         *issued += 1;
-        *issued - 1
+        (*issued - 1, order)
+    }
+
+    /// What is under way on the links of a rendezvous, where that matters.
+    #[inline]
+    pub(super) fn under_way(&mut self, record: &Record) -> Option<&mut UnderWay> {
+        if self.classes.is_empty() || record.bytes() == 0 {
+            return None;
+        }
+        self.state.under_way.get_mut(self.classes[record.channel()] as usize)
     }
 
     /// Takes the stream's next place in flight when the launch that held it has completed; returns the host's

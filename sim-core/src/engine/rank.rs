@@ -35,6 +35,8 @@ pub(super) struct RankState {
     pub(super) depth: u32,
     /// By channel: rendezvous issued.
     pub(super) issued: Box<[u32]>,
+    /// By class of channels that may send over the same links: what is under way there. Empty where that does not matter.
+    pub(super) under_way: Box<[UnderWay]>,
     pub(super) idle: ByClass,
     pub(super) host_busy: ByClass,
     pub(super) ledger: Ledger,
@@ -58,6 +60,39 @@ impl Launches {
     pub(super) fn launch(&mut self, depth: u32) {
         self.in_flight += 1;
         self.next = if self.next + 1 == depth { 0 } else { self.next + 1 };
+    }
+}
+
+/// The rendezvous of a rank that send over links which only they use.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay {
+    /// How many were issued.
+    issued: u32,
+    /// Those that are not over, rising.
+    open: Vec<u32>,
+    /// When the last of the others was over.
+    until: u64,
+}
+
+impl UnderWay {
+    /// One more is issued; its number.
+    pub(super) fn issue(&mut self) -> u32 {
+        self.issued += 1;
+        self.open.push(self.issued);
+        self.issued
+    }
+
+    /// Whether all before that of a number are over at a moment.
+    pub(super) fn is_first(&self, number: u32, at: u64) -> bool {
+        self.open.first() == Some(&number) && self.until <= at
+    }
+
+    /// That of a number is over.
+    pub(super) fn end(&mut self, number: u32, at: u64) {
+        if let Some(place) = self.open.iter().position(|open| *open == number) {
+            self.open.remove(place);
+        }
+        self.until = self.until.max(at);
     }
 }
 
@@ -88,6 +123,8 @@ pub(super) struct StreamState {
     pub(super) last: u32,
     /// Place in `completions` of the rendezvous it is at.
     pub(super) slot: u32,
+    /// Its number among those under way over the same links.
+    pub(super) order: u32,
     /// Its last rendezvous: own arrival, and arrival of all.
     pub(super) arrived: u64,
     pub(super) met: u64,
@@ -126,6 +163,8 @@ pub(super) struct Numbers {
     pub(super) slot: u32,
     /// Rendezvous: number within its group.
     pub(super) meeting: u32,
+    /// Rendezvous: number among those that send over the same links.
+    pub(super) order: u32,
     /// Number of the first memory step.
     pub(super) step: u32,
 }
@@ -154,6 +193,7 @@ impl RankState {
             launches: vec![Launches::default(); program.streams().len()].into(),
             depth,
             issued: vec![0; spec.groups.len()].into(),
+            under_way: world.classes(rank).iter().map(|_| UnderWay::default()).collect(),
             idle: ByClass::default(),
             host_busy: ByClass::default(),
             ledger: Ledger::new(spec.memory_capacity),
@@ -180,6 +220,7 @@ fn streams(program: &Program) -> Vec<StreamState> {
         blocked: Blocked::No,
         last: NO_RECORD,
         slot: 0,
+        order: 0,
         arrived: 0,
         met: 0,
         busy: ByClass::default(),

@@ -1,0 +1,270 @@
+//! Links that only one rank's meetings use.
+//!
+//! A flow starts when all members of its group have come. So on a link that is only used by groups of which rank `r` is a
+//! member, every flow is one for which `r` has issued a rendezvous and got there. Let `r` be the only member of group `g`,
+//! and let `r` get to a rendezvous of `g` at a moment when all rendezvous on those links that `r` issued before it are over.
+//! If those that `r` issues after it begin when it is over, its flow is alone, and its end is known at once.
+//!
+//! The first condition is the engine's to watch. The second is read off the program: work on a stream comes after all that
+//! the stream has done, after every event that the stream has waited for, and after whatever the host had waited for when it
+//! issued the work. That holds whatever the times are.
+
+use super::{Group, GroupId, World};
+use crate::program::{Kind, Record};
+
+/// A channel of a rank that is watched.
+#[derive(PartialEq)]
+struct Watched {
+    channel: usize,
+    /// The channels whose flows may be on its links, itself among them.
+    beside: Vec<usize>,
+}
+
+impl World {
+    /// Finds the groups of one member whose flows are alone wherever what their rank issued before is over; `sends` are the
+    /// groups that send bytes.
+    pub(super) fn find_own_links(&mut self, sends: &[bool]) {
+        let groups = self.groups.iter().zip(sends);
+        let may_be_alone = |(group, sends): (&Group, &bool)| {
+            // Halves are exact: parts played one by one take as long, to the picosecond. Of thirds that is not said.
+            let exact = group.parts.is_power_of_two();
+            *sends && exact && group.members.len() == 1 && group.private_rate.is_none()
+        };
+        let candidates: Vec<bool> = groups.map(may_be_alone).collect();
+        if !candidates.contains(&true) {
+            return;
+        }
+        let mut users = vec![Vec::new(); self.links.len()];
+        for (id, group) in self.groups.iter().enumerate().filter(|(id, _)| sends[*id]) {
+            for hop in &group.path {
+                users[hop.link.0 as usize].push(id as u32);
+            }
+        }
+        self.classes = vec![Vec::new(); self.ranks.len()];
+        // Neighbours that run one program mostly use their links in the same way.
+        let mut last: Option<(u32, Vec<Watched>, Vec<bool>)> = None;
+        for rank in 0..self.ranks.len() as u32 {
+            let watched = self.watched(rank, &candidates, &users);
+            if watched.is_empty() {
+                continue;
+            }
+            let program = self.ranks[rank as usize].program;
+            let overtaken = match last.take() {
+                Some((of, alike, overtaken)) if of == program && alike == watched => overtaken,
+                _ => self.overtaken(rank, &watched),
+            };
+            self.enter_own(rank, &watched, &overtaken);
+            last = Some((program, watched, overtaken));
+        }
+    }
+
+    /// A rank's channels to groups that it is alone in, on links that no group without it uses.
+    fn watched(&self, rank: u32, candidates: &[bool], users: &[Vec<u32>]) -> Vec<Watched> {
+        let groups = &self.ranks[rank as usize].groups;
+        let beside = |group: GroupId| {
+            let mut beside = Vec::new();
+            for hop in &self.groups[group.0 as usize].path {
+                for &user in &users[hop.link.0 as usize] {
+                    self.groups[user as usize].members.binary_search(&rank).ok()?;
+                    let channel = groups.iter().position(|it| it.0 == user)?;
+                    if !beside.contains(&channel) {
+                        beside.push(channel);
+                    }
+                }
+            }
+            Some(beside)
+        };
+        let wanted = groups.iter().enumerate().filter(|(_, group)| candidates[group.0 as usize]);
+        wanted.filter_map(|(channel, &group)| Some(Watched { channel, beside: beside(group)? })).collect()
+    }
+
+    /// Keeps what was found of a rank's channels.
+    fn enter_own(&mut self, rank: u32, watched: &[Watched], overtaken: &[bool]) {
+        let groups = self.ranks[rank as usize].groups.clone();
+        let mut classes: Vec<u32> = (0..groups.len() as u32).collect();
+        for (it, _) in watched.iter().zip(overtaken).filter(|(_, overtaken)| !**overtaken) {
+            join(&mut classes, &it.beside);
+            let group = groups[it.channel];
+            self.groups[group.0 as usize].own_rate = Some(self.rate_alone(group));
+        }
+        if overtaken.contains(&false) {
+            self.classes[rank as usize] = classes;
+        }
+    }
+
+    /// By watched channel: whether a rendezvous beside it that is issued later may begin before it is over.
+    fn overtaken(&self, rank: u32, watched: &[Watched]) -> Vec<bool> {
+        let program = self.program_of(rank);
+        let width = watched.len();
+        let channels = self.ranks[rank as usize].groups.len();
+        let (mut beside, mut own) = (vec![Vec::new(); channels], vec![None; channels]);
+        for (place, it) in watched.iter().enumerate() {
+            own[it.channel] = Some(place);
+            it.beside.iter().for_each(|&channel| beside[channel].push(place));
+        }
+        let mut order = Order {
+            width,
+            beside,
+            own,
+            streams: vec![0; program.streams().len() * width],
+            host: vec![0; width],
+            events: Vec::new(),
+            met: vec![0; width],
+            overtaken: vec![false; width],
+        };
+        let orders = |it: &&Record| !matches!(it.kind, Kind::Host | Kind::Kernel | Kind::Alloc | Kind::Free);
+        program.records().iter().filter(orders).for_each(|record| order.step(record));
+        order.overtaken
+    }
+}
+
+/// Gives some channels one class.
+fn join(classes: &mut [u32], channels: &[usize]) {
+    let Some(&first) = channels.first() else { return };
+    for &channel in channels {
+        let (from, to) = (classes[channel], classes[first]);
+        classes.iter_mut().filter(|class| **class == from).for_each(|class| *class = to);
+    }
+}
+
+/// How many rendezvous of each watched channel are surely over where a stream, the host or an event is.
+struct Order {
+    /// Channels that are watched.
+    width: usize,
+    /// By channel: the watched ones beside which it is, and its own number among them.
+    beside: Vec<Vec<usize>>,
+    own: Vec<Option<usize>>,
+    streams: Vec<u32>,
+    host: Vec<u32>,
+    events: Vec<u32>,
+    /// Rendezvous so far.
+    met: Vec<u32>,
+    overtaken: Vec<bool>,
+}
+
+/// Lifts each of some counts to another.
+fn lift(counts: &mut [u32], others: &[u32]) {
+    for (count, other) in counts.iter_mut().zip(others) {
+        *count = (*count).max(*other);
+    }
+}
+
+impl Order {
+    fn step(&mut self, record: &Record) {
+        let first = usize::from(record.stream) * self.width;
+        let stream = first..first + self.width;
+        let event = || record.index as usize * self.width..(record.index as usize + 1) * self.width;
+        match record.kind {
+            Kind::Rendezvous if record.bytes() > 0 => self.rendezvous(record.channel(), first),
+            Kind::Record => {
+                let from = self.events.len();
+                self.events.extend_from_slice(&self.streams[stream]);
+                lift(&mut self.events[from..], &self.host);
+            }
+            Kind::Wait => lift(&mut self.streams[stream], &self.events[event()]),
+            Kind::HostSync => lift(&mut self.host, &self.streams[stream]),
+            Kind::HostWait => lift(&mut self.host, &self.events[event()]),
+            Kind::Rendezvous | Kind::Host | Kind::Kernel | Kind::Alloc | Kind::Free => {}
+        }
+    }
+
+    /// One on a stream whose counts begin at `first`.
+    fn rendezvous(&mut self, channel: usize, first: usize) {
+        for &place in &self.beside[channel] {
+            let over = self.streams[first + place].max(self.host[place]);
+            self.overtaken[place] |= over < self.met[place];
+        }
+        if let Some(place) = self.own[channel] {
+            self.met[place] += 1;
+            self.streams[first + place] = self.met[place];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::simulate;
+    use crate::observer::NoObserver;
+    use crate::program::{Class, Event, ProgramBuilder, Stream};
+    use crate::time::SimTime;
+    use crate::world::{LinkUse, RankSpec, World, WorldBuilder};
+
+    /// What a rank does between two sums of its own.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Between {
+        /// It sends to its neighbour what the first sum gave.
+        SendsAfter,
+        /// It sends beside the first sum.
+        SendsBeside,
+    }
+
+    /// A rank that sums twice, 100 bytes each at 1 byte/ps over its link, and in between sends 50 over the same link at half
+    /// of its rate; its neighbour is there after `late`. `others` says whether the neighbour uses the link for itself too.
+    fn world(between: Between, late: u64, others: bool) -> World {
+        let time = SimTime::from_picos;
+        let program = |first: bool| {
+            let mut b = ProgramBuilder::new("p");
+            let label = b.label("x");
+            let (compute, sends) = (b.stream("compute"), b.stream("sends"));
+            let (sums, pair) = (b.channel("sums"), b.channel("pair"));
+            let meet = |b: &mut ProgramBuilder, stream: Stream, channel, bytes| {
+                b.rendezvous(stream, channel, Class(1), Class(2), label, time(0), bytes);
+            };
+            let after = |b: &mut ProgramBuilder, event: Event| b.wait(sends, event);
+            if !first {
+                b.kernel(sends, Class(0), label, time(late), time(0));
+            }
+            let before = b.record(compute);
+            if first {
+                meet(&mut b, compute, sums, 100);
+            }
+            let summed = b.record(compute);
+            after(&mut b, if between == Between::SendsAfter { summed } else { before });
+            meet(&mut b, sends, pair, 50);
+            b.kernel(compute, Class(0), label, time(500), time(0));
+            meet(&mut b, compute, sums, 100);
+            b.build().unwrap()
+        };
+        let mut w = WorldBuilder::new();
+        let (one, two) = (w.program(program(true)), w.program(program(false)));
+        let (out, way) = (w.link("out", 1e12, time(0)), w.link("way", 5e11, time(0)));
+        let far = if others { out } else { w.link("far", 1e12, time(0)) };
+        let path = |links: &[_]| links.iter().map(|&link| LinkUse { link, weight: 1 }).collect();
+        let (own, pair) = (w.group(1, path(&[out])), w.group(2, path(&[out, way])));
+        let theirs = w.group(1, path(&[far]));
+        w.rank(RankSpec { program: one, groups: vec![own, pair], ..RankSpec::default() });
+        w.rank(RankSpec { program: two, groups: vec![theirs, pair], ..RankSpec::default() });
+        w.build().unwrap()
+    }
+
+    fn played(world: &World) -> (u64, u64) {
+        let outcome = simulate(world, &mut NoObserver).unwrap();
+        (outcome.ranks[0].end.picos(), outcome.events)
+    }
+
+    #[test]
+    fn a_sum_is_alone_where_what_came_before_is_over() {
+        let world = world(Between::SendsAfter, 0, false);
+        assert_eq!(world.groups()[0].own_rate, Some(1e12));
+        // The transfer starts and ends by events, and so does the second sum, which its rank gets to before the neighbour has
+        // been looked at; the first does not.
+        assert_eq!(played(&world), (700, 4));
+    }
+
+    #[test]
+    fn a_sum_shares_its_link_with_what_was_issued_before_and_is_under_way() {
+        // The neighbour is there at 550. The second sum starts at 600 with 25 bytes of the transfer left, which take 50, and in
+        // which it has half of its rate.
+        let world = world(Between::SendsAfter, 550, false);
+        assert_eq!(world.groups()[0].own_rate, Some(1e12));
+        assert_eq!(played(&world).0, 600 + 50 + 75);
+    }
+
+    #[test]
+    fn a_sum_that_something_may_join_is_never_alone() {
+        let beside = world(Between::SendsBeside, 0, false);
+        assert_eq!(beside.groups()[0].own_rate, None);
+        assert_eq!(played(&beside).0, 150 + 500 + 100);
+        assert_eq!(world(Between::SendsAfter, 0, true).groups()[0].own_rate, None);
+    }
+}
