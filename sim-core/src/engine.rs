@@ -37,9 +37,10 @@ mod meetings;
 mod moments;
 mod player;
 mod rank;
+mod woken;
 
 use agenda::Shared;
-use meetings::Meetings;
+use meetings::{Meetings, Wake};
 use player::{Player, Stop};
 use rank::{Blocked, RankState};
 
@@ -104,8 +105,11 @@ impl<'a, O: Observer> Engine<'a, O> {
 
     fn play(&mut self) -> Played<()> {
         for rank in 0..self.ranks.len() as u32 {
+            self.meetings.woken.go_to(rank);
             self.run(rank, false)?;
-            self.resume_woken()?;
+            while let Some(wake) = self.meetings.woken.pop_near() {
+                self.resume(&wake)?;
+            }
         }
         let mut now = 0;
         loop {
@@ -168,20 +172,31 @@ impl<'a, O: Observer> Engine<'a, O> {
 
     fn resume_woken(&mut self) -> Played<()> {
         while let Some(wake) = self.meetings.woken.pop() {
-            self.player(wake.rank).resume(&wake)?;
-            self.run(wake.rank, false)?;
+            self.resume(&wake)?;
         }
+        Ok(())
+    }
+
+    fn resume(&mut self, wake: &Wake) -> Played<()> {
+        let mut player = self.player(wake.rank);
+        player.resume(wake)?;
+        let stop = player.run(false)?;
+        self.stopped(wake.rank, stop);
         Ok(())
     }
 
     fn run(&mut self, rank: u32, ahead: bool) -> Played<()> {
         let stop = self.player(rank).run(ahead)?;
+        self.stopped(rank, stop);
+        Ok(())
+    }
+
+    fn stopped(&mut self, rank: u32, stop: Stop) {
         let state = &mut self.ranks[rank as usize];
         if stop == Stop::CouldRunAhead && !state.listed {
             state.listed = true;
             self.stopped.push(rank);
         }
-        Ok(())
     }
 
     fn player(&mut self, rank: u32) -> Player<'_, 'a, O> {

@@ -214,7 +214,16 @@ impl<O: Observer> Player<'_, '_, O> {
     }
 
     /// A stream works off what was issued while it was blocked, until it is blocked again.
+    #[inline]
     fn drain(&mut self, stream: u8) -> Played<()> {
+        if self.state.streams[usize::from(stream)].pending.is_empty() {
+            Ok(())
+        } else {
+            self.drain_some(stream)
+        }
+    }
+
+    fn drain_some(&mut self, stream: u8) -> Played<()> {
         while !self.is_blocked(stream) {
             let Some(pending) = self.state.streams[usize::from(stream)].pending.pop_front() else {
                 break;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::Played;
 use super::agenda::{Agenda, Shared};
+use super::woken::Woken;
 use crate::error::{At, SimulationError, disagreement, overflow};
 use crate::flow::alone;
 use crate::observer::{FlowRecord, Observer};
@@ -53,35 +54,73 @@ struct Meeting {
     fixed: u64,
     bytes: u64,
     agreed: bool,
-    arrivals: Vec<Arrival>,
+    /// Members that wait at it: the first of them, and others, for whom two-member groups need no list.
+    came: u32,
+    first: Arrival,
+    others: Vec<Arrival>,
 }
 
-/// A group: what its meetings need of the world, and those that some member has come to.
-#[derive(Debug)]
+impl Meeting {
+    fn blank(group: u32) -> Self {
+        let first = Arrival { rank: 0, stream: 0, record: 0, at: 0 };
+        let others = Vec::new();
+        Self { group, number: 0, latest: 0, fixed: 0, bytes: 0, agreed: true, came: 0, first, others }
+    }
+
+    /// Its first member is about to come, with a record. The place that others had in a list stays.
+    #[inline]
+    fn open(&mut self, group: u32, number: u32, record: &Record) {
+        (self.group, self.number, self.latest, self.agreed) = (group, number, 0, true);
+        (self.fixed, self.bytes) = (record.time, record.bytes());
+    }
+
+    #[inline]
+    fn wait(&mut self, arrival: Arrival) {
+        if self.came == 0 {
+            self.first = arrival;
+        } else {
+            self.others.push(arrival);
+        }
+        self.came += 1;
+    }
+
+    /// Those that wait at it, in the order in which they came.
+    fn arrivals(&self) -> impl Iterator<Item = &Arrival> {
+        std::iter::once(&self.first).filter(|_| self.came > 0).chain(&self.others)
+    }
+}
+
+/// What the meetings of a group need of the world, and where they are.
+#[derive(Clone, Copy, Debug)]
 struct Open {
-    /// Number of the first of them.
-    first: u32,
     members: u32,
     latency: u64,
     /// The rate of its flows, where they have their links to themselves.
     rate: Option<f64>,
     /// Whether that is so only while nothing else of its rank is under way there.
     shared: bool,
-    /// Their places, or `NOBODY`, or `OVER`.
-    places: VecDeque<u32>,
+    /// Bytes of its last flow that had its links to itself, and how long that took: most are alike.
+    last: (u64, u64),
+    place: Place,
 }
 
-impl Open {
-    fn new(group: &Group) -> Self {
-        Self {
-            first: 0,
-            members: group.members().len() as u32,
-            latency: group.latency().0,
-            rate: group.private_rate.or(group.own_rate),
-            shared: group.private_rate.is_none(),
-            places: VecDeque::new(),
-        }
-    }
+/// Where the meetings of a group are that some member has come to.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// There is never more than one, for its members meet in it on one stream each and go to a meeting only from the one
+    /// before, which all leave at once. It is always at the same place.
+    Same(u32),
+    /// In this window.
+    Window(u32),
+}
+
+/// The meetings of a group that some member has come to.
+#[derive(Debug, Default)]
+struct Window {
+    /// Number of the first of them.
+    first: u32,
+    /// Their places, or `NOBODY`, or `OVER`.
+    places: VecDeque<u32>,
 }
 
 /// The place of a meeting to which nobody has come yet.
@@ -94,24 +133,43 @@ const OVER: u32 = u32::MAX - 1;
 pub(super) struct Meetings<'a> {
     world: &'a World,
     groups: Vec<Open>,
+    windows: Vec<Window>,
     slots: Vec<Meeting>,
-    /// Places in `slots` to use again, with the capacity of their arrivals.
+    /// Places in `slots` for meetings of windows to use again, with the capacity of their arrivals.
     free: Vec<u32>,
     pub(super) agenda: Agenda,
-    /// Streams to resume. A list to work off, so that a chain of meetings takes no stack.
-    pub(super) woken: Vec<Wake>,
+    pub(super) woken: Woken,
 }
 
 impl<'a> Meetings<'a> {
     pub(super) fn new(world: &'a World) -> Self {
-        Self {
-            world,
-            groups: world.groups().iter().map(Open::new).collect(),
-            slots: Vec::new(),
-            free: Vec::new(),
-            agenda: Agenda::default(),
-            woken: Vec::new(),
+        let mut overlap = vec![false; world.groups().len()];
+        for (rank, spec) in (0..).zip(world.ranks()) {
+            for (group, uses) in spec.groups.iter().zip(world.program_of(rank).channel_uses()) {
+                overlap[group.0 as usize] |= uses.overlaps;
+            }
         }
+        let (mut slots, mut windows) = (Vec::new(), Vec::new());
+        let mut open = |(group, overlaps): (&Group, bool)| {
+            let place = if overlaps {
+                windows.push(Window::default());
+                Place::Window(windows.len() as u32 - 1)
+            } else {
+                slots.push(Meeting::blank(0));
+                Place::Same(slots.len() as u32 - 1)
+            };
+            Open {
+                members: group.members().len() as u32,
+                latency: group.latency().0,
+                rate: group.private_rate.or(group.own_rate),
+                shared: group.private_rate.is_none(),
+                last: (0, 0),
+                place,
+            }
+        };
+        let groups = world.groups().iter().zip(overlap).map(&mut open).collect();
+        let woken = Woken::new(world.ranks().len() as u32);
+        Self { world, groups, windows, slots, free: Vec::new(), agenda: Agenda::default(), woken }
     }
 
     /// A member arrives at its group's meeting `number`; `first` says whether all that it has issued before on the same
@@ -133,42 +191,47 @@ impl<'a> Meetings<'a> {
         }
         let place = self.place(group, number, record);
         let meeting = &mut self.slots[place as usize];
-        meeting.arrivals.push(arrival);
-        meeting.latest = meeting.latest.max(arrival.at);
-        meeting.agreed &= meeting.fixed == record.time && meeting.bytes == bytes;
-        if meeting.arrivals.len() < members as usize {
+        let met = meeting.latest.max(arrival.at);
+        let agreed = meeting.agreed && meeting.fixed == record.time && meeting.bytes == bytes;
+        let fixed = meeting.fixed;
+        if meeting.came + 1 == members && agreed && at_once {
+            // The last to arrive goes on by itself.
+            if let Some(end) = self.resolve(group, met, fixed, bytes, observer) {
+                self.close(place, Met { met, end });
+                return Ok(Answer::Now(Met { met, end }));
+            }
+        }
+        let meeting = &mut self.slots[place as usize];
+        (meeting.latest, meeting.agreed) = (met, agreed);
+        meeting.wait(arrival);
+        if meeting.came < members {
             return Ok(Answer::Wait(place));
         }
-        if !meeting.agreed {
+        if !agreed {
             return Err(self.disagree(place).into());
         }
-        let (met, fixed) = (meeting.latest, meeting.fixed);
-        if !at_once {
-            let start = later(met, fixed).ok_or_else(|| self.past(place))?;
-            self.agenda.push(start, Shared::FlowStart(place));
-            return Ok(Answer::Wait(place));
-        }
-        let end = self.resolve(group, met, fixed, bytes, observer).ok_or_else(|| self.past(place))?;
-        // The last to arrive goes on by itself.
-        self.slots[place as usize].arrivals.pop();
-        self.close(place, Met { met, end });
-        Ok(Answer::Now(Met { met, end }))
+        let start = later(met, fixed).filter(|_| !at_once).ok_or_else(|| self.past(place))?;
+        self.agenda.push(start, Shared::FlowStart(place));
+        Ok(Answer::Wait(place))
     }
 
     /// The end of a meeting whose flow, if any, has its links to itself; `None` past the end of time.
     fn resolve<O: Observer>(
-        &self,
+        &mut self,
         group: GroupId,
         met: u64,
         fixed: u64,
         bytes: u64,
         observer: &mut O,
     ) -> Option<u64> {
-        let state = &self.groups[group.0 as usize];
+        let state = &mut self.groups[group.0 as usize];
         let start = later(met, fixed)?;
         let mut end = start;
         if let (Some(rate), true) = (state.rate, bytes > 0) {
-            end = later(start, alone(bytes, rate)?)?;
+            if state.last.0 != bytes {
+                state.last = (bytes, alone(bytes, rate)?);
+            }
+            end = later(start, state.last.1)?;
             if O::ACTIVE {
                 observer.flow(&FlowRecord { start: SimTime(start), end: SimTime(end), group, bytes });
             }
@@ -177,44 +240,59 @@ impl<'a> Meetings<'a> {
     }
 
     /// The place of a meeting, which its first arrival opens.
+    #[inline]
     fn place(&mut self, group: GroupId, number: u32, record: &Record) -> u32 {
-        let open = &mut self.groups[group.0 as usize];
-        let index = (number - open.first) as usize;
-        while open.places.len() <= index {
-            open.places.push_back(NOBODY);
+        match self.groups[group.0 as usize].place {
+            Place::Same(place) => {
+                let meeting = &mut self.slots[place as usize];
+                if meeting.came == 0 {
+                    meeting.open(group.0, number, record);
+                }
+                place
+            }
+            Place::Window(window) => self.place_in(window, (group, number), record),
         }
-        if open.places[index] != NOBODY {
-            return open.places[index];
+    }
+
+    fn place_in(&mut self, window: u32, (group, number): (GroupId, u32), record: &Record) -> u32 {
+        let Window { first, places } = &mut self.windows[window as usize];
+        let index = (number - *first) as usize;
+        while places.len() <= index {
+            places.push_back(NOBODY);
         }
-        let (fixed, bytes) = (record.time, record.bytes());
-        let blank =
-            Meeting { group: group.0, number, latest: 0, fixed, bytes, agreed: true, arrivals: Vec::new() };
-        let place = if let Some(place) = self.free.pop() {
-            let old = &mut self.slots[place as usize];
-            let arrivals = std::mem::take(&mut old.arrivals);
-            *old = Meeting { arrivals, ..blank };
-            place
-        } else {
-            self.slots.push(blank);
-            self.slots.len() as u32 - 1
-        };
-        self.groups[group.0 as usize].places[index] = place;
-        place
+        if places[index] == NOBODY {
+            let place = self.free.pop().unwrap_or_else(|| {
+                self.slots.push(Meeting::blank(group.0));
+                self.slots.len() as u32 - 1
+            });
+            self.slots[place as usize].open(group.0, number, record);
+            places[index] = place;
+        }
+        places[index]
     }
 
     /// Wakes the members of a resolved meeting and forgets it.
     fn close(&mut self, place: u32, when: Met) {
         let meeting = &mut self.slots[place as usize];
-        let wakes =
-            meeting.arrivals.drain(..).map(|Arrival { rank, stream, .. }| Wake { rank, stream, when });
-        self.woken.extend(wakes);
-        let open = &mut self.groups[meeting.group as usize];
-        open.places[(meeting.number - open.first) as usize] = OVER;
-        while open.places.front() == Some(&OVER) {
-            open.places.pop_front();
-            open.first += 1;
+        let wake = |Arrival { rank, stream, .. }| Wake { rank, stream, when };
+        let came = std::mem::take(&mut meeting.came);
+        if came > 0 {
+            self.woken.push(wake(meeting.first));
         }
-        self.free.push(place);
+        if came > 1 {
+            for arrival in meeting.others.drain(..) {
+                self.woken.push(wake(arrival));
+            }
+        }
+        if let Place::Window(window) = self.groups[meeting.group as usize].place {
+            let Window { first, places } = &mut self.windows[window as usize];
+            places[(meeting.number - *first) as usize] = OVER;
+            while places.front() == Some(&OVER) {
+                places.pop_front();
+                *first += 1;
+            }
+            self.free.push(place);
+        }
     }
 
     /// Group and bytes of a meeting's flow.
@@ -235,8 +313,7 @@ impl<'a> Meetings<'a> {
 
     /// The member of lowest rank, which speaks for its meeting in errors.
     fn at(&self, place: u32) -> At<'a> {
-        let arrivals = &self.slots[place as usize].arrivals;
-        let lowest = arrivals.iter().min_by_key(|arrival| arrival.rank);
+        let lowest = self.slots[place as usize].arrivals().min_by_key(|arrival| arrival.rank);
         self.member(lowest.map_or((0, 0), |arrival| (arrival.rank, arrival.record)))
     }
 
@@ -258,13 +335,13 @@ impl<'a> Meetings<'a> {
     #[cold]
     fn disagree(&self, place: u32) -> SimulationError {
         let meeting = &self.slots[place as usize];
-        let members = meeting.arrivals.iter().map(|arrival| self.member((arrival.rank, arrival.record)));
+        let members = meeting.arrivals().map(|arrival| self.member((arrival.rank, arrival.record)));
         disagreement(self.world, (meeting.group, meeting.number), members.collect())
     }
 
     /// Group and number of a meeting, and the ranks that have come.
     pub(super) fn arrived(&self, place: u32) -> ((u32, u32), impl Iterator<Item = u32>) {
         let meeting = &self.slots[place as usize];
-        ((meeting.group, meeting.number), meeting.arrivals.iter().map(|arrival| arrival.rank))
+        ((meeting.group, meeting.number), meeting.arrivals().map(|arrival| arrival.rank))
     }
 }

@@ -13,7 +13,8 @@ use crate::world::{RankSpec, World};
 /// Why a host stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// It is done, or nothing but a resolution lets it bring a new arrival.
+    /// It is done, or nothing but a resolution lets it bring a new arrival, or it is on the list of those that could run
+    /// ahead.
     Waits,
     /// Going on, it might bring a new arrival.
     CouldRunAhead,
@@ -89,7 +90,8 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
                 }
                 _ if self.is_blocked(record.stream) => {
                     if !ahead {
-                        break if self.could_run_ahead(pc) { Stop::CouldRunAhead } else { Stop::Waits };
+                        let listed = self.state.listed || !self.could_run_ahead(pc);
+                        break if listed { Stop::Waits } else { Stop::CouldRunAhead };
                     }
                     if matches!(record.kind, Kind::Kernel | Kind::Alloc | Kind::Free) {
                         let played = self.postpone_run(pc, &mut host)?;

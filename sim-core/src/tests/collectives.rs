@@ -211,3 +211,51 @@ fn a_group_of_one_stands_for_equal_members() {
     let (outcome, _) = play(&w.build().unwrap());
     assert_eq!((outcome.end, outcome.ranks[0].multiplicity), (ps(206), 8));
 }
+
+/// Ranks in a circle that pass parts on as they get them, each at its own pace; some meet a few others besides.
+fn circle(ranks: u32, steps: u32, shares: bool) -> World {
+    let mut w = world();
+    let ports: Vec<_> = (0..ranks).map(|rank| w.link(&format!("{rank}"), 1e12, ps(3))).collect();
+    let backbone = w.link("backbone", 7e12, ps(1));
+    let pairs: Vec<_> = ports
+        .iter()
+        .map(|&port| {
+            let common = shares.then(|| uses(backbone, 1));
+            w.group(2, std::iter::once(uses(port, 1)).chain(common).collect())
+        })
+        .collect();
+    let far: Vec<_> = (0..ranks / 4).map(|_| w.group(4, vec![])).collect();
+    for rank in 0..ranks {
+        let program = write(&format!("{rank}"), |b| {
+            let (sends, receives) = (b.stream("sends"), b.stream("receives"));
+            let (next, before, others) = (b.channel("next"), b.channel("before"), b.channel("others"));
+            let label = b.label("part");
+            for step in 0..steps {
+                b.kernel(sends, COMPUTE, label, ps(u64::from((rank * 7 + step * 13) % 29)), ps(2));
+                b.rendezvous(sends, next, SEND, WAIT, label, ps(0), 100);
+                b.rendezvous(receives, before, SEND, WAIT, label, ps(0), 100);
+                let received = b.record(receives);
+                b.wait(sends, received);
+                if step % 5 == 4 {
+                    b.rendezvous(sends, others, SEND, WAIT, label, ps(11), 0);
+                }
+            }
+        });
+        let groups = [
+            pairs[rank as usize],
+            pairs[((rank + ranks - 1) % ranks) as usize],
+            far[(rank % (ranks / 4)) as usize],
+        ];
+        let spec = self::rank(&mut w, program, &groups);
+        w.rank(spec);
+    }
+    w.build().unwrap()
+}
+
+#[test]
+fn many_ranks_that_pass_parts_around_agree_with_the_reference() {
+    for (ranks, steps) in [(36, 40), (64, 70), (200, 90)] {
+        play(&circle(ranks, steps, false));
+    }
+    play(&circle(100, 20, true));
+}
