@@ -43,7 +43,7 @@ use crate::program::Stream;
 
 pub use self::config::{Config, ConfigError, PoolKind, ROUNDUP_INTERVALS};
 pub use self::snapshot::{BlockState, SnapshotBlock, SnapshotSegment};
-pub use self::stats::{PoolStats, Stat, Stats};
+pub use self::stats::{Counts, PoolStats, Stat, Stats, Totals};
 
 /// A block that was handed out; freeing consumes it. It means nothing to any other allocator but a clone, for which a clone
 /// of the block stands.
@@ -115,9 +115,9 @@ struct Request {
     pool: u16,
 }
 
-/// A caching allocator of the memory of one device.
+/// A caching allocator of the memory of one device, which counts what `C` says: everything, or [`Totals`] alone.
 #[derive(Clone, Debug)]
-pub struct Allocator {
+pub struct Allocator<C = Stats> {
     config: Config,
     blocks: Blocks,
     /// Indexed by [`pool_index`].
@@ -130,7 +130,7 @@ pub struct Allocator {
     uses: Uses,
     /// By stream.
     events: Vec<Events>,
-    stats: Stats,
+    counts: C,
 }
 
 /// Where the device begins to put segments; no address is 0.
@@ -142,6 +142,21 @@ impl Allocator {
     /// # Errors
     /// A setting that PyTorch would refuse.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
+        Self::counting(config)
+    }
+
+    /// Peaks are counted from now on (`torch.cuda.reset_peak_memory_stats`).
+    pub fn reset_peaks(&mut self) {
+        self.counts.reset_peaks();
+    }
+}
+
+impl<C: Counts> Allocator<C> {
+    /// The same for anything that can be counted.
+    ///
+    /// # Errors
+    /// As [`Allocator::new`].
+    pub fn counting(config: Config) -> Result<Self, ConfigError> {
         config.check()?;
         Ok(Self {
             config,
@@ -151,7 +166,7 @@ impl Allocator {
             next_address: FIRST_ADDRESS,
             uses: Uses::default(),
             events: Vec::new(),
-            stats: Stats::default(),
+            counts: C::default(),
         })
     }
 
@@ -161,13 +176,8 @@ impl Allocator {
     }
 
     /// What it counted.
-    pub fn stats(&self) -> &Stats {
-        &self.stats
-    }
-
-    /// Peaks are counted from now on (`torch.cuda.reset_peak_memory_stats`).
-    pub fn reset_peaks(&mut self) {
-        self.stats.reset_peaks();
+    pub fn stats(&self) -> &C {
+        &self.counts
     }
 
     /// Hands out a block of at least `bytes` bytes for use on `stream`. A request of 0 bytes takes nothing.
@@ -237,13 +247,7 @@ impl Allocator {
         let node = self.blocks.get(block.index);
         debug_assert_eq!((node.state, node.address), (State::Allocated, block.address));
         let (kind, size, shared) = (node.kind(), node.size, node.shared);
-        self.stats.each(kind, |stats| {
-            stats.allocations.fall(1);
-            stats.allocated_bytes.fall(size);
-        });
-        if size >= self.config.split_limit() {
-            self.stats.oversize_allocations.fall(1);
-        }
+        self.counts.frees(kind, size, size >= self.config.split_limit());
         if shared {
             self.await_streams(block.index);
         } else {
@@ -256,14 +260,16 @@ impl Allocator {
     fn take_cached(&mut self, request: &Request) -> Option<u32> {
         self.searches[request.kind as usize] += 1;
         let pool = self.pools.get(usize::from(request.pool))?;
-        let mut found = pool.free.at_or_after(request.size, 0)?;
-        if self.config.expandable_segments {
-            found = self.least_growing(pool, found);
-        }
+        let (spot, first) = pool.free.best_fit(request.size)?;
+        let found = if self.config.expandable_segments { self.least_growing(pool, first) } else { first };
         if !self.config.serves(request.size, found.size) {
             return None;
         }
-        self.forget(request.pool, found.size, found.address);
+        if found == first {
+            self.pools.get_mut(usize::from(request.pool))?.free.take(spot);
+        } else {
+            self.forget(request.pool, found.size, found.address);
+        }
         Some(found.block)
     }
 
@@ -279,14 +285,14 @@ impl Allocator {
             return Some(found);
         }
         self.empty_cache();
-        self.stats.retries += 1;
+        self.counts.retries();
         self.grow(request)
     }
 
     /// A new segment, or more memory in an expandable one; the block is in no cache.
     fn grow(&mut self, request: &Request) -> Option<u32> {
         let segment = Config::segment(request.size);
-        let reserved = self.stats.all.reserved_bytes.current;
+        let reserved = self.counts.reserved();
         if self.config.allowed.is_some_and(|allowed| reserved + segment > allowed) {
             return None;
         }
@@ -294,22 +300,18 @@ impl Allocator {
             return self.expand(request);
         }
         self.reserve(segment, request.kind)?;
-        self.stats.each(request.kind, |stats| stats.segments.rise(1));
-        if segment >= self.config.split_limit() {
-            self.stats.oversize_segments.rise(1);
-        }
+        self.counts.makes_segment(request.kind, segment >= self.config.split_limit());
         let address = self.address_range(segment);
         Some(self.blocks.add(Node::segment(address, segment, request.pool, State::Free)))
     }
 
     /// Takes bytes from the device, if it has them.
     fn reserve(&mut self, bytes: u64, kind: PoolKind) -> Option<()> {
-        let after = self.stats.all.reserved_bytes.current.checked_add(bytes)?;
+        let after = self.counts.reserved().checked_add(bytes)?;
         if self.config.capacity.is_some_and(|capacity| after > capacity) {
             return None;
         }
-        self.stats.device_allocations += 1;
-        self.stats.each(kind, |stats| stats.reserved_bytes.rise(bytes));
+        self.counts.reserves(kind, bytes);
         Some(())
     }
 
@@ -330,38 +332,21 @@ impl Allocator {
             let front = self.blocks.split_front(found, request.size);
             self.cache(found);
             if counted {
-                self.stats.each(request.kind, |stats| {
-                    if was_split {
-                        stats.inactive_split_bytes.fall(request.size);
-                    } else {
-                        stats.inactive_split_bytes.rise(remaining);
-                        stats.inactive_split.rise(1);
-                    }
-                });
+                let (left, taken) =
+                    if was_split { ((0, 0), (0, request.size)) } else { ((1, remaining), (0, 0)) };
+                self.counts.splits(request.kind, left, taken);
             }
             front
         } else {
             if was_split && counted {
-                self.stats.each(request.kind, |stats| {
-                    stats.inactive_split_bytes.fall(request.size + remaining);
-                    stats.inactive_split.fall(1);
-                });
+                self.counts.splits(request.kind, (0, 0), (1, request.size + remaining));
             }
             found
         };
         let node = self.blocks.get_mut(index);
         (node.state, node.requested, node.shared) = (State::Allocated, request.bytes, false);
         let (address, size) = (node.address, node.size);
-        self.stats.each(request.kind, |stats| {
-            stats.allocations.rise(1);
-            stats.allocated_bytes.rise(size);
-            stats.active.rise(1);
-            stats.active_bytes.rise(size);
-            stats.requested_bytes.rise(request.bytes);
-        });
-        if size >= self.config.split_limit() {
-            self.stats.oversize_allocations.rise(1);
-        }
+        self.counts.hands_out(request.kind, (size, request.bytes), size >= self.config.split_limit());
         Block { index, address, size, requested: request.bytes }
     }
 
@@ -379,16 +364,10 @@ impl Allocator {
         self.cache(block);
         let merged = self.blocks.get(block);
         let (left, left_bytes) = if merged.is_split() { (1, merged.size) } else { (0, 0) };
-        let counted = !self.config.expandable_segments;
-        self.stats.each(node.kind(), |stats| {
-            if counted {
-                stats.inactive_split.change(left, joined);
-                stats.inactive_split_bytes.change(left_bytes, joined_bytes);
-            }
-            stats.active.fall(1);
-            stats.active_bytes.fall(node.size);
-            stats.requested_bytes.fall(node.requested);
-        });
+        if !self.config.expandable_segments {
+            self.counts.splits(node.kind(), (left, left_bytes), (joined, joined_bytes));
+        }
+        self.counts.recycles(node.kind(), (node.size, node.requested));
     }
 
     /// Lets a block take in a neighbour, if that is in the given state, free or unmapped. Returns the bytes
@@ -425,9 +404,8 @@ impl Allocator {
     }
 
     fn out_of_memory(&mut self, requested: u64, segment: u64) -> OutOfMemory {
-        self.stats.out_of_memory += 1;
-        let (reserved, allocated) =
-            (self.stats.all.reserved_bytes.current, self.stats.all.allocated_bytes.current);
+        self.counts.fails();
+        let (reserved, allocated) = (self.counts.reserved(), self.counts.allocated());
         OutOfMemory {
             requested,
             segment,

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use steptime_core::allocator::{Allocator, Block, Config, OutOfMemory};
+use steptime_core::allocator::{self, Block, Config, OutOfMemory, Totals};
 use steptime_core::{CATEGORIES, Program, SimTime, Stream, Tensor};
 
 use super::trace::{Blocks, Tracer};
@@ -10,6 +10,9 @@ use super::{Asked, Moment, Played, RankMemory, Shortage};
 use crate::classes;
 use crate::error::PlanError;
 use crate::lower::MemoryMarks;
+
+/// Peaks are all that is asked for.
+pub(super) type Allocator = allocator::Allocator<Totals>;
 
 /// The stream of the computation, on which frameworks allocate.
 const COMPUTE: Stream = Stream(0);
@@ -64,11 +67,15 @@ struct Held {
 }
 
 /// The fullest moment.
-#[derive(Clone, Default)]
+#[derive(Clone, Copy, Default)]
 struct Most {
     allocated: u64,
-    at: Moment,
+    /// The request that made it so.
+    request: Option<u32>,
+    /// Of that, by category; not yet if it still `lasts`.
     by_category: [u64; CATEGORIES],
+    /// Nothing has been freed since.
+    lasts: bool,
 }
 
 impl<'a> Replay<'a> {
@@ -82,7 +89,7 @@ impl<'a> Replay<'a> {
         let lowered = &played.lowered;
         let rank = lowered.ranks.iter().position(|rank| rank.stage == stage).unwrap_or(0);
         let program = &lowered.world.programs()[lowered.world.ranks()[rank].program as usize];
-        let allocator = Allocator::new(config)?;
+        let allocator = Allocator::counting(config)?;
         let mut held = Vec::new();
         held.resize_with(program.tensors(), || None);
         let mut events = Vec::new();
@@ -168,7 +175,6 @@ impl<'a> Replay<'a> {
             allocator: self.allocator.without_limits(),
             held: self.held.clone(),
             events: self.events.clone(),
-            most: self.most.clone(),
             shortage: self.shortage.clone(),
             tracer: None,
             ..*self
@@ -177,7 +183,7 @@ impl<'a> Replay<'a> {
 
     /// The host waits for the device at the end of a step. What the step has left behind goes when its next one begins.
     fn end_step(&mut self, last: bool) {
-        self.after_step = self.allocator.stats().all.allocated_bytes.current;
+        self.after_step = self.allocator.stats().allocated;
         self.allocator.synchronise_all();
         for (stream, (waiting, passed)) in (0_u8..).zip(&mut self.events) {
             if let Some(tracer) = &mut self.tracer {
@@ -248,9 +254,9 @@ impl<'a> Replay<'a> {
         let category = self.program.tensor_specs()[tensor].category;
         self.by_category[usize::from(category.0) % CATEGORIES] += block.size();
         self.held[tensor] = Some(Held { block, stream: record.stream, lasting });
-        let allocated = self.allocator.stats().all.allocated_bytes.current;
+        let allocated = self.allocator.stats().allocated;
         if allocated > self.most.allocated {
-            self.most = Most { allocated, at: self.moment(index), by_category: self.by_category };
+            (self.most.allocated, self.most.request, self.most.lasts) = (allocated, Some(index as u32), true);
         }
     }
 
@@ -266,6 +272,9 @@ impl<'a> Replay<'a> {
     /// free, unless references keep such tensors instead.
     fn free(&mut self, tensor: usize, stream: Stream, (asked, reached): (SimTime, u64)) {
         let Some(Held { block, stream: own, .. }) = self.held[tensor].take() else { return };
+        if std::mem::take(&mut self.most.lasts) {
+            self.most.by_category = self.by_category;
+        }
         let spec = self.program.tensor_specs()[tensor];
         self.by_category[usize::from(spec.category.0) % CATEGORIES] -= block.size();
         let shared = waits(stream, own, self.avoid_record_streams);
@@ -324,7 +333,7 @@ impl<'a> Replay<'a> {
     }
 
     pub(super) fn reserved(&self) -> u64 {
-        self.allocator.stats().all.reserved_bytes.peak
+        self.allocator.stats().most_reserved
     }
 
     pub(super) fn can_tell_first_failure(&self) -> bool {
@@ -342,9 +351,9 @@ impl<'a> Replay<'a> {
             stage: self.stage,
             rank: self.rank,
             allocated: self.most.allocated,
-            at: self.most.at,
-            by_category: self.most.by_category,
-            reserved: stats.all.reserved_bytes.peak,
+            at: self.most.request.map(|request| self.moment(request as usize)).unwrap_or_default(),
+            by_category: if self.most.lasts { self.by_category } else { self.most.by_category },
+            reserved: stats.most_reserved,
             after_step: self.after_step,
             context,
             communicators,

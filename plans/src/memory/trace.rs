@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use steptime_core::allocator::{Allocator, Block, SnapshotSegment};
+use steptime_core::allocator::{Block, SnapshotSegment};
 use steptime_core::{SimTime, Stream};
 
+use super::replay::Allocator;
 use super::{Asked, Moment, Played, RankMemory, Shortage};
 
 /// One thing that an allocator did.
@@ -104,12 +105,11 @@ impl Tracer {
             requested: block.requested(),
             stream: record.stream,
             tensor: Some(record.tensor),
-            allocated: stats.all.allocated_bytes.current,
-            reserved: stats.all.reserved_bytes.current,
+            allocated: stats.allocated,
+            reserved: stats.reserved,
         };
-        let calls = stats.device_allocations + stats.device_frees;
-        if calls != self.calls {
-            self.calls = calls;
+        if stats.device_calls != self.calls {
+            self.calls = stats.device_calls;
             self.note_segments(allocator, &entry);
         }
         self.tensors.insert(entry.address, record.tensor);
@@ -161,8 +161,8 @@ impl Tracer {
             requested: shortage.requested,
             stream: record.stream,
             tensor: Some(record.tensor),
-            allocated: stats.all.allocated_bytes.current,
-            reserved: stats.all.reserved_bytes.current,
+            allocated: stats.allocated,
+            reserved: stats.reserved,
         };
         // The cache that was given back in vain.
         let caches = BlockTrace { size: 0, ..entry.clone() };

@@ -29,46 +29,100 @@ fn bin(size: u64) -> usize {
     if power < 2 { units as usize } else { (power - 1) * 4 + ((units >> (power - 2)) & 3) as usize }
 }
 
+/// Entries up to which a list is looked through one by one, and moved so: most are that short.
+const SHORT: usize = 16;
+
 /// Where the first entry at or after a size and address is, or would be.
 #[inline]
 fn place(entries: &[Entry], size: u64, address: u64) -> usize {
-    entries.partition_point(|entry| (entry.size, entry.address) < (size, address))
+    let before = |entry: &Entry| entry.size < size || entry.size == size && entry.address < address;
+    if entries.len() <= SHORT {
+        return entries.iter().position(|entry| !before(entry)).unwrap_or(entries.len());
+    }
+    entries.partition_point(before)
+}
+
+/// Where a block is in its cache, until that changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spot {
+    bin: usize,
+    place: usize,
 }
 
 impl Cache {
+    #[inline]
     pub(super) fn insert(&mut self, entry: Entry) {
         let bin = bin(entry.size);
         if bin >= self.bins.len() {
             self.bins.resize_with(bin + 1, Vec::new);
         }
         let entries = &mut self.bins[bin];
-        entries.insert(place(entries, entry.size, entry.address), entry);
         self.occupied[bin / 64] |= 1 << (bin % 64);
+        if entries.len() > SHORT {
+            entries.insert(place(entries, entry.size, entry.address), entry);
+            return;
+        }
+        entries.push(entry);
+        let after = |other: &Entry| (other.size, other.address) > (entry.size, entry.address);
+        let mut place = entries.len() - 1;
+        while place > 0 && after(&entries[place - 1]) {
+            entries[place] = entries[place - 1];
+            place -= 1;
+        }
+        entries[place] = entry;
     }
 
     /// Removes the block with this size and address.
+    #[inline]
     pub(super) fn remove(&mut self, size: u64, address: u64) {
         let bin = bin(size);
-        let Some(entries) = self.bins.get_mut(bin) else { return };
+        let Some(entries) = self.bins.get(bin) else { return };
         let place = place(entries, size, address);
         debug_assert!(entries.get(place).is_some_and(|e| (e.size, e.address) == (size, address)));
         if place < entries.len() {
-            entries.remove(place);
+            self.take(Spot { bin, place });
         }
+    }
+
+    /// Removes a block.
+    #[inline]
+    pub(super) fn take(&mut self, Spot { bin, place }: Spot) {
+        let entries = &mut self.bins[bin];
+        if entries.len() - place > SHORT {
+            entries.remove(place);
+            return;
+        }
+        for at in place + 1..entries.len() {
+            entries[at - 1] = entries[at];
+        }
+        entries.pop();
         if entries.is_empty() {
             self.occupied[bin / 64] &= !(1 << (bin % 64));
         }
     }
 
+    /// The smallest block of at least a size; of equals the one with the lowest address.
+    #[inline]
+    pub(super) fn best_fit(&self, size: u64) -> Option<(Spot, Entry)> {
+        self.spot_from(size, 0)
+    }
+
     /// The first block at or after a size and address.
     #[inline]
     pub(super) fn at_or_after(&self, size: u64, address: u64) -> Option<Entry> {
+        self.spot_from(size, address).map(|(_, entry)| entry)
+    }
+
+    #[inline]
+    fn spot_from(&self, size: u64, address: u64) -> Option<(Spot, Entry)> {
         let bin = bin(size);
         let entries = self.bins.get(bin)?;
-        match entries.get(place(entries, size, address)) {
-            Some(entry) => Some(*entry),
-            None => self.bins.get(self.occupied_from(bin + 1)?)?.first().copied(),
+        let place = place(entries, size, address);
+        if let Some(entry) = entries.get(place) {
+            return Some((Spot { bin, place }, *entry));
         }
+        let bin = self.occupied_from(bin + 1)?;
+        self.bins.get(bin)?.first().map(|entry| (Spot { bin, place: 0 }, *entry))
     }
 
     /// The largest block; of equals the one with the highest address.

@@ -5,9 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::Allocator;
-use super::Block;
 use super::blocks::State;
+use super::{Allocator, Block, Counts};
 use crate::program::Stream;
 
 /// Streams that use a block, by its index; most blocks have none.
@@ -21,7 +20,7 @@ pub(super) struct Events {
     waiting: VecDeque<u32>,
 }
 
-impl Allocator {
+impl<C: Counts> Allocator<C> {
     /// Notes that `stream` uses a block of another stream (`Tensor.record_stream`), so that a free of the block
     /// will wait for what has been issued to `stream` until then.
     pub fn record_stream(&mut self, block: &Block, stream: Stream) {

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use super::blocks::{NONE, Node, State};
 use super::cache::Entry;
 use super::config::Config;
-use super::{Allocator, Pool, Request};
+use super::{Allocator, Counts, Pool, Request};
 
 /// Address space of a pool without memory: address and index of the blocks.
 pub(super) type Unmapped = BTreeSet<(u64, u32)>;
 
-impl Allocator {
+impl<C: Counts> Allocator<C> {
     /// Best fit by what a block could grow to: as long as the next larger block would end up smaller than this
     /// one with the unmapped space after it, the next one is taken.
     pub(super) fn least_growing(&self, pool: &Pool, first: Entry) -> Entry {
@@ -139,8 +139,7 @@ impl Allocator {
         let Node { prev, next, .. } = *self.blocks.get(middle);
         self.join(middle, prev, State::Unmapped);
         self.join(middle, next, State::Unmapped);
-        self.stats.device_frees += 1;
-        self.stats.each(kind, |stats| stats.reserved_bytes.fall(end - begin));
+        self.counts.gives_back(kind, end - begin);
         if self.blocks.get(middle).is_split() {
             self.cache_unmapped(middle);
         } else {

@@ -2,13 +2,13 @@
 
 use super::blocks::{State, pool_index};
 use super::config::PoolKind;
-use super::{Allocator, Request};
+use super::{Allocator, Counts, Request};
 
-impl Allocator {
+impl<C: Counts> Allocator<C> {
     /// Waits for all streams and gives back all cached memory that is not part of a segment in use
     /// (`torch.cuda.empty_cache`, and the last resort of a request).
     pub fn empty_cache(&mut self) {
-        self.stats.synchronisations += 1;
+        self.counts.synchronises();
         self.synchronise_all();
         for kind in [PoolKind::Large, PoolKind::Small] {
             for block in self.cached(kind) {
@@ -50,7 +50,7 @@ impl Allocator {
     /// reserved than the threshold: those at least as old as the average, then again, until enough is free.
     pub(super) fn collect_garbage(&mut self) {
         let Some(threshold) = self.config.collects_above() else { return };
-        let reserved = self.stats.all.reserved_bytes.current;
+        let reserved = self.counts.reserved();
         if reserved <= threshold || self.config.expandable_segments {
             return;
         }
@@ -91,14 +91,8 @@ impl Allocator {
         let node = *self.blocks.get(block);
         debug_assert!(node.state == State::Free && !node.is_split());
         self.forget(node.pool, node.size, node.address);
-        self.stats.device_frees += 1;
-        self.stats.each(node.kind(), |stats| {
-            stats.segments.fall(1);
-            stats.reserved_bytes.fall(node.size);
-        });
-        if node.size >= self.config.split_limit() {
-            self.stats.oversize_segments.fall(1);
-        }
+        self.counts.gives_back(node.kind(), node.size);
+        self.counts.drops_segment(node.kind(), node.size >= self.config.split_limit());
         self.blocks.discard(block);
     }
 }

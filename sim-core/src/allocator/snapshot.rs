@@ -1,8 +1,8 @@
 //! What the allocator holds, segment by segment, as `torch.cuda.memory_snapshot` shows it.
 
-use super::Allocator;
 use super::blocks::{NONE, State};
 use super::config::PoolKind;
+use super::{Allocator, Counts};
 use crate::program::Stream;
 
 /// A segment, or a run of mapped pages of an expandable one.
@@ -63,7 +63,7 @@ impl BlockState {
     }
 }
 
-impl Allocator {
+impl<C: Counts> Allocator<C> {
     /// All segments by address.
     pub fn snapshot(&self) -> Vec<SnapshotSegment> {
         let begins = |prev: u32| prev == NONE || self.blocks.neighbour(prev, State::Unmapped).is_some();
