@@ -58,10 +58,38 @@ impl Alone {
             transfers: vec![Vec::new(); streams],
             ..Self::default()
         };
-        for (at, record) in records.iter().enumerate() {
-            alone.step(at, record, loads);
+        let mut at = 0;
+        while let Some(record) = records.get(at) {
+            if record.kind == Kind::Kernel {
+                at += alone.run_kernels(at, &records[at..]);
+            } else {
+                alone.step(at, record, loads);
+                at += 1;
+            }
         }
         alone
+    }
+
+    /// Runs the kernels that follow each other on one stream from record `first` on; returns how many. The clocks stay in
+    /// registers.
+    fn run_kernels(&mut self, first: usize, records: &[Record]) -> usize {
+        let Some(stream) = records.first().map(|record| record.stream) else { return 0 };
+        let (mut host, mut end, mut number) = (self.host, self.clock(usize::from(stream)), 0);
+        for record in records {
+            if record.kind != Kind::Kernel || record.stream != stream {
+                break;
+            }
+            host = host.saturating_add(record.extra);
+            let start = end.max(host);
+            end = start.saturating_add(record.time);
+            if stream == 0 && record.time > 0 {
+                self.kernels.push(Busy { record: first + number, start, end });
+            }
+            number += 1;
+        }
+        self.host = host;
+        self.set(usize::from(stream), end);
+        number
     }
 
     /// Indices that do not exist are left for the checks of the finished program.
@@ -73,14 +101,8 @@ impl Alone {
             Kind::HostWait => self.host = self.host.max(self.event(record)),
             Kind::Record => self.events.push(self.clock(stream)),
             Kind::Wait => self.set(stream, self.clock(stream).max(self.event(record))),
-            Kind::Alloc | Kind::Free => {}
-            Kind::Kernel => {
-                self.host = self.host.saturating_add(record.extra);
-                let busy = self.run_on(stream, at, record.time);
-                if stream == 0 && record.time > 0 {
-                    self.kernels.push(busy);
-                }
-            }
+            // Kernels run in rows.
+            Kind::Alloc | Kind::Free | Kind::Kernel => {}
             Kind::Rendezvous => {
                 // One without a load takes no part, and does not make the rank wait either.
                 let Some(Some(load)) = loads.get(record.channel()) else { return };

@@ -27,6 +27,8 @@ pub struct Passage {
     by_memory: Range<usize>,
     notes: Range<usize>,
     memory_steps: usize,
+    /// Records that name an event, from the first of the passage on.
+    of_events: Vec<u32>,
 }
 
 impl Place {
@@ -59,7 +61,12 @@ impl ProgramBuilder {
     /// What has been written since a place.
     pub fn passage(&self, from: Place) -> Passage {
         let here = self.place();
+        let names_event =
+            |(_, record): &(u32, &Record)| matches!(record.kind, Kind::Record | Kind::Wait | Kind::HostWait);
+        let records = (0..).zip(&self.inner.records[from.records..]);
+        let of_events = records.filter(names_event).map(|(at, _)| at).collect();
         Passage {
+            of_events,
             records: from.records..here.records,
             tensors: from.tensors..here.tensors,
             events: from.events..here.events,
@@ -109,6 +116,25 @@ impl ProgramBuilder {
             let spec = self.inner.tensors[at];
             self.inner.tensors.push(TensorSpec { label: tensor_label(number), ..spec });
         }
+        self.repeat_beside(passage, here);
+        here.tensors as u32
+    }
+
+    /// Writes a passage that makes no tensor again under the same labels; see [`ProgramBuilder::repeat`].
+    pub fn repeat_as_it_is(&mut self, passage: &Passage) {
+        let here = self.place();
+        self.inner.records.extend_from_within(passage.records.clone());
+        for &at in &passage.of_events {
+            let index = &mut self.inner.records[here.records + at as usize].index;
+            if let Some(number) = (*index as usize).checked_sub(passage.events.start) {
+                *index = (here.events + number) as u32;
+            }
+        }
+        self.repeat_beside(passage, here);
+    }
+
+    /// What belongs to the records of a passage that was written again from `here` on.
+    fn repeat_beside(&mut self, passage: &Passage, here: Place) {
         self.inner.waits.resize(here.events + passage.events.len(), 0);
         for at in passage.by_memory.clone() {
             self.inner.by_memory.push(self.inner.by_memory[at] - passage.records.start + here.records);
@@ -118,7 +144,6 @@ impl ProgramBuilder {
             self.inner.notes.push((record - passage.records.start + here.records, note));
         }
         self.memory_steps += passage.memory_steps;
-        here.tensors as u32
     }
 }
 
@@ -168,6 +193,32 @@ mod tests {
         let (plain, again) = (plain.build().unwrap(), again.build().unwrap());
         assert_eq!(plain.records(), again.records());
         assert_eq!(plain.tensor_specs(), again.tensor_specs());
+        assert_eq!((plain.labels(), plain.waits()), (again.labels(), again.waits()));
+    }
+
+    #[test]
+    fn a_passage_without_tensors_can_be_written_again_as_it_is() {
+        let start = || {
+            let mut p = ProgramBuilder::without_memory("p");
+            p.stream("compute");
+            p.stream("other");
+            let before = p.record(crate::program::Stream(0));
+            p.wait(crate::program::Stream(1), before);
+            p
+        };
+        let (mut plain, mut again) = (start(), start());
+        let old = Tensor(0);
+        for _ in 0..3 {
+            write(&mut plain, "one", old);
+        }
+        let place = again.place();
+        write(&mut again, "one", old);
+        let passage = again.passage(place);
+        again.repeat_as_it_is(&passage);
+        again.repeat_as_it_is(&passage);
+        assert_eq!(plain.inner.by_memory, again.inner.by_memory);
+        let (plain, again) = (plain.build().unwrap(), again.build().unwrap());
+        assert_eq!(plain.records(), again.records());
         assert_eq!((plain.labels(), plain.waits()), (again.labels(), again.waits()));
     }
 }

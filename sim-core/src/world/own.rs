@@ -157,9 +157,8 @@ impl Order {
         match record.kind {
             Kind::Rendezvous if record.bytes() > 0 => self.rendezvous(record.channel(), first),
             Kind::Record => {
-                let from = self.events.len();
-                self.events.extend_from_slice(&self.streams[stream]);
-                lift(&mut self.events[from..], &self.host);
+                let over = self.streams[stream].iter().zip(&self.host);
+                self.events.extend(over.map(|(stream, host)| *stream.max(host)));
             }
             Kind::Wait => lift(&mut self.streams[stream], &self.events[event()]),
             Kind::HostSync => lift(&mut self.host, &self.streams[stream]),

@@ -38,8 +38,7 @@ impl StageBuilder<'_> {
             None => self.accumulation(layer)?,
         };
         self.of_layers[slot].accumulation = Some(cost);
-        let name = self.input.model.layers[layer].name.as_str();
-        let label = self.label(name, "backward", Some(micro_batch));
+        let label = self.layer_label(layer, "backward", micro_batch);
         self.kernel(classes::BACKWARD, label, cost)
     }
 

@@ -120,16 +120,6 @@ impl StageInput<'_> {
         passed + start.map_or(0, |chunk| layer - chunk.layers.start)
     }
 
-    /// Kernels of the stage's step, and as much again as comes between them: about what its program takes.
-    fn records(&self) -> usize {
-        let cost = |layer: usize| {
-            let cost = self.cost(layer, 0);
-            cost.forward.len() + cost.backward.len() + cost.recomputed.len() + 12
-        };
-        let of_tensors = if self.grain == Grain::Times { 1 } else { 2 };
-        self.layers().map(cost).sum::<usize>() * self.schedule.micro_batches as usize * of_tensors
-    }
-
     fn training(&self) -> bool {
         self.workload.task == Task::Training
     }
@@ -271,6 +261,10 @@ pub(super) struct StageBuilder<'a> {
     of_layers: Vec<OfLayer>,
     /// Labels of each layer's tensors, as far as they have been used.
     tensor_labels: Vec<Vec<(&'static str, Label)>>,
+    /// By layer, where micro-batches go by one name: labels of its passes, by their kinds.
+    pass_labels: Vec<Vec<(&'static str, Label)>>,
+    /// The same of what belongs to no layer: name, kind and label.
+    fixed_labels: Vec<(&'static str, &'static str, Label)>,
     /// Input batches on the device, by micro-batch.
     batches: Vec<Option<Tensor>>,
     /// Gradients that backward has made, where nothing holds them from step to step.
@@ -367,6 +361,8 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         tied_gradient: None,
         of_layers: input.layers().map(|layer| OfLayer::new(input, layer)).collect(),
         tensor_labels: vec![Vec::new(); input.layers().count()],
+        pass_labels: vec![Vec::new(); input.layers().count()],
+        fixed_labels: Vec::new(),
         sent: Vec::new(),
         backwards_done: vec![0; input.chunks.len()],
         batches: vec![None; micro_batches],
@@ -385,7 +381,6 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         pairs,
         entries: 0,
     };
-    builder.program.reserve(input.records());
     builder.open_channels();
     builder.hold_states();
     builder.marks.first_pass = builder.program.memory_steps();
@@ -548,6 +543,41 @@ impl StageBuilder<'_> {
             None => text.push('-'),
         }
         self.program.label(text)
+    }
+
+    /// Label of a pass over a layer.
+    fn layer_label(&mut self, layer: usize, kind: &'static str, micro_batch: u32) -> Label {
+        let name = self.input.model.layers[layer].name.as_str();
+        if self.input.grain.has_spans() {
+            return self.label(name, kind, Some(micro_batch));
+        }
+        let slot = self.input.slot(layer);
+        if let Some((_, label)) = self.pass_labels[slot].iter().find(|(known, _)| *known == kind) {
+            return *label;
+        }
+        let label = self.label(name, kind, None);
+        self.pass_labels[slot].push((kind, label));
+        label
+    }
+
+    /// Label of something that comes in every micro-batch and belongs to no layer.
+    fn fixed_label(&mut self, name: &'static str, kind: &'static str, micro_batch: u32) -> Label {
+        if self.input.grain.has_spans() {
+            return self.label(name, kind, Some(micro_batch));
+        }
+        let same = |it: &&(&str, &str, Label)| (it.0, it.1) == (name, kind);
+        if let Some((.., label)) = self.fixed_labels.iter().find(same) {
+            return *label;
+        }
+        let label = self.label(name, kind, None);
+        self.fixed_labels.push((name, kind, label));
+        label
+    }
+
+    /// Label of a buffer that belongs to no layer.
+    fn buffer_label(&mut self, name: &'static str) -> Label {
+        // Where there are no tensors nobody asks for it.
+        if self.input.grain == Grain::Times { Label(0) } else { self.program.label(name) }
     }
 
     fn kernel(&mut self, class: Class, label: Label, cost: OpCost) -> Result<(), PlanError> {

@@ -51,13 +51,35 @@ impl StageInput<'_> {
     }
 }
 
+/// Kinds of actions.
+const KINDS: usize = 4;
+
+/// The kind of an action.
+const fn kind(action: Action) -> usize {
+    match action {
+        Action::Forward { .. } => 0,
+        Action::Backward { .. } => 1,
+        Action::BackwardInput { .. } => 2,
+        Action::BackwardWeight { .. } => 3,
+    }
+}
+
 impl StageBuilder<'_> {
     /// The passes of the stage, in the order of the schedule.
     pub(super) fn passes(&mut self) -> Result<(), PlanError> {
         let input = self.input;
         let actions = &input.schedule.stages[input.stage];
         let mut at = 0;
+        // Records of the first action of each kind. When they are known there is room for the others: a program that grows
+        // by doubling is copied again and again.
+        let mut lengths = [None; KINDS];
+        let kinds = actions.iter().fold([false; KINDS], |mut kinds, action| {
+            kinds[kind(*action)] = true;
+            kinds
+        });
+        let mut roomy = false;
         while let Some(&action) = actions.get(at) {
+            let before = self.program.records();
             match actions.get(at + 1) {
                 Some(&second) if self.pairs.stream.is_some() && input.schedule.joined(input.stage, at) => {
                     self.pair([action, second])?;
@@ -66,7 +88,13 @@ impl StageBuilder<'_> {
                 _ => {
                     self.pass(action)?;
                     at += 1;
+                    lengths[kind(action)].get_or_insert(self.program.records() - before);
                 }
+            }
+            if !roomy && lengths.iter().zip(kinds).all(|(length, wanted)| length.is_some() == wanted) {
+                roomy = true;
+                let left = actions[at..].iter().filter_map(|action| lengths[kind(*action)]).sum::<usize>();
+                self.program.reserve(left + left / 32 + 256);
             }
         }
         Ok(())

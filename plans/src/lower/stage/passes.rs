@@ -99,7 +99,7 @@ impl StageBuilder<'_> {
     }
 
     fn layer_forward(&mut self, layer: usize, micro_batch: u32, last: bool) -> Result<(), PlanError> {
-        let label = self.label(self.input.model.layers[layer].name.as_str(), "forward", Some(micro_batch));
+        let label = self.layer_label(layer, "forward", micro_batch);
         self.pass_over_layer(Part::Forward, (layer, micro_batch), last, [label; 2], |this| {
             this.write_forward((layer, micro_batch), last, label)
         })
@@ -318,11 +318,21 @@ impl StageBuilder<'_> {
             first -= 1;
         }
         for layer in first..=layer {
-            let name = self.input.model.layers[layer].name.as_str();
-            let label = self.label(name, "recompute", Some(micro_batch));
+            let label = self.layer_label(layer, "recompute", micro_batch);
             self.recompute_layer((layer, micro_batch), label)?;
         }
         Ok(())
+    }
+
+    /// What forward of a layer has left for backward. Where there are no tensors, copies of passes leave nothing.
+    fn take_saved(&mut self, (layer, micro_batch): (usize, u32)) -> Vec<Option<Tensor>> {
+        let input = self.input;
+        let mut saved = self.open[input.slot(layer)][micro_batch as usize].take().unwrap_or_default();
+        let tensors = input.cost(layer, micro_batch).work.saved.len();
+        if saved.len() < tensors {
+            saved.resize(tensors, None);
+        }
+        saved
     }
 
     /// Runs again what backward of a layer needs of its forward.
@@ -333,7 +343,7 @@ impl StageBuilder<'_> {
             return Ok(());
         }
         let place = (input.slot(layer), micro_batch as usize);
-        let mut saved = self.open[place.0][place.1].take().unwrap_or_default();
+        let mut saved = self.take_saved((layer, micro_batch));
         if cost.recomputed.len() == cost.forward.len() {
             self.issue_block(layer, Pass::Forward, label)?;
         }
@@ -359,10 +369,9 @@ impl StageBuilder<'_> {
     fn layer_backward(&mut self, layer: usize, micro_batch: u32, extent: Extent) -> Result<(), PlanError> {
         self.await_recalled(layer, micro_batch)?;
         self.recompute_group(layer, micro_batch)?;
-        let name = self.input.model.layers[layer].name.as_str();
-        let backward = self.label(name, "backward", Some(micro_batch));
+        let backward = self.layer_label(layer, "backward", micro_batch);
         let recomputes = !self.input.cost(layer, micro_batch).recomputed.is_empty();
-        let again = if recomputes { self.label(name, "recompute", Some(micro_batch)) } else { backward };
+        let again = if recomputes { self.layer_label(layer, "recompute", micro_batch) } else { backward };
         let part = if extent == Extent::Whole { Part::Backward } else { Part::Input };
         self.pass_over_layer(part, (layer, micro_batch), false, [again, backward], |this| {
             this.write_backward((layer, micro_batch), extent, [again, backward])
@@ -380,7 +389,7 @@ impl StageBuilder<'_> {
         if !self.recomputes_in_group(layer, micro_batch) {
             self.recompute_layer((layer, micro_batch), again)?;
         }
-        let mut saved = self.open[input.slot(layer)][micro_batch as usize].take().unwrap_or_default();
+        let mut saved = self.take_saved((layer, micro_batch));
         self.issue_block(layer, Pass::Backward, label)?;
         let later = extent == Extent::WithoutWeights;
         let short = if later { cost.split_temporary } else { cost.backward_temporary };
@@ -446,7 +455,7 @@ impl StageBuilder<'_> {
 
     /// The gradients of weights that the layer's backward has left.
     fn layer_weights(&mut self, layer: usize, micro_batch: u32) -> Result<(), PlanError> {
-        let label = self.label(self.input.model.layers[layer].name.as_str(), "weights", Some(micro_batch));
+        let label = self.layer_label(layer, "weights", micro_batch);
         self.pass_over_layer(Part::Weights, (layer, micro_batch), false, [label; 2], |this| {
             this.write_weights((layer, micro_batch), label)
         })

@@ -97,10 +97,10 @@ impl StageBuilder<'_> {
         bytes: u64,
         micro_batch: u32,
     ) -> Result<(), PlanError> {
-        let label = self.label("receive", "send_receive", Some(micro_batch));
+        let label = self.fixed_label("receive", "send_receive", micro_batch);
         let part = bytes.div_ceil(self.input.plan.senders());
         let transfer = point_to_point(self.input.beside(meeting), crosses, part);
-        let buffer_label = self.program.label("pipeline receive buffer");
+        let buffer_label = self.buffer_label("pipeline receive buffer");
         let buffer = self.program.tensor(part, classes::BUFFERS, buffer_label);
         // The framework allocates on the stream of the computation.
         let of = if self.detailed() { self.streams.compute } else { stream };
@@ -127,8 +127,8 @@ impl StageBuilder<'_> {
 
     /// The ranks that share the stage's layers put together what each has received a part of.
     fn gather_received(&mut self, part: Tensor, bytes: u64, micro_batch: u32) -> Result<(), PlanError> {
-        let label = self.label("receive", "all_gather", Some(micro_batch));
-        let buffer_label = self.program.label("gathered from the stage beside");
+        let label = self.fixed_label("receive", "all_gather", micro_batch);
+        let buffer_label = self.buffer_label("gathered from the stage beside");
         let whole = self.program.tensor(bytes, classes::BUFFERS, buffer_label);
         self.program.alloc(self.streams.compute, whole);
         let placement = self.input.placements[Along::Tensor as usize];
@@ -150,10 +150,10 @@ impl StageBuilder<'_> {
         bytes: u64,
         micro_batch: u32,
     ) -> Result<(), PlanError> {
-        let label = self.label("send", "send_receive", Some(micro_batch));
+        let label = self.fixed_label("send", "send_receive", micro_batch);
         let bytes = bytes.div_ceil(self.input.plan.senders());
         let transfer = point_to_point(self.input.beside(meeting), crosses, bytes);
-        let buffer_label = self.program.label("pipeline send buffer");
+        let buffer_label = self.buffer_label("pipeline send buffer");
         let buffer = self.program.tensor(bytes, classes::BUFFERS, buffer_label);
         self.program.alloc(self.streams.compute, buffer);
         self.order(self.streams.compute, stream);

@@ -10,6 +10,7 @@ use steptime_models::LayerRole;
 
 use super::StageBuilder;
 use crate::error::PlanError;
+use crate::lower::Grain;
 use crate::zero::ZeroStage;
 
 /// Which pass over a layer.
@@ -66,6 +67,9 @@ struct Written {
     entries: u64,
     /// By layer of the stage: the labels that these names have there.
     labels: Vec<Option<Vec<Label>>>,
+    /// Where there are no tensors, by layer of the stage: the pass over that layer, which all others over it equal, and
+    /// the labels of its records.
+    copies: Vec<Option<(Passage, [Label; 2])>>,
 }
 
 /// The passes that a stage's program has written so far.
@@ -87,6 +91,7 @@ impl StageBuilder<'_> {
         let Some(key) = self.key(part, (layer, micro_batch), last) else { return write(self) };
         let slot = self.input.slot(layer);
         let found = match part {
+            _ if self.input.grain == Grain::Times => Vec::new(),
             Part::Forward => vec![self.handed],
             _ => self.open[slot][micro_batch as usize].clone().unwrap_or_default(),
         };
@@ -158,6 +163,8 @@ impl StageBuilder<'_> {
             made_elements: self.made_elements,
         };
         let labels = vec![None; self.open.len()];
+        let mut copies = vec![None; self.open.len()];
+        copies[slot] = Some((passage.clone(), spans));
         let entries = self.entries - entries;
         self.repeats.written.push(Written {
             key,
@@ -169,6 +176,7 @@ impl StageBuilder<'_> {
             name_of,
             entries,
             labels,
+            copies,
         });
     }
 
@@ -183,6 +191,37 @@ impl StageBuilder<'_> {
     }
 
     fn write_again(
+        &mut self,
+        known: usize,
+        (layer, micro_batch): (usize, u32),
+        spans: [Label; 2],
+        found: &[Option<Tensor>],
+    ) {
+        let slot = self.input.slot(layer);
+        if self.input.grain == Grain::Times {
+            self.write_times_again(known, slot, spans);
+        } else {
+            self.write_tensors_again(known, (layer, micro_batch), spans, found);
+        }
+    }
+
+    /// Where there are no tensors, all passes over a layer have the same records but for their events.
+    fn write_times_again(&mut self, known: usize, slot: usize, spans: [Label; 2]) {
+        let it = &mut self.repeats.written[known];
+        match &it.copies[slot] {
+            Some((passage, labels)) if *labels == spans => self.program.repeat_as_it_is(passage),
+            _ => {
+                let place = self.program.place();
+                let span = |label: Label| if label == it.spans[0] { spans[0] } else { spans[1] };
+                self.program.repeat(&it.passage, span, |_| Label(0), |tensor| tensor);
+                it.copies[slot] = Some((self.program.passage(place), spans));
+            }
+        }
+        self.made_elements = it.left.made_elements;
+        self.entries += it.entries;
+    }
+
+    fn write_tensors_again(
         &mut self,
         known: usize,
         (layer, micro_batch): (usize, u32),
