@@ -19,7 +19,7 @@ use steptime_benches::SetUp;
 /// A name, what is measured, and the most memory of the process that it may take, MiB.
 type Gate = (&'static str, fn() -> SetUp<Row>, Option<f64>);
 
-const GATES: [Gate; 23] = [
+const GATES: [Gate; 27] = [
     ("queue hold, 100 pending", || Ok(work::hold(100)), None),
     ("queue hold, 10,000 pending", || Ok(work::hold(10_000)), None),
     ("queue hold, 1,000,000 pending", || Ok(work::hold(1_000_000)), None),
@@ -36,7 +36,11 @@ const GATES: [Gate; 23] = [
     ("first number of a small scenario", work::first_number, None),
     ("GPT-3 175B on 100,352 GPUs folded", work::large, None),
     ("screen of 10,000 plans, one core", work::screen, None),
-    ("sweep of 10,000 points in part, one core", work::sweep, None),
+    ("sweep of 10,000 points in part, no two alike, one core", work::sweep, None),
+    ("sweep of 10,368 points in part over plans, nodes and batches, all cores", work::large_sweep, None),
+    ("search, LLaMA 3 70B on 64 H100, all cores", work::search_64, None),
+    ("failures, a year of a job on 16,384 GPUs, with its step", work::years, None),
+    ("optimum of ten unequal vehicles", work::vehicles, None),
     ("growth of explicit play with ranks", growth::explicit, None),
     ("growth of folded play with replicas", growth::replicas, None),
     ("growth of folded play with micro-batches", growth::micro_batches, None),

@@ -188,3 +188,40 @@ pub(crate) fn sweep() -> SetUp<Row> {
     let note = format!("{points} points, {:.2} ms each", each * 1e3);
     Ok(Row { measured: each * 1e4, limit: Some(10.0), unit: "s", floor: None, note })
 }
+
+/// The large sweep as users run it: on all cores, once.
+pub(crate) fn large_sweep() -> SetUp<Row> {
+    let start = Instant::now();
+    let (points, refused) = set_up::large_sweep()?;
+    let measured = start.elapsed().as_secs_f64();
+    let note = format!("{points} points, {refused} of them refused");
+    Ok(Row { measured, limit: Some(10.0), unit: "s", floor: None, note })
+}
+
+pub(crate) fn search_64() -> SetUp<Row> {
+    let start = Instant::now();
+    let (played, proven) = set_up::search_64()?;
+    let measured = start.elapsed().as_secs_f64();
+    let note = format!("{played} plans played, the best one {}proven", if proven { "" } else { "not " });
+    Ok(Row { measured, limit: Some(20.0), unit: "s", floor: None, note })
+}
+
+pub(crate) fn years() -> SetUp<Row> {
+    let mut goodput = 0.0;
+    let mut failed = None;
+    let measured = best(2, || match set_up::years() {
+        Ok(mean) => goodput = mean,
+        Err(error) => failed = Some(error),
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let note = format!("100 years with failures, goodput {:.2} %", 100.0 * goodput);
+    Ok(Row { measured, limit: Some(2.0), unit: "s", floor: None, note })
+}
+
+pub(crate) fn vehicles() -> SetUp<Row> {
+    let measured = set_up::slowest_of_ten_vehicles(30)?;
+    let note = "the slowest of 30 random clusters with three models".to_owned();
+    Ok(Row { measured, limit: Some(1.0), unit: "s", floor: None, note })
+}

@@ -8,6 +8,7 @@ mod flows;
 mod kernels;
 mod queue;
 mod scenarios;
+mod vehicles;
 
 use std::error::Error;
 
@@ -18,9 +19,10 @@ pub use queue::{
     BinaryHeapOfKeys, Delays, binary_heap, event_queue, hold_in_binary_heap, hold_in_event_queue,
 };
 pub use scenarios::{
-    GPT3, MEGATRON_530B, NoFiles, SCENARIOS, gpt3, gpt3_with, lower_scenario, lower_scenario_times, read,
-    read_and_run, read_and_run_with, screen, sweep,
+    GPT3, MEGATRON_530B, NoFiles, SCENARIOS, gpt3, gpt3_with, large_sweep, lower_scenario,
+    lower_scenario_times, read, read_and_run, read_and_run_with, screen, search_64, sweep, years,
 };
+pub use vehicles::slowest_of_ten_vehicles;
 
 /// A set-up, or why it is not legal.
 pub type SetUp<T> = Result<T, Box<dyn Error>>;

@@ -1,7 +1,11 @@
 //! Whole jobs, from the text of their scenarios.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use steptime_plans::{Lowered, lower, lower_times};
-use steptime_scenarios::{Draft, Files, Job, PointVerdict, Report, Scenario, Sweep, run, search};
+use steptime_scenarios::{
+    Draft, Files, Job, PointVerdict, Report, Scenario, Sweep, SweepRow, goodput, run, search,
+};
 
 use crate::SetUp;
 
@@ -103,6 +107,46 @@ play = "part"
 "parallelism.pipeline" = [1, 2, 4]
 "parallelism.zero_stage" = [0, 1]
 "workload.activation_checkpointing" = ["none", "full"]
+"#;
+
+/// The same over batches and numbers of nodes too: some 10,000 points, of which many have steps in common.
+const LARGE_SWEEP: &str = r#"
+name = "llama3-8b, which plan for which batch"
+
+[model]
+name = "llama3-8b"
+
+[cluster]
+name = "dgx-h100"
+
+[workload]
+precision = "bf16"
+
+[sweep]
+play = "part"
+"cluster.nodes" = [2, 4, 8, 16]
+"parallelism.tensor" = [1, 2, 4, 8]
+"parallelism.pipeline" = [1, 2, 4]
+"parallelism.zero_stage" = [0, 1]
+"workload.activation_checkpointing" = ["none", "full"]
+"workload.micro_batch_size" = [1, 2, 4]
+"workload.global_batch_size" = { from = 512, to = 4864, step = 256 }
+"#;
+
+/// Which plan is best for LLaMA 3 70B on 64 H100.
+const SEARCH_64: &str = r#"
+name = "llama3-70b, which plan on 64 H100"
+
+[model]
+name = "llama3-70b"
+
+[cluster]
+name = "dgx-h100"
+nodes = 8
+
+[workload]
+global_batch_size = 1024
+precision = "bf16"
 "#;
 
 /// Scenarios that come with the workspace: file name and text.
@@ -209,6 +253,49 @@ pub fn sweep() -> SetUp<u64> {
     Ok(sweep.points())
 }
 
+/// Plays every point of the large sweep on all cores; returns how many there are, and how many of them are refused.
+///
+/// # Errors
+/// The scenario is refused.
+pub fn large_sweep() -> SetUp<(u64, u64)> {
+    let sweep = Sweep::read(&Draft::read("sweep.toml", LARGE_SWEEP, &[])?, &NoFiles)?;
+    let points: Vec<u64> = (0..sweep.points()).collect();
+    let refused = AtomicU64::new(0);
+    let done = |row: SweepRow| {
+        refused.fetch_add(u64::from(row.verdict == PointVerdict::Refused), Ordering::Relaxed);
+        Ok::<_, std::convert::Infallible>(())
+    };
+    sweep.play(&points, &NoFiles, &done)?;
+    Ok((sweep.points(), refused.into_inner()))
+}
+
+/// Searches for the best plan on 64 GPUs; returns how many plans were played, and whether the best one is proven to be it.
+///
+/// # Errors
+/// The scenario is refused.
+pub fn search_64() -> SetUp<(u64, bool)> {
+    let found = search(&Draft::read("search.toml", SEARCH_64, &[])?, &NoFiles, u64::MAX)?;
+    Ok((found.counts.played, found.gap == Some(0.0)))
+}
+
+/// Reads a job on 16,384 GPUs, plays its step and then as many years with failures as its scenario says; returns the mean
+/// goodput.
+///
+/// # Errors
+/// The scenario is refused.
+pub fn years() -> SetUp<f64> {
+    let text = include_str!("../../scenarios/what-if/llama3-405b-16k-h100.toml");
+    // A run ends with its work where that is named, else after a year.
+    let text: String = text
+        .lines()
+        .filter(|line| !line.starts_with("tokens ="))
+        .map(|line| line.to_owned() + "\n")
+        .collect();
+    let scenario = read("llama3-405b-16k-h100.toml", &text)?;
+    let step = run(&scenario, false)?.report;
+    Ok(goodput(&scenario, &step)?.goodput.mean)
+}
+
 #[cfg(test)]
 mod tests {
     use steptime_core::{NoObserver, simulate};
@@ -233,6 +320,11 @@ mod tests {
     fn the_search_and_the_sweep_are_legal() {
         assert!(screen(&["search.nodes=[8]"]).unwrap() > 500);
         assert_eq!(sweep().unwrap(), 48);
+    }
+
+    #[test]
+    fn a_year_has_a_goodput() {
+        assert!((0.5..1.0).contains(&years().unwrap()));
     }
 
     #[test]

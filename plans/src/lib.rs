@@ -37,7 +37,7 @@ pub use lower::{
 };
 pub use memory::{
     AllocatorSettings, BlockTrace, Moment, PlayedJob, RankMemory, Shortage, Told, Traced, Varied, memory_of,
-    play, surely_short, trace_of,
+    memory_told, play, replayed_micro_batches, surely_short, trace_of,
 };
 pub use offload::{HostTensor, HostUse, Offload, Stashed, Store, page_locked};
 pub use partition::{balanced_stages, partition_layers};

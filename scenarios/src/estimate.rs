@@ -3,12 +3,13 @@
 //! After a pipeline has filled, every further micro-batch does the same and takes the same time: the step is affine in
 //! their number. Two shorter steps, both past the filling, give the line. A test holds this against full play.
 
-use steptime_plans::{Plan, ScheduleKind, Task};
+use steptime_plans::{Plan, ScheduleKind, Task, Told};
 
 use crate::error::InputError;
 use crate::report::{Report, Verdict};
 use crate::run::{attach_interval, play, play_sizes, play_time};
 use crate::scenario::{Job, Scenario};
+use crate::shared::Point;
 
 /// The report of a scenario, of whose micro-batches only as many are played as it takes to see the rest.
 ///
@@ -23,32 +24,55 @@ pub fn estimate(scenario: &Scenario) -> Result<Report, InputError> {
 
 /// The report without the interval.
 pub(crate) fn in_part(scenario: &Scenario) -> Result<Report, InputError> {
-    in_part_with(scenario, |scenario| play(scenario, false).map(|played| played.report))
+    in_part_with(scenario, Some(Told::Everything), &alone)
 }
 
 /// The same of whose memory only sizes are wanted.
 pub(crate) fn in_part_sizes(scenario: &Scenario) -> Result<Report, InputError> {
-    in_part_with(scenario, play_sizes)
-}
-
-/// The report for those who want to know how much memory it takes, and of what does not fit everything: moments of peaks
-/// may be missing.
-pub(crate) fn estimate_sizes(scenario: &Scenario) -> Result<Report, InputError> {
-    let report = in_part_sizes(scenario)?;
-    let report = if report.verdict == Verdict::OutOfMemory { in_part(scenario)? } else { report };
-    Ok(attach_interval(scenario, report))
+    in_part_with(scenario, Some(Told::Sizes), &alone)
 }
 
 /// The same for its times alone: the report knows nothing of memory.
 pub(crate) fn in_part_times(scenario: &Scenario) -> Result<Report, InputError> {
-    in_part_with(scenario, play_time)
+    in_part_with(scenario, None, &alone)
 }
 
-fn in_part_with(
+/// Plays a step with what is asked of its memory.
+type Player<'a> = &'a dyn Fn(&Scenario, Option<Told>) -> Result<Report, InputError>;
+
+/// A step by itself.
+fn alone(scenario: &Scenario, told: Option<Told>) -> Result<Report, InputError> {
+    match told {
+        Some(Told::Everything) => play(scenario, false).map(|played| played.report),
+        Some(Told::Sizes) => play_sizes(scenario),
+        None => play_time(scenario),
+    }
+}
+
+/// A point of a sweep: in part for those who want to know how much memory it takes, and of what does not fit everything,
+/// so that moments of peaks may be missing; or in full. With `point` it has in common what it can.
+pub(crate) fn row_report(
     scenario: &Scenario,
-    play: impl Fn(&Scenario) -> Result<Report, InputError>,
+    part: bool,
+    point: Option<&Point<'_>>,
 ) -> Result<Report, InputError> {
-    let full = || play(scenario);
+    let shared = |scenario: &Scenario, told| match point {
+        Some(point) => point.play(scenario, told),
+        None => alone(scenario, told),
+    };
+    let everything = Some(Told::Everything);
+    let report = if part {
+        in_part_with(scenario, Some(Told::Sizes), &shared)?
+    } else {
+        shared(scenario, everything)?
+    };
+    let again = part && report.verdict == Verdict::OutOfMemory;
+    let report = if again { in_part_with(scenario, everything, &shared)? } else { report };
+    Ok(attach_interval(scenario, report))
+}
+
+fn in_part_with(scenario: &Scenario, told: Option<Told>, play: Player<'_>) -> Result<Report, InputError> {
+    let full = || play(scenario, told);
     let Job::Gpus { plan, workload, .. } = &scenario.job else { return full() };
     // Steps that wait for their samples are no line: from some number of micro-batches on the loader is the slower one.
     if scenario.input.is_some() || plan.micro_batch_counts.is_some() {
@@ -64,8 +88,8 @@ fn in_part_with(
     if count <= long + period {
         return full();
     }
-    let first = play_time(&scenario.with_micro_batches(short))?;
-    let second = play(&scenario.with_micro_batches(long))?;
+    let first = play(&scenario.with_micro_batches(short), None)?;
+    let second = play(&scenario.with_micro_batches(long), told)?;
     let times = (count - long) as f64 / (long - short) as f64;
     let growth = scenario.batch.samples() as f64 / scenario.with_micro_batches(long).batch.samples() as f64;
     Ok(extended(&first, second, times, growth))

@@ -47,6 +47,7 @@ mod search;
 mod section;
 mod sensitivity;
 mod sharding;
+mod shared;
 mod sweep;
 mod timeline;
 mod topology;

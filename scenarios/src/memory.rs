@@ -5,7 +5,8 @@ use steptime_core::SimTime;
 use steptime_models::Model;
 use steptime_plans::{RankMemory, Traced, classes};
 
-use crate::report::{FailedRequest, LevelPoint, OutOfMemory, PeakMemory, Timeline};
+use crate::host_memory;
+use crate::report::{FailedRequest, LevelPoint, OutOfMemory, PeakMemory, Report, Timeline, Verdict};
 
 /// The rank that holds most in live tensors, of a device of `capacity` by rank; ties go to the lowest number. The verdict is about all ranks.
 pub(crate) fn peak(memories: &[RankMemory], capacity: &dyn Fn(u64) -> u64, end: SimTime) -> PeakMemory {
@@ -29,6 +30,24 @@ pub(crate) fn peak(memories: &[RankMemory], capacity: &dyn Fn(u64) -> u64, end: 
         at_s: memory.at.seconds(end),
         breakdown_bytes: breakdown,
         host: None,
+    }
+}
+
+/// The report of a step's times with the memory of its ranks, all of whose devices have `capacity` bytes.
+pub(crate) fn told(
+    report: Report,
+    model: &Model,
+    memories: &[RankMemory],
+    capacity: u64,
+    end: SimTime,
+) -> Report {
+    let device = first_shortage(model, memories, end);
+    let out_of_memory = host_memory::earlier(device, report.out_of_memory);
+    Report {
+        verdict: if out_of_memory.is_some() { Verdict::OutOfMemory } else { Verdict::Fits },
+        peak_memory: PeakMemory { host: report.peak_memory.host, ..peak(memories, &|_| capacity, end) },
+        out_of_memory,
+        ..report
     }
 }
 

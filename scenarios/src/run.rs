@@ -16,6 +16,7 @@ use crate::memory;
 use crate::operations::operations_csv;
 use crate::report::{Parameters, Provenance, REPORT_SCHEMA, Report, Stage, TimeBreakdown, Timeline, Verdict};
 use crate::scenario::{Job, Scenario};
+use crate::shared::Timed;
 use crate::timeline::Recording;
 use crate::variability::{Repetitions, Variability};
 use crate::{interval, jobs, mixed, refusal, timeline, variability, vehicles};
@@ -75,6 +76,21 @@ pub(crate) fn play_time(scenario: &Scenario) -> Result<Report, InputError> {
     Ok(play_with(scenario, false, None)?.report)
 }
 
+/// The same with what its memory may still depend on; not of vehicles.
+pub(crate) fn timed(scenario: &Scenario) -> Result<Timed, InputError> {
+    let Job::Gpus { cluster, plan, workload } = &scenario.job else {
+        return Ok(Timed { report: play_time(scenario)?, end: SimTime::ZERO, in_flight: Vec::new() });
+    };
+    let run = GpuRun { scenario, cluster, plan, workload };
+    let timed = || {
+        let played = run.play(false, None)?;
+        let (report, PlayedJob { lowered, outcome, .. }) = (run.told(&played, false)?, &played.job);
+        let in_flight = lowered.stages.iter().map(|stage| stage.in_flight).collect();
+        Ok(Timed { report, end: outcome.end, in_flight })
+    };
+    timed().map_err(|source| refusal::explain(scenario, source))
+}
+
 /// The report without the interval, of a scenario that does not surely run out of memory.
 pub(crate) fn run_if_it_may_fit(scenario: &Scenario) -> Result<Option<Report>, InputError> {
     if let Job::Gpus { cluster, plan, workload } = &scenario.job
@@ -124,21 +140,30 @@ struct Played {
 impl GpuRun<'_> {
     fn run(&self, with_timeline: bool, with_memory: Option<Told>) -> Result<RunResult, PlanError> {
         let played = self.play(with_timeline, with_memory)?;
-        let Played { job: PlayedJob { lowered, outcome, memories }, timeline, repetitions } = played;
-        let variability = self.scenario.variability.as_ref();
+        let report = self.told(&played, with_memory.is_some())?;
+        let Played { job: PlayedJob { lowered, .. }, timeline, repetitions } = played;
         let varied = self.median(repetitions.as_ref());
-        let beside = !self.scenario.jobs.is_empty();
-        let mut report = self.report(&lowered, &outcome, &memories);
-        if let (Some(variability), Some(repetitions), true) =
-            (variability, &repetitions, with_memory.is_some())
-        {
-            self.spread(&mut report, variability, repetitions, &lowered)?;
+        let memory = if with_timeline { self.traces(&lowered, varied)? } else { Vec::new() };
+        let (mut timeline, recording) = timeline.unzip();
+        if let Some(timeline) = &mut timeline {
+            memory::lay_over(timeline, &memory);
+        }
+        Ok(RunResult { report, timeline, memory, recording, operations: None })
+    }
+
+    /// What a report says of what was played.
+    fn told(&self, played: &Played, with_memory: bool) -> Result<Report, PlanError> {
+        let Played { job: PlayedJob { lowered, outcome, memories }, repetitions, .. } = played;
+        let variability = self.scenario.variability.as_ref();
+        let mut report = self.report(lowered, outcome, memories);
+        if let (Some(variability), Some(repetitions), true) = (variability, repetitions, with_memory) {
+            self.spread(&mut report, variability, repetitions, lowered)?;
             report.provenance.push(variability::provenance(variability));
         }
-        if beside {
+        if !self.scenario.jobs.is_empty() {
             report.provenance.push(jobs::provenance(self.scenario));
         }
-        if let Some(hosts) = Hosts::of(self.cluster, self.plan, &lowered) {
+        if let Some(hosts) = Hosts::of(self.cluster, self.plan, lowered) {
             report.peak_memory.host = Some(hosts.memory());
             report.out_of_memory = host_memory::earlier(report.out_of_memory.take(), hosts.failure()?);
             if report.out_of_memory.is_some() {
@@ -149,19 +174,13 @@ impl GpuRun<'_> {
             None => report,
             Some(input) => {
                 let Self { scenario, cluster, plan, workload } = *self;
-                Loaded { scenario, input, cluster, plan, workload }.apply(report, &outcome)?
+                Loaded { scenario, input, cluster, plan, workload }.apply(report, outcome)?
             }
         };
-        let report = match self.scenario.benchmark {
+        Ok(match self.scenario.benchmark {
             None => report,
             Some(benchmark) => benchmark.mean(report),
-        };
-        let memory = if with_timeline { self.traces(&lowered, varied)? } else { Vec::new() };
-        let (mut timeline, recording) = timeline.unzip();
-        if let Some(timeline) = &mut timeline {
-            memory::lay_over(timeline, &memory);
-        }
-        Ok(RunResult { report, timeline, memory, recording, operations: None })
+        })
     }
 
     /// Whether ranks of a stage differ in their GPUs or in their micro-batches.

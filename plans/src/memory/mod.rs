@@ -165,8 +165,7 @@ pub fn play(
     let outcome = simulate(&lowered.world, &mut NoObserver)?;
     let in_flight: Vec<u64> = lowered.stages.iter().map(|stage| stage.in_flight).collect();
     let job = (model, cluster, plan, workload);
-    let memories =
-        Played::shortest(job, &in_flight, None, (settings, told))?.replay_all(cluster, settings)?;
+    let memories = memory_told(job, settings, &in_flight, told)?;
     Ok(PlayedJob { lowered, outcome, memories })
 }
 
@@ -224,6 +223,25 @@ pub fn memory_of(
     varied: Option<Varied<'_>>,
 ) -> Result<Vec<RankMemory>, PlanError> {
     Played::shortest(job, in_flight, varied, (settings, Told::Everything))?.replay_all(job.1, settings)
+}
+
+/// The same of a step like all others, with no more than is asked for.
+///
+/// # Errors
+/// As [`memory_of`].
+pub fn memory_told(
+    job: (&Model, &Cluster, &Plan, &Workload),
+    settings: &AllocatorSettings,
+    in_flight: &[u64],
+    told: Told,
+) -> Result<Vec<RankMemory>, PlanError> {
+    Played::shortest(job, in_flight, None, (settings, told))?.replay_all(job.1, settings)
+}
+
+/// Micro-batches of the step that is replayed for memory: what further ones ask for is what these did. Where ranks still hold fewer
+/// of these at once than of all, all are replayed.
+pub fn replayed_micro_batches(plan: &Plan, workload: &Workload) -> u64 {
+    micro_batches(plan, workload)
 }
 
 /// The same with everything that the allocators did.

@@ -11,6 +11,7 @@ mod part;
 mod row;
 
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use rayon::prelude::*;
@@ -19,10 +20,10 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::draft::{Draft, written};
 use crate::error::InputError;
-use crate::estimate::estimate_sizes;
+use crate::estimate::row_report;
 use crate::files::Files;
-use crate::run::run;
 use crate::section::Section;
+use crate::shared::{Point, Shared};
 use crate::tree::{Node, Value};
 
 use axis::Axis;
@@ -50,6 +51,8 @@ pub struct Sweep {
     /// Whether only as many of a step's equal micro-batches are played as it takes to see the rest.
     in_part: bool,
     fingerprint: String,
+    /// What its points have in common.
+    shared: Arc<Shared>,
 }
 
 impl Sweep {
@@ -84,8 +87,8 @@ impl Sweep {
         let fingerprint = fingerprint(draft, files);
         let name = String::new();
         let in_part = read_play(table)?;
-        let kept = Vec::new();
-        let mut sweep = Self { base, name, axes, groups, kept, skipped: 0, in_part, fingerprint };
+        let (kept, shared) = (Vec::new(), Arc::default());
+        let mut sweep = Self { base, name, axes, groups, kept, skipped: 0, in_part, fingerprint, shared };
         sweep.name = sweep.check_values(files)?;
         sweep.keep(&node, &conditions(table, "skip")?, &conditions(table, "only")?)?;
         Ok(sweep)
@@ -142,17 +145,21 @@ impl Sweep {
             .zip(&chosen)
             .map(|(axis, &index)| (axis.name.clone(), json(&axis.values[index])));
         let values: IndexMap<String, Json> = values.collect();
-        let played = self.draft(&chosen).and_then(|draft| draft.scenario(files)).and_then(|scenario| {
-            if self.in_part {
-                estimate_sizes(&scenario)
-            } else {
-                run(&scenario, false).map(|played| played.report)
-            }
+        let played = self.draft(&chosen).and_then(|draft| {
+            let scenario = draft.scenario(files)?;
+            let point = Point::new(&self.shared, &draft, &scenario);
+            row_report(&scenario, self.in_part, point.as_ref())
         });
         match played {
             Ok(report) => SweepRow::played(point, values, &report),
             Err(error) => SweepRow::refused(point, values, error.reason()),
         }
+    }
+
+    /// Memories that were replayed for its points so far.
+    #[cfg(test)]
+    pub(crate) fn memories(&self) -> usize {
+        self.shared.memories()
     }
 
     /// Of each axis the position of its value, at a number of the product.
