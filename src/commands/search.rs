@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use steptime_scenarios::{FoundPlan, SearchReport, search as find};
+use steptime_scenarios::{CostReport, FoundPlan, SearchReport, search as find};
 
 use super::{run, sweep};
 use crate::cli::SearchArguments;
@@ -67,7 +67,10 @@ fn text(found: &SearchReport) -> String {
         line("  step time", format!("{}{interval}", seconds(best.step_time_s)));
         line("  memory", bytes(best.peak_device_bytes));
         if let Some(cost) = &best.cost {
-            line("  cost", format!("{} {} a step", significant(cost.per_step), cost.currency));
+            line("  cost", money(cost));
+            if let Some(tokens) = cost.tokens_per_joule {
+                line("  energy", format!("{} tokens a joule", significant(tokens)));
+            }
         }
     }
     if let (Some(bound), Some(gap)) = (found.bound, found.gap) {
@@ -86,6 +89,15 @@ fn text(found: &SearchReport) -> String {
     text
 }
 
+/// What a step and what tokens cost.
+fn money(cost: &CostReport) -> String {
+    let step = format!("{} {} a step", significant(cost.per_step), cost.currency);
+    match cost.per_million_tokens {
+        Some(tokens) => format!("{step}, {} a million tokens", significant(tokens)),
+        None => step,
+    }
+}
+
 /// Joules of a step.
 fn energy(plan: &FoundPlan) -> Option<f64> {
     plan.cost.as_ref().and_then(|cost| cost.energy_per_step_j)
@@ -101,7 +113,10 @@ fn plans(text: &mut String, title: &str, plans: &[FoundPlan]) {
     columns.extend(priced.then_some("money a step"));
     columns.extend(powered.then_some("energy a step"));
     let numbers = columns.len();
-    columns.extend(["plan", "why not"]);
+    columns.push("plan");
+    // Plans of the Pareto set are all best in something.
+    let told = plans.iter().any(|plan| !plan.why.is_empty());
+    columns.extend(told.then_some("why not"));
     let mut grid = table(&columns);
     for plan in plans {
         let mut cells = vec![seconds(plan.step_time_s), bytes(plan.peak_device_bytes)];
@@ -109,7 +124,8 @@ fn plans(text: &mut String, title: &str, plans: &[FoundPlan]) {
         cells.extend(priced.then(|| money.unwrap_or_default()));
         let joules = energy(plan).map(|joules| format!("{} J", significant(joules)));
         cells.extend(powered.then(|| joules.unwrap_or_default()));
-        cells.extend([plan.words(), plan.why.clone()]);
+        cells.push(plan.words());
+        cells.extend(told.then(|| plan.why.clone()));
         grid.add_row(cells);
     }
     right_align(&mut grid, 0);

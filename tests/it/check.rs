@@ -160,6 +160,49 @@ fn claims_of_gpu_plans_are_held_against_the_prediction() {
     assert!(error.contains("parallelism.pipelines: unknown key"), "{error}");
 }
 
+/// The plan that a search of the same scenario finds, with as many plays, and the bound that it proves.
+#[test]
+fn plans_are_compared_with_the_best_that_a_search_finds() {
+    let (code, report) = check("plan.toml", SCENARIO, &["--plays", "200"]);
+    assert_eq!(code, Some(0));
+    let compared = &report["compared"][0];
+    assert_eq!(compared["planner"], "search");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plan.toml");
+    std::fs::write(&path, SCENARIO).unwrap();
+    let searched = |plays: &str| -> serde_json::Value {
+        let output = steptime(&["search", path.to_str().unwrap(), "--json", "--plays", plays]);
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let found = searched("200");
+    assert_eq!(compared["step_time_s"], found["best"]["step_time_s"]);
+    assert_eq!(report["bound_s"], found["bound"]);
+    let (own, best) = (number(&report["step_time_s"]), number(&compared["step_time_s"]));
+    assert!(number(&report["bound_s"]) <= best && best < own, "{best} against {own}");
+    assert_eq!(report["proven"], number(&found["gap"]) <= 1e-3);
+    // With fewer plays no more is found, and less is proven.
+    let (_, hasty) = check("plan.toml", SCENARIO, &["--plays", "1"]);
+    assert_eq!(hasty["compared"][0]["step_time_s"], searched("1")["best"]["step_time_s"]);
+    assert!(
+        hasty["bound_s"].is_null() || number(&hasty["bound_s"]) <= number(&report["bound_s"]) * (1.0 + 1e-9)
+    );
+    // Without plays nothing is compared; the best plan itself is told that nothing is better.
+    let (_, alone) = check("plan.toml", SCENARIO, &["--plays", "0"]);
+    assert_eq!((alone["compared"].as_array().map(Vec::len), alone["bound_s"].is_null()), (Some(0), true));
+    let keys =
+        found["best"]["set"].as_array().unwrap().iter().flat_map(|key| ["--set", key.as_str().unwrap()]);
+    let arguments: Vec<&str> = keys.chain(["--plays", "200"]).collect();
+    let (code, top) = check("plan.toml", SCENARIO, &arguments);
+    assert_eq!(
+        (code, &top["step_time_s"], &top["proven"]),
+        (Some(0), &found["best"]["step_time_s"], &report["proven"])
+    );
+    // As a newcomer reads it.
+    let text = steptime(&["check", path.to_str().unwrap(), "--plays", "200"]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("search") && text.contains("bound"), "{text}");
+}
+
 #[test]
 fn plans_of_other_tools_are_read_by_their_keys() {
     let place = ["--model", "llama3-8b", "--cluster", "dgx-h100"];

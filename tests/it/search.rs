@@ -143,3 +143,185 @@ fn what_cannot_be_searched_is_refused() {
     let output = steptime(&["search", "scenarios/visionencoder-small-vehicles.toml"]);
     assert_eq!(output.status.code(), Some(2));
 }
+
+/// Every plan of a space that fits, played by a sweep over keys of the scenario; what cannot be is left out.
+fn played(base: &str, axes: &str) -> Vec<serde_json::Value> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sweep.toml");
+    std::fs::write(&path, format!("{base}[sweep]\n{axes}\n")).unwrap();
+    let output = steptime(&["sweep", path.to_str().unwrap(), "--json"]);
+    let all: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    all["rows"].as_array().unwrap().iter().filter(|row| row["verdict"] == "fits").cloned().collect()
+}
+
+/// Searches a whole space and holds what is found against play of all its plans, of which those count that `counts` says.
+/// Returns the best plan's keys.
+fn best_of_all(
+    base: &str,
+    section: &str,
+    axes: &str,
+    counts: impl Fn(&serde_json::Value) -> bool,
+) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("case.toml");
+    std::fs::write(&path, format!("{base}[search]\n{section}\n")).unwrap();
+    let output = steptime(&["search", path.to_str().unwrap(), "--json"]);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    let all = played(base, axes);
+    let fit = all.iter().filter(|row| counts(row));
+    let least = fit.map(|row| number(&row["step_time_s"])).fold(f64::INFINITY, f64::min);
+    let best = number(&found["best"]["step_time_s"]);
+    assert!((best - least).abs() <= 1e-12 * least, "{best} against {least} of {} plans: {found}", all.len());
+    assert_eq!(found["gap"], 0.0, "{}", found["counts"]);
+    assert!(number(&found["bound"]) <= best);
+    found["best"]["set"].as_array().unwrap().iter().map(|key| key.as_str().unwrap().to_owned()).collect()
+}
+
+/// Sizes of 8 GPUs; sequence parallelism with tensor parallelism, as the search has it.
+const EIGHT: &str = "\"parallelism.tensor\" = [1, 2, 4]\n\"parallelism.pipeline\" = [1, 2, 4]\n\
+    \"parallelism.data\" = [1, 2, 4, 8]\n\"parallelism.zero_stage\" = [0, 1]\n\
+    \"parallelism.sequence_parallel\" = [false, true]\n";
+const EIGHT_SEARCHED: &str = "tensor = [1, 2, 4]\npipeline = [1, 2, 4]\nvirtual_pipeline = [1]\nzero_stage = [0, 1]\n\
+    micro_batch_size = [1]\nactivation_checkpointing = [\"none\"]\nuneven_stages = false\n";
+
+/// What leaves out sizes that are no 8 GPUs, with further factors.
+fn eight(more: &str) -> String {
+    format!(
+        "skip = [\"parallelism.tensor * parallelism.pipeline * parallelism.data{more} != 8\", \
+         \"parallelism.sequence_parallel != (parallelism.tensor > 1)\"]"
+    )
+}
+
+fn sized(base: &str) -> String {
+    format!("{base}[parallelism]\ndata = 1\nsequence_parallel = false\n")
+}
+
+#[test]
+fn a_memory_limit_leaves_out_what_is_above_it() {
+    let (base, axes) = (sized(BASE), format!("{EIGHT}{}", eight("")));
+    let free = best_of_all(&base, EIGHT_SEARCHED, &axes, |_| true);
+    let limit = 40_u64 << 30;
+    let section = format!("memory_limit = \"40 GiB\"\n{EIGHT_SEARCHED}");
+    let within = |row: &serde_json::Value| row["peak_device_bytes"].as_u64().unwrap() <= limit;
+    let limited = best_of_all(&base, &section, &axes, within);
+    assert_ne!(free, limited, "the fastest plan of all takes more than the limit");
+    let (code, none, _) = search("[search]\nmemory_limit = \"1 GiB\"\ntensor = [1]\npipeline = [1]\n", &[]);
+    assert_eq!((code, none["best"].is_null()), (Some(1), true));
+    let error = search("[search]\nmemory_limit = \"much\"\n", &[]).2;
+    assert!(error.contains("search.memory_limit: found \"much\", allowed: an amount such as"), "{error}");
+}
+
+/// Two nodes finish earlier and cost more: what the work may cost decides. Least money of any plan is what nobody undercuts.
+#[test]
+fn a_budget_leaves_out_what_costs_more() {
+    let base = sized(&format!("{BASE}[cost]\ngpu_hour = 2\ntokens = 1e9\n")).replace("data = 1\n", "");
+    let axes = "\"cluster.nodes\" = [1, 2]\n\"parallelism.tensor\" = [1, 2]\n\
+                \"parallelism.sequence_parallel\" = [false, true]\n\"parallelism.zero_stage\" = [1, 3]\n\
+                skip = \"parallelism.sequence_parallel != (parallelism.tensor > 1)\"";
+    let space = "nodes = [1, 2]\ntensor = [1, 2]\npipeline = [1]\nzero_stage = [1, 3]\nmicro_batch_size = [1]\n\
+                 activation_checkpointing = [\"none\"]";
+    let money = |row: &serde_json::Value| number(&row["cost"]["to_finish"]["money"]);
+    let all = played(&base, axes);
+    let of = |nodes: u64| all.iter().filter(move |row| row["values"]["cluster.nodes"] == nodes).map(money);
+    let least = |nodes| of(nodes).fold(f64::INFINITY, f64::min);
+    assert!(least(1) < least(2), "{} {}", least(1), least(2));
+    let nodes = |set: &[String]| set.iter().find(|key| key.starts_with("cluster.nodes")).cloned().unwrap();
+    let rich = best_of_all(&base, &format!("budget = 1e9\n{space}"), axes, |_| true);
+    assert_eq!(nodes(&rich), "cluster.nodes=2");
+    let budget = least(2) * 0.999;
+    let poor = best_of_all(&base, &format!("budget = {budget}\n{space}"), axes, |row| money(row) <= budget);
+    assert_eq!(nodes(&poor), "cluster.nodes=1");
+    let error = search("[search]\nbudget = 10\n", &[]).2;
+    assert!(error.contains("search.budget is the money for all of the work"), "{error}");
+}
+
+#[test]
+fn experts_may_be_spread_as_the_search_finds_best() {
+    let base = "name = \"experts\"\n[model]\nname = \"mixtral-8x7b\"\nsequence_length = 2048\noverrides = { layers = 4 }\n\
+                [cluster]\nname = \"dgx-h100\"\n[workload]\nglobal_batch_size = 16\nmicro_batch_size = 1\nprecision = \"bf16\"\n";
+    let axes = format!("{EIGHT}\"parallelism.expert\" = [1, 2, 4, 8]\n{}", eight(""));
+    let section = format!("expert = [1, 2, 4, 8]\n{EIGHT_SEARCHED}");
+    let best = best_of_all(&sized(base), &section, &axes, |_| true);
+    assert!(best.iter().any(|key| key.starts_with("parallelism.expert=")), "{best:?}");
+    let error = search("[search]\nexpert = [0]\n", &[]).2;
+    assert!(error.contains("search.expert: is a list of whole numbers from 1"), "{error}");
+}
+
+#[test]
+fn sequences_may_be_shared_as_the_search_finds_best() {
+    let base = sized(&BASE.replace("4096", "16384").replace("size = 32", "size = 8"));
+    let axes = format!("{EIGHT}\"parallelism.context\" = [1, 2, 4]\n{}", eight(" * parallelism.context"));
+    best_of_all(&base, &format!("context = [1, 2, 4]\n{EIGHT_SEARCHED}"), &axes, |_| true);
+}
+
+#[test]
+fn schedules_are_chosen_by_play() {
+    let axes = format!(
+        "{EIGHT}\"parallelism.schedule\" = [\"1f1b\", \"gpipe\", \"zb-h1\", \"zb-v\"]\n{}",
+        eight("")
+    );
+    // Pipelines alone, so that there is something to choose.
+    let only = format!("{axes}\nonly = \"parallelism.pipeline > 1\"");
+    let section = EIGHT_SEARCHED.replace("pipeline = [1, 2, 4]", "pipeline = [2, 4]");
+    let section = format!("schedule = [\"1f1b\", \"gpipe\", \"zb-h1\", \"zb-v\"]\n{section}");
+    let section = section.replace("virtual_pipeline = [1]", "virtual_pipeline = [1, 2]");
+    let best = best_of_all(&sized(BASE), &section, &only, |row| row["values"]["parallelism.pipeline"] != 1);
+    assert!(best.iter().any(|key| key.starts_with("parallelism.schedule=zb-")), "{best:?}");
+}
+
+/// With room for the weights and not for the states of the optimizer these go to the hosts.
+#[test]
+fn states_go_to_the_hosts_where_nothing_else_fits() {
+    let base = sized(
+        &BASE.replace("llama3.2-3b", "llama3-8b").replace("dgx-h100\"", "dgx-h100\"\ngpus_per_node = 2"),
+    );
+    let sizes = "\"parallelism.tensor\" = [1, 2]\n\"parallelism.data\" = [1, 2]\n\"parallelism.zero_stage\" = [0, 1, 2, 3]\n\
+                 \"parallelism.sequence_parallel\" = [false, true]\n\
+                 \"parallelism.offload\" = [{ optimizer = \"none\" }, { optimizer = \"cpu\" }, { optimizer = \"cpu\", parameters = \"cpu\" }]\n\
+                 skip = [\"parallelism.tensor * parallelism.data != 2\", \"parallelism.sequence_parallel != (parallelism.tensor > 1)\"]";
+    let section = "tensor = [1, 2]\npipeline = [1]\nzero_stage = [0, 1, 2, 3]\nmicro_batch_size = [1]\n\
+                   activation_checkpointing = [\"none\"]\noffload = [\"none\", \"optimizer\", \"parameters\"]\n";
+    let best = best_of_all(&base, section, sizes, |_| true);
+    assert!(best.iter().any(|key| key.contains("optimizer=\"cpu\"")), "{best:?}");
+}
+
+/// The whole Pareto set against play of every plan: each is no better than some plan of the set in time and memory at once. Steps that
+/// were played in part are off by a thousandth at most.
+#[test]
+fn the_whole_pareto_set_is_found() {
+    let (base, axes) = (
+        sized(BASE),
+        format!("{EIGHT}\"workload.activation_checkpointing\" = [\"none\", \"full\"]\n{}", eight("")),
+    );
+    let section = EIGHT_SEARCHED.replace("[\"none\"]", "[\"none\", \"full\"]");
+    let (_, few, _) = search(&format!("[search]\n{section}"), &[]);
+    let (code, found, error) = search(&format!("[search]\npareto = \"whole\"\n{section}"), &[]);
+    assert_eq!(code, Some(0), "{error}");
+    let pair = |step: &serde_json::Value, bytes: &serde_json::Value| (number(step), number(bytes));
+    let of = |report: &serde_json::Value| -> Vec<(f64, f64)> {
+        let plans = report["pareto"].as_array().unwrap().iter();
+        plans.map(|plan| pair(&plan["step_time_s"], &plan["peak_device_bytes"])).collect()
+    };
+    let near = 1.0 + 1e-3;
+    let beats = |a: (f64, f64), b: (f64, f64)| a.0 <= b.0 * near && a.1 <= b.1;
+    let all: Vec<(f64, f64)> =
+        played(&base, &axes).iter().map(|row| pair(&row["step_time_s"], &row["peak_device_bytes"])).collect();
+    let front = of(&found);
+    for &plan in &all {
+        assert!(front.iter().any(|&it| beats(it, plan)), "{plan:?} is missing in {front:?}");
+    }
+    for &plan in &front {
+        let worse = |it: &&(f64, f64)| it.0 * near < plan.0 && it.1 < plan.1;
+        assert_eq!(all.iter().find(worse), None, "{plan:?} is beaten");
+    }
+    assert!(
+        all.iter().any(|&plan| !of(&few).iter().any(|&it| beats(it, plan))),
+        "the usual set is of what was played"
+    );
+    assert_eq!((&few["best"], &few["bound"]), (&found["best"], &found["bound"]));
+    let counts = &found["counts"];
+    let count = |key: &str| counts[key].as_u64().unwrap();
+    assert!(count("played") < count("plans") - count("states_do_not_fit"), "bounds rule some out: {counts}");
+}

@@ -125,8 +125,9 @@ impl<'a> Screen<'a> {
                         let nodes = plan.ranks().div_ceil(u64::from(cluster.gpus_per_node).max(1));
                         let score = self.section.least(self.base, seconds, (plan.ranks(), nodes));
                         if score.is_finite() {
+                            let costs = SearchSection::least_costs(self.base, seconds, (plan.ranks(), nodes));
                             let (bound_s, bound_bytes) = (seconds, bytes);
-                            screened.open.push(Open { candidate: kind, bound_s, bound_bytes, score });
+                            screened.open.push(Open { candidate: kind, bound_s, bound_bytes, costs, score });
                         } else {
                             screened.counts.bound_is_worse += 1;
                         }

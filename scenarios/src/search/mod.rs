@@ -99,7 +99,8 @@ pub struct SearchReport {
     pub counts: SearchCounts,
     /// The best plan; null where none fits and meets the deadline.
     pub best: Option<FoundPlan>,
-    /// Played plans that no other one beats in time, memory, money and energy at once, the fastest first.
+    /// Plans that no other one beats in time, memory, money and energy at once, the fastest first: of those that were played, which
+    /// with `pareto = "whole"` are all that could be among them.
     pub pareto: Vec<FoundPlan>,
     /// The next best ones, and why they are not the best.
     pub runners_up: Vec<FoundPlan>,
@@ -173,8 +174,17 @@ struct Open {
     bound_s: f64,
     /// Bytes that its fullest rank holds at least.
     bound_bytes: u64,
+    /// Money and joules that a step takes at least; 0 where nothing is priced.
+    costs: [f64; 2],
     /// Score that it has at least.
     score: f64,
+}
+
+impl Open {
+    /// What no play of it undercuts, as [`traits_of`] has it of a play.
+    fn least(&self) -> [f64; 4] {
+        [self.bound_s, self.bound_bytes as f64, self.costs[0], self.costs[1]]
+    }
 }
 
 /// A played plan.
@@ -215,11 +225,10 @@ impl Hunt<'_> {
         let mut best = f64::INFINITY;
         let mut finished = false;
         while next < open.len() && self.counts.played < most_plays {
-            let room = usize::try_from(most_plays - self.counts.played).unwrap_or(usize::MAX).min(BATCH);
             let batch: Vec<Open> = open[next..]
                 .iter()
                 .take_while(|open| open.score < best * (1.0 + slack))
-                .take(room)
+                .take(self.room(most_plays))
                 .cloned()
                 .collect();
             if batch.is_empty() {
@@ -227,37 +236,78 @@ impl Hunt<'_> {
                 break;
             }
             next += batch.len();
-            let base = self.base;
-            let results: Vec<(Open, Result<Report, InputError>)> = batch
-                .into_par_iter()
-                .map(|open| {
-                    let report = open.candidate.scenario(base).and_then(|scenario| {
-                        in_part_sizes(&scenario).map(|report| attach_interval(&scenario, report))
-                    });
-                    (open, report)
-                })
-                .collect();
-            for (open, result) in results {
-                self.counts.played += 1;
-                match result {
-                    Ok(report) if report.verdict == Verdict::OutOfMemory => self.counts.out_of_memory += 1,
-                    Ok(report) => {
-                        let score = self.section.score(&report);
-                        best = best.min(score);
-                        self.played.push(Played { open, report, score });
-                    }
-                    Err(_) => self.counts.refused += 1,
+            best = self.play_batch(batch).min(best);
+        }
+        let mut rest = open.split_off(next);
+        let unplayed = rest.iter().map(|open| open.score).fold(f64::INFINITY, f64::min);
+        if self.section.whole_pareto && finished {
+            rest = self.play_pareto(rest, most_plays);
+        }
+        if finished || rest.is_empty() {
+            self.counts.bound_is_worse += rest.len() as u64;
+        } else {
+            self.counts.left += rest.len() as u64;
+        }
+        self.settle(unplayed);
+    }
+
+    /// Plans that are played next.
+    fn room(&self, most_plays: u64) -> usize {
+        usize::try_from(most_plays - self.counts.played).unwrap_or(usize::MAX).min(BATCH)
+    }
+
+    /// Plays the plans of which no played one is surely as good in time, memory, money and energy; returns the others, and
+    /// those for which no plays were left.
+    fn play_pareto(&mut self, open: Vec<Open>, most_plays: u64) -> Vec<Open> {
+        let (mut rest, mut wanted) = (Vec::new(), Vec::new());
+        let mut open = open.into_iter();
+        loop {
+            while wanted.len() < self.room(most_plays) {
+                let Some(next) = open.next() else { break };
+                let meets = |played: &&Played| self.section.meets(&played.report);
+                let no_better = |played: &Played| {
+                    traits_of(&played.report)
+                        .into_iter()
+                        .zip(next.least())
+                        .all(|(found, least)| found <= least)
+                };
+                let beaten = self.played.iter().filter(meets).any(no_better);
+                (if beaten { &mut rest } else { &mut wanted }).push(next);
+            }
+            if wanted.is_empty() {
+                rest.extend(open);
+                return rest;
+            }
+            self.play_batch(std::mem::take(&mut wanted));
+        }
+    }
+
+    /// Plays some plans; returns the least score among those that fit.
+    fn play_batch(&mut self, batch: Vec<Open>) -> f64 {
+        let base = self.base;
+        let results: Vec<(Open, Result<Report, InputError>)> = batch
+            .into_par_iter()
+            .map(|open| {
+                let report = open.candidate.scenario(base).and_then(|scenario| {
+                    in_part_sizes(&scenario).map(|report| attach_interval(&scenario, report))
+                });
+                (open, report)
+            })
+            .collect();
+        let mut best = f64::INFINITY;
+        for (open, result) in results {
+            self.counts.played += 1;
+            match result {
+                Ok(report) if report.verdict == Verdict::OutOfMemory => self.counts.out_of_memory += 1,
+                Ok(report) => {
+                    let score = self.section.score(&report);
+                    best = best.min(score);
+                    self.played.push(Played { open, report, score });
                 }
+                Err(_) => self.counts.refused += 1,
             }
         }
-        let rest = (open.len() - next) as u64;
-        if finished || rest == 0 {
-            self.counts.bound_is_worse += rest;
-        } else {
-            self.counts.left += rest;
-        }
-        let unplayed = open[next..].iter().map(|open| open.score).fold(f64::INFINITY, f64::min);
-        self.settle(unplayed);
+        best
     }
 
     /// Plays the plans at the top in full, from the keys that will be named, and remembers what was left out.
@@ -355,19 +405,21 @@ fn why(best: &Played, other: &Played) -> String {
     }
 }
 
+/// Time, memory, money and energy of a step.
+fn traits_of(report: &Report) -> [f64; 4] {
+    let cost = report.cost.as_ref();
+    [
+        report.step_time_s.unwrap_or(f64::INFINITY),
+        report.peak_memory.device_bytes as f64,
+        cost.map_or(0.0, |cost| cost.per_step),
+        cost.and_then(|cost| cost.energy_per_step_j).unwrap_or(0.0),
+    ]
+}
+
 /// Plans that no other one is as good as in everything and better than in something.
 fn pareto<'a>(good: &[&'a Played]) -> Vec<&'a Played> {
-    let traits = |played: &Played| {
-        let cost = played.report.cost.as_ref();
-        [
-            played.report.step_time_s.unwrap_or(f64::INFINITY),
-            played.report.peak_memory.device_bytes as f64,
-            cost.map_or(0.0, |cost| cost.per_step),
-            cost.and_then(|cost| cost.energy_per_step_j).unwrap_or(0.0),
-        ]
-    };
     let beats = |a: &Played, b: &Played| {
-        let pairs = traits(a).into_iter().zip(traits(b));
+        let pairs = traits_of(&a.report).into_iter().zip(traits_of(&b.report));
         pairs.clone().all(|(a, b)| a <= b) && pairs.clone().any(|(a, b)| a < b)
     };
     let mut front: Vec<&Played> =

@@ -59,6 +59,8 @@ pub(super) struct SearchSection {
     pub(super) offload: Option<Vec<Offloaded>>,
     pub(super) sequence_parallel: Option<bool>,
     pub(super) uneven: bool,
+    /// Whether plans are played, too, that may only take less memory, money or energy than faster ones.
+    pub(super) whole_pareto: bool,
     /// Least score among plans that were not played.
     pub(super) unplayed: Cell<f64>,
 }
@@ -143,6 +145,7 @@ impl SearchSection {
             checkpointing,
             sequence_parallel: section.flag("sequence_parallel")?,
             uneven: section.flag("uneven_stages")?.unwrap_or(true),
+            whole_pareto: section.choice("pareto", &[("played", false), ("whole", true)])?.unwrap_or(false),
             unplayed: Cell::new(f64::INFINITY),
         };
         if found.objective == Objective::SmallestCluster
@@ -225,13 +228,22 @@ impl SearchSection {
         self.memory_limit.map_or(capacity, |limit| limit.min(capacity))
     }
 
+    /// Money and energy of a step that takes at least so long, where there are prices and powers.
+    pub(super) fn least_costs(scenario: &Scenario, step: f64, (gpus, nodes): (u64, u64)) -> [f64; 2] {
+        let (gpus, nodes) = (gpus as f64, nodes as f64);
+        let cost = scenario.cost.as_ref();
+        cost.map_or([0.0; 2], |cost| {
+            [cost.least_money(gpus, nodes, step), cost.least_energy(gpus, nodes, step)]
+        })
+    }
+
     /// The score that a plan has at least, whose step takes at least so long.
     pub(super) fn least(&self, scenario: &Scenario, step: f64, (gpus, nodes): (u64, u64)) -> f64 {
         if self.deadline_s.is_some_and(|most| step > most) {
             return f64::INFINITY;
         }
         let cost = scenario.cost.as_ref();
-        let money = cost.map_or(0.0, |cost| cost.least_money(gpus as f64, nodes as f64, step));
+        let [money, energy] = Self::least_costs(scenario, step, (gpus, nodes));
         // Failures only add to the money; how many tokens a sample has is the play's to say.
         let steps = cost.and_then(|cost| cost.steps(None, scenario.batch.global as f64)).unwrap_or(1.0);
         if self.budget.is_some_and(|most| money * steps > most) {
@@ -241,7 +253,7 @@ impl SearchSection {
             Objective::StepTime => step,
             Objective::SmallestCluster => gpus as f64,
             Objective::Money => money,
-            Objective::Energy => cost.map_or(0.0, |cost| cost.least_energy(gpus as f64, nodes as f64, step)),
+            Objective::Energy => energy,
         }
     }
 }
