@@ -13,12 +13,24 @@ pub(super) struct Entry {
     pub(super) block: u32,
 }
 
-/// Free blocks in bins, four for each power of two of the size in units of 512 bytes.
-#[derive(Clone, Debug, Default)]
+/// No entry.
+const NONE: Entry = Entry { size: 0, address: 0, block: u32::MAX };
+
+/// Free blocks in bins, four for each power of two of the size in units of 512 bytes, but for the last one that came,
+/// which is the one that is most often wanted next: what is split off a block and joins it again.
+#[derive(Clone, Debug)]
 pub(super) struct Cache {
     bins: Vec<Vec<Entry>>,
     /// A bit for each bin that is not empty.
     occupied: [u64; 4],
+    /// In no bin; or `NONE`.
+    last: Entry,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { bins: Vec::new(), occupied: [0; 4], last: NONE }
+    }
 }
 
 /// The bin of a size: it never falls as the size grows, and stays below 256.
@@ -44,14 +56,23 @@ fn place(entries: &[Entry], size: u64, address: u64) -> usize {
 
 /// Where a block is in its cache, until that changes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spot {
-    bin: usize,
-    place: usize,
+pub(super) enum Spot {
+    /// It came last.
+    Last,
+    /// By bin and place.
+    Bin(usize, usize),
 }
 
 impl Cache {
     #[inline]
     pub(super) fn insert(&mut self, entry: Entry) {
+        let before = std::mem::replace(&mut self.last, entry);
+        if before.size > 0 {
+            self.put(before);
+        }
+    }
+
+    fn put(&mut self, entry: Entry) {
         let bin = bin(entry.size);
         if bin >= self.bins.len() {
             self.bins.resize_with(bin + 1, Vec::new);
@@ -75,18 +96,29 @@ impl Cache {
     /// Removes the block with this size and address.
     #[inline]
     pub(super) fn remove(&mut self, size: u64, address: u64) {
+        if (self.last.size, self.last.address) == (size, address) {
+            self.last = NONE;
+            return;
+        }
         let bin = bin(size);
         let Some(entries) = self.bins.get(bin) else { return };
         let place = place(entries, size, address);
         debug_assert!(entries.get(place).is_some_and(|e| (e.size, e.address) == (size, address)));
         if place < entries.len() {
-            self.take(Spot { bin, place });
+            self.take_from(bin, place);
         }
     }
 
     /// Removes a block.
     #[inline]
-    pub(super) fn take(&mut self, Spot { bin, place }: Spot) {
+    pub(super) fn take(&mut self, spot: Spot) {
+        match spot {
+            Spot::Last => self.last = NONE,
+            Spot::Bin(bin, place) => self.take_from(bin, place),
+        }
+    }
+
+    fn take_from(&mut self, bin: usize, place: usize) {
         let entries = &mut self.bins[bin];
         if entries.len() - place > SHORT {
             entries.remove(place);
@@ -115,24 +147,44 @@ impl Cache {
 
     #[inline]
     fn spot_from(&self, size: u64, address: u64) -> Option<(Spot, Entry)> {
+        let found = self.spot_in_bins(size, address);
+        let last = (self.last.size, self.last.address);
+        if last >= (size, address)
+            && last.0 > 0
+            && found.is_none_or(|(_, entry)| last < (entry.size, entry.address))
+        {
+            return Some((Spot::Last, self.last));
+        }
+        found
+    }
+
+    #[inline]
+    fn spot_in_bins(&self, size: u64, address: u64) -> Option<(Spot, Entry)> {
         let bin = bin(size);
         let entries = self.bins.get(bin)?;
         let place = place(entries, size, address);
         if let Some(entry) = entries.get(place) {
-            return Some((Spot { bin, place }, *entry));
+            return Some((Spot::Bin(bin, place), *entry));
         }
         let bin = self.occupied_from(bin + 1)?;
-        self.bins.get(bin)?.first().map(|entry| (Spot { bin, place: 0 }, *entry))
+        self.bins.get(bin)?.first().map(|entry| (Spot::Bin(bin, 0), *entry))
     }
 
     /// The largest block; of equals the one with the highest address.
-    pub(super) fn last(&self) -> Option<Entry> {
-        self.bins.iter().rev().find_map(|entries| entries.last()).copied()
+    pub(super) fn largest(&self) -> Option<Entry> {
+        let in_bins = self.bins.iter().rev().find_map(|entries| entries.last()).copied();
+        in_bins.into_iter().chain(self.came_last()).max()
     }
 
     /// All blocks in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Entry> {
-        self.bins.iter().flatten().copied()
+    pub(super) fn sorted(&self) -> Vec<Entry> {
+        let mut all: Vec<Entry> = self.bins.iter().flatten().copied().chain(self.came_last()).collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn came_last(&self) -> Option<Entry> {
+        (self.last.size > 0).then_some(self.last)
     }
 
     /// The first bin from `bin` on that is not empty.
@@ -182,9 +234,9 @@ mod tests {
                 } else if set.insert((size, address)) {
                     cache.insert(Entry { size, address, block: 0 });
                 }
-                prop_assert_eq!(cache.last().map(|e| (e.size, e.address)), set.last().copied());
+                prop_assert_eq!(cache.largest().map(|e| (e.size, e.address)), set.last().copied());
             }
-            let all: Vec<_> = cache.iter().map(|e| (e.size, e.address)).collect();
+            let all: Vec<_> = cache.sorted().iter().map(|e| (e.size, e.address)).collect();
             prop_assert_eq!(all, set.into_iter().collect::<Vec<_>>());
         }
     }

@@ -38,7 +38,7 @@ impl<C: Counts> Allocator<C> {
         }
         let mut given = 0;
         while given < needed {
-            let last = self.pools.get(pool).and_then(|pool| pool.free.last());
+            let last = self.pools.get(pool).and_then(|pool| pool.free.largest());
             let Some(entry) = last.filter(|entry| entry.size >= limit) else { return false };
             given += entry.size;
             self.give_back(entry.block);
@@ -83,7 +83,7 @@ impl<C: Counts> Allocator<C> {
     fn cached(&self, kind: PoolKind) -> Vec<u32> {
         let first = usize::from(pool_index(0, kind));
         let pools = self.pools.iter().skip(first).step_by(2);
-        pools.flat_map(|pool| pool.free.iter()).map(|entry| entry.block).collect()
+        pools.flat_map(|pool| pool.free.sorted()).map(|entry| entry.block).collect()
     }
 
     /// A free block that is a whole segment goes back to the device.

@@ -77,7 +77,7 @@ fn check(allocator: &Allocator) {
             assert!(segment.total_size.is_multiple_of(Config::page(segment.kind)));
         }
     }
-    let listed: usize = allocator.pools.iter().map(|pool| pool.free.iter().count()).sum();
+    let listed: usize = allocator.pools.iter().map(|pool| pool.free.sorted().len()).sum();
     assert_eq!(listed, free, "what is free is cached, and nothing else");
     let zero = PoolStats::default();
     let (small, large) = (PoolKind::Small, PoolKind::Large);
