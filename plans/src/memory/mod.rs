@@ -16,7 +16,8 @@ mod trace;
 use steptime_clusters::Cluster;
 use steptime_core::allocator::Config;
 use steptime_core::{
-    CATEGORIES, MemoryRecord, NoObserver, Observer, Outcome, Program, SimTime, Stream, TensorSpec, simulate,
+    CATEGORIES, Category, MemoryRecord, NoObserver, Observer, Outcome, Program, SimTime, Stream, TensorSpec,
+    simulate,
 };
 
 use steptime_models::Model;
@@ -416,9 +417,19 @@ struct Asked {
     at: u64,
     /// When the stream had done what was issued to it before.
     reached: u64,
+    /// Of the tensor.
+    bytes: u64,
     tensor: u32,
     stream: Stream,
+    category: Category,
     frees: bool,
+}
+
+impl Asked {
+    /// Whether the allocator gets to know of it: contexts are not its own, and nothing is asked for no bytes.
+    fn counts(&self) -> bool {
+        self.category != classes::CONTEXT && self.bytes > 0
+    }
 }
 
 /// Collects what ranks ask of their allocators.
@@ -444,7 +455,10 @@ impl Requests {
                 } else if replay::waits(stream, *own, settings.avoid_record_streams) {
                     return None;
                 }
-                requests.push(Asked { host: 0, at: 0, reached: 0, tensor: tensor.0, stream, frees });
+                let TensorSpec { bytes, category, .. } = program.tensor_specs()[tensor.0 as usize];
+                let (tensor, moment) = (tensor.0, 0);
+                let (host, at, reached) = (moment, moment, moment);
+                requests.push(Asked { host, at, reached, bytes, tensor, stream, category, frees });
             }
             of_stage.push(requests);
         }
@@ -459,8 +473,10 @@ impl Observer for Requests {
                 host: record.host.picos(),
                 at: record.at.picos(),
                 reached: record.reached.picos(),
+                bytes: record.delta.unsigned_abs(),
                 tensor: record.tensor.0,
                 stream: record.stream,
+                category: record.category,
                 frees: record.delta < 0,
             });
         }

@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 
 use steptime_core::allocator::{self, Block, Config, OutOfMemory, Totals};
-use steptime_core::{CATEGORIES, Program, SimTime, Stream, Tensor};
+use steptime_core::{CATEGORIES, Category, Program, SimTime, Stream, Tensor};
 
 use super::trace::{Blocks, Tracer};
 use super::{Asked, Moment, Played, RankMemory, Shortage};
-use crate::classes;
 use crate::error::PlanError;
 use crate::lower::MemoryMarks;
 
@@ -62,6 +61,7 @@ pub(super) enum Turn {
 struct Held {
     block: Block,
     stream: Stream,
+    category: Category,
     /// Whether it was allocated before the first step, and lives beyond each.
     lasting: bool,
 }
@@ -115,13 +115,16 @@ impl<'a> Replay<'a> {
         })
     }
 
-    /// The start of the job and so many steps.
+    /// The start of the job and so many steps; without requests that the allocator does not get to know of.
     pub(super) fn turns(&self, steps: u32) -> Vec<Turn> {
         let MemoryMarks { first_pass, moments: [from, to], update } = self.marks;
-        let request = |index: usize, lasting| Turn::Request(index as u32, lasting);
-        let moments = || (from..to).map(|index| request(index, true));
+        let request = |index: usize, lasting| {
+            self.records[index].counts().then_some(Turn::Request(index as u32, lasting))
+        };
+        let moments = || (from..to).filter_map(|index| request(index, true));
         let mut turns = Vec::with_capacity((1 + self.records.len()) * steps as usize + to);
-        turns.extend((0..first_pass).filter(|index| !(from..to).contains(index)).map(|it| request(it, true)));
+        let at_start = (0..first_pass).filter(|index| !(from..to).contains(index));
+        turns.extend(at_start.filter_map(|it| request(it, true)));
         for step in 0..steps {
             turns.push(Turn::Step(step));
             for index in first_pass..self.records.len() {
@@ -129,7 +132,7 @@ impl<'a> Replay<'a> {
                     // The optimizer sees gradients for the first time.
                     turns.extend(moments());
                 }
-                turns.push(request(index, false));
+                turns.extend(request(index, false));
             }
             if step == 0 && update >= self.records.len() {
                 turns.extend(moments());
@@ -144,11 +147,12 @@ impl<'a> Replay<'a> {
         for turn in turns {
             match *turn {
                 Turn::Step(step) => self.step = step,
-                Turn::Request(index, lasting) => self.request(index as usize, lasting),
+                Turn::Request(index, lasting) => {
+                    if !self.request(index as usize, lasting) {
+                        return;
+                    }
+                }
                 Turn::EndStep(last) => self.end_step(last),
-            }
-            if self.shortage.is_some() {
-                return;
             }
         }
     }
@@ -203,57 +207,56 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn request(&mut self, index: usize, lasting: bool) {
-        let Some(bytes) = self.asked_now(index) else { return };
-        match self.allocator.alloc(self.records[index].stream, bytes) {
-            Ok(block) => self.hold(index, block, lasting),
-            Err(failure) => self.fail(index, failure),
+    /// `false` where it fails.
+    #[inline]
+    fn request(&mut self, index: usize, lasting: bool) -> bool {
+        let record = &self.records[index];
+        if !self.asks_now(record) {
+            return true;
         }
+        match self.allocator.alloc(record.stream, record.bytes) {
+            Ok(block) => self.hold(index, block, lasting),
+            Err(failure) => {
+                self.fail(index, failure);
+                return false;
+            }
+        }
+        true
     }
 
     /// `false` where cached memory would have to be given back first.
+    #[inline]
     fn request_at_once(&mut self, index: usize, lasting: bool) -> bool {
-        let Some(bytes) = self.asked_now(index) else { return true };
-        match self.allocator.alloc_at_once(self.records[index].stream, bytes) {
-            Some(block) => {
-                self.hold(index, block, lasting);
-                true
-            }
-            None => false,
+        let record = &self.records[index];
+        if !self.asks_now(record) {
+            return true;
         }
+        let block = self.allocator.alloc_at_once(record.stream, record.bytes);
+        block.map(|block| self.hold(index, block, lasting)).is_some()
     }
 
-    /// Frees what a request frees, or else lets events pass up to it and returns the bytes that it asks for.
+    /// Frees what a request frees, or else lets events pass up to it: whether it asks for memory.
     #[inline]
-    fn asked_now(&mut self, index: usize) -> Option<u64> {
-        let record = self.records[index];
-        let spec = self.program.tensor_specs()[record.tensor as usize];
-        if spec.category == classes::CONTEXT || spec.bytes == 0 {
-            return None;
-        }
+    fn asks_now(&mut self, record: &Asked) -> bool {
         if record.frees {
-            self.free(
-                record.tensor as usize,
-                record.stream,
-                (SimTime::from_picos(record.host), record.reached),
-            );
-            return None;
+            let asked = SimTime::from_picos(record.host);
+            self.free(record.tensor as usize, record.stream, (asked, record.reached));
+            return false;
         }
         if record.host >= self.next_event {
             self.pass_events(record.host);
         }
-        Some(spec.bytes)
+        true
     }
 
+    #[inline]
     fn hold(&mut self, index: usize, block: Block, lasting: bool) {
-        let record = self.records[index];
+        let &Asked { tensor, stream, category, .. } = &self.records[index];
         if let Some(tracer) = &mut self.tracer {
-            tracer.allocated(&self.allocator, &record, &block, self.step);
+            tracer.allocated(&self.allocator, &self.records[index], &block, self.step);
         }
-        let tensor = record.tensor as usize;
-        let category = self.program.tensor_specs()[tensor].category;
         self.by_category[usize::from(category.0) % CATEGORIES] += block.size();
-        self.held[tensor] = Some(Held { block, stream: record.stream, lasting });
+        self.held[tensor as usize] = Some(Held { block, stream, category, lasting });
         let allocated = self.allocator.stats().allocated;
         if allocated > self.most.allocated {
             (self.most.allocated, self.most.request, self.most.lasts) = (allocated, Some(index as u32), true);
@@ -271,12 +274,11 @@ impl<'a> Replay<'a> {
     /// Frees a tensor. If another stream than its own has used it, its block is cached once that stream has reached the
     /// free, unless references keep such tensors instead.
     fn free(&mut self, tensor: usize, stream: Stream, (asked, reached): (SimTime, u64)) {
-        let Some(Held { block, stream: own, .. }) = self.held[tensor].take() else { return };
+        let Some(Held { block, stream: own, category, .. }) = self.held[tensor].take() else { return };
         if std::mem::take(&mut self.most.lasts) {
             self.most.by_category = self.by_category;
         }
-        let spec = self.program.tensor_specs()[tensor];
-        self.by_category[usize::from(spec.category.0) % CATEGORIES] -= block.size();
+        self.by_category[usize::from(category.0) % CATEGORIES] -= block.size();
         let shared = waits(stream, own, self.avoid_record_streams);
         if let Some(tracer) = &mut self.tracer {
             let reached = SimTime::from_picos(reached);

@@ -111,6 +111,42 @@ proptest! {
     }
 
     #[test]
+    fn what_is_counted_changes_nothing(config in configs(), seed: u64, live in 1_u64..200) {
+        let (mut all, mut few) = (allocator(config.clone()), Allocator::<Totals>::counting(config).unwrap());
+        let mut draw = Draw(seed);
+        let mut held: Vec<(Block, Block)> = Vec::new();
+        for _ in 0..800 {
+            if draw.below(2 * live) < held.len() as u64 {
+                let (one, other) = held.swap_remove(draw.below(held.len() as u64) as usize);
+                if draw.below(8) == 0 {
+                    let stream = Stream(draw.below(3) as u8);
+                    all.record_stream(&one, stream);
+                    few.record_stream(&other, stream);
+                }
+                all.free(one);
+                few.free(other);
+            } else {
+                let (stream, bytes) = (Stream(draw.below(3) as u8), draw.size());
+                let (one, other) = (all.alloc(stream, bytes), few.alloc(stream, bytes));
+                prop_assert_eq!(&one, &other);
+                held.extend(one.ok().zip(other.ok()));
+            }
+            if draw.below(16) == 0 {
+                let stream = Stream(draw.below(3) as u8);
+                let passed = all.events_recorded(stream).saturating_sub(draw.below(3));
+                all.events_passed(stream, passed);
+                few.events_passed(stream, passed);
+            }
+            let (stats, totals) = (all.stats(), few.stats());
+            prop_assert_eq!(totals.allocated, stats.all.allocated_bytes.current);
+            prop_assert_eq!(totals.reserved, stats.all.reserved_bytes.current);
+            prop_assert_eq!((totals.most_reserved, totals.retries), (stats.all.reserved_bytes.peak, stats.retries));
+            prop_assert_eq!(totals.device_calls, stats.device_allocations + stats.device_frees);
+        }
+        prop_assert_eq!(all.snapshot(), few.snapshot());
+    }
+
+    #[test]
     fn the_plain_model_agrees(
         capacity in prop::option::of(40..400_u64),
         split in prop::option::of(20..64_u64),
