@@ -10,7 +10,7 @@ use steptime_core::{NoObserver, simulate};
 /// A name and its work.
 type Counted = (&'static str, fn() -> SetUp<()>);
 
-pub(crate) const COUNTED: [Counted; 10] = [
+pub(crate) const COUNTED: [Counted; 11] = [
     ("queue", || {
         queue();
         Ok(())
@@ -21,6 +21,7 @@ pub(crate) const COUNTED: [Counted; 10] = [
     ("ring", ring),
     ("lowering", lowering),
     ("explicit", explicit),
+    ("tensor-parallel", tensor_parallel),
     ("run", run_small),
     ("run-pipeline", run_pipeline),
     ("screen", screen),
@@ -74,6 +75,13 @@ fn lowering() -> SetUp<()> {
 fn explicit() -> SetUp<()> {
     let small = ["cluster.nodes=16", "parallelism.data=16", "workload.global_batch_size=128"];
     let lowered = set_up::lower_scenario(&set_up::gpt3_with(true, &small.map(str::to_owned))?)?;
+    black_box(simulate(&lowered.world, &mut NoObserver)?);
+    Ok(())
+}
+
+/// Pipelines of ranks that share their layers: most of their meetings are sums within a node.
+fn tensor_parallel() -> SetUp<()> {
+    let lowered = set_up::lower_scenario_times(&set_up::megatron(320)?)?;
     black_box(simulate(&lowered.world, &mut NoObserver)?);
     Ok(())
 }

@@ -20,7 +20,7 @@ pub use queue::{
 };
 pub use scenarios::{
     GPT3, MEGATRON_530B, NoFiles, SCENARIOS, gpt3, gpt3_with, large_sweep, lower_scenario,
-    lower_scenario_times, read, read_and_run, read_and_run_with, screen, search_64, sweep, years,
+    lower_scenario_times, megatron, read, read_and_run, read_and_run_with, screen, search_64, sweep, years,
 };
 pub use vehicles::slowest_of_ten_vehicles;
 

@@ -165,6 +165,15 @@ impl Files for NoFiles {
     }
 }
 
+/// [`MEGATRON_530B`] with so many sequences a step, which are as many micro-batches of its 8 replicas.
+///
+/// # Errors
+/// The scenario is refused.
+pub fn megatron(sequences: u64) -> SetUp<Scenario> {
+    let options = [format!("workload.global_batch_size={sequences}")];
+    Ok(Scenario::read("megatron.toml", MEGATRON_530B, &options, &NoFiles)?)
+}
+
 /// Reads a scenario from its text.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ pub(super) struct Moments {
     last: u64,
     /// Number of the first step that waits.
     first: u32,
+    /// The moment of the first is unknown.
     waiting: VecDeque<Waiting>,
     /// The steps that wait, where somebody watches.
     steps: VecDeque<Step>,
@@ -58,16 +59,26 @@ impl Moments {
         ledger: &mut Ledger,
         emit: &mut Emitter<'_, O>,
     ) {
-        if let Some(waiting) = self.waiting.get_mut(number.wrapping_sub(self.first) as usize) {
-            waiting.at = at;
+        let behind_first = number.wrapping_sub(self.first);
+        if behind_first > 0 {
+            if let Some(waiting) = self.waiting.get_mut(behind_first as usize) {
+                waiting.at = at;
+            }
+            return;
         }
-        while let Some(&Waiting { at, marks }) = self.waiting.front().filter(|it| it.at != UNKNOWN) {
-            self.waiting.pop_front();
+        let mut at = at;
+        while let Some(Waiting { marks, .. }) = self.waiting.pop_front() {
             self.first = self.first.wrapping_add(1);
             self.last = self.last.max(at);
             ledger.stamp(marks, self.last);
-            if let Some(step) = self.steps.pop_front() {
+            if O::ACTIVE
+                && let Some(step) = self.steps.pop_front()
+            {
                 step.emit((self.last, at), emit);
+            }
+            match self.waiting.front() {
+                Some(next) if next.at != UNKNOWN => at = next.at,
+                _ => return,
             }
         }
     }

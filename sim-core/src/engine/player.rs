@@ -267,7 +267,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         let begin = places.start as u32;
         let completions = &mut state.completions[places];
         let depth = completions.len() as u32;
-        let launches = &mut state.launches[usize::from(index)];
+        let mut launches = state.launches[usize::from(index)];
         let (slot, step) = (begin + launches.next, state.moments.next());
         let numbers = Numbers { slot, step, ..Numbers::default() };
         let (mut now, mut issuing, mut played) = (*host, 0, 0);
@@ -277,20 +277,19 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             }
             match record.kind {
                 Kind::Kernel => {
-                    if depth > 0 {
-                        if launches.in_flight == depth {
-                            break;
-                        }
-                        now = now.max(completions[launches.next as usize]);
+                    let place = completions.get_mut(launches.next as usize);
+                    if place.is_some() && launches.in_flight == depth {
+                        break;
                     }
+                    now = place.as_ref().map_or(now, |completion| now.max(**completion));
                     let Some(issued) = later(now, record.extra) else {
                         return Err(self.overflow(first + played).into());
                     };
                     if O::ACTIVE && issued > now {
                         self.emit.span(None, SpanKind::Host, (now, issued), self.host_class, record.index);
                     }
-                    if depth > 0 {
-                        completions[launches.next as usize] = issued;
+                    if let Some(place) = place {
+                        *place = issued;
                         launches.launch(depth);
                     }
                     issuing += record.extra;
@@ -304,6 +303,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             }
             played += 1;
         }
+        state.launches[usize::from(index)] = launches;
         if played > 0 {
             let issue = Issue { at: *host, work: state.work };
             let pending = Pending { issue, record: first as u32, count: played as u32, numbers };

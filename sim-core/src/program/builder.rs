@@ -156,6 +156,13 @@ impl ProgramBuilder {
         label
     }
 
+    /// A label of a text that no other label has: the same text is not looked for.
+    pub fn new_label(&mut self, text: String) -> Label {
+        let label = Label(self.inner.labels.len() as u32);
+        self.inner.labels.push(text);
+        label
+    }
+
     /// A new stream. The first is the primary one. A program has at most 256.
     pub fn stream(&mut self, name: &str) -> Stream {
         let stream = u8::try_from(self.inner.streams.len()).unwrap_or_else(|_| {

@@ -1,10 +1,12 @@
 //! The program of one pipeline stage: what every data-parallel rank of that stage does in a step.
 
+mod channels;
 mod data_parallel;
 mod detail;
 mod fetch;
 mod gradients;
 mod groups;
+mod labels;
 mod library;
 mod matrices;
 mod norms;
@@ -399,59 +401,6 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
 }
 
 impl StageBuilder<'_> {
-    fn open_channels(&mut self) {
-        let input = self.input;
-        let training = input.training();
-        let mut wanted = Vec::new();
-        let groups = [
-            (Along::Data, "data parallel", training || input.plan.zero == ZeroStage::Three),
-            (Along::Tensor, "tensor parallel", true),
-            (Along::Context, "context parallel", true),
-            (Along::Expert, "expert parallel", input.plan.spreads_experts()),
-            (Along::ExpertTensor, "expert tensor parallel", input.plan.spreads_experts()),
-            (Along::ExpertData, "expert data parallel", training && input.plan.spreads_experts()),
-            (Along::Replicas, "replicas of shards", training),
-            (Along::Secondary, "second copies of parameters", training),
-        ];
-        for (along, name, needed) in groups {
-            if needed && input.placements[along as usize].ranks > 1 {
-                wanted.push((Meeting::Group(along), name));
-            }
-        }
-        if input.plan.tensor_pieces && input.placements[Along::Tensor as usize].ranks > 1 {
-            wanted.push((Meeting::Pieces, "tensor parallel, in pieces"));
-        }
-        for (number, chunk) in input.chunks.iter().enumerate() {
-            if chunk.crosses[1].is_some() {
-                wanted.push((Meeting::ForwardOut(number), "activations to next stage"));
-                if training {
-                    wanted.push((Meeting::BackwardIn(number), "gradients from next stage"));
-                }
-            }
-            if chunk.crosses[0].is_some() {
-                wanted.push((Meeting::ForwardIn(number), "activations from previous stage"));
-                if training {
-                    wanted.push((Meeting::BackwardOut(number), "gradients to previous stage"));
-                }
-            }
-        }
-        if input.tied_embedding.is_some() && training && (input.holds_embedding() || input.holds_head()) {
-            wanted.push((Meeting::Embedding, "shared embedding"));
-        }
-        if input.opposite.is_some() && training {
-            wanted.push((Meeting::Opposite, "copies on the opposite stage"));
-        }
-        wanted.extend(input.host_ways());
-        for (meeting, name) in wanted {
-            let channel = self.program.channel(name);
-            self.meetings.push((meeting, channel));
-        }
-    }
-
-    fn channel(&self, meeting: Meeting) -> Option<Channel> {
-        self.meetings.iter().find(|(known, _)| *known == meeting).map(|&(_, channel)| channel)
-    }
-
     /// Allocates a tensor that lives to the end of the step.
     fn hold(&mut self, name: &str, bytes: u64, category: Category) {
         if bytes > 0 {
@@ -503,81 +452,6 @@ impl StageBuilder<'_> {
     /// Whether there is anybody to reduce gradients with.
     fn reduces(&self) -> bool {
         self.input.shares().any(|share| self.reduces_share(share))
-    }
-
-    /// Label of a layer's tensor. The same few are asked for in every micro-batch.
-    fn tensor_label(&mut self, layer: usize, what: &'static str) -> Label {
-        if self.input.grain == Grain::Times {
-            // There are no tensors.
-            return Label(0);
-        }
-        let known = &mut self.tensor_labels[self.input.slot(layer)];
-        let same = |name: &str| std::ptr::eq(name, what) || name == what;
-        if let Some((_, label)) = known.iter().find(|(name, _)| same(name)) {
-            return *label;
-        }
-        let label = if self.input.grain == Grain::Sizes {
-            self.program.label(what)
-        } else {
-            self.program.label(&format!("{} {what}", self.input.model.layers[layer].name))
-        };
-        known.push((what, label));
-        label
-    }
-
-    /// A span's label: name, kind and micro-batch, parted by `|`. Where nobody looks at spans, passes over a layer go by
-    /// one name.
-    fn label(&mut self, name: &str, kind: &str, micro_batch: Option<u32>) -> Label {
-        let micro_batch = micro_batch.filter(|_| self.input.grain.has_spans());
-        let text = &mut self.text;
-        text.clear();
-        for (number, part) in name.split('|').enumerate() {
-            text.push_str(if number > 0 { "/" } else { "" });
-            text.push_str(part);
-        }
-        for part in ["|", kind, "|"] {
-            text.push_str(part);
-        }
-        match micro_batch {
-            Some(number) => text.push_str(self.numbers[number as usize].as_str()),
-            None => text.push('-'),
-        }
-        self.program.label(text)
-    }
-
-    /// Label of a pass over a layer.
-    fn layer_label(&mut self, layer: usize, kind: &'static str, micro_batch: u32) -> Label {
-        let name = self.input.model.layers[layer].name.as_str();
-        if self.input.grain.has_spans() {
-            return self.label(name, kind, Some(micro_batch));
-        }
-        let slot = self.input.slot(layer);
-        if let Some((_, label)) = self.pass_labels[slot].iter().find(|(known, _)| *known == kind) {
-            return *label;
-        }
-        let label = self.label(name, kind, None);
-        self.pass_labels[slot].push((kind, label));
-        label
-    }
-
-    /// Label of something that comes in every micro-batch and belongs to no layer.
-    fn fixed_label(&mut self, name: &'static str, kind: &'static str, micro_batch: u32) -> Label {
-        if self.input.grain.has_spans() {
-            return self.label(name, kind, Some(micro_batch));
-        }
-        let same = |it: &&(&str, &str, Label)| (it.0, it.1) == (name, kind);
-        if let Some((.., label)) = self.fixed_labels.iter().find(same) {
-            return *label;
-        }
-        let label = self.label(name, kind, None);
-        self.fixed_labels.push((name, kind, label));
-        label
-    }
-
-    /// Label of a buffer that belongs to no layer.
-    fn buffer_label(&mut self, name: &'static str) -> Label {
-        // Where there are no tensors nobody asks for it.
-        if self.input.grain == Grain::Times { Label(0) } else { self.program.label(name) }
     }
 
     fn kernel(&mut self, class: Class, label: Label, cost: OpCost) -> Result<(), PlanError> {

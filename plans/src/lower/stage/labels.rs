@@ -1,0 +1,84 @@
+//! What records and tensors of a stage's program are called.
+
+use steptime_core::Label;
+
+use super::StageBuilder;
+use crate::lower::Grain;
+
+impl StageBuilder<'_> {
+    /// Label of a layer's tensor. The same few are asked for in every micro-batch.
+    pub(super) fn tensor_label(&mut self, layer: usize, what: &'static str) -> Label {
+        if self.input.grain == Grain::Times {
+            // There are no tensors.
+            return Label(0);
+        }
+        let known = &mut self.tensor_labels[self.input.slot(layer)];
+        let same = |name: &str| std::ptr::eq(name, what) || name == what;
+        if let Some((_, label)) = known.iter().find(|(name, _)| same(name)) {
+            return *label;
+        }
+        let label = if self.input.grain == Grain::Sizes {
+            self.program.label(what)
+        } else {
+            // Layers have names of their own.
+            self.program.new_label([self.input.model.layers[layer].name.as_str(), " ", what].concat())
+        };
+        known.push((what, label));
+        label
+    }
+
+    /// A span's label: name, kind and micro-batch, parted by `|`. Where nobody looks at spans, passes over a layer go by
+    /// one name.
+    pub(super) fn label(&mut self, name: &str, kind: &str, micro_batch: Option<u32>) -> Label {
+        let micro_batch = micro_batch.filter(|_| self.input.grain.has_spans());
+        let text = &mut self.text;
+        text.clear();
+        for (number, part) in name.split('|').enumerate() {
+            text.push_str(if number > 0 { "/" } else { "" });
+            text.push_str(part);
+        }
+        for part in ["|", kind, "|"] {
+            text.push_str(part);
+        }
+        match micro_batch {
+            Some(number) => text.push_str(self.numbers[number as usize].as_str()),
+            None => text.push('-'),
+        }
+        self.program.label(text)
+    }
+
+    /// Label of a pass over a layer.
+    pub(super) fn layer_label(&mut self, layer: usize, kind: &'static str, micro_batch: u32) -> Label {
+        let name = self.input.model.layers[layer].name.as_str();
+        if self.input.grain.has_spans() {
+            return self.label(name, kind, Some(micro_batch));
+        }
+        let slot = self.input.slot(layer);
+        if let Some((_, label)) = self.pass_labels[slot].iter().find(|(known, _)| *known == kind) {
+            return *label;
+        }
+        let label = self.label(name, kind, None);
+        self.pass_labels[slot].push((kind, label));
+        label
+    }
+
+    /// Label of something that comes in every micro-batch and belongs to no layer.
+    pub(super) fn fixed_label(&mut self, name: &'static str, kind: &'static str, micro_batch: u32) -> Label {
+        if self.input.grain.has_spans() {
+            return self.label(name, kind, Some(micro_batch));
+        }
+        let same = |it: &&(&str, &str, Label)| (it.0, it.1) == (name, kind);
+        if let Some((.., label)) = self.fixed_labels.iter().find(same) {
+            return *label;
+        }
+        let label = self.label(name, kind, None);
+        self.fixed_labels.push((name, kind, label));
+        label
+    }
+
+    /// Label of a buffer that belongs to no layer.
+    pub(super) fn buffer_label(&mut self, name: &'static str) -> Label {
+        // Where there are no tensors nobody asks for it.
+        if self.input.grain == Grain::Times { Label(0) } else { self.program.label(name) }
+    }
+}
