@@ -35,6 +35,12 @@ impl Batch {
     pub fn samples(&self) -> u64 {
         self.micro * (self.accumulation - 1) + self.last.unwrap_or(self.micro)
     }
+
+    /// The same with another number of micro-batches.
+    pub(crate) fn with_micro_batches(self, accumulation: u64) -> Self {
+        let other = Self { accumulation, ..self };
+        Self { global: other.samples() * other.data, ..other }
+    }
 }
 
 /// The batch, and the keys that its numbers come from.

@@ -37,11 +37,14 @@ pub(crate) fn in_part_times(scenario: &Scenario) -> Result<Report, InputError> {
     in_part_with(scenario, None, &alone)
 }
 
-/// Plays a step with what is asked of its memory.
-type Player<'a> = &'a dyn Fn(&Scenario, Option<Told>) -> Result<Report, InputError>;
+/// Plays a scenario's step, with so many micro-batches if a number is given, and with what is asked of its memory.
+type Player<'a> = &'a dyn Fn(&Scenario, Option<u64>, Option<Told>) -> Result<Report, InputError>;
 
 /// A step by itself.
-fn alone(scenario: &Scenario, told: Option<Told>) -> Result<Report, InputError> {
+fn alone(scenario: &Scenario, count: Option<u64>, told: Option<Told>) -> Result<Report, InputError> {
+    if let Some(count) = count {
+        return alone(&scenario.with_micro_batches(count), None, told);
+    }
     match told {
         Some(Told::Everything) => play(scenario, false).map(|played| played.report),
         Some(Told::Sizes) => play_sizes(scenario),
@@ -56,15 +59,15 @@ pub(crate) fn row_report(
     part: bool,
     point: Option<&Point<'_>>,
 ) -> Result<Report, InputError> {
-    let shared = |scenario: &Scenario, told| match point {
-        Some(point) => point.play(scenario, told),
-        None => alone(scenario, told),
+    let shared = |scenario: &Scenario, count, told| match point {
+        Some(point) => point.play(scenario, count, told),
+        None => alone(scenario, count, told),
     };
     let everything = Some(Told::Everything);
     let report = if part {
         in_part_with(scenario, Some(Told::Sizes), &shared)?
     } else {
-        shared(scenario, everything)?
+        shared(scenario, None, everything)?
     };
     let again = part && report.verdict == Verdict::OutOfMemory;
     let report = if again { in_part_with(scenario, everything, &shared)? } else { report };
@@ -72,7 +75,7 @@ pub(crate) fn row_report(
 }
 
 fn in_part_with(scenario: &Scenario, told: Option<Told>, play: Player<'_>) -> Result<Report, InputError> {
-    let full = || play(scenario, told);
+    let full = || play(scenario, None, told);
     let Job::Gpus { plan, workload, .. } = &scenario.job else { return full() };
     // Steps that wait for their samples are no line: from some number of micro-batches on the loader is the slower one.
     if scenario.input.is_some() || plan.micro_batch_counts.is_some() {
@@ -88,10 +91,10 @@ fn in_part_with(scenario: &Scenario, told: Option<Told>, play: Player<'_>) -> Re
     if count <= long + period {
         return full();
     }
-    let first = play(&scenario.with_micro_batches(short), None)?;
-    let second = play(&scenario.with_micro_batches(long), told)?;
+    let first = play(scenario, Some(short), None)?;
+    let second = play(scenario, Some(long), told)?;
     let times = (count - long) as f64 / (long - short) as f64;
-    let growth = scenario.batch.samples() as f64 / scenario.with_micro_batches(long).batch.samples() as f64;
+    let growth = scenario.batch.samples() as f64 / scenario.batch.with_micro_batches(long).samples() as f64;
     Ok(extended(&first, second, times, growth))
 }
 

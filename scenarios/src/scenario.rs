@@ -102,8 +102,7 @@ impl Scenario {
     /// The same job with another number of micro-batches.
     pub(crate) fn with_micro_batches(&self, count: u64) -> Self {
         let mut other = self.clone();
-        other.batch.accumulation = count;
-        other.batch.global = other.batch.samples() * other.batch.data;
+        other.batch = self.batch.with_micro_batches(count);
         if let Job::Gpus { workload, .. } = &mut other.job {
             workload.accumulation = count;
         }

@@ -6,11 +6,12 @@
 //! part, or in full), prices and failures; for times also the allocator's settings. What was found once is a function of
 //! what it is known by, so that rows are the same whoever played them first, on however many threads.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use steptime_core::SimTime;
-use steptime_plans::{RankMemory, Told, memory_told, replayed_micro_batches};
+use steptime_plans::{RankMemory, Told, Workload, memory_told, replayed_micro_batches};
 
 use crate::draft::{Draft, written};
 use crate::error::InputError;
@@ -22,7 +23,7 @@ use crate::scenario::{Job, Scenario};
 use crate::sweep::digest;
 
 /// Most entries that are remembered of each kind; beyond them it begins anew. An entry takes a few KiB.
-const MOST: usize = 1 << 15;
+const MOST: usize = 1 << 14;
 
 /// The times of a step.
 #[derive(Debug)]
@@ -116,33 +117,42 @@ impl<'a> Point<'a> {
         Some(Self { shared, times, memory })
     }
 
-    /// The report of its scenario with some number of micro-batches, without the interval; with no more of its memory than is
-    /// asked for. Stages and provenance are left out: rows do not show them.
-    pub(crate) fn play(&self, scenario: &Scenario, told: Option<Told>) -> Result<Report, InputError> {
+    /// The report of its scenario, with so many micro-batches if a number is given, without the interval and with no more of
+    /// its memory than is asked for. Stages and provenance are left out: rows do not show them.
+    pub(crate) fn play(
+        &self,
+        scenario: &Scenario,
+        count: Option<u64>,
+        told: Option<Told>,
+    ) -> Result<Report, InputError> {
         let Job::Gpus { cluster, plan, workload } = &scenario.job else { return play_time(scenario) };
+        // Made for what is played alone.
+        let sized =
+            || count.map_or(Cow::Borrowed(scenario), |it| Cow::Owned(scenario.with_micro_batches(it)));
+        let batch = count.map_or(scenario.batch, |count| scenario.batch.with_micro_batches(count));
+        let workload = Workload { accumulation: batch.accumulation, ..workload.clone() };
         let key = |document: &str, few: u64, more: String| {
-            let workload = steptime_plans::Workload { accumulation: few, ..workload.clone() };
+            let workload = Workload { accumulation: few, ..workload.clone() };
             digest([document.to_owned(), format!("{plan:?} {workload:?}"), more])
         };
         let all = workload.accumulation;
-        let of_batch = format!("{:?}", scenario.batch);
-        let few = replayed_micro_batches(plan, workload);
+        let few = replayed_micro_batches(plan, &workload);
         if let (Some(told), true) = (told, few == all && !plan.explicit) {
-            let more = format!("{of_batch} {told:?}");
+            let more = format!("{batch:?} {told:?}");
             let whole = self.shared.whole.get_or(key(&self.memory, all, more), || match told {
-                Told::Everything => play(scenario, false).map(|played| slim(played.report)),
-                Told::Sizes => play_sizes(scenario).map(slim),
+                Told::Everything => play(&sized(), false).map(|played| slim(played.report)),
+                Told::Sizes => play_sizes(&sized()).map(slim),
             })?;
             return Ok(Report { name: scenario.name.clone(), ..Report::clone(&whole) });
         }
-        let timed = self.shared.times.get_or(key(&self.times, all, of_batch), || {
-            timed(scenario).map(|timed| Timed { report: slim(timed.report), ..timed })
+        let timed = self.shared.times.get_or(key(&self.times, all, format!("{batch:?}")), || {
+            timed(&sized()).map(|timed| Timed { report: slim(timed.report), ..timed })
         })?;
         let report = Report { name: scenario.name.clone(), ..timed.report.clone() };
         let Some(told) = told else { return Ok(report) };
         let more = format!("{:?} {told:?}", timed.in_flight);
         let memories = self.shared.memories.get_or(key(&self.memory, few, more), || {
-            let job = (&scenario.model, &**cluster, &**plan, workload);
+            let job = (&scenario.model, &**cluster, &**plan, &workload);
             memory_told(job, &scenario.allocator, &timed.in_flight, told)
                 .map_err(|source| refusal::explain(scenario, source))
         })?;
