@@ -53,20 +53,53 @@ pub(super) fn has_peer_access(row: &Measurement) -> bool {
 }
 
 /// What the time of BERT's steps covers: `run_squad.py` makes one step more than the 100 that it divides by, unless its two
-/// passes over the samples end before, and starts its clock before the first. Boards before Ampere were given a
-/// thousand steps and more (`config_v0`) in the older container, over which the start does not count.
+/// passes over the samples end before, and starts its clock before the first.
 ///
 /// The start takes 4 s: what published times of single boards leave over a hundred steps, 3 to 5 s on all from the RTX
 /// 3090 to the H100 (handles of libraries, kernels compiled at first use).
 pub(super) fn benchmark(row: &Measurement) -> String {
-    let older = ["v100", "rtx8000"].iter().any(|name| row.gpu.starts_with(name));
-    let many = older && row.framework.contains("NGC");
-    let micro =
-        row.micro_batch.filter(|_| row.source == BENCHMARK && row.model.starts_with("bert-") && !many);
-    let Some(micro) = micro else { return String::new() };
-    let pass = SQUAD_SAMPLES.div_ceil(row.gpus_per_node.max(1)).div_ceil(micro.max(1));
+    if row.source != BENCHMARK || !row.model.starts_with("bert-") {
+        return String::new();
+    }
+    let Some(micro) = row.micro_batch else { return String::new() };
+    let (micro, gpus) = (micro.max(1), row.gpus_per_node.max(1));
+    if row.framework.contains("NGC") {
+        if let Some(samples) = samples_of_older_script(row, micro * gpus) {
+            return older_benchmark(row, samples, micro * gpus);
+        }
+    }
+    let pass = SQUAD_SAMPLES.div_ceil(gpus).div_ceil(micro);
     let run = (2 * pass).min(101);
     format!("\n[benchmark]\nsteps = 100\nsteps_run = {run}\nstart_seconds = 4\n")
+}
+
+/// Samples of a pass for boards before Ampere, whose runs were made with an older `run_squad.py`: it reads as many samples
+/// as it is told steps (`max_steps` of their configurations), and a few more that complete a text. `None` for other boards.
+fn samples_of_older_script(row: &Measurement, batch: u64) -> Option<u64> {
+    if row.gpu.starts_with("rtx8000") {
+        // On one board as on eight (logs).
+        Some(if row.precision == "fp16" { 2055 } else { 1033 })
+    } else if row.gpu.starts_with("v100") {
+        // Batches a pass in configurations of two and of eight boards and in logs: 35 to 40 of the smaller model, 42 to 78
+        // of the larger. The last is half full.
+        let of_pass = if row.model.starts_with("bert-base") { 38 } else { 60 };
+        Some(of_pass * batch - batch / 2)
+    } else {
+        None
+    }
+}
+
+/// What the older script's time covers, as its logs show: two passes, of which the time that its progress bar has smoothed
+/// counts, 0.7 of the first and 0.3 of the second; over the steps of a pass, in the later logs (RTX 8000) one less.
+///
+/// The first step takes longer than others by 0.8 s on one board, 1.6 s on four, 3.4 to 6 s on eight, whose collective
+/// library starts in it: half a second a board.
+fn older_benchmark(row: &Measurement, samples: u64, batch: u64) -> String {
+    let of_pass = samples.div_ceil(batch);
+    let steps = if row.gpu.starts_with("rtx8000") { (of_pass - 1).max(1) } else { of_pass };
+    let run = (2 * samples + batch / 2) / batch;
+    let start = 2.0 * 0.7 * 0.5 * row.gpus_per_node.max(1) as f64;
+    format!("\n[benchmark]\nsteps = {}\nsteps_run = {run}\nstart_seconds = {start:.2}\n", 2 * steps)
 }
 
 /// Windows of 384 tokens, 128 apart, that the training questions of SQuAD 1.1 are cut into (logs of `run_squad.py`).
@@ -113,7 +146,17 @@ mod tests {
         };
         assert!(benchmark(&row(8, 320, "h100-sxm5-80gb")).contains("steps_run = 70\n"));
         assert!(benchmark(&row(4, 320, "h100-sxm5-80gb")).contains("steps_run = 101\n"));
-        assert_eq!(benchmark(&row(4, 108, "rtx8000")), "");
+        // Logs of eight and of one RTX 8000: 8 and 37 steps a pass, of which 7 and 36 are counted; of 8 V100: 36 of 36.
+        let older = |gpus, batch, gpu, precision: &str| {
+            benchmark(&Measurement { precision: precision.to_owned(), ..row(gpus, batch, gpu) })
+        };
+        let rest = |start| format!("start_seconds = {start}\n");
+        let eight = older(8, 36, "rtx8000", "fp16");
+        assert!(eight.contains("steps = 14\nsteps_run = 14\n") && eight.ends_with(&rest("5.60")), "{eight}");
+        let one = older(1, 28, "rtx8000", "fp32");
+        assert!(one.contains("steps = 72\nsteps_run = 74\n") && one.ends_with(&rest("0.70")), "{one}");
+        let volta = older(8, 72, "v100-sxm2-32gb", "fp16");
+        assert!(volta.contains("steps = 76\nsteps_run = 75\n"), "{volta}");
         assert!(!has_peer_access(&row(2, 36, "rtx8000")) && has_peer_access(&row(1, 36, "rtx8000")));
     }
 }
