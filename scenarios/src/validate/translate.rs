@@ -442,6 +442,12 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
     if row.tp > 1 && is_megatron(row) && row.task != "inference" && unsaid::precedes_fusion(row) {
         text += "tensor_overlap = false\n";
     }
+    // The recipes behind NeMo's tables pass parts of tensor-parallel products beside them wherever there are any, but not in 4
+    // bits (`tp_comm_overlap` in Megatron-Bridge's scripts/performance/configs/llama); models with experts do not say it.
+    let recipe = row.framework.starts_with("NeMo") && row.ep == 1;
+    if recipe && row.tp > 1 && row.sequence_parallel && row.precision != "nvfp4" {
+        text += "tensor_pieces = true\n";
+    }
     // Megatron-LM's names of runs say by how many ranks an expert is shared, where not by those of a layer.
     if row.ep > 1 && row.tp > 1 && row.model.contains("_etp1_") {
         text += "expert_tensor = 1\n";
