@@ -80,6 +80,44 @@ pub struct FrameworkCost {
 }
 
 impl FrameworkCost {
+    /// The costs in the order of [`crate::calibrate_host::FRAMEWORK_COSTS`], seconds.
+    pub fn values(&self) -> [f64; 8] {
+        [
+            self.block_forward_s,
+            self.block_backward_s,
+            self.collective_s,
+            self.chunk_pass_s,
+            self.routing_s,
+            self.expert_s,
+            self.tensor_s,
+            self.step_s,
+        ]
+    }
+
+    /// Costs from such a list.
+    pub fn from_values(values: [f64; 8]) -> Self {
+        let [
+            block_forward_s,
+            block_backward_s,
+            collective_s,
+            chunk_pass_s,
+            routing_s,
+            expert_s,
+            tensor_s,
+            step_s,
+        ] = values;
+        Self {
+            block_forward_s,
+            block_backward_s,
+            collective_s,
+            chunk_pass_s,
+            routing_s,
+            expert_s,
+            tensor_s,
+            step_s,
+        }
+    }
+
     /// The same on a host that takes `factor` times as long.
     #[must_use]
     pub fn scaled(self, factor: f64) -> Self {
@@ -99,6 +137,8 @@ impl FrameworkCost {
 /// The CPU side of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Host {
+    /// Preset whose framework costs these are; of a host that says them itself, the name of its cluster.
+    pub framework_from: String,
     /// Time to launch one kernel.
     pub launch: LaunchCost,
     /// What [`Framework::Megatron`] and [`Framework::Nanotron`] add to launches of eager execution.

@@ -89,13 +89,13 @@ mod tests {
     #[test]
     fn between_nodes_channels_follow_the_cards_and_groups_share_them() {
         let cluster = entry("a100-80gb-ib-800").with_size(4, 8).unwrap();
-        // Whole nodes: 4 cards, 8 channels, 94 GB/s. One rank a node: an eighth of 94 GB/s, 2 channels.
+        // Whole nodes: 4 cards, 8 channels, 96 GB/s. One rank a node: an eighth of 96 GB/s, 2 channels.
         let whole = cluster.contention(Placement { ranks: 32, nodes: 4 });
         close(whole.arithmetic, 8.0 / 108.0);
-        close(whole.bandwidth, 94e9);
+        close(whole.bandwidth, 96e9);
         let one = cluster.contention(Placement { ranks: 4, nodes: 4 });
         close(one.arithmetic, 2.0 / 108.0);
-        close(one.bandwidth, 94e9 / 8.0);
+        close(one.bandwidth, 96e9 / 8.0);
         close(one.transfer, 0.0);
         assert!(one.memory < 0.02);
     }

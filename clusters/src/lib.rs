@@ -40,7 +40,8 @@ mod vehicle;
 pub use backing::{Backing, Drives, HOST_ADAM_FLOPS, HOST_ADAM_TRAFFIC};
 pub use catalogue::{
     CatalogueError, ClusterEntry, cluster_from_catalogue, cluster_from_toml, cluster_names,
-    fabric_from_catalogue, fabric_names, gpu_from_catalogue, gpu_from_toml, gpu_names, network_names,
+    fabric_from_catalogue, fabric_names, gpu_from_catalogue, gpu_from_toml, gpu_names, host_from_catalogue,
+    host_names, network_names,
 };
 pub use cluster::{
     AssembleError, Cluster, ClusterError, Domain, ExecutionStyle, Framework, FrameworkCost, Host, LaunchCost,

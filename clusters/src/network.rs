@@ -48,6 +48,10 @@ pub struct Network {
     pub kind: NetworkKind,
     /// Share of the cards' line rate that collectives reach.
     pub share: f64,
+    /// What collectives reach in the slowest published clusters of this kind whose cards are sound, as [`Self::share`].
+    pub share_low: Option<f64>,
+    /// The same of the fastest.
+    pub share_high: Option<f64>,
     /// What one node reaches with all its cards in each direction, bytes/s.
     pub bandwidth: f64,
     /// What one GPU reaches alone through the cards nearest to it, bytes/s.
@@ -111,6 +115,29 @@ impl Network {
         let near =
             |(at, &place): (usize, &u32)| places[at + 1..].iter().any(|&other| card(other) == card(place));
         self.far_bandwidth.is_some() && places.len() > 1 && !places.iter().enumerate().any(near)
+    }
+
+    /// The network as the fastest and as the slowest jobs over so many nodes find it: those of one network
+    /// ([`Self::spread`]), and other clusters of its kind ([`Self::share_low`]). `None` within a node and where nothing was
+    /// measured.
+    pub fn extremes(&self, nodes: u32) -> Option<(Self, Self)> {
+        let messages = self.messages(nodes);
+        if nodes <= 1 || messages.is_none() && self.share_low.is_none() && self.share_high.is_none() {
+            return None;
+        }
+        let (fastest_s, slowest_s) = messages.unwrap_or((self.message_s, self.message_s));
+        let other = |share: Option<f64>, message_s: f64| {
+            let share = share.unwrap_or(self.share);
+            let factor = share / self.share;
+            Self {
+                share,
+                bandwidth: factor * self.bandwidth,
+                gpu_bandwidth: factor * self.gpu_bandwidth,
+                message_s,
+                ..self.clone()
+            }
+        };
+        Some((other(self.share_high, fastest_s), other(self.share_low, slowest_s)))
     }
 
     /// What a message costs in the fastest and in the slowest tenth of the jobs over so many nodes, seconds: the line

@@ -53,6 +53,17 @@ pub enum HostFitError {
     /// Nothing was given.
     #[error("no measured step was given")]
     Empty,
+    /// Too few rows of frameworks whose Python is fitted.
+    #[error(
+        "{found} timed rows are of frameworks with host times of their own (Megatron-LM, nanotron) in eager execution, and \
+         {needed} are needed"
+    )]
+    TooFew {
+        /// Rows.
+        found: usize,
+        /// Rows needed.
+        needed: usize,
+    },
     /// Vehicles have no host that launches kernels.
     #[error("{0}: runs on vehicles, which launch no kernels")]
     Vehicles(String),

@@ -6,6 +6,7 @@
 mod allocator;
 mod batch;
 mod benchmark;
+mod calibrate_framework;
 mod calibrate_host;
 mod check;
 mod checkpointing;
@@ -60,6 +61,7 @@ mod workload;
 
 pub use batch::Batch;
 pub use benchmark::Benchmark;
+pub use calibrate_framework::{FrameworkHost, FrameworkHosts, StepErrors, calibrate_framework};
 pub use calibrate_host::{HostFitError, MeasuredStep, StepFit, StepsFit, calibrate_host};
 pub use check::{
     CHECK_SCHEMA, CheckReport, Claim, Compared, NamedPath, PlanVerdict, Repair, StageList, Violation,

@@ -64,7 +64,7 @@ pub(crate) struct CalibrateFabric {
 #[derive(Debug, Args)]
 pub(crate) struct CalibrateHost {
     /// Trace of the PyTorch profiler (JSON, also compressed by gzip)
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["step", "steps"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["step", "steps", "rows"])]
     pub(crate) trace: Option<PathBuf>,
     /// How the traced program was executed
     #[arg(long, value_enum, default_value_t = TracedExecution::Eager, requires = "trace")]
@@ -75,6 +75,18 @@ pub(crate) struct CalibrateHost {
     /// A table of them (CSV) with the columns `scenario` and `step_time_s`
     #[arg(long, value_name = "FILE")]
     pub(crate) steps: Option<PathBuf>,
+    /// Tables of measured steps as `validate` reads them (CSV): what a framework's Python costs beside launches; repeatable
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["step", "steps"])]
+    pub(crate) rows: Vec<PathBuf>,
+    /// Of the hosts of the rows, the one that the calibration file is of
+    #[arg(long, value_name = "NAME", requires = "rows")]
+    pub(crate) host: Option<String>,
+    /// Write the hosts of the catalogue in this folder instead of a calibration file
+    #[arg(long, value_name = "DIR", requires = "rows", conflicts_with_all = ["host", "out"])]
+    pub(crate) catalogue: Option<PathBuf>,
+    /// Write nothing; exit with 1 if a file of the catalogue would change
+    #[arg(long, requires = "catalogue")]
+    pub(crate) check: bool,
     #[command(flatten)]
     pub(crate) to: CalibrateOutput,
 }

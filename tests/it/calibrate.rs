@@ -139,7 +139,7 @@ fn a_network_is_fitted_to_nccl_tests_over_several_nodes() {
     let arguments: Vec<&str> =
         ["calibrate", "fabric", "--cluster", "dgx-h100", "--nccl-tests"].into_iter().chain(names).collect();
     let network = &json(&arguments)["network"];
-    assert_eq!(network["network"], "infiniband");
+    assert_eq!(network["network"], "infiniband-ndr");
     for (key, known) in [
         ("share", 0.86),
         ("point_to_point", 0.70),

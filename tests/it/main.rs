@@ -9,6 +9,7 @@
 )]
 
 mod calibrate;
+mod calibrate_framework;
 mod check;
 mod compare;
 mod cost;

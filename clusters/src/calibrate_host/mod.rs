@@ -1,14 +1,19 @@
 //! Fits what a host spends to issue an operation.
 //!
-//! Two ways: [`from_trace`] takes it from a trace of the PyTorch profiler, in the moments when the device had nothing to
+//! Three ways: [`from_trace`] takes it from a trace of the PyTorch profiler, in the moments when the device had nothing to
 //! do and waited for the host; [`HostFit::scaled`] holds what a measured step says whose time is the host's (the search
-//! itself plays scenarios, which this crate does not know).
+//! itself plays scenarios, which this crate does not know); [`fit_framework`] fits what a framework costs beside launches to many
+//! such steps.
 
+mod framework;
 mod intervals;
 #[cfg(test)]
 mod tests;
 mod trace;
 
+pub use self::framework::{
+    FRAMEWORK_COSTS, FRAMEWORK_MARKER, FrameworkFit, MOST_HOSTS, fit_framework, framework_toml,
+};
 pub use self::intervals::{FEWEST_INTERVALS, HostTimes, Intervals, from_trace};
 pub use self::trace::{MOST_LAUNCHES, Trace, TraceError};
 use crate::calibrate::toml_text;

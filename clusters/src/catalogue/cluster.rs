@@ -6,24 +6,15 @@ use super::error::CatalogueError;
 use super::reader::Section;
 use super::{fabric, fabric_from_catalogue, gpu, gpu_from_catalogue, host_from_catalogue, network};
 use crate::backing::{Backing, Drives};
+use crate::calibrate_host::FRAMEWORK_COSTS;
 use crate::cluster::{Cluster, FrameworkCost, Host, LaunchCost};
 use crate::fabric::Fabric;
 use crate::fact::Fact;
 
 /// Keys of a cluster file.
 pub(super) const KEYS: [&str; 7] = ["name", "gpu", "gpus_per_node", "nodes", "fabric", "network", "host"];
-/// Keys of what Megatron-LM costs a host, each with the launches of eager execution that take the host as long: the
-/// ratios of `hosts/x86-pcie5.toml`.
-const MEGATRON: [(&str, f64); 8] = [
-    ("block_forward", 250.0),
-    ("block_backward", 152.5),
-    ("collective", 20.3),
-    ("chunk_pass", 101.6),
-    ("routing", 65.6),
-    ("expert", 32.8),
-    ("tensor", 3.44),
-    ("step", 2656.0),
-];
+/// The preset whose framework costs a host of unknown make takes.
+const PYTHON_OF: &str = "x86-pcie5";
 /// Keys of a host.
 pub(super) const HOST_KEYS: [&str; 12] = [
     "name",
@@ -88,7 +79,11 @@ fn fabric(root: &Section<'_>) -> Result<Fabric, CatalogueError> {
 /// The `[host]` table, the preset that `host` names, or the one that machines with such a fabric usually have.
 fn host(root: &Section<'_>, fabric: &Fabric) -> Result<Host, CatalogueError> {
     if root.has_table("host") || (!root.has("host") && fabric.host.is_empty()) {
-        let mut own = read_host(&root.section("host", &HOST_KEYS)?)?;
+        let usual = if fabric.host.is_empty() { PYTHON_OF } else { &fabric.host };
+        let mut own = read_host(&root.section("host", &HOST_KEYS)?, usual)?;
+        if own.framework_from.is_empty() {
+            root.name("name")?.clone_into(&mut own.framework_from);
+        }
         if let (None, Ok(usual)) = (own.backing, host_from_catalogue(&fabric.host)) {
             own.backing = usual.backing;
             own.facts.extend(
@@ -106,7 +101,10 @@ fn host(root: &Section<'_>, fabric: &Fabric) -> Result<Host, CatalogueError> {
 }
 
 /// Reads a host: a preset of `hosts/`, or the `[host]` table of a cluster.
-pub(super) fn read_host(section: &Section<'_>) -> Result<Host, CatalogueError> {
+///
+/// One that does not say what a framework costs it takes that of the preset `usual`, as much longer or shorter as its launches
+/// take.
+pub(super) fn read_host(section: &Section<'_>, usual: &str) -> Result<Host, CatalogueError> {
     let mut facts = Vec::new();
     let mut seconds = |key: &str| Ok(section.quantity(key, Dimension::Seconds, &mut facts)?.value);
     let launch = LaunchCost {
@@ -116,8 +114,14 @@ pub(super) fn read_host(section: &Section<'_>) -> Result<Host, CatalogueError> {
         cuda_graphs_s: seconds("cuda_graphs_launch")?,
     };
     let sync_latency_s = seconds("sync_latency")?;
+    let said = read_megatron(section, &mut facts)?;
+    let (framework_from, megatron) = match said {
+        Some(costs) => (String::new(), costs),
+        None => framework_of(usual, &launch)?,
+    };
     Ok(Host {
-        megatron: read_megatron(section, &launch, &mut facts)?,
+        framework_from,
+        megatron,
         launch,
         sync_latency_s,
         launch_queue: section.count("launch_queue", &mut facts)?,
@@ -131,45 +135,27 @@ pub(super) fn read_host(section: &Section<'_>) -> Result<Host, CatalogueError> {
     })
 }
 
-/// What Megatron-LM's layers cost the host; a host that does not say is as fast at them as at launching kernels.
+/// The framework costs of a preset for a host with these launches, and the preset's name.
+fn framework_of(usual: &str, launch: &LaunchCost) -> Result<(String, FrameworkCost), CatalogueError> {
+    let preset = host_from_catalogue(usual)?;
+    let ratio = launch.eager_forward_s / preset.launch.eager_forward_s;
+    Ok((preset.framework_from, preset.megatron.scaled(ratio)))
+}
+
+/// What Megatron-LM's layers cost the host, where it says; every preset does.
 pub(super) fn read_megatron(
     section: &Section<'_>,
-    launch: &LaunchCost,
     facts: &mut Vec<Fact>,
-) -> Result<FrameworkCost, CatalogueError> {
-    let table = if section.has_table("megatron") {
-        Some(section.section("megatron", &MEGATRON.map(|(key, _)| key))?)
-    } else {
-        None
-    };
-    let mut costs = [0.0; MEGATRON.len()];
-    for (cost, (key, launches)) in costs.iter_mut().zip(MEGATRON) {
-        *cost = match &table {
-            Some(table) => table.quantity(key, Dimension::Seconds, facts)?.value,
-            None if key == "block_backward" => launches * launch.eager_backward_s,
-            None => launches * launch.eager_forward_s,
-        };
+) -> Result<Option<FrameworkCost>, CatalogueError> {
+    if !section.has_table("megatron") {
+        return Ok(None);
     }
-    let [
-        block_forward_s,
-        block_backward_s,
-        collective_s,
-        chunk_pass_s,
-        routing_s,
-        expert_s,
-        tensor_s,
-        step_s,
-    ] = costs;
-    Ok(FrameworkCost {
-        block_forward_s,
-        block_backward_s,
-        collective_s,
-        chunk_pass_s,
-        routing_s,
-        expert_s,
-        tensor_s,
-        step_s,
-    })
+    let table = section.section("megatron", &FRAMEWORK_COSTS.map(|(key, _)| key))?;
+    let mut costs = [0.0; FRAMEWORK_COSTS.len()];
+    for (cost, (key, _)) in costs.iter_mut().zip(FRAMEWORK_COSTS) {
+        *cost = table.quantity(key, Dimension::Seconds, facts)?.value;
+    }
+    Ok(Some(FrameworkCost::from_values(costs)))
 }
 
 /// What states that are kept off the GPUs need of a host, where it says.

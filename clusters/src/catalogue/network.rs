@@ -11,8 +11,10 @@ use crate::fact::Fact;
 use crate::network::{Network, NetworkKind, Spread};
 
 /// What a fit can give anew.
-const FITTED: [&str; 8] = [
+const FITTED: [&str; 10] = [
     "share",
+    "share_low",
+    "share_high",
     "point_to_point",
     "latency",
     "bulk_latency",
@@ -24,11 +26,11 @@ const FITTED: [&str; 8] = [
 /// How a network is built.
 const BUILT: [&str; 5] = ["kind", "card", "slot", "staging", "far_cards"];
 /// Keys of a preset.
-pub(super) const KEYS: [&str; 14] = joined(["name"], joined::<5, 8, 13>(BUILT, FITTED));
+pub(super) const KEYS: [&str; 16] = joined(["name"], joined::<5, 10, 15>(BUILT, FITTED));
 /// Keys of a cluster's network.
-const CLUSTER_KEYS: [&str; 16] = joined(["like", "rate", "cards"], joined::<5, 8, 13>(BUILT, FITTED));
+const CLUSTER_KEYS: [&str; 18] = joined(["like", "rate", "cards"], joined::<5, 10, 15>(BUILT, FITTED));
 /// Keys of a calibration file's.
-pub(super) const OVERLAY_KEYS: [&str; 9] = joined(["name"], FITTED);
+pub(super) const OVERLAY_KEYS: [&str; 11] = joined(["name"], FITTED);
 
 const fn joined<const A: usize, const B: usize, const N: usize>(
     first: [&'static str; A],
@@ -64,6 +66,8 @@ pub(crate) struct NetworkPreset {
 struct Fitted {
     /// Share of the line rate that collectives reach.
     share: f64,
+    share_low: Option<f64>,
+    share_high: Option<f64>,
     point_to_point: f64,
     latency_s: f64,
     bulk_latency_s: f64,
@@ -84,6 +88,15 @@ impl Fitted {
         for (key, place) in [("share", &mut self.share), ("point_to_point", &mut self.point_to_point)] {
             if complete || section.has(key) {
                 *place = section.fraction(key, facts)?.value;
+            }
+        }
+        // What was published of other clusters says nothing of one whose own share was measured.
+        if section.has("share") {
+            (self.share_low, self.share_high) = (None, None);
+        }
+        for (key, place) in [("share_low", &mut self.share_low), ("share_high", &mut self.share_high)] {
+            if section.has(key) {
+                *place = Some(section.fraction(key, facts)?.value);
             }
         }
         for (key, needed, place) in [
@@ -116,6 +129,8 @@ impl NetworkPreset {
         let staged = |rate: f64, gpus: f64| self.staging.map_or(rate, |copies| rate.min(gpus * copies));
         let Fitted {
             share,
+            share_low,
+            share_high,
             point_to_point,
             latency_s,
             bulk_latency_s,
@@ -128,6 +143,8 @@ impl NetworkPreset {
             name: self.name,
             kind: self.kind,
             share,
+            share_low,
+            share_high,
             bandwidth: staged(of_slots(rate), gpus) * share,
             gpu_bandwidth: staged(alone, 1.0) * share,
             point_to_point,
@@ -225,6 +242,8 @@ pub(super) fn overlay(section: &Section<'_>, cluster: &mut Cluster) -> Result<Ve
     };
     let mut fitted = Fitted {
         share: network.share,
+        share_low: network.share_low,
+        share_high: network.share_high,
         point_to_point: network.point_to_point,
         latency_s: network.latency_s,
         bulk_latency_s: network.bulk_latency_s,
@@ -236,6 +255,8 @@ pub(super) fn overlay(section: &Section<'_>, cluster: &mut Cluster) -> Result<Ve
     fitted.read(section, false, &mut facts)?;
     let factor = fitted.share / network.share;
     network.share = fitted.share;
+    network.share_low = fitted.share_low;
+    network.share_high = fitted.share_high;
     network.bandwidth *= factor;
     network.gpu_bandwidth *= factor;
     network.point_to_point = fitted.point_to_point;

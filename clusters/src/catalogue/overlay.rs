@@ -140,13 +140,11 @@ fn host(host: &mut Host, section: &Section<'_>) -> Result<(), CatalogueError> {
         }
     }
     // A faster processor is faster at a framework's Python as well.
-    host.megatron = if section.has_table("megatron") {
-        read_megatron(section, &host.launch, &mut facts)?
+    if let Some(costs) = read_megatron(section, &mut facts)? {
+        host.megatron = costs;
     } else if launch_s > 0.0 {
-        host.megatron.scaled(host.launch.eager_forward_s / launch_s)
-    } else {
-        host.megatron
-    };
+        host.megatron = host.megatron.scaled(host.launch.eager_forward_s / launch_s);
+    }
     if section.has("launch_queue") {
         host.launch_queue = section.count("launch_queue", &mut facts)?;
     }

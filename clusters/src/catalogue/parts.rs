@@ -33,7 +33,19 @@ const FABRICS: [(&str, &str); 14] = entries!("fabrics":
     "pcie4-no-peer",
     "pcie5-no-peer",
 );
-const NETWORKS: [(&str, &str); 4] = entries!("networks": "infiniband", "roce", "efa", "ethernet");
+const NETWORKS: [(&str, &str); 11] = entries!("networks":
+    "infiniband",
+    "infiniband-edr",
+    "infiniband-hdr",
+    "infiniband-ndr",
+    "infiniband-xdr",
+    "roce",
+    "roce-100",
+    "roce-200",
+    "roce-400",
+    "efa",
+    "ethernet",
+);
 const HOSTS: [(&str, &str); 4] = entries!("hosts": "x86-pcie3", "x86-pcie4", "x86-pcie5", "grace");
 
 /// Links inside a node by the name of their preset, e.g. `nvswitch-4`.
@@ -62,10 +74,22 @@ pub(crate) fn network_from_catalogue(name: &str) -> Result<NetworkPreset, Catalo
     network::read_preset(&Section::root(text, &document, &network::KEYS)?)
 }
 
-pub(crate) fn host_from_catalogue(name: &str) -> Result<Host, CatalogueError> {
+/// A host by the name of its preset, e.g. `x86-pcie5`.
+///
+/// # Errors
+/// [`CatalogueError::UnknownName`] with the nearest name.
+pub fn host_from_catalogue(name: &str) -> Result<Host, CatalogueError> {
     let text = text("host", name, &HOSTS)?;
     let document = parse(text)?;
-    read_host(&Section::root(text, &document, &HOST_KEYS)?)
+    let mut host = read_host(&Section::root(text, &document, &HOST_KEYS)?, "")?;
+    // A preset says its framework costs itself.
+    name.clone_into(&mut host.framework_from);
+    Ok(host)
+}
+
+/// Names of all presets of hosts.
+pub fn host_names() -> Vec<&'static str> {
+    HOSTS.iter().map(|&(name, _)| name).collect()
 }
 
 fn text(

@@ -133,4 +133,33 @@ fn jobs_on_a_shared_network_differ_by_its_nodes() {
     assert_eq!(network.messages(1000), network.messages(64));
     let infiniband = assembled("nvswitch-4", Some(("infiniband", 3200.0)), 2, 8).network.unwrap();
     assert_eq!(infiniband.messages(2), None);
+    // Jobs on one network differ by its messages, clusters of a kind by what they reach.
+    let (fast, slow) = network.extremes(64).unwrap();
+    assert_eq!((fast.message_s, slow.message_s), (fastest, slowest));
+    assert_eq!((fast.bandwidth, slow.bandwidth), (network.bandwidth, network.bandwidth));
+    assert!(network.extremes(1).is_none() && infiniband.extremes(1).is_none());
+}
+
+/// Line rates of data sheets, 8 cards a node: a card of each generation brings twice what the one before does, and speeds of RoCE
+/// differ. What the slowest and the fastest published clusters reach lies around each preset's own share.
+#[test]
+fn networks_are_told_apart_by_generation_and_speed() {
+    for (name, card) in [
+        ("infiniband-edr", 100.0),
+        ("infiniband-hdr", 200.0),
+        ("infiniband-ndr", 400.0),
+        ("infiniband-xdr", 800.0),
+        ("roce-100", 100.0),
+        ("roce-200", 200.0),
+        ("roce-400", 400.0),
+    ] {
+        let network = assembled("nvswitch-4", Some((name, 8.0 * card)), 4, 8).network.unwrap();
+        assert_eq!(network.cards, 8, "{name}");
+        let line = 8.0 * card * 1e9 / 8.0;
+        assert!((network.bandwidth / line - network.share).abs() < 1e-9, "{name}");
+        let (fast, slow) = network.extremes(4).unwrap();
+        assert!(slow.bandwidth < network.bandwidth && network.bandwidth <= fast.bandwidth, "{name}");
+        assert!(slow.bandwidth >= 0.5 * line && fast.bandwidth < line, "{name}");
+        assert!((fast.gpu_bandwidth / fast.bandwidth - 1.0 / 8.0).abs() < 1e-9, "{name}");
+    }
 }

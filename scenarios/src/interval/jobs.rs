@@ -1,13 +1,13 @@
 //! How far jobs on a network that others share lie apart.
 
-use steptime_clusters::Cluster;
+use steptime_clusters::Network;
 
 use super::Interval;
 use crate::estimate::in_part_times;
+use crate::report::Report;
 use crate::scenario::{Job, Scenario};
 
-/// What a step takes where messages between nodes cost what they do in the fastest and in the slowest tenth of the jobs
-/// of its size, of what it is predicted to take.
+/// What a step takes over the network of the fastest and of the slowest jobs of its size, of what it is predicted to take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Jobs {
     pub(crate) fastest: f64,
@@ -16,27 +16,36 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// Plays the step over both. `None` within a node and where no spread was measured.
-    pub(crate) fn of(scenario: &Scenario, step_s: Option<f64>) -> Option<Self> {
+    /// Plays the step over both where messages between nodes differ, which changes what hides behind what. Where clusters
+    /// reach other shares of their line rate, what the step waits for transfers takes longer or shorter by their ratio: an
+    /// estimate, for transfers within nodes do not, and hidden ones may come to light. `None` within a node and where no
+    /// spread was measured.
+    pub(crate) fn of(scenario: &Scenario, report: &Report) -> Option<Self> {
         let Job::Gpus { cluster, plan, .. } = &scenario.job else { return None };
-        let step_s = step_s.filter(|step| *step > 0.0)?;
+        let step_s = report.step_time_s.filter(|step| *step > 0.0)?;
         let nodes = plan.ranks().div_ceil(u64::from(cluster.gpus_per_node).max(1));
         let nodes = u32::try_from(nodes).ok()?;
-        let (fastest_s, slowest_s) = cluster.network.as_ref()?.messages(nodes)?;
-        let factor = |message_s: f64| {
-            let report = in_part_times(&with_messages(scenario, message_s)).ok()?;
+        let network = cluster.network.as_ref()?;
+        let (fastest, slowest) = network.extremes(nodes)?;
+        if network.messages(nodes).is_none() {
+            let exposed = report.time_breakdown_s.exposed_communication / step_s;
+            let factor = |other: &Network| 1.0 + exposed * (network.share / other.share - 1.0);
+            let (fastest, slowest) = (factor(&fastest).min(1.0), factor(&slowest).max(1.0));
+            return Some(Self { fastest, slowest, nodes });
+        }
+        let factor = |network: Network| {
+            let report = in_part_times(&over(scenario, network)).ok()?;
             Some(report.step_time_s? / step_s)
         };
-        Some(Self { fastest: factor(fastest_s)?.min(1.0), slowest: factor(slowest_s)?.max(1.0), nodes })
+        Some(Self { fastest: factor(fastest)?.min(1.0), slowest: factor(slowest)?.max(1.0), nodes })
     }
 }
 
-/// The scenario on the same network, where a message costs so much.
-fn with_messages(scenario: &Scenario, message_s: f64) -> Scenario {
+/// The scenario over another network.
+fn over(scenario: &Scenario, network: Network) -> Scenario {
     let mut other = scenario.clone();
     if let Job::Gpus { cluster, .. } = &mut other.job {
-        let Cluster { network: Some(network), .. } = cluster.as_mut() else { return other };
-        network.message_s = message_s;
+        cluster.network = Some(network);
     }
     other
 }
@@ -49,7 +58,7 @@ impl Interval {
             return self;
         };
         let widened = format!(
-            "{}; widened to {:.2} to {:.2} times: the network of the fastest and of the slowest tenth of jobs on {} nodes",
+            "{}; widened to {:.2} to {:.2} times: the network of the fastest and of the slowest jobs on {} nodes",
             self.widened,
             jobs.fastest.min(self.low),
             jobs.slowest.max(self.high),

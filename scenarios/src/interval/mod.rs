@@ -135,7 +135,7 @@ fn fold(run_id: &str) -> u64 {
 
 /// The report with its interval, and what that rests on.
 pub(crate) fn attach(scenario: &Scenario, report: Report) -> Report {
-    let jobs = Jobs::of(scenario, report.step_time_s);
+    let jobs = Jobs::of(scenario, &report);
     let found = Traits::of(scenario, &report).and_then(|traits| Intervals::shipped().of(&traits, jobs));
     let (Some(interval), Some(step)) = (found, report.step_time_s) else { return report };
     let mut report =

@@ -169,6 +169,38 @@ pub fn scenarios_of(name: &str, text: &str) -> Result<Vec<RowScenario>, InputErr
     Ok(all.iter().map(shown).collect())
 }
 
+/// A row whose step was timed, as a scenario.
+pub(crate) struct TimedRow {
+    pub(crate) scenario: Scenario,
+    pub(crate) measured_s: f64,
+    /// What it trains, whatever it ran on: the same for rows that differ by hardware or plan.
+    pub(crate) job: String,
+    /// Who measured.
+    pub(crate) source: String,
+}
+
+/// The timed rows of some tables that have a scenario, each table with the name that errors give it.
+///
+/// # Errors
+/// A table that does not follow the schema.
+pub(crate) fn timed_rows(tables: &[(String, String)]) -> Result<Vec<TimedRow>, InputError> {
+    let mut rows = Vec::new();
+    for (name, text) in tables {
+        for row in measurement::read(name, text)? {
+            let Some(measured_s) = row.step_time_s else { continue };
+            let Ok(translated) = translate::scenario(&row) else { continue };
+            let Ok(scenario) = Scenario::read(&row.run_id, &translated.scenario, &[], &translated) else {
+                continue;
+            };
+            let shape = [row.layers, row.hidden, row.heads, row.experts, row.seq_len, row.global_batch];
+            let shape: Vec<String> = shape.iter().map(|size| size.unwrap_or(0).to_string()).collect();
+            let job = format!("{} {}", row.model, shape.join("/"));
+            rows.push(TimedRow { scenario, measured_s, job, source: row.source });
+        }
+    }
+    Ok(rows)
+}
+
 fn predict(row: &Measurement) -> Prediction {
     let measured = ValidatedRow {
         run_id: row.run_id.clone(),
@@ -233,6 +265,6 @@ fn predicted(measured: ValidatedRow, scenario: &Scenario, report: &Report) -> Pr
         ..measured
     };
     // Rows without a measured time are not compared with an interval.
-    let timed = row.predicted_step_time_s.filter(|_| row.measured_step_time_s.is_some());
-    Prediction { row, traits: Traits::of(scenario, report), jobs: Jobs::of(scenario, timed) }
+    let jobs = row.measured_step_time_s.and_then(|_| Jobs::of(scenario, report));
+    Prediction { row, traits: Traits::of(scenario, report), jobs }
 }

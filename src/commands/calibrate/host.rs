@@ -10,7 +10,7 @@ use steptime_clusters::ExecutionStyle;
 use steptime_clusters::calibrate_host::{HostFit, HostTimes, Intervals, Trace, from_trace};
 use steptime_scenarios::{MeasuredStep, StepsFit, calibrate_host};
 
-use super::{Shown, in_file, percent, show};
+use super::{Shown, framework, in_file, percent, show};
 use crate::cli::{CalibrateHost, TracedExecution};
 use crate::commands::run;
 use crate::failure::{Answer, Failure};
@@ -21,6 +21,9 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Fits the cost of issuing an operation.
 pub(super) fn calibrate(arguments: &CalibrateHost) -> Result<Answer, Failure> {
+    if !arguments.rows.is_empty() {
+        return framework::calibrate(arguments);
+    }
     let shown = match &arguments.trace {
         Some(path) => traced(path, arguments.execution)?,
         None => stepped(&measured(arguments)?)?,
@@ -118,7 +121,7 @@ fn measured(arguments: &CalibrateHost) -> Result<Vec<MeasuredStep>, Failure> {
     }
     if steps.is_empty() {
         return Err(Failure::Message(
-            "give a trace (--trace) or measured steps (--step, --steps)".to_owned(),
+            "give a trace (--trace), measured steps (--step, --steps) or rows (--rows)".to_owned(),
         ));
     }
     Ok(steps)

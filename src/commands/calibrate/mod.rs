@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod fabric;
+mod framework;
 mod gpu;
 mod host;
 mod operations;
