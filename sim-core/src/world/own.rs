@@ -9,7 +9,9 @@
 //! the stream has done, after every event that the stream has waited for, and after whatever the host had waited for when it
 //! issued the work. That holds whatever the times are.
 
-use super::{Group, GroupId, World};
+use std::collections::BTreeMap;
+
+use super::{Group, World};
 use crate::program::{Kind, Record};
 
 /// A channel of a rank that is watched.
@@ -61,21 +63,30 @@ impl World {
     /// A rank's channels to groups that it is alone in, on links that no group without it uses.
     fn watched(&self, rank: u32, candidates: &[bool], users: &[Vec<u32>]) -> Vec<Watched> {
         let groups = &self.ranks[rank as usize].groups;
-        let beside = |group: GroupId| {
-            let mut beside = Vec::new();
-            for hop in &self.groups[group.0 as usize].path {
-                for &user in &users[hop.link.0 as usize] {
-                    self.groups[user as usize].members.binary_search(&rank).ok()?;
-                    let channel = groups.iter().position(|it| it.0 == user)?;
-                    if !beside.contains(&channel) {
-                        beside.push(channel);
-                    }
-                }
+        if !groups.iter().any(|group| candidates[group.0 as usize]) {
+            return Vec::new();
+        }
+        let channels: BTreeMap<u32, usize> = groups.iter().zip(0..).map(|(id, at)| (id.0, at)).collect();
+        // Most links of a rank are those of many of its groups: each is looked at once.
+        let mut own: BTreeMap<u32, bool> = BTreeMap::new();
+        // By channel: for which one it was last found to be beside it.
+        let mut found = vec![usize::MAX; groups.len()];
+        let mut watched = Vec::new();
+        for (channel, group) in groups.iter().enumerate().filter(|(_, group)| candidates[group.0 as usize]) {
+            let path = &self.groups[group.0 as usize].path;
+            let mut is_own = |link: u32| {
+                let users = &users[link as usize];
+                *own.entry(link).or_insert_with(|| users.iter().all(|user| channels.contains_key(user)))
+            };
+            if !path.iter().all(|hop| is_own(hop.link.0)) {
+                continue;
             }
-            Some(beside)
-        };
-        let wanted = groups.iter().enumerate().filter(|(_, group)| candidates[group.0 as usize]);
-        wanted.filter_map(|(channel, &group)| Some(Watched { channel, beside: beside(group)? })).collect()
+            let users = path.iter().flat_map(|hop| &users[hop.link.0 as usize]);
+            let mut beside: Vec<usize> = users.filter_map(|user| channels.get(user).copied()).collect();
+            beside.retain(|&other| std::mem::replace(&mut found[other], channel) != channel);
+            watched.push(Watched { channel, beside });
+        }
+        watched
     }
 
     /// Keeps what was found of a rank's channels.
@@ -123,7 +134,9 @@ fn join(classes: &mut [u32], channels: &[usize]) {
     let Some(&first) = channels.first() else { return };
     for &channel in channels {
         let (from, to) = (classes[channel], classes[first]);
-        classes.iter_mut().filter(|class| **class == from).for_each(|class| *class = to);
+        if from != to {
+            classes.iter_mut().filter(|class| **class == from).for_each(|class| *class = to);
+        }
     }
 }
 
