@@ -67,3 +67,83 @@ pub(super) fn balanced(model: &Model, times: &[LayerTimes], stages: u64) -> Opti
     };
     (slowest(&split) < slowest(&even)).then_some(split)
 }
+
+#[cfg(test)]
+mod tests {
+    use steptime_core::SimTime;
+
+    use super::*;
+    use crate::draft::Draft;
+    use crate::files::Files;
+
+    struct NoFiles;
+
+    impl Files for NoFiles {
+        fn read(&self, name: &str) -> Result<String, String> {
+            Err(format!("no file {name}"))
+        }
+    }
+
+    /// Times of the slowest stage over all ways to cut blocks into stages; the first stage also has what comes before the
+    /// blocks, the last one what comes after.
+    fn least(blocks: &[u64], stages: usize, before: u64, after: u64) -> u64 {
+        if stages == 1 {
+            return before + blocks.iter().sum::<u64>() + after;
+        }
+        let cuts = 1..=blocks.len() + 1 - stages;
+        let slowest = |cut: usize| {
+            let (own, rest) = blocks.split_at(cut);
+            (before + own.iter().sum::<u64>()).max(least(rest, stages - 1, 0, after))
+        };
+        cuts.map(slowest).min().unwrap_or(u64::MAX)
+    }
+
+    /// Splits of random times against every split there is.
+    #[test]
+    fn no_split_has_a_faster_slowest_stage() {
+        let text = "[model]\nname = \"gpt2\"\nsequence_length = 1024\n[cluster]\nname = \"dgx-h100\"\n[workload]\n\
+                    micro_batch_size = 1\ngradient_accumulation_steps = 1\nprecision = \"bf16\"\n";
+        let model = Draft::read("case", text, &[]).unwrap().scenario(&NoFiles).unwrap().model;
+        let is_block = |index: &usize| model.layers[*index].role == LayerRole::Block;
+        let (mut state, mut uneven) = (7_u64, 0);
+        // A linear congruential generator (Knuth's MMIX), of which the upper half is taken.
+        let mut draw = |most: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % most
+        };
+        for case in 0..200 {
+            let most = [3, 100, 1_000_000][case % 3];
+            let time = |ps| SimTime::from_picos(ps);
+            let times: Vec<LayerTimes> = (0..model.layers.len())
+                .map(|_| LayerTimes { forward: time(draw(most)), backward: time(draw(most)), kept: 0 })
+                .collect();
+            let of = |index: usize| times[index].forward.picos() + times[index].backward.picos();
+            let all: Vec<usize> = (0..times.len()).collect();
+            let blocks: Vec<u64> =
+                all.iter().filter(|index| is_block(index)).map(|&index| of(index)).collect();
+            let first = all.iter().copied().find(|index| is_block(index)).unwrap();
+            let before = (0..first).map(of).sum();
+            let after = (first + blocks.len()..times.len()).map(of).sum();
+            for stages in [2, 3, 4, 6, 12] {
+                let found = balanced(&model, &times, stages);
+                uneven += usize::from(found.is_some());
+                let even: Vec<u64> =
+                    (0..stages).map(|stage| 12 / stages + u64::from(stage < 12 % stages)).collect();
+                let split = found.unwrap_or(even);
+                assert_eq!((split.len() as u64, split.iter().sum::<u64>()), (stages, 12));
+                let mut rest = &blocks[..];
+                let mut slowest = 0;
+                for (stage, &count) in split.iter().enumerate() {
+                    let (own, others) = rest.split_at(count as usize);
+                    let ends =
+                        if stage == 0 { before } else { 0 } + if others.is_empty() { after } else { 0 };
+                    slowest = slowest.max(own.iter().sum::<u64>() + ends);
+                    rest = others;
+                }
+                assert_eq!(slowest, least(&blocks, stages as usize, before, after), "case {case}, {split:?}");
+            }
+        }
+        assert!(uneven > 500, "{uneven}");
+        assert_eq!(balanced(&model, &[], 2), None, "nothing to split");
+    }
+}
