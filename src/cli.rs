@@ -12,7 +12,7 @@ use steptime_plots::Format;
 
 pub(crate) use calibrate::{
     Calibrate, CalibrateArguments, CalibrateCatalogue, CalibrateFabric, CalibrateGpu, CalibrateHost,
-    CalibrateOperations, CalibrateOutput, TracedExecution,
+    CalibrateOperations, CalibrateOutput, CalibrateSteps, TracedExecution,
 };
 #[cfg(feature = "serve")]
 pub(crate) use serve::ServeArguments;

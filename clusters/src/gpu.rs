@@ -146,7 +146,7 @@ pub struct MemoryShare {
 pub struct MemoryFractions {
     /// Adds, activations, casts, optimizer updates.
     pub elementwise: MemoryShare,
-    /// LayerNorm and RMSNorm.
+    /// LayerNorm and RMSNorm, of what they read and write in as many passes as reach the memory.
     pub norm: MemoryShare,
     /// Softmax and cross-entropy.
     pub softmax: MemoryShare,
@@ -156,13 +156,15 @@ pub struct MemoryFractions {
     pub indexing: MemoryShare,
     /// Fills and copies within the device.
     pub fill: MemoryShare,
+    /// BatchNorm.
+    pub batch_norm: MemoryShare,
 }
 
 impl MemoryFractions {
     /// All of them, in the order of the kinds in catalogue files.
-    pub(crate) fn each_mut(&mut self) -> [&mut MemoryShare; 6] {
-        let Self { elementwise, norm, softmax, reduction, indexing, fill } = self;
-        [elementwise, norm, softmax, reduction, indexing, fill]
+    pub(crate) fn each_mut(&mut self) -> [&mut MemoryShare; 7] {
+        let Self { elementwise, norm, softmax, reduction, indexing, fill, batch_norm } = self;
+        [elementwise, norm, softmax, reduction, indexing, fill, batch_norm]
     }
 
     /// The fraction for a kind of kernel.
@@ -174,6 +176,7 @@ impl MemoryFractions {
             MemoryBoundKind::Reduction => self.reduction,
             MemoryBoundKind::Indexing => self.indexing,
             MemoryBoundKind::Fill => self.fill,
+            MemoryBoundKind::BatchNorm => self.batch_norm,
         }
     }
 }
@@ -234,6 +237,27 @@ impl Gpu {
     /// Peak and achievable fraction of a format; `None` for a format that the GPU does not compute in.
     pub fn arithmetic(&self, dtype: Dtype) -> Option<&Arithmetic> {
         self.arithmetic.iter().find(|arithmetic| arithmetic.dtype == dtype)
+    }
+
+    /// Lanes of a multiprocessor for 32-bit floats, two operations a clock each: 64 (Volta, Turing, GA100) or 128.
+    pub(crate) fn lanes(&self) -> f64 {
+        let peak = self.peak(Dtype::Fp32).unwrap_or(f64::INFINITY);
+        if peak < f64::from(self.sms) * self.clock_hz * 2.0 * 96.0 { 64.0 } else { 128.0 }
+    }
+
+    /// Threads that a multiprocessor holds at once (CUDA C++ Programming Guide, technical specifications by compute
+    /// capability).
+    pub(crate) fn threads_a_multiprocessor(&self) -> f64 {
+        match self.architecture {
+            GpuArchitecture::Turing => 1024.0,
+            GpuArchitecture::Ada => 1536.0,
+            // GA102 has twice the lanes of GA100.
+            GpuArchitecture::Ampere if self.lanes() > 64.0 => 1536.0,
+            GpuArchitecture::Volta
+            | GpuArchitecture::Ampere
+            | GpuArchitecture::Hopper
+            | GpuArchitecture::Blackwell => 2048.0,
+        }
     }
 
     /// The GPU in the middle of a step. Where measured kernels are long their clock drops to the power limit

@@ -5,7 +5,8 @@
 //! [`point_to_point`] turn a transfer into a fixed time and a number of bytes on the links. Sharing of links
 //! between transfers is not priced here: the event engine does it.
 //!
-//! **Invariant**: no model, plan or schedule is known here, and no constant is tuned to whole training steps.
+//! **Invariant**: no model, plan or schedule is known here. What nobody has measured kernel by kernel (convolutions, BatchNorm) is
+//! fitted to whole steps that the caller plays ([`calibrate::steps`]), and says so in its source.
 //!
 //! ```
 //! use steptime_clusters::{ClusterEntry, cluster_from_catalogue, price};

@@ -90,7 +90,7 @@ pub enum Pass {
 pub enum MemoryBoundKind {
     /// Element by element: add, GELU, SiLU, scale, dropout, cast, bias.
     Elementwise,
-    /// LayerNorm, RMSNorm and their backward.
+    /// LayerNorm, RMSNorm and their backward: a row at a time.
     Norm,
     /// Softmax over rows and its backward; cross-entropy.
     Softmax,
@@ -100,6 +100,8 @@ pub enum MemoryBoundKind {
     Indexing,
     /// Fill with a constant, or copy within the device.
     Fill,
+    /// BatchNorm and its backward: a channel at a time, over images and pixels.
+    BatchNorm,
 }
 
 /// A collective within a layer.
@@ -159,6 +161,12 @@ pub enum Kernel {
         read: Bytes,
         /// Bytes written.
         written: Bytes,
+        /// Bytes that one row reads and writes, if the kernel goes over the rows of its input twice, first for their
+        /// statistics: where all rows at work fit the second-level cache the second time costs nothing. Zero for kernels that
+        /// read everything once.
+        row: Bytes,
+        /// Instructions of all threads, where they may take longer than the traffic; zero where they never do.
+        instructions: u64,
     },
     /// Table look-up of `tokens` rows of `width` values, or the scatter of its gradient.
     Embedding {
@@ -207,6 +215,11 @@ pub enum Kernel {
 }
 
 impl Kernel {
+    /// A kernel that reads and writes so much, everything once, with hardly any arithmetic.
+    pub const fn memory(kind: MemoryBoundKind, read: Bytes, written: Bytes) -> Self {
+        Self::MemoryBound { kind, read, written, row: Bytes(0), instructions: 0 }
+    }
+
     /// Arithmetic of the operation: 2 FLOPs a multiply-add; zero for memory-bound kinds.
     ///
     /// Of attention see [`AttentionShape::flops`].
@@ -307,6 +320,24 @@ pub(crate) const GATHER_AGAIN: &str = "tensor_parallel.gather_again";
 const INPUT_GRADIENT_SUM: &str = "tensor_parallel.enter.grad";
 
 impl Operation {
+    /// The same memory-bound operation over rows that each read and write `bytes`, twice.
+    #[must_use]
+    pub(crate) fn over_rows(mut self, bytes: u64) -> Self {
+        if let Kernel::MemoryBound { row, .. } = &mut self.kernel {
+            *row = Bytes(bytes);
+        }
+        self
+    }
+
+    /// The same memory-bound operation with the arithmetic of so many instructions.
+    #[must_use]
+    pub(crate) fn with_instructions(mut self, count: u64) -> Self {
+        if let Kernel::MemoryBound { instructions, .. } = &mut self.kernel {
+            *instructions = count;
+        }
+        self
+    }
+
     /// Whether it makes the gradient of a weight: nothing else in the layer waits for that.
     pub fn makes_weight_gradient(&self) -> bool {
         self.name.ends_with(".grad_weight")

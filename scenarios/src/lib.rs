@@ -106,7 +106,7 @@ pub use timeline::{Place, Recording};
 pub use tree::{Node, Value};
 pub use validate::{
     Baseline, Change, ChoiceScore, ErrorScore, OutcomeScore, Predictions, PublishedFact, RowScenario,
-    SuiteScore, VALIDATION_SCHEMA, ValidatedRow, Validation, published, scenarios_of, score_rows,
-    validation_csv,
+    SingleGpuSteps, SuiteScore, VALIDATION_SCHEMA, ValidatedRow, Validation, published, scenarios_of,
+    score_rows, validation_csv,
 };
 pub use variability::Variability;

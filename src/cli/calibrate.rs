@@ -19,6 +19,8 @@ pub(crate) enum Calibrate {
     Fabric(CalibrateFabric),
     /// The cost of issuing an operation, from a profiler's trace or from measured steps
     Host(CalibrateHost),
+    /// A GPU's convolutions and shares of the bandwidth, from measured steps
+    Steps(CalibrateSteps),
     /// All that the catalogue ships, written into its folder
     Catalogue(CalibrateCatalogue),
     /// The catalogue's prices against measured operations of models, forward and backward; nothing is fitted
@@ -36,6 +38,24 @@ pub(crate) struct CalibrateGpu {
     /// Show what the prediction would be with the coefficients of this GPU, instead of its own, before the fit
     #[arg(long, value_name = "NAME")]
     pub(crate) like: Option<String>,
+    #[command(flatten)]
+    pub(crate) to: CalibrateOutput,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CalibrateSteps {
+    /// GPU of the catalogue
+    #[arg(long, value_name = "NAME")]
+    pub(crate) gpu: String,
+    /// Other GPUs whose steps say the same, with their own clocks, bandwidths and other coefficients; repeatable
+    #[arg(long, value_name = "NAME")]
+    pub(crate) relative: Vec<String>,
+    /// Tables of measured steps (CSV), as `validate` takes them; repeatable
+    #[arg(long, required = true, value_name = "FILE")]
+    pub(crate) data: Vec<PathBuf>,
+    /// What to fit, separated by commas: `convolution`, or kinds of memory-bound kernels
+    #[arg(long, value_name = "TABLES", value_delimiter = ',', default_value = "convolution,batch_norm")]
+    pub(crate) fit: Vec<String>,
     #[command(flatten)]
     pub(crate) to: CalibrateOutput,
 }

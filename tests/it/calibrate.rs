@@ -55,6 +55,42 @@ fn the_catalogue_is_what_calibrate_makes_of_the_measurements() {
     }
 }
 
+/// What the catalogue has from whole steps is what the commands of the page make of them.
+#[test]
+fn the_catalogue_has_what_calibrate_makes_of_measured_steps() {
+    let Some(shared) = shared() else { return };
+    let lambda = shared.join("data/measured/lambda.csv");
+    for (gpu, relatives) in [
+        ("a100-80gb-sxm", &["a100-40gb-sxm", "a100-40gb-pcie", "a100-80gb-pcie"][..]),
+        ("h100-80gb-sxm", &["h100-80gb-pcie"][..]),
+    ] {
+        let mut arguments = vec![
+            "calibrate",
+            "steps",
+            "--gpu",
+            gpu,
+            "--fit",
+            "batch_norm",
+            "--data",
+            lambda.to_str().unwrap(),
+        ];
+        for relative in relatives {
+            arguments.extend(["--relative", relative]);
+        }
+        let document = json(&arguments);
+        let fitted = number(&document["tables"][0]["coefficients"]["share"]);
+        let file = std::fs::read_to_string(root().join(format!("clusters/catalog/gpus/{gpu}.toml"))).unwrap();
+        let (_, table) = file.split_once("[calibration.memory.batch_norm]").unwrap();
+        let shipped = table.lines().find_map(|line| line.strip_prefix("share = ")).unwrap();
+        let shipped: f64 = shipped.split(' ').next().unwrap().parse().unwrap();
+        // Steps are played: what changes anything of them moves the fit a little.
+        assert!(
+            (fitted / shipped - 1.0).abs() < 0.05,
+            "{gpu}: {fitted}, shipped {shipped}: run the command again"
+        );
+    }
+}
+
 /// Published shares of the peak are fitted like tables, and a catalogue's fit of which the folder has nothing stays.
 #[test]
 fn system_files_are_fitted_and_fits_without_rows_stay() {

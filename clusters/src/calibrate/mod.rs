@@ -13,6 +13,7 @@ mod operations;
 mod published;
 mod report;
 mod rows;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -23,12 +24,14 @@ pub use self::operations::{OperationPass, OperationScore, Operations};
 pub use self::report::{Band, Errors, Report};
 pub(crate) use self::rows::toml_text;
 pub use self::rows::{AttentionRow, GemmRow, MemoryRow, Rows, RowsError};
+pub use self::steps::{StepRow, StepsError, Trial, steps};
 pub use self::text::MARKER;
 use crate::catalogue::MEMORY_KINDS;
 use crate::coefficients::{ATTENTION, AttentionCoefficients, Coefficient, GEMM, GemmCoefficients, MEMORY};
 use crate::gpu::{FORMATS, Gpu};
 use crate::price::attention::{pass_rate, seconds as attention_seconds};
 use crate::price::gemm::Work;
+use crate::price::memory::arithmetic_seconds;
 use levenberg_marquardt::{Parameter, minimize};
 use report::Measured;
 
@@ -37,7 +40,7 @@ const FEWEST_GEMM_ROWS: usize = 5 * GEMM.len();
 /// Fewer than this cannot hold those of attention, of which the commonest values stand in for what few rows leave open.
 const FEWEST_ATTENTION_ROWS: usize = 2 * ATTENTION.len();
 /// Fewer than this cannot hold a share of bandwidth.
-const FEWEST_MEMORY_ROWS: usize = 8;
+const FEWEST_MEMORY_ROWS: usize = 6;
 /// At most this many rows steer a fit: more change nothing and only take time.
 const MOST_ROWS: usize = 3000;
 
@@ -57,6 +60,8 @@ pub struct FittedTable {
     pub report: Report,
     /// Whose measurements, e.g. `aiconfigurator`.
     pub source: String,
+    /// What was measured: `shapes` of kernels, or `steps`.
+    pub rows: &'static str,
 }
 
 /// The outcome for one GPU.
@@ -195,8 +200,9 @@ fn attention_of<'a>(
 }
 
 fn memory_of(gpu: &Gpu, row: &MemoryRow) -> impl Fn(&[f64; 2]) -> f64 {
-    let (start, unhindered) = (gpu.kernel_latency_s, row.memory_bytes(gpu.l2) / gpu.memory_bandwidth);
-    move |[share, measured_start]| start + measured_start + unhindered / share
+    let (start, unhindered) = (gpu.kernel_latency_s, row.memory_bytes(gpu) / gpu.memory_bandwidth);
+    let arithmetic = arithmetic_seconds(gpu, row.instructions);
+    move |[share, measured_start]| start + measured_start + (unhindered / share).max(arithmetic)
 }
 
 fn gemm(gpu: &Gpu, format: &str, dtype: Dtype, rows: &Rows) -> Option<Outcome> {
@@ -312,5 +318,6 @@ fn fit<'a, const N: usize>(
         coefficients,
         report: Report::new(fitted.len(), &before, &after),
         source: rows::source_names(sources),
+        rows: "shapes",
     })
 }

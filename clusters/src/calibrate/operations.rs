@@ -13,7 +13,8 @@ use super::rows::{Row, RowsError, read};
 use crate::catalogue::CatalogueError;
 use crate::gpu::Gpu;
 use crate::gpu_from_catalogue;
-use crate::price::{GemmShape, embedding as embedding_price, gemm as gemm_price, memory_bound};
+use crate::price::memory::of_rows;
+use crate::price::{GemmShape, embedding as embedding_price, gemm as gemm_price};
 
 /// What was timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,7 +158,9 @@ fn seconds(gpu: &Gpu, kernels: &[Kernel]) -> Option<f64> {
         Kernel::Gemm { batch, m, n, k, dtype } => {
             gemm_price(gpu, GemmShape { batch, m, n, k, dtype }).ok().map(|price| price.seconds)
         }
-        Kernel::MemoryBound { kind, read, written } => Some(memory_bound(gpu, kind, read + written).seconds),
+        Kernel::MemoryBound { kind, read, written, row, instructions } => {
+            Some(of_rows(gpu, kind, [read, written], row, instructions).seconds)
+        }
         Kernel::Embedding { tokens, width, vocabulary, pass, dtype } => {
             Some(embedding_price(gpu, tokens, width, vocabulary, pass, dtype).seconds)
         }
@@ -213,11 +216,12 @@ fn kernels(word: &str, model: &str, inputs: &[Vec<u64>], output: &[u64]) -> Opti
         }
         "LayerNorm" | "ln_1" | "ln_2" | "ln_f" | "final_layer_norm" | "self_attn_layer_norm" => {
             let width = last(output)?;
+            let (row, norm) = (width * FLOAT, MemoryBoundKind::Norm);
             let backward = vec![
-                memory(MemoryBoundKind::Norm, 2 * x, x),
+                rows(norm, [2 * x, x], 3 * row),
                 memory(MemoryBoundKind::Reduction, 2 * x, 2 * width * FLOAT),
             ];
-            let forward = vec![memory(MemoryBoundKind::Norm, x, y)];
+            let forward = vec![rows(norm, [x, y], 2 * row)];
             ("layer norm", [forward, backward, vec![accumulate(width); 2]])
         }
         // The gradient is handed on as it is.
@@ -293,7 +297,12 @@ fn gemm(batch: u64, m: u64, n: u64, k: u64) -> Kernel {
 }
 
 fn memory(kind: MemoryBoundKind, read: u64, written: u64) -> Kernel {
-    Kernel::MemoryBound { kind, read: Bytes(read), written: Bytes(written) }
+    Kernel::memory(kind, Bytes(read), Bytes(written))
+}
+
+/// A kernel that goes twice over rows which each read and write `row` bytes.
+fn rows(kind: MemoryBoundKind, [read, written]: [u64; 2], row: u64) -> Kernel {
+    Kernel::MemoryBound { kind, read: Bytes(read), written: Bytes(written), row: Bytes(row), instructions: 0 }
 }
 
 fn elementwise(read: u64, written: u64) -> Kernel {

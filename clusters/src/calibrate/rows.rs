@@ -2,13 +2,14 @@
 
 use std::io::Read;
 
-use steptime_models::{AttentionShape, Bytes, Dtype, FlashGeneration, MemoryBoundKind, Pass};
+use steptime_models::{AttentionShape, Dtype, FlashGeneration, MemoryBoundKind, Pass};
 use thiserror::Error;
 
 use super::published::is_system;
 use crate::catalogue::GPU_ALIASES;
 use crate::gpu::{FORMATS, Gpu};
 use crate::price::GemmShape;
+use crate::price::memory::read_again;
 
 /// A table of measurements that cannot be read.
 #[derive(Debug, Error)]
@@ -88,8 +89,8 @@ pub struct MemoryRow {
     pub bytes: f64,
     /// Bytes of them that the kernel before has just written; 0: none.
     pub cached_bytes: f64,
-    /// Whether its arithmetic may bind it instead, on GPUs with little of that.
-    pub arithmetic: bool,
+    /// Instructions of its arithmetic, which may take longer on GPUs with little of that.
+    pub instructions: f64,
     /// Rows and width of the tensor.
     pub shape: [u64; 2],
     /// Measured time.
@@ -148,21 +149,21 @@ fn spared(caches: f64) -> f64 {
     if (SMALLEST_CACHED..2.0).contains(&caches) { 0.24 / caches } else { 0.0 }
 }
 
-/// Vidur's GELU, in 16 bits.
-const ARITHMETIC: (&str, &str) = ("vidur", "gelu");
-
-/// Operations in 32 bits for each byte of memory traffic below which GELU in 16 bits is bound by its arithmetic, some 40 operations
-/// a value of 4 bytes and twice as many that the multiprocessors do not start at once: A100 (10) and H100 (20) reach 65 and 76 % of
-/// the bandwidth, less than with sums, and the A40 (54) as much.
-const OPERATIONS_A_BYTE: f64 = 32.0;
+/// The operation whose arithmetic counts, and its instructions a value (those that the models' GELU has).
+const GELU: (&str, f64) = ("gelu", 36.0);
 
 /// Tables that round to whole microseconds say nothing useful of shorter memory-bound kernels.
 const SHORTEST: f64 = 5e-6;
 
 /// Whether a shape is kept out of fits: one in three, by a hash (FNV-1a) of its numbers.
 fn held_out(numbers: &[u64]) -> bool {
+    held_out_bytes(numbers.iter().flat_map(|number| number.to_le_bytes()))
+}
+
+/// The same of a name.
+pub(super) fn held_out_bytes(bytes: impl Iterator<Item = u8>) -> bool {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in numbers.iter().flat_map(|number| number.to_le_bytes()) {
+    for byte in bytes {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     // The low bits of FNV-1a repeat for numbers that differ in high bits only.
@@ -306,13 +307,14 @@ impl Rows {
             self.skipped += usize::from(known.is_none());
             if let Some(&(.., kind, passes)) = known {
                 let shape = [row.number("rows")?, row.number("width")?];
-                let array = shape[0] as f64 * shape[1] as f64 * row.dtype()?.bytes() as f64;
+                let values = shape[0] as f64 * shape[1] as f64;
+                let array = values * row.dtype()?.bytes() as f64;
                 self.memory.push(MemoryRow {
                     gpu: row.gpu()?,
                     kind,
                     bytes: passes * array,
                     cached_bytes: if (who, operation) == CACHED { array } else { 0.0 },
-                    arithmetic: (who, operation) == ARITHMETIC,
+                    instructions: if operation == GELU.0 { GELU.1 * values } else { 0.0 },
                     shape,
                     seconds,
                     source: source.to_owned(),
@@ -352,19 +354,24 @@ impl Rows {
 
     /// Rows of a GPU that tell what its memory does.
     pub(super) fn memory_of(&self, gpu: &Gpu, kind: MemoryBoundKind) -> Vec<&MemoryRow> {
-        let operations = gpu.peak(Dtype::Fp32).unwrap_or(f64::INFINITY) / gpu.memory_bandwidth;
         let telling = |row: &MemoryRow| {
-            let cached = row.cached_bytes > 0.0 && row.cached_bytes < SMALLEST_CACHED * gpu.l2.0 as f64;
-            !(cached || row.arithmetic && operations < OPERATIONS_A_BYTE)
+            row.cached_bytes == 0.0 || row.cached_bytes >= SMALLEST_CACHED * gpu.l2.0 as f64
         };
         self.memory.iter().filter(|row| row.gpu == gpu.name && row.kind == kind && telling(row)).collect()
     }
 }
 
 impl MemoryRow {
-    /// Bytes that memory itself moves, with a second-level cache of so many.
-    pub(super) fn memory_bytes(&self, l2: Bytes) -> f64 {
-        self.bytes - self.cached_bytes * spared(self.cached_bytes / l2.0 as f64)
+    /// Bytes that memory itself moves on a GPU: without what its second-level cache spares, and with what norms read twice.
+    pub(super) fn memory_bytes(&self, gpu: &Gpu) -> f64 {
+        let again = match self.kind {
+            MemoryBoundKind::Norm => {
+                let row = self.bytes / self.shape[0] as f64;
+                self.bytes / 2.0 * read_again(gpu, row)
+            }
+            _ => 0.0,
+        };
+        self.bytes + again - self.cached_bytes * spared(self.cached_bytes / gpu.l2.0 as f64)
     }
 }
 

@@ -61,9 +61,10 @@ impl FittedTable {
         let large = self.report.band("from 2 GFLOP").map_or_else(String::new, |large| {
             format!("; from 2 GFLOP median {}, mean {}", percent(large.median), percent(large.mean))
         });
+        let rows = self.rows;
         let mut text = format!(
-            "\n[{root}calibration.{}]\nsource = \"Fitted to {} shapes of {}; on {} held-out shapes median {}, mean {}{large}\"\n\
-             basis = \"fitted\"\nerror = {:.3} # 80 % of the held-out shapes have less\n",
+            "\n[{root}calibration.{}]\nsource = \"Fitted to {} {rows} of {}; on {} held-out {rows} median {}, mean {}{large}\"\n\
+             basis = \"fitted\"\nerror = {:.3} # 80 % of the held-out {rows} have less\n",
             self.path,
             self.report.fitted_rows,
             self.source,

@@ -15,17 +15,20 @@ use crate::fact::{Basis, Constant, Fact, FactId};
 use crate::gpu::{Calibrated, FORMATS, GpuArchitecture, Ground, Lent, MemoryShare};
 
 /// Kinds of memory-bound kernels, as files call them.
-pub(crate) const MEMORY_KINDS: [(&str, MemoryBoundKind); 6] = [
+pub(crate) const MEMORY_KINDS: [(&str, MemoryBoundKind); 7] = [
     ("elementwise", MemoryBoundKind::Elementwise),
     ("norm", MemoryBoundKind::Norm),
     ("softmax", MemoryBoundKind::Softmax),
     ("reduction", MemoryBoundKind::Reduction),
     ("indexing", MemoryBoundKind::Indexing),
     ("fill", MemoryBoundKind::Fill),
+    ("batch_norm", MemoryBoundKind::BatchNorm),
 ];
 /// Tables that coefficients may come from: `gemm` by format, `attention`, `memory` by kind, `convolution`.
 const SLOTS: usize = CONVOLUTION_SLOT + 1;
 const CONVOLUTION_SLOT: usize = FORMATS.len() + 1 + MEMORY_KINDS.len();
+/// Norms by rows, the second of [`MEMORY_KINDS`].
+const NORM_SLOT: usize = FORMATS.len() + 2;
 /// Shares of the peak by tile, at the front of [`GEMM`].
 const GEMM_TILES: usize = 6;
 const KEYS: [&str; 5] = ["borrowed_from", "gemm", "attention", "memory", "convolution"];
@@ -395,7 +398,10 @@ impl Calibration {
         facts: &mut Vec<Fact>,
     ) -> Result<MemoryShare, CatalogueError> {
         let slot = FORMATS.len() + 1 + kind;
-        let block = self.needed(slot, root)?;
+        // Files from before norms were told apart have one table for both.
+        let batch_norm = MEMORY_KINDS.get(kind).is_some_and(|(_, it)| *it == MemoryBoundKind::BatchNorm);
+        let missing = batch_norm && self.get(slot).is_none();
+        let block = self.needed(if missing { NORM_SLOT } else { slot }, root)?;
         let ground = block.record(&path(slot), &MEMORY, facts);
         let [value, measured_start_s] = array(&block.values);
         let share = Constant { value, fact: ground.fact, basis: ground.basis };
@@ -444,7 +450,12 @@ fn entry(table: Section<'_>, slot: usize) -> Result<Entry<'_>, CatalogueError> {
     let (error, _) = table.coefficient(&ERROR)?;
     let (mut values, mut written) = (Vec::new(), Vec::new());
     for coefficient in coefficients(slot) {
-        let (value, text) = table.coefficient(coefficient)?;
+        // What belongs to the measurement may be left out: no price asks for it.
+        let (value, text) = if coefficient.key.starts_with("measured") && !table.has(coefficient.key) {
+            (coefficient.prior, coefficient.prior.to_string())
+        } else {
+            table.coefficient(coefficient)?
+        };
         values.push(value);
         written.push(text);
     }

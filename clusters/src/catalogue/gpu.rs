@@ -121,6 +121,7 @@ fn achievable(
         reduction: memory(3)?,
         indexing: memory(4)?,
         fill: memory(5)?,
+        batch_norm: memory(6)?,
     };
     Ok(Achievable {
         attention: calibration.attention(root, facts)?,

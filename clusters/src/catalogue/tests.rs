@@ -35,11 +35,11 @@ fn every_gpu_loads_with_a_source_for_every_constant() {
         let gpu = gpu_from_catalogue(name).unwrap();
         assert_eq!(gpu.name, name);
         sourced(name, &gpu.facts);
-        // 7 constants, 2 for each of 6 memory-bound kinds, 13 of attention, 8 of convolutions, a ratio; a peak and 19
+        // 7 constants, 2 for each of 7 memory-bound kinds, 13 of attention, 8 of convolutions, a ratio; a peak and 19
         // a format; the power of some boards; from Hopper on the rate of FlashAttention-2.
         let power = gpu.facts.iter().filter(|fact| fact.what == "power").count();
         let portable = usize::from(gpu.architecture >= GpuArchitecture::Hopper);
-        assert_eq!(gpu.facts.len(), 41 + power + portable + 20 * gpu.arithmetic.len(), "{name}");
+        assert_eq!(gpu.facts.len(), 43 + power + portable + 20 * gpu.arithmetic.len(), "{name}");
         let fp32 = gpu.peak(Dtype::Fp32).unwrap();
         assert!(gpu.arithmetic.iter().all(|arithmetic| arithmetic.peak.value >= fp32), "{name}");
         assert!(gpu.memory > Bytes(14 << 30) && gpu.context < Bytes(1 << 30), "{name}");

@@ -234,9 +234,13 @@ impl Work {
 /// Time to move data, of what memory takes, when `between` bytes pass through a cache of `cache` bytes from one use to the next;
 /// `speedup` is that of data in the cache.
 pub(super) fn slowness(between: f64, cache: f64, speedup: f64) -> f64 {
+    1.0 - in_cache(between, cache) * (1.0 - 1.0 / speedup)
+}
+
+/// Share of data that is still in a cache of `cache` bytes after `between` bytes have passed through it.
+pub(super) fn in_cache(between: f64, cache: f64) -> f64 {
     let filled = between / cache;
-    let resident = 1.0 / (1.0 + fourth_power(filled) * fourth_power(filled));
-    1.0 - resident * (1.0 - 1.0 / speedup)
+    1.0 / (1.0 + fourth_power(filled) * fourth_power(filled))
 }
 
 fn fourth_power(x: f64) -> f64 {

@@ -86,7 +86,9 @@ pub fn price(gpu: &Gpu, host: &Host, kernel: &Kernel) -> Result<Price, PriceErro
         Kernel::Gemm { batch, m, n, k, dtype } => gemm(gpu, GemmShape { batch, m, n, k, dtype }),
         Kernel::Attention(shape) => attention(gpu, shape),
         Kernel::Convolution(shape) => convolution(gpu, shape),
-        Kernel::MemoryBound { kind, read, written } => Ok(memory_bound(gpu, kind, read + written)),
+        Kernel::MemoryBound { kind, read, written, row, instructions } => {
+            Ok(memory::of_rows(gpu, kind, [read, written], row, instructions))
+        }
         Kernel::Embedding { tokens, width, vocabulary, pass, dtype } => {
             Ok(embedding(gpu, tokens, width, vocabulary, pass, dtype))
         }

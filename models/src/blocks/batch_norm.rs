@@ -20,7 +20,7 @@ const STATISTIC: u64 = 4;
 pub(crate) fn batch_norm(tape: &mut Tape<'_>, module: &str, names: Names, x: Feature) -> Feature {
     let trains = tape.weight(module, "weight", &[x.channels], Split::Whole);
     tape.weight(module, "bias", &[x.channels], Split::Whole);
-    let kind = MemoryBoundKind::Norm;
+    let kind = MemoryBoundKind::BatchNorm;
     let weights = product(&[2, x.channels, tape.parameter_bytes()]);
     let running = product(&[2, x.channels, STATISTIC]);
     let training = tape.shape.training;

@@ -19,7 +19,7 @@
 
 use super::linear::{Linear, gemm, linear};
 use super::norm::layer_norm;
-use super::pointwise::{activation, add, cast, copy, dropout, mask};
+use super::pointwise::{Function, activation, add, cast, copy, dropout, mask};
 use crate::operation::{Dtype, MemoryBoundKind, Operation};
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names};
 use crate::units::{product, total};
@@ -162,7 +162,7 @@ fn choose(tape: &mut Tape<'_>, maw: &Maw, weights: Tensor) {
 fn networks(tape: &mut Tape<'_>, maw: &Maw, state: Tensor, router: [&str; 2], heads: [&str; 2]) {
     let [hidden, out] = maw.state;
     let x = pair(tape, router, [hidden, out], state);
-    let x = activation(tape, names!("maw.state_activation"), x);
+    let x = activation(tape, names!("maw.state_activation"), Function::Gelu, x);
     for (head, width) in heads.into_iter().zip([maw.depth, 1]) {
         let layers = ["0", "2"].map(|number| format!("{head}.{number}"));
         pair(tape, [&layers[0], &layers[1]], [maw.policy, width], x);
@@ -172,7 +172,7 @@ fn networks(tape: &mut Tape<'_>, maw: &Maw, state: Tensor, router: [&str; 2], he
 /// Two linear layers with an activation between them.
 fn pair(tape: &mut Tape<'_>, [first, second]: [&str; 2], [hidden, out]: [u64; 2], x: Tensor) -> Tensor {
     let wide = linear(tape, Linear::new(first, names!("maw.network"), hidden).bias(true), x);
-    let wide = activation(tape, names!("maw.network_activation"), wide);
+    let wide = activation(tape, names!("maw.network_activation"), Function::Gelu, wide);
     linear(tape, Linear::new(second, names!("maw.network"), out).bias(true), wide)
 }
 

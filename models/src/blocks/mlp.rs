@@ -2,7 +2,7 @@
 
 use super::attention::split_columns;
 use super::linear::{Linear, linear};
-use super::pointwise::{activation, activation_by_result, dropout, multiply};
+use super::pointwise::{Function, activation, activation_by_result, dropout, multiply};
 use crate::tape::{Names, Tape, Tensor, names};
 use crate::work_shape::Fusion;
 
@@ -104,12 +104,12 @@ pub(crate) fn feed_forward(
 
 fn activate(tape: &mut Tape<'_>, kind: Activation, parts: &Parts, x: Tensor) -> Tensor {
     match kind {
-        Activation::Silu => activation(tape, parts.silu, x),
-        Activation::Gelu => activation(tape, parts.gelu, x),
+        Activation::Silu => activation(tape, parts.silu, Function::Silu, x),
+        Activation::Gelu => activation(tape, parts.gelu, Function::Gelu, x),
         Activation::Relu => activation_by_result(tape, parts.relu, x),
         Activation::SquaredRelu => {
             let positive = activation_by_result(tape, parts.relu, x);
-            activation(tape, parts.square, positive)
+            activation(tape, parts.square, Function::Simple, positive)
         }
     }
 }

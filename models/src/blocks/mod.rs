@@ -61,7 +61,7 @@ pub(crate) use maw::{Maw, maw};
 pub(crate) use mlp::{Activation, Dense, FeedForward, MLP, dense_feed_forward};
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use pointwise::{
-    activation, activation_by_result, add, cast, copy, dropout, mean_pool, multiply, rotary, scale,
+    Function, activation, activation_by_result, add, cast, copy, dropout, mean_pool, multiply, rotary, scale,
 };
 pub(crate) use pooling::{
     adaptive_average_pool, average_pool, global_average_pool, max_pool, resize_bilinear,

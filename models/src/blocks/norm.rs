@@ -24,6 +24,8 @@ pub(crate) fn rms_norm(tape: &mut Tape<'_>, module: &str, names: Names, x: Tenso
     norm(tape, module, names, x, &["weight"], 1)
 }
 
+/// Kernels go over a row twice, for its statistics and for its result (PyTorch, `layer_norm_kernel.cu`).
+///
 /// Backward: one kernel for the gradient of the input, one for those of the parameters if these are trained. `x` may
 /// be many narrow rows (heads); the parameters are as long as a row. Nothing is kept where nothing is trained.
 fn norm(
@@ -46,14 +48,19 @@ fn norm(
     let kind = MemoryBoundKind::Norm;
     let weights = product(&[pieces, x.width, y.value_bytes]);
     let read_back = total(&[y.bytes(), x.bytes(), kept.bytes()]);
-    let mut backward = vec![memory(names.grad_input, kind, total(&[read_back, weights]), x.bytes())];
+    // A row of the gradient and one of the input come in, one goes out.
+    let row_back = product(&[x.width, total(&[y.value_bytes, 2 * x.value_bytes])]);
+    let grad_input = memory(names.grad_input, kind, total(&[read_back, weights]), x.bytes());
+    let mut backward = vec![grad_input.over_rows(row_back)];
     if trains {
         backward.push(memory(names.grad_weight, kind, read_back, weights));
     }
+    let forward = memory(names.op, kind, total(&[x.bytes(), weights]), total(&[y.bytes(), kept.bytes()]));
+    let row = product(&[x.width, total(&[x.value_bytes, y.value_bytes])]);
     let inputs: Vec<Tensor> = std::iter::once(x).chain(converted).collect();
     tape.record(&Step {
         names,
-        forward: &[memory(names.op, kind, total(&[x.bytes(), weights]), total(&[y.bytes(), kept.bytes()]))],
+        forward: &[forward.over_rows(row)],
         reads: &inputs,
         saves: &[&inputs[..], &[kept]].concat(),
         inputs: &inputs,

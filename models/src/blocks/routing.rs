@@ -21,7 +21,7 @@
 
 use super::kept_result::{softmax_gradient, softmax_scratch};
 use super::linear::{Linear, linear};
-use super::pointwise::{activation, dropout};
+use super::pointwise::{Function, activation, dropout};
 use crate::operation::{Dtype, Kernel, MemoryBoundKind, Operation};
 use crate::tape::{Gradient, Names, Step, Tape, Tensor, memory, names, single};
 use crate::units::{Bytes, product, total};
@@ -174,7 +174,7 @@ fn expert(tape: &mut Tape<'_>, switch: &Switch, number: usize, x: Tensor, chosen
     let rows = gather(tape, names!("switch.gather"), x, chosen);
     let hidden =
         linear(tape, Linear::new(&name("layer1"), names!("expert.layer1"), switch.hidden).bias(true), rows);
-    let hidden = activation(tape, names!("expert.gelu"), hidden);
+    let hidden = activation(tape, names!("expert.gelu"), Function::Gelu, hidden);
     let hidden = dropout(tape, names!("expert.hidden_dropout"), hidden, switch.dropout);
     let rows =
         linear(tape, Linear::new(&name("layer2"), names!("expert.layer2"), x.width).bias(true), hidden);

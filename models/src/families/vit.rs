@@ -7,9 +7,9 @@
 
 use super::{Architecture, EMBEDDING, HEAD, LayerPlan, hidden_and_heads, limits, stack};
 use crate::blocks::{
-    Attention, Linear, Patches, Switch, activation, add, attention, cast, class_token, copy, cross_entropy,
-    dropout, first_token, layer_norm, linear, patches, positions, split_heads, split_in_projection,
-    split_to_copies, switch_feed_forward,
+    Attention, Function, Linear, Patches, Switch, activation, add, attention, cast, class_token, copy,
+    cross_entropy, dropout, first_token, layer_norm, linear, patches, positions, split_heads,
+    split_in_projection, split_to_copies, switch_feed_forward,
 };
 use crate::document::Section;
 use crate::error::ModelError;
@@ -289,7 +289,7 @@ impl Vit {
         }
         let [first, second] = self.implementation.modules().feed_forward;
         let wide = linear(tape, Linear::new(first, names!("mlp.fc1"), self.feed_forward).bias(true), x);
-        let wide = activation(tape, names!("mlp.gelu"), wide);
+        let wide = activation(tape, names!("mlp.gelu"), Function::Gelu, wide);
         let wide = dropout(tape, names!("mlp.hidden_dropout"), wide, self.dropout);
         let narrow = linear(tape, Linear::new(second, names!("mlp.fc2"), self.hidden).bias(true), wide);
         let name = match self.implementation {
@@ -327,7 +327,7 @@ impl Vit {
                 linear(tape, Linear::new(first, names!("head.hidden"), self.head_hidden).bias(true), class);
             // GELU in labml's head keeps its input. torchvision's tanh keeps its output instead, which is the
             // classifier's input anyway: there this is one tensor of a row an image too many.
-            activation(tape, names!("head.activation"), wide)
+            activation(tape, names!("head.activation"), Function::Gelu, wide)
         };
         let logits = if self.classes == 0 {
             features

@@ -75,7 +75,14 @@ fn merged(operations: &[Operation], read: u64, written: u64) -> Operation {
         operations.iter().map(|it| side(traffic(it))).fold(0, u64::saturating_add)
     };
     let (read, written) = (read.min(apart(|it| it.0)), written.min(apart(|it| it.1)));
-    let kernel = Kernel::MemoryBound { kind, read: Bytes(read), written: Bytes(written) };
+    // Rows of the widest part pass twice, and every value goes through all of the arithmetic.
+    let (row, instructions) = operations.iter().fold((Bytes(0), 0_u64), |(row, count), it| match it.kernel {
+        Kernel::MemoryBound { row: own, instructions, .. } => {
+            (row.max(own), count.saturating_add(instructions))
+        }
+        _ => (row, count),
+    });
+    let kernel = Kernel::MemoryBound { kind, read: Bytes(read), written: Bytes(written), row, instructions };
     Operation { kernel, launches: 1, ..operations[0] }
 }
 

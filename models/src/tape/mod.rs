@@ -529,7 +529,7 @@ impl<'s> Tape<'s> {
 
 /// A memory-bound operation of one launch.
 pub(crate) fn memory(name: &'static str, kind: MemoryBoundKind, read: u64, written: u64) -> Operation {
-    single(name, Kernel::MemoryBound { kind, read: Bytes(read), written: Bytes(written) })
+    single(name, Kernel::memory(kind, Bytes(read), Bytes(written)))
 }
 
 /// A collective among the ranks of the tensor group over an array of `bytes` in all.

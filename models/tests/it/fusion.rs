@@ -21,7 +21,21 @@ fn find<'w>(operations: &'w [Operation], name: &str) -> &'w Operation {
 }
 
 fn kernel(kind: MemoryBoundKind, read: u64, written: u64) -> Kernel {
-    Kernel::MemoryBound { kind, read: Bytes(read), written: Bytes(written) }
+    Kernel::memory(kind, Bytes(read), Bytes(written))
+}
+
+/// What a kernel moves, without its rows and its arithmetic.
+fn traffic_of(operation: &Operation) -> Kernel {
+    let Kernel::MemoryBound { kind, read, written, .. } = operation.kernel else {
+        return operation.kernel;
+    };
+    Kernel::memory(kind, read, written)
+}
+
+/// Bytes of a row that passes twice, and instructions.
+fn rows_and_instructions(operation: &Operation) -> (u64, u64) {
+    let Kernel::MemoryBound { row, instructions, .. } = operation.kernel else { return (0, 0) };
+    (row.0, instructions)
 }
 
 #[test]
@@ -46,12 +60,18 @@ fn a_compiled_gpt_block_has_one_kernel_between_two_products() {
     let (s, h) = (2048, 12_288);
     let (x, few) = (2 * s * h, 2 * 2 * h);
     let middle = find(&work.forward, "attention.output_dropout");
-    assert_eq!(middle.kernel, kernel(MemoryBoundKind::Norm, 2 * x + few, s * h + 2 * x + 2 * 4 * s));
+    assert_eq!(traffic_of(middle), kernel(MemoryBoundKind::Norm, 2 * x + few, s * h + 2 * x + 2 * 4 * s));
     // Backward: the norm's input, statistics, the mask, its result's gradient and the residual's come in; the sum of
     // the two goes to the stream, and what dropout makes of it to the projection.
     let back = find(&work.backward, "mlp.norm.grad_input");
-    assert_eq!(back.kernel, kernel(MemoryBoundKind::Norm, 3 * x + 2 * 4 * s + s * h, 2 * x));
+    assert_eq!(traffic_of(back), kernel(MemoryBoundKind::Norm, 3 * x + 2 * 4 * s + s * h, 2 * x));
     assert_eq!(back.launches, 1);
+    // The norm's rows pass twice: one in and one out, and one more in backward.
+    assert_eq!(rows_and_instructions(middle), (4 * h, 0));
+    assert_eq!(rows_and_instructions(back), (6 * h, 0));
+    // GELU of four widths of 2,048 tokens: 36 instructions a value, 50 backward.
+    assert_eq!(rows_and_instructions(find(&work.forward, "mlp.gelu")), (0, 36 * s * 4 * h));
+    assert_eq!(rows_and_instructions(find(&work.backward, "mlp.gelu.grad")), (0, 50 * s * 4 * h));
     // What is kept is what eager mode keeps: every chain's inputs and results are wanted by products.
     assert_eq!(work.saved_bytes(), block("gpt3-175b", AttentionKind::Flash, Fusion::None).saved_bytes());
 }
@@ -64,13 +84,17 @@ fn transformer_engine_fuses_what_it_has_kernels_for() {
     // SwiGLU: both projections in, the product out; the activation is computed again in backward.
     let wide = 2 * s * f;
     let swiglu = find(&fused.forward, "mlp.silu");
-    assert_eq!(swiglu.kernel, kernel(MemoryBoundKind::Elementwise, 2 * wide, wide));
+    assert_eq!(traffic_of(swiglu), kernel(MemoryBoundKind::Elementwise, 2 * wide, wide));
+    assert_eq!(rows_and_instructions(swiglu), (0, 21 * s * f));
     let back = find(&fused.backward, "mlp.product.grad");
-    assert_eq!((back.kernel, back.launches), (kernel(MemoryBoundKind::Elementwise, 3 * wide, 2 * wide), 1));
+    assert_eq!(
+        (traffic_of(back), back.launches),
+        (kernel(MemoryBoundKind::Elementwise, 3 * wide, 2 * wide), 1)
+    );
     // Scale, mask, softmax and its rounding: scores and one square mask in, rounded probabilities out.
     let (scores, mask) = (2 * a * s * s, s * s);
     let softmax = find(&fused.forward, "attention.core.scale");
-    assert_eq!(softmax.kernel, kernel(MemoryBoundKind::Softmax, scores + mask, scores));
+    assert_eq!(traffic_of(softmax), kernel(MemoryBoundKind::Softmax, scores + mask, scores));
     // The activation's result, and the softmax's in 32 bits, are not kept.
     let saved = eager.saved_bytes().0 - fused.saved_bytes().0;
     assert_eq!(saved, wide + 4 * a * s * s);

@@ -324,8 +324,7 @@ impl Pricer<'_> {
         let Some(written) = fresh_bytes(&operation.kernel).filter(|_| self.workload.deterministic) else {
             return Ok(cost);
         };
-        let fill =
-            Kernel::MemoryBound { kind: MemoryBoundKind::Fill, read: Bytes(0), written: Bytes(written) };
+        let fill = Kernel::memory(MemoryBoundKind::Fill, Bytes(0), Bytes(written));
         let fill = self.kernel(fill, 1, pass)?;
         let first = (cost.first.0.checked_add(fill.first.0)?, cost.first.1.checked_add(fill.first.1)?);
         let launches = cost.launches + 1;

@@ -115,11 +115,8 @@ impl Pricer<'_> {
             piece.basis = piece.basis.max(cost.basis);
         }
         let part = bytes.div_ceil(u64::from(pieces));
-        let sum = Kernel::MemoryBound {
-            kind: MemoryBoundKind::Elementwise,
-            read: Bytes(part.saturating_mul(u64::from(pieces))),
-            written: Bytes(part),
-        };
+        let read = Bytes(part.saturating_mul(u64::from(pieces)));
+        let sum = Kernel::memory(MemoryBoundKind::Elementwise, read, Bytes(part));
         let sum = if sums { Some(self.kernel(sum, 1, pass)?) } else { None };
         let hop = point_to_point(self.links.along(Along::Tensor), placement.nodes > 1, part);
         Ok(Ring { pieces, hop, piece, sum })

@@ -24,7 +24,7 @@ fn end(model: &Model, cluster: &Cluster, workload: &Workload) -> u64 {
 
 /// Picoseconds of a kernel that moves so much.
 fn moved(cluster: &Cluster, kind: MemoryBoundKind, read: u64, written: u64) -> u64 {
-    let kernel = Kernel::MemoryBound { kind, read: Bytes(read), written: Bytes(written) };
+    let kernel = Kernel::memory(kind, Bytes(read), Bytes(written));
     let seconds = price(&cluster.gpu, &cluster.host, &kernel).expect("a known kind").seconds;
     SimTime::from_seconds(seconds).expect("a short time").picos()
 }

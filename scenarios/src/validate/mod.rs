@@ -16,6 +16,7 @@ mod pipeline;
 mod published;
 mod rows_csv;
 mod score;
+mod steps;
 mod translate;
 mod unsaid;
 
@@ -34,6 +35,7 @@ use self::measurement::Measurement;
 pub use self::published::{PublishedFact, published};
 pub use self::rows_csv::validation_csv;
 pub use self::score::{ErrorScore, OutcomeScore, SuiteScore, score_rows};
+pub use self::steps::SingleGpuSteps;
 
 /// Schema of a validation's JSON document.
 pub const VALIDATION_SCHEMA: &str = "steptime.validation/1";

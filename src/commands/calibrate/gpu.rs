@@ -108,7 +108,8 @@ pub(super) fn errors(fit: &Fit) -> String {
         }
     }
     right_align(&mut list, 2);
-    format!("{}: errors on held-out shapes\n{list}\n", fit.gpu)
+    let rows = fit.tables.first().map_or("shapes", |table| table.rows);
+    format!("{}: errors on held-out {rows}\n{list}\n", fit.gpu)
 }
 
 /// The fit for scripts.

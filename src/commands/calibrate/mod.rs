@@ -6,6 +6,7 @@ mod framework;
 mod gpu;
 mod host;
 mod operations;
+mod steps;
 
 use std::fmt::Display;
 use std::path::Path;
@@ -29,6 +30,7 @@ pub(crate) fn calibrate(arguments: &CalibrateArguments) -> Result<Answer, Failur
         Calibrate::Gpu(arguments) => gpu::calibrate(arguments),
         Calibrate::Fabric(arguments) => fabric::calibrate(arguments),
         Calibrate::Host(arguments) => host::calibrate(arguments),
+        Calibrate::Steps(arguments) => steps::calibrate(arguments),
         Calibrate::Catalogue(arguments) => catalogue::calibrate(arguments),
         Calibrate::Operations(arguments) => operations::calibrate(arguments),
     }

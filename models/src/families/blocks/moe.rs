@@ -2,7 +2,7 @@
 
 use super::kinds::Moe;
 use crate::blocks::{
-    Linear, activation, enter_tensor_parallel, leave_tensor_parallel, linear, multiply, softmax,
+    Function, Linear, activation, enter_tensor_parallel, leave_tensor_parallel, linear, multiply, softmax,
 };
 use crate::operation::{Dtype, Kernel, MemoryBoundKind, Operation};
 use crate::parameter::Split;
@@ -31,10 +31,10 @@ pub(super) fn moe(tape: &mut Tape<'_>, moe: &Moe, module: &str, x: Tensor) -> Te
             gathered,
             [inner, moe.width, hidden],
         );
-        let gate = activation(tape, names!("moe.activation"), gate);
+        let gate = activation(tape, names!("moe.activation"), Function::Silu, gate);
         multiply(tape, names!("moe.product"), gate, up)
     } else {
-        activation(tape, names!("moe.activation"), up)
+        activation(tape, names!("moe.activation"), Function::Gelu, up)
     };
     let down =
         grouped(tape, moe, [module, "down_proj"], names!("moe.down"), wide, [hidden, hidden, moe.width]);

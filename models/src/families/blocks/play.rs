@@ -5,8 +5,8 @@ use super::kinds::{Attend, Block, Component, Kind, Mlp, Norm, Pool};
 use super::moe::moe;
 use super::tokens;
 use crate::blocks::{
-    Attention, Convolution, Feature, Linear, Patches, activation, add, attention, average_pool, batch_norm,
-    cast, class_token, conv2d, copy, cross_entropy, dropout, enter_tensor_parallel, first_token,
+    Attention, Convolution, Feature, Function, Linear, Patches, activation, add, attention, average_pool,
+    batch_norm, cast, class_token, conv2d, copy, cross_entropy, dropout, enter_tensor_parallel, first_token,
     global_average_pool, language_loss, layer_norm, leave_tensor_parallel, linear, lookup, max_pool,
     multiply, patches, position_lookup, positions, relu_in_place, rms_norm, rotary, split_heads,
     split_to_copies,
@@ -103,7 +103,7 @@ fn play(tape: &mut Tape<'_>, block: &Block, part: Part, x: Tensor) -> Tensor {
             conv2d(tape, &layer, x).tensor
         }
         Kind::Pool(kind) => pool(tape, *kind, block, x),
-        Kind::Activation => activation(tape, names!("activation"), x),
+        Kind::Activation => activation(tape, names!("activation"), Function::Gelu, x),
         Kind::ReluInPlace => relu_in_place(tape, names!("relu"), x),
         Kind::Dropout => {
             let choices = [
@@ -228,13 +228,13 @@ fn feed_forward(tape: &mut Tape<'_>, mlp: &Mlp, module: &str, x: Tensor) -> Tens
     let mut wide = if mlp.gated {
         let gate = Linear::new(&gate, names!("mlp.gate"), mlp.width).bias(mlp.bias);
         let gate = linear(tape, gate.columns(), x);
-        let gate = activation(tape, names!("mlp.silu"), gate);
+        let gate = activation(tape, names!("mlp.silu"), Function::Silu, gate);
         let up = linear(tape, Linear::new(&up, names!("mlp.up"), mlp.width).bias(mlp.bias).columns(), x);
         multiply(tape, names!("mlp.product"), gate, up)
     } else {
         let up = Linear::new(&up, names!("mlp.fc1"), mlp.width).bias(mlp.bias);
         let wide = linear(tape, up.columns(), x);
-        activation(tape, names!("mlp.gelu"), wide)
+        activation(tape, names!("mlp.gelu"), Function::Gelu, wide)
     };
     wide = dropout(tape, names!("mlp.hidden_dropout"), wide, mlp.dropout);
     let names = if mlp.gated { names!("mlp.down") } else { names!("mlp.fc2") };

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{Common, FEATURE_CHANNELS, HEAD, Module, Named, STAGE_BLOCKS, STAGES, STEM, classify, result};
 use crate::blocks::{
-    Convolution, Feature, Linear, Window, activation, add_in_place, conv2d, copy, global_average_pool,
-    layer_norm, layer_scale, linear, stochastic_depth,
+    Convolution, Feature, Function, Linear, Window, activation, add_in_place, conv2d, copy,
+    global_average_pool, layer_norm, layer_scale, linear, stochastic_depth,
 };
 use crate::document::Section;
 use crate::error::ModelError;
@@ -100,7 +100,7 @@ fn block(tape: &mut Tape<'_>, x: Feature, drops: bool) -> Feature {
     let normed = layer_norm(tape, "block.2", names!("norm"), y.tensor, true);
     let first = Linear::new("block.3", names!("mlp.fc1"), EXPANSION * width).bias(true);
     let wide = linear(tape, first, normed);
-    let wide = activation(tape, names!("mlp.gelu"), wide);
+    let wide = activation(tape, names!("mlp.gelu"), Function::Gelu, wide);
     let narrow = linear(tape, Linear::new("block.5", names!("mlp.fc2"), width).bias(true), wide);
     let y = layer_scale(tape, "layer_scale", y.with(narrow));
     let kept = stochastic_depth(tape, names!("stochastic_depth"), y.tensor, x.images, drops);

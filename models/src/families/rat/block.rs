@@ -2,9 +2,9 @@
 
 use super::{NEIGHBOURHOOD, Rat};
 use crate::blocks::{
-    Attention, Convolution, Feature, Grouping, Linear, Rotation, Window, accumulate, activation, add,
-    attention, concatenate_rows, conv2d, copy, dropout, empty_maps, grouping_attention, layer_norm, linear,
-    rotary_spatial, scale_learned, split_to_copies,
+    Attention, Convolution, Feature, Function, Grouping, Linear, Rotation, Window, accumulate, activation,
+    add, attention, concatenate_rows, conv2d, copy, dropout, empty_maps, grouping_attention, layer_norm,
+    linear, rotary_spatial, scale_learned, split_to_copies,
 };
 use crate::operation::{MemoryBoundKind, Operation};
 use crate::parameter::Split;
@@ -225,7 +225,7 @@ impl Rat {
     fn feed_forward(&self, tape: &mut Tape<'_>, module: &str, x: Tensor) -> Tensor {
         let [first, second] = [format!("{module}.fc1"), format!("{module}.fc2")];
         let wide = linear(tape, Linear::new(&first, names!("mlp.fc1"), self.feed_forward).bias(true), x);
-        let wide = activation(tape, names!("mlp.gelu"), wide);
+        let wide = activation(tape, names!("mlp.gelu"), Function::Gelu, wide);
         let wide = dropout(tape, names!("mlp.hidden_dropout"), wide, self.dropout);
         let narrow = linear(tape, Linear::new(&second, names!("mlp.fc2"), self.dims).bias(true), wide);
         dropout(tape, names!("mlp.dropout"), narrow, self.dropout)

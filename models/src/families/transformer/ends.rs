@@ -2,8 +2,8 @@
 
 use super::form::{Head, Position, Transformer};
 use crate::blocks::{
-    Linear, activation, activation_by_result, all_tokens, cross_entropy, dropout, first_token, language_loss,
-    linear, lookup, mean_pool, position_lookup, scale, shared_lookup, type_lookup,
+    Function, Linear, activation, activation_by_result, all_tokens, cross_entropy, dropout, first_token,
+    language_loss, linear, lookup, mean_pool, position_lookup, scale, shared_lookup, type_lookup,
 };
 use crate::operation::Dtype;
 use crate::tape::{Tape, Tensor, Trace, Traced, names};
@@ -101,7 +101,7 @@ impl Transformer {
         let dense =
             Linear::new("cls.predictions.transform.dense", names!("head.transform"), self.embedding_dim);
         let wide = linear(tape, dense.bias(true), x);
-        let wide = activation(tape, names!("head.activation"), wide);
+        let wide = activation(tape, names!("head.activation"), Function::Gelu, wide);
         let module = "cls.predictions.transform.LayerNorm";
         let normed = self.norm(tape, module, names!("head.transform_norm"), wide);
         let projection = Linear::new(self.naming.output, names!("head.projection"), self.vocabulary);

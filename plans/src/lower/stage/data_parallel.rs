@@ -389,7 +389,7 @@ impl StageBuilder<'_> {
 
 /// A kernel that reads and writes each value once.
 pub(super) const fn copied(read: u64, written: u64) -> Kernel {
-    Kernel::MemoryBound { kind: MemoryBoundKind::Elementwise, read: Bytes(read), written: Bytes(written) }
+    Kernel::memory(MemoryBoundKind::Elementwise, Bytes(read), Bytes(written))
 }
 
 /// Whole gradients on their way to their owners: a set is freed when the next one has been sent, so that at

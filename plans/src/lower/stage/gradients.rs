@@ -49,7 +49,7 @@ impl StageBuilder<'_> {
     /// A pass that reads and writes gradients.
     fn over_gradients(&mut self, read: u64, written: u64, elements: u64) -> Result<(), PlanError> {
         let kind = MemoryBoundKind::Elementwise;
-        let kernel = Kernel::MemoryBound { kind, read: Bytes(read), written: Bytes(written) };
+        let kernel = Kernel::memory(kind, Bytes(read), Bytes(written));
         let cost = self.pricer.kernel(kernel, self.lists(elements), Pass::Forward)?;
         let label = self.label("gradients", "optimizer", None);
         self.kernel(classes::OPTIMIZER, label, cost)
@@ -57,7 +57,7 @@ impl StageBuilder<'_> {
 
     fn reduction_kernel(&self, read: u64, elements: u64) -> Result<super::OpCost, PlanError> {
         let kind = MemoryBoundKind::Reduction;
-        let kernel = Kernel::MemoryBound { kind, read: Bytes(read), written: Bytes(4) };
+        let kernel = Kernel::memory(kind, Bytes(read), Bytes(4));
         self.pricer.kernel(kernel, self.lists(elements), Pass::Forward)
     }
 

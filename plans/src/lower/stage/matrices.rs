@@ -38,7 +38,7 @@ impl StageBuilder<'_> {
         }
         let read = self.input.all_matrices() * self.storage;
         let kind = MemoryBoundKind::Elementwise;
-        let kernel = Kernel::MemoryBound { kind, read: Bytes(read), written: Bytes(written) };
+        let kernel = Kernel::memory(kind, Bytes(read), Bytes(written));
         let cost = self.pricer.kernel(kernel, self.input.trained_tensors().max(1), Pass::Forward)?;
         self.kernel(classes::OPTIMIZER, label, cost)
     }

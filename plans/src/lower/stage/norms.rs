@@ -96,5 +96,5 @@ impl StageBuilder<'_> {
 
 /// A kernel of so much traffic.
 const fn memory_bound(kind: MemoryBoundKind, read: u64, written: u64) -> Kernel {
-    Kernel::MemoryBound { kind, read: Bytes(read), written: Bytes(written) }
+    Kernel::memory(kind, Bytes(read), Bytes(written))
 }
