@@ -21,18 +21,17 @@
 //!
 //! # The arithmetic
 //!
-//! Weights are summed as integers, and what freezes at one level leaves a link's capacity in one
-//! subtraction. So the rates depend on the set of flows only, never on the order they came in, and links
-//! with equal loads saturate at exactly equal levels. Levels never fall in exact arithmetic, so a computed
-//! level is not allowed to fall either; that also keeps every rate positive.
+//! Levels and capacities are whole numbers of a small power of two ([`level`]), and weights are whole, so what is left of
+//! a link is exact. So the rates depend on the set of flows only, never on the order they came in; links with equal
+//! loads saturate at exactly equal levels; and what a link looked like at any level can be told from what froze on it
+//! below, without filling anything again.
 //!
 //! A rate is held in bytes per second, which is the same number of picobytes (1e-12 byte) per picosecond;
-//! what remains of a flow is therefore counted in picobytes. That way the capacities of real links are exact
-//! numbers, which bytes per picosecond would not be. A flow with `b` picobytes left at time `t` ends at
+//! what remains of a flow is therefore counted in picobytes. A flow with `b` picobytes left at time `t` ends at
 //! `t + ceil(b / r)`, at least one picosecond later. What remains is brought up to date only when the rate
 //! changes, so that a flow whose neighbours come and go without effect accumulates no rounding.
 //!
-//! # The increments
+//! # Slack links
 //!
 //! A flow is never faster than `a(f)`, the least of `C(l) / w(f, l)` over its links: what it would be alone. A link with
 //! `sum over f on l of w(f, l) a(f) < C(l)` can therefore never saturate: it is *slack*, and can be left out of the
@@ -40,23 +39,40 @@
 //! sums are kept as integers, rounded up, so that they depend on the set of flows only; a billionth of the capacity is
 //! kept clear, far more than rounding in the rates amounts to.
 //!
-//! Flows and links that are not slack form a graph; rates depend on the connected component only. All starts and ends of
-//! one moment are gathered, then [`FlowNetwork::settle`] solves each component that touches one of them, once. A link
-//! becomes slack or ceases to be only when a flow on it starts or ends; the components on it are then solved anew.
-//! For a component it reports one moment: the earliest end among its flows, with the list of the flows that
-//! end then. Solving a component again gives its flows a new generation, which makes the earlier report
-//! stale. Every flow of a changed component is visited, so each component always has exactly one live
-//! report. Time per component: O(hops + levels x links).
+//! # The increments
+//!
+//! All starts and ends of one moment are gathered, then [`FlowNetwork::settle`] changes the rates that they change. Every
+//! link that is not slack remembers how it filled: its flows in the order of their levels, and what was left after each
+//! level. A flow that ends makes no difference below its level, and one that starts none below the level at which the first
+//! of its links now saturates. From these levels the filling is done again in ascending order ([`sweep`]), on as few links
+//! as possible:
+//!
+//! - A link is *taken back* to a level when one of its flows freezes there that did not, or does not freeze there
+//!   that did; what froze on it below stays.
+//! - A flow on such a link freezes where it did before as long as another of its links, that has not been taken back,
+//!   saturates there. Otherwise it is open, and so are from there on all of its links.
+//!
+//! What is looked at are thus the flows on the links of those that started, ended or changed, and no others. Time:
+//! `O(h log n)` for `h` hops of these and `n` links taken back. What a settlement changed waits together for its ends, in
+//! the order of their times ([`ends`]).
 
+mod ends;
+mod level;
+mod link;
+mod sweep;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::ops::Range;
 
 use crate::time::{PICOS_PER_SECOND, later};
 use crate::world::World;
 
-/// Part of a link's capacity that is kept clear where it counts as slack.
-const CLEAR: f64 = 1e-9;
-/// No flow.
-const NONE: u32 = u32::MAX;
+pub(crate) use ends::Due;
+
+use ends::{Ends, NO_BATCH};
+use level::{Level, NEVER, Unit, saturation};
+use link::{Entry, LinkState};
 
 /// A flow's use of a link.
 #[derive(Clone, Copy, Debug)]
@@ -67,31 +83,24 @@ struct Hop {
     most: u64,
 }
 
+/// The way of a group's flows.
 #[derive(Clone, Debug)]
-struct LinkState {
-    capacity: f64,
-    /// The flows on it; ended ones stay until the next look.
-    flows: Vec<u32>,
-    /// The settlement that last visited it.
-    seen: u64,
-    dirty: bool,
-    /// The most that its flows could take of it together, bytes/s; [`Hop::most`] of those that are alive.
-    most: u128,
-    /// Up to which sum of these it is slack, bytes/s; 0: never with a flow on it.
-    slack_up_to: u128,
-    /// Whether it was slack when last settled.
-    was_slack: bool,
-    /// While solving: capacity left by frozen flows, weight of unfrozen ones, weight that froze this round.
-    left: f64,
-    open: u64,
-    froze: u64,
-    share: f64,
+struct Path {
+    /// Its part of all hops.
+    hops: Range<u32>,
+    /// The level of a flow that is alone.
+    alone: Level,
+    /// The parts that the group's bytes are divided into. A flow here is one of them.
+    parts: u32,
 }
 
-impl LinkState {
-    fn is_slack(&self) -> bool {
-        self.most <= self.slack_up_to
-    }
+/// What a settlement has done with a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// It rises.
+    Open,
+    /// It froze.
+    Frozen,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,24 +110,20 @@ struct Flow {
     bytes: u64,
     start: u64,
     alive: bool,
+    /// How often this place has been used.
+    use_count: u32,
+    /// The settlement that last looked at it, and what it did.
     seen: u64,
-    generation: u64,
-    /// While solving: the new rate, 0 before it froze.
-    level: f64,
+    place: Place,
+    /// Where it froze; 0 before.
+    level: Level,
     /// Bytes per second; 0 before the first settlement.
     rate: f64,
     /// Picobytes left at `updated`.
     left: f64,
     updated: u64,
-    end: u64,
-    next_due: u32,
-}
-
-/// The flows of a component that end first; worth a look at their end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Due {
-    first: u32,
-    generation: u64,
+    /// With which others it waits for its end.
+    batch: u32,
 }
 
 /// A flow that ended.
@@ -134,25 +139,29 @@ pub(crate) struct Finished {
 /// The links of a world and the flows on them.
 #[derive(Clone, Debug)]
 pub(crate) struct FlowNetwork {
+    unit: Unit,
     links: Vec<LinkState>,
     hops: Vec<Hop>,
-    /// By group: its part of `hops`.
-    paths: Vec<Range<u32>>,
-    /// By group: the parts that its bytes are divided into. A flow here is one of them.
-    parts: Vec<u32>,
+    /// By group.
+    paths: Vec<Path>,
     flows: Vec<Flow>,
     free: Vec<u32>,
-    /// Ended since the last settlement; their places are free after it.
+    ends: Ends,
+    /// Flows that started or ended since the last settlement. The places of the latter are free after it.
+    started: Vec<u32>,
     ended: Vec<u32>,
-    /// Links on which something changed since the last settlement, and those whose components that touches.
+    /// Links on which some did.
     dirty: Vec<u32>,
-    seeds: Vec<u32>,
     settlement: u64,
-    generation: u64,
-    /// Links and flows of the component at hand, and its links with unfrozen flows.
-    component_links: Vec<u32>,
-    component_flows: Vec<u32>,
+    /// Levels at which something happens on links, lowest first; out of date where the link says another.
+    agenda: BinaryHeap<Reverse<(Level, u32)>>,
+    /// Links of the level at hand, links taken back in this settlement, and flows with new levels.
+    at_level: Vec<u32>,
     open_links: Vec<u32>,
+    changed: Vec<u32>,
+    /// Flows and links looked at so far.
+    #[cfg(test)]
+    looks: usize,
 }
 
 /// Picoseconds in which `picobytes` pass at `rate` bytes per second, at least 1; `None` if not a time.
@@ -175,25 +184,16 @@ impl FlowNetwork {
             .iter()
             .map(|group| group.path().iter().map(|hop| (hop.link.0, hop.weight)).collect())
             .collect();
-        let parts = world.groups().iter().map(crate::world::Group::parts).collect();
-        Self { parts, ..Self::from_parts(&capacities, &paths) }
+        let mut network = Self::from_parts(&capacities, &paths);
+        for (path, group) in network.paths.iter_mut().zip(world.groups()) {
+            path.parts = group.parts();
+        }
+        network
     }
 
     /// From capacities in bytes per second and one path of (link, weight) per group.
     fn from_parts(capacities: &[f64], group_paths: &[Vec<(u32, u32)>]) -> Self {
-        let link = |&capacity: &f64| LinkState {
-            capacity,
-            flows: Vec::new(),
-            seen: 0,
-            dirty: false,
-            most: 0,
-            slack_up_to: if capacity < 1e18 { (capacity * (1.0 - CLEAR)) as u128 } else { 0 },
-            was_slack: true,
-            left: 0.0,
-            open: 0,
-            froze: 0,
-            share: 0.0,
-        };
+        let unit = Unit::of(capacities);
         let mut hops = Vec::new();
         let mut paths = Vec::with_capacity(group_paths.len());
         for path in group_paths {
@@ -204,84 +204,94 @@ impl FlowNetwork {
                 let most = (alone * f64::from(weight)).ceil() as u64;
                 Hop { link, weight, most }
             }));
-            paths.push(first..hops.len() as u32);
+            let level = |&(link, weight): &(u32, u32)| {
+                saturation(unit.whole(capacities[link as usize]), u64::from(weight))
+            };
+            let alone = path.iter().map(level).min().unwrap_or(NEVER);
+            paths.push(Path { hops: first..hops.len() as u32, alone, parts: 1 });
         }
         Self {
-            links: capacities.iter().map(link).collect(),
+            links: capacities.iter().map(|&it| LinkState::new(unit.whole(it), it)).collect(),
+            unit,
             hops,
-            parts: vec![1; paths.len()],
             paths,
             flows: Vec::new(),
             free: Vec::new(),
+            ends: Ends::default(),
+            started: Vec::new(),
             ended: Vec::new(),
             dirty: Vec::new(),
-            seeds: Vec::new(),
             settlement: 0,
-            generation: 0,
-            component_links: Vec::new(),
-            component_flows: Vec::new(),
+            agenda: BinaryHeap::new(),
+            at_level: Vec::new(),
             open_links: Vec::new(),
+            changed: Vec::new(),
+            #[cfg(test)]
+            looks: 0,
         }
     }
 
     fn path(&self, group: u32) -> Range<usize> {
-        let path = &self.paths[group as usize];
-        path.start as usize..path.end as usize
+        let hops = &self.paths[group as usize].hops;
+        hops.start as usize..hops.end as usize
     }
 
     /// A flow of `bytes` > 0 over the path of `group` starts now; its rate is known after settling.
     pub(crate) fn start(&mut self, now: u64, group: u32, meeting: u32, bytes: u64) {
-        let flow = Flow {
+        let mut flow = Flow {
             group,
             meeting,
             bytes,
             start: now,
             alive: true,
+            use_count: 0,
             seen: 0,
-            generation: 0,
-            level: 0.0,
+            place: Place::Open,
+            level: 0,
             rate: 0.0,
-            left: bytes as f64 * PICOS_PER_SECOND / f64::from(self.parts[group as usize]),
+            left: bytes as f64 * PICOS_PER_SECOND / f64::from(self.paths[group as usize].parts),
             updated: now,
-            end: 0,
-            next_due: NONE,
+            batch: NO_BATCH,
         };
         let index = if let Some(index) = self.free.pop() {
+            flow.use_count = self.flows[index as usize].use_count.wrapping_add(1);
             self.flows[index as usize] = flow;
             index
         } else {
             self.flows.push(flow);
             self.flows.len() as u32 - 1
         };
+        self.started.push(index);
         for at in self.path(group) {
-            let Hop { link, most, .. } = self.hops[at];
+            let Hop { link, weight, most } = self.hops[at];
             let state = &mut self.links[link as usize];
-            state.flows.push(index);
+            state.flows.push(Entry { flow: index, use_count: flow.use_count });
             state.most += u128::from(most);
+            state.weight += u64::from(weight);
+            state.alive += 1;
             self.mark_dirty(link);
         }
     }
 
-    /// Takes the flows out that the report announced, unless it is stale.
+    /// Takes the flows out that the report announced, unless they have got other rates since.
     pub(crate) fn finish(&mut self, due: Due, finished: &mut Vec<Finished>) {
-        let mut index = due.first;
-        while index != NONE {
-            let flow = &mut self.flows[index as usize];
-            if flow.generation != due.generation {
-                return;
-            }
-            let Flow { group, meeting, start, bytes, next_due, .. } = *flow;
+        let before = self.ended.len();
+        self.ends.take(due, &mut self.flows, &mut self.ended);
+        for at in before..self.ended.len() {
+            let flow = &mut self.flows[self.ended[at] as usize];
+            let Flow { group, meeting, start, bytes, level, .. } = *flow;
             flow.alive = false;
-            flow.generation = 0;
             finished.push(Finished { group, meeting, start, bytes });
-            self.ended.push(index);
             for at in self.path(group) {
-                let Hop { link, most, .. } = self.hops[at];
+                let Hop { link, weight, most } = self.hops[at];
                 let state = &mut self.links[link as usize];
                 state.most -= u128::from(most);
+                state.weight -= u64::from(weight);
+                state.alive -= 1;
+                state.ended += 1;
+                state.lowest_end = state.lowest_end.min(level);
                 self.mark_dirty(link);
             }
-            index = next_due;
         }
     }
 
@@ -293,189 +303,59 @@ impl FlowNetwork {
         }
     }
 
-    /// Whether something changed since the last settlement.
+    /// Whether something changed since the last settlement, or an end is to be reported.
     pub(crate) fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || self.ends.is_waiting()
     }
 
-    /// Solves every component that changed, once, and reports each one's earliest end.
+    /// Gives every flow its rate, and reports the earliest end of those with new ones.
     ///
     /// # Errors
     /// The meeting of a flow that does not end within simulated time; of several, that of the first group.
     pub(crate) fn settle(&mut self, now: u64, mut report: impl FnMut(u64, Due)) -> Result<(), u32> {
-        let mut endless: Option<(u32, u32)> = None;
         self.settlement += 1;
-        let dirty = std::mem::take(&mut self.dirty);
-        let mut seeds = std::mem::take(&mut self.seeds);
-        for &link in &dirty {
-            self.seed(link, &mut seeds);
-        }
-        for &link in &seeds {
-            if self.links[link as usize].seen == self.settlement {
-                continue;
-            }
-            self.collect(link);
-            if !self.component_flows.is_empty() {
-                self.solve();
-                let (end, due) = self.reschedule(now, &mut endless);
-                report(end, due);
-            }
-        }
-        seeds.clear();
-        self.seeds = seeds;
-        self.dirty = dirty;
-        self.dirty.clear();
+        self.place_new_flows();
+        self.seed();
+        self.sweep();
+        let endless = self.reschedule(now, &mut report);
+        self.ends.report(&self.flows, report);
         self.free.append(&mut self.ended);
         endless.map_or(Ok(()), |(_, meeting)| Err(meeting))
     }
 
-    /// The links whose components a change on a link touches: itself, or if it is slack, those of its flows if it was not
-    /// before. Drops ended flows from it.
-    fn seed(&mut self, link: u32, seeds: &mut Vec<u32>) {
-        let state = &mut self.links[link as usize];
-        let slack = state.is_slack();
-        let was_slack = std::mem::replace(&mut state.was_slack, slack);
-        state.dirty = false;
-        if !slack {
-            seeds.push(link);
-            return;
-        }
-        let mut on_link = std::mem::take(&mut state.flows);
-        on_link.retain(|&index| self.flows[index as usize].alive);
-        if !was_slack {
-            for &index in &on_link {
-                let path = self.path(self.flows[index as usize].group);
-                let others = self.hops[path].iter().map(|hop| hop.link);
-                seeds.extend(others.filter(|&other| !self.links[other as usize].is_slack()));
-            }
-        }
-        self.links[link as usize].flows = on_link;
-    }
-
-    /// Gathers the component of a link, its weights, and drops ended flows from its links.
-    fn collect(&mut self, seed: u32) {
-        self.component_links.clear();
-        self.component_flows.clear();
-        self.visit(seed);
-        let mut next = 0;
-        while let Some(&link) = self.component_links.get(next) {
-            next += 1;
-            let mut on_link = std::mem::take(&mut self.links[link as usize].flows);
-            on_link.retain(|&index| self.flows[index as usize].alive);
-            for &index in &on_link {
-                let flow = &mut self.flows[index as usize];
-                if flow.seen == self.settlement {
-                    continue;
-                }
-                flow.seen = self.settlement;
-                flow.level = 0.0;
-                let group = flow.group;
-                self.component_flows.push(index);
-                for at in self.path(group) {
-                    let Hop { link, weight, .. } = self.hops[at];
-                    self.visit(link);
-                    self.links[link as usize].open += u64::from(weight);
-                }
-            }
-            self.links[link as usize].flows = on_link;
-        }
-    }
-
-    fn visit(&mut self, link: u32) {
-        let state = &mut self.links[link as usize];
-        if state.seen != self.settlement {
-            state.seen = self.settlement;
-            state.left = state.capacity;
-            (state.open, state.froze) = (0, 0);
-            if !state.is_slack() {
-                self.component_links.push(link);
-            }
-        }
-    }
-
-    /// Progressive filling of the component: leaves every flow's rate in its `level`.
-    fn solve(&mut self) {
-        if let [index] = self.component_flows[..] {
-            let hops = &self.hops[self.path(self.flows[index as usize].group)];
-            let share = |hop: &Hop| self.links[hop.link as usize].capacity / f64::from(hop.weight);
-            let rate = hops.iter().map(share).fold(f64::INFINITY, f64::min);
-            self.flows[index as usize].level = rate;
-            return;
-        }
-        self.open_links.clear();
-        self.open_links.extend_from_slice(&self.component_links);
-        self.open_links.retain(|&link| self.links[link as usize].open > 0);
-        let mut floor = 0.0_f64;
-        while !self.open_links.is_empty() {
-            let mut level = f64::INFINITY;
-            for &link in &self.open_links {
-                let state = &mut self.links[link as usize];
-                state.share = (state.left / state.open as f64).max(floor);
-                level = level.min(state.share);
-            }
-            self.freeze(level);
-            for &link in &self.open_links {
-                let state = &mut self.links[link as usize];
-                state.left -= level * state.froze as f64;
-                state.open -= state.froze;
-                state.froze = 0;
-            }
-            self.open_links.retain(|&link| self.links[link as usize].open > 0);
-            floor = level;
-        }
-    }
-
-    /// Freezes the flows of all links that saturate at `level`.
-    fn freeze(&mut self, level: f64) {
-        for at in 0..self.open_links.len() {
-            let link = self.open_links[at] as usize;
-            if self.links[link].share > level {
+    /// Gives the changed flows their rates and ends. Returns the first group and meeting whose flow ends past the end of
+    /// time.
+    fn reschedule(&mut self, now: u64, report: &mut impl FnMut(u64, Due)) -> Option<(u32, u32)> {
+        let mut endless: Option<(u32, u32)> = None;
+        let batch = self.ends.open();
+        for &index in &self.changed {
+            let flow = &mut self.flows[index as usize];
+            let rate = self.unit.bytes_per_second(flow.level);
+            if rate.to_bits() == flow.rate.to_bits() {
                 continue;
             }
-            let on_link = std::mem::take(&mut self.links[link].flows);
-            for &index in &on_link {
-                let flow = &mut self.flows[index as usize];
-                if flow.level > 0.0 {
-                    continue;
-                }
-                flow.level = level;
-                let group = flow.group;
-                for at in self.path(group) {
-                    let Hop { link, weight, .. } = self.hops[at];
-                    self.links[link as usize].froze += u64::from(weight);
-                }
+            flow.left = (flow.left - flow.rate * (now - flow.updated) as f64).max(0.0);
+            flow.updated = now;
+            flow.rate = rate;
+            let end = duration(flow.left, flow.rate).and_then(|picos| later(now, picos));
+            if end.is_none() && endless.is_none_or(|(group, _)| flow.group < group) {
+                endless = Some((flow.group, flow.meeting));
             }
-            self.links[link].flows = on_link;
+            let old = std::mem::replace(&mut flow.batch, batch);
+            self.ends.leave(old, &self.flows);
+            self.ends.add(batch, end.unwrap_or(u64::MAX), index);
         }
+        self.changed.clear();
+        if let Some((end, due)) = self.ends.close(batch) {
+            report(end, due);
+        }
+        endless
     }
 
-    /// Gives the component's flows their new rates, ends and generation; returns the earliest end. Puts the
-    /// first group and meeting whose flow ends past the end of time into `endless`.
-    fn reschedule(&mut self, now: u64, endless: &mut Option<(u32, u32)>) -> (u64, Due) {
-        self.generation += 1;
-        let (mut earliest, mut first) = (u64::MAX, NONE);
-        for &index in &self.component_flows {
-            let flow = &mut self.flows[index as usize];
-            flow.generation = self.generation;
-            flow.next_due = NONE;
-            if flow.level.to_bits() != flow.rate.to_bits() {
-                flow.left = (flow.left - flow.rate * (now - flow.updated) as f64).max(0.0);
-                flow.updated = now;
-                flow.rate = flow.level;
-                let end = duration(flow.left, flow.rate).and_then(|picos| later(now, picos));
-                flow.end = end.unwrap_or(u64::MAX);
-                if end.is_none() && endless.is_none_or(|(group, _)| flow.group < group) {
-                    *endless = Some((flow.group, flow.meeting));
-                }
-            }
-            if flow.end < earliest {
-                (earliest, first) = (flow.end, index);
-            } else if flow.end == earliest {
-                flow.next_due = first;
-                first = index;
-            }
-        }
-        (earliest, Due { first, generation: self.generation })
+    /// Current levels by meeting.
+    #[cfg(test)]
+    fn levels(&self) -> std::collections::BTreeMap<u32, Level> {
+        self.flows.iter().filter(|flow| flow.alive).map(|flow| (flow.meeting, flow.level)).collect()
     }
 
     /// Current rates by meeting, in bytes per second.

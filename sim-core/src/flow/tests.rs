@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -65,7 +65,9 @@ fn a_report_is_stale_once_its_component_changed() {
     network.settle(5, |end, due| later.push((end, due))).unwrap();
     let mut finished = Vec::new();
     network.finish(reports[0].1, &mut finished);
-    assert!(finished.is_empty() && !network.is_dirty());
+    assert!(finished.is_empty());
+    network.settle(reports[0].0, |_, _| panic!("nothing is left to report")).unwrap();
+    assert!(!network.is_dirty());
     // 7.5 bytes left at a third of the link each: 22.5 ps more, rounded up.
     assert_eq!(later[0].0, 28);
 }
@@ -110,12 +112,11 @@ fn flows_over_a_slack_link_are_left_alone() {
     for (room, alone) in [(1e6, true), (60.0, false)] {
         let capacities: Vec<f64> = [vec![room], vec![10.0; 20]].concat();
         let paths: Vec<_> = (0..10).map(|pair| vec![(1 + 2 * pair, 1), (0, 1), (2 + 2 * pair, 1)]).collect();
-        let (mut network, reports) = started(&capacities, &paths, 1 << 20);
-        assert_eq!(reports.len(), if alone { 10 } else { 1 });
+        let (mut network, _) = started(&capacities, &paths, 1 << 20);
         network.start(1, 3, 10, 1 << 20);
-        let before: Vec<u64> = network.flows.iter().map(|flow| flow.generation).collect();
+        let before: Vec<u32> = network.flows.iter().map(|flow| flow.batch).collect();
         network.settle(1, |_, _| ()).unwrap();
-        let again = network.flows.iter().zip(&before).filter(|(flow, before)| flow.generation != **before);
+        let again = network.flows.iter().zip(&before).filter(|(flow, before)| flow.batch != **before);
         assert_eq!(again.count(), if alone { 2 } else { 11 });
         let expected = if alone { 5.0 } else { 60.0 / 11.0 };
         assert!(close(network.rates()[&10], if alone { 5.0 } else { 5.0_f64.min(expected) }));
@@ -140,7 +141,9 @@ fn a_link_that_becomes_slack_parts_its_flows() {
     network.finish(due, &mut finished);
     network.settle(end, |end, due| reports.push((end, due))).unwrap();
     assert_eq!(network.rates().into_values().collect::<Vec<_>>(), [10.0, 10.0]);
-    assert_eq!(reports.len(), 2);
+    network.finish(reports[0].1, &mut finished);
+    network.settle(reports[0].0, |end, due| reports.push((end, due))).unwrap();
+    assert_eq!((reports.len(), network.rates().len()), (2, 1));
     // 1.2 s at 25 / 3 bytes/s each, then 10 bytes/s for the 990 and the 1990 bytes that are left.
     let seconds: Vec<u64> = reports.iter().map(|(end, _)| (*end as f64 / 1e9).round() as u64).collect();
     assert_eq!(seconds, [1_200 + 99_000, 1_200 + 199_000]);
@@ -175,6 +178,55 @@ fn brute_force(capacities: &[f64], paths: &BTreeMap<u32, Vec<(u32, u32)>>) -> BT
     rates
 }
 
+/// Every pair of hosts exchanges. When one flow ends, nobody gains by it: each of those that shared a port with it is held
+/// up at its other port. That takes a look at these, not at all flows.
+#[test]
+fn an_end_costs_what_shared_its_ports() {
+    const HOSTS: u32 = 64;
+    let pairs = (0..HOSTS).flat_map(|from| (0..HOSTS).map(move |to| (from, to)));
+    let paths: Vec<_> =
+        pairs.filter(|(from, to)| from != to).map(|(from, to)| vec![(from, 1), (HOSTS + to, 1)]).collect();
+    let (ports, flows) = (2 * HOSTS as usize, paths.len());
+    let mut network = FlowNetwork::from_parts(&vec![50e9; ports], &paths);
+    for group in 0..flows as u32 {
+        network.start(0, group, group, if group == 0 { 1 << 10 } else { 1 << 30 });
+    }
+    let mut reports = Vec::new();
+    network.settle(0, |end, due| reports.push((end, due))).unwrap();
+    assert!(network.looks <= 2 * flows + ports, "{}", network.looks);
+    network.looks = 0;
+    let mut finished = Vec::new();
+    network.finish(reports[0].1, &mut finished);
+    network.settle(reports[0].0, |_, _| ()).unwrap();
+    assert_eq!((finished.len(), network.rates().len()), (1, flows - 1));
+    assert!(network.rates().values().all(|rate| close(*rate, 50e9 / 63.0)));
+    // Its two ports, and 62 other flows on each.
+    assert_eq!(network.looks, 2 * (1 + 62));
+}
+
+/// What comes and goes on a line of links changes its neighbours as far as they get more or less by it.
+#[test]
+fn a_change_goes_as_far_as_rates_do() {
+    // Link i is shared by flows i and i + 1; links grow, so that each holds up the first of its flows.
+    const LINKS: u32 = 1_000;
+    let capacities: Vec<f64> = (0..LINKS).map(|link| 1e9 * f64::from(10 + 10 * link)).collect();
+    let paths: Vec<_> = (0..=LINKS)
+        .map(|flow| (flow.saturating_sub(1)..=flow.min(LINKS - 1)).map(|link| (link, 1)).collect())
+        .collect();
+    let (mut network, _) = started(&capacities, &paths, 1 << 40);
+    for (group, least) in [(LINKS, 1), (LINKS / 2, 1), (1, 1)] {
+        let before = network.rates();
+        network.looks = 0;
+        network.start(1, group, 5_000 + group, 1 << 40);
+        network.settle(1, |_, _| ()).unwrap();
+        let after = network.rates();
+        let changed = before.iter().filter(|(flow, rate)| after[*flow].to_bits() != rate.to_bits()).count();
+        assert!(changed >= least, "{changed}");
+        // Two links of each, and at most four flows on each of these.
+        assert!(network.looks <= 10 * (changed + 1), "{} for {changed}", network.looks);
+    }
+}
+
 fn any_network() -> impl Strategy<Value = (Vec<f64>, Vec<Vec<(u32, u32)>>)> {
     (1_u32..8).prop_flat_map(|links| {
         let capacities =
@@ -182,6 +234,19 @@ fn any_network() -> impl Strategy<Value = (Vec<f64>, Vec<Vec<(u32, u32)>>)> {
         let path = prop::collection::btree_map(0..links, 1_u32..5, 1..=links as usize)
             .prop_map(|path| path.into_iter().collect::<Vec<_>>());
         (capacities, prop::collection::vec(path, 1..12))
+    })
+}
+
+/// More links than a flow crosses, of capacities that do not divide well.
+fn large_network() -> impl Strategy<Value = (Vec<f64>, Vec<Vec<(u32, u32)>>)> {
+    (4_u32..24).prop_flat_map(|links| {
+        let capacities = prop::collection::vec(
+            prop::sample::select(vec![1e9, 1e9 / 3.0, 2.5e9, 7e9, 49e9, 4e11]),
+            links as usize,
+        );
+        let path = prop::collection::btree_map(0..links, 1_u32..4, 1..=4_usize)
+            .prop_map(|path| path.into_iter().collect::<Vec<_>>());
+        (capacities, prop::collection::vec(path, 1..40))
     })
 }
 
@@ -256,7 +321,7 @@ proptest! {
         staying.retain(|flow, _| removed >> flow & 1 == 0);
         let mut finished = Vec::new();
         while network.rates().len() > staying.len() {
-            reports.sort_by_key(|report| std::cmp::Reverse(report.0));
+            reports.sort_by_key(|report| Reverse(report.0));
             let (end, due) = reports.pop().unwrap();
             prop_assert!(end >= now);
             now = end;
@@ -266,6 +331,52 @@ proptest! {
         let expected = brute_force(&capacities, &staying);
         for (flow, rate) in network.rates() {
             prop_assert!(close(rate, expected[&flow]));
+        }
+    }
+
+    /// Whatever came and went before: rates are bit by bit those of the same flows in a new network, and each settlement
+    /// looks once at the flows on the links of those that started, ended, or changed.
+    #[test]
+    fn changes_alone_are_solved_and_nothing_tells(
+        (capacities, paths) in large_network(),
+        turns in prop::collection::vec((any::<prop::sample::Index>(), 1_u64..1 << 30, 0_u8..3), 1..40),
+    ) {
+        let mut network = FlowNetwork::from_parts(&capacities, &paths);
+        let mut running: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut reports: Vec<(u64, Due)> = Vec::new();
+        let (mut now, mut finished) = (0, Vec::new());
+        for (meeting, (group, bytes, ends)) in (0..).zip(turns) {
+            let before = network.levels();
+            network.looks = 0;
+            reports.sort_by_key(|report| Reverse(report.0));
+            // Flows start between ends, at the moment of an end, or after it.
+            if ends > 0 && let Some((end, due)) = reports.pop() {
+                now = end;
+                network.finish(due, &mut finished);
+            }
+            if ends < 2 {
+                let group = group.index(paths.len()) as u32;
+                network.start(now, group, meeting, bytes);
+                running.insert(meeting, group);
+            }
+            let mut touched: Vec<u32> = finished.iter().map(|it: &Finished| it.group).collect();
+            network.settle(now, |end, due| reports.push((end, due))).unwrap();
+            for it in finished.drain(..) {
+                running.remove(&it.meeting);
+            }
+            let found = network.levels();
+
+            let mut new = FlowNetwork::from_parts(&capacities, &paths);
+            running.iter().for_each(|(&meeting, &group)| new.start(0, group, meeting, 1 << 40));
+            new.settle(0, |_, _| ()).unwrap();
+            prop_assert_eq!(&found, &new.levels());
+
+            let differs = |meeting: &u32| before.get(meeting) != found.get(meeting);
+            touched.extend(running.iter().filter(|(meeting, _)| differs(meeting)).map(|(_, &group)| group));
+            let links: BTreeSet<u32> =
+                touched.iter().flat_map(|&group| paths[group as usize].iter().map(|hop| hop.0)).collect();
+            let most: usize = links.iter().map(|&link| 1 + network.links[link as usize].alive as usize).sum();
+            prop_assert!(network.looks <= most, "{} looks, {} at most", network.looks, most);
         }
     }
 }
