@@ -1,6 +1,9 @@
 //! How many tokens the router sends to each expert.
 
 use libm::{exp, lgamma, log, pow};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::Rng;
+use rand_distr::{Distribution, Exp1, StandardNormal};
 use steptime_models::ExpertParallel;
 
 /// Shares of the tokens that the experts get. They lie on the ranks in the order of their numbers.
@@ -47,12 +50,52 @@ impl Router {
         if all > 0.0 { (most / all * ranks as f64 * balanced as f64).round() as u64 } else { balanced }
     }
 
+    /// What it does in one step: shares drawn from its distribution, or its shares for experts in another order. One that
+    /// is uniform stays so.
+    pub(crate) fn drawn(&self, experts: u64, stream: &mut ChaCha8Rng) -> Self {
+        match self {
+            Self::Uniform => Self::Uniform,
+            Self::Dirichlet(concentration) => {
+                let logarithms: Vec<f64> =
+                    (0..experts).map(|_| log_gamma_variable(*concentration, stream)).collect();
+                // Small shapes draw numbers below what a double holds; only ratios count.
+                let most = logarithms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                Self::Histogram(logarithms.into_iter().map(|it| exp(it - most)).collect())
+            }
+            Self::Zipf(_) | Self::Histogram(_) => {
+                let mut weights: Vec<f64> = (0..experts).map(|expert| self.weight(expert)).collect();
+                for last in (1..weights.len()).rev() {
+                    // 64 bits over some hundred experts: none is favoured by more than 2^-50.
+                    weights.swap(last, (stream.next_u64() % (last as u64 + 1)) as usize);
+                }
+                Self::Histogram(weights)
+            }
+        }
+    }
+
     fn weight(&self, expert: u64) -> f64 {
         match self {
             Self::Uniform | Self::Dirichlet(_) => 1.0,
             Self::Zipf(exponent) => pow((expert + 1) as f64, -exponent),
             Self::Histogram(weights) if weights.is_empty() => 1.0,
             Self::Histogram(weights) => weights.get(expert as usize % weights.len()).copied().unwrap_or(1.0),
+        }
+    }
+}
+
+/// Logarithm of a gamma variable of this shape: of one of shape + 1 by the method of Marsaglia and Tsang (2000, ACM TOMS
+/// 26(3), section 2), times `U^(1 / shape)` (their section 6), whose logarithm is an exponential variable over the shape.
+fn log_gamma_variable(shape: f64, stream: &mut ChaCha8Rng) -> f64 {
+    let d = shape + 1.0 - 1.0 / 3.0;
+    let c = 1.0 / libm::sqrt(9.0 * d);
+    let fall: f64 = Exp1.sample(stream);
+    loop {
+        let x: f64 = StandardNormal.sample(stream);
+        let exponential: f64 = Exp1.sample(stream);
+        let v = (1.0 + c * x) * (1.0 + c * x) * (1.0 + c * x);
+        // -ln U of a uniform variable is exponential.
+        if v > 0.0 && -exponential < 0.5 * x * x + d - d * v + d * log(v) {
+            return log(d * v) - fall / shape;
         }
     }
 }
@@ -127,6 +170,8 @@ const TERMS: u32 = 10_000;
 
 #[cfg(test)]
 mod tests {
+    use rand_chacha::rand_core::SeedableRng;
+
     use super::*;
 
     /// The busiest of `R` ranks has the `E / R` most popular experts: `R H(E/R, s) / H(E, s)`, with the generalized
@@ -159,6 +204,46 @@ mod tests {
         assert!(load(64, 8, 100.0) < 1.06 && load(64, 8, 0.1) > load(64, 8, 1.0));
         assert!((load(8, 8, 1e-3) - 8.0).abs() < 0.1, "{}", load(8, 8, 1e-3));
         assert_eq!(Router::Dirichlet(1.0).load_millionths(64, 1), 1_000_000);
+    }
+
+    fn draws(router: &Router, count: u64, experts: u64, ranks: u64) -> Vec<f64> {
+        let draw = |number| {
+            let mut stream = ChaCha8Rng::seed_from_u64(7);
+            stream.set_stream(number);
+            router.drawn(experts, &mut stream).load_millionths(experts, ranks) as f64 / 1e6
+        };
+        (0..count).map(draw).collect()
+    }
+
+    /// The mean of what steps draw is the expectation that a single step is played with.
+    #[test]
+    fn drawn_shares_have_the_expected_maximum() {
+        for (experts, ranks, concentration) in
+            [(8, 8, 1.0), (64, 8, 0.1), (64, 8, 10.0), (16, 4, 0.01), (8, 2, 0.5)]
+        {
+            let router = Router::Dirichlet(concentration);
+            let expected = router.load_millionths(experts, ranks) as f64 / 1e6;
+            let loads = draws(&router, 20_000, experts, ranks);
+            let mean = loads.iter().sum::<f64>() / loads.len() as f64;
+            let variance = loads.iter().map(|it| (it - mean) * (it - mean)).sum::<f64>() / loads.len() as f64;
+            let error = 4.0 * libm::sqrt(variance / loads.len() as f64);
+            assert!((mean - expected).abs() < error, "{concentration}: {mean} +- {error}, not {expected}");
+        }
+    }
+
+    /// With an expert on every rank the busiest has the most popular one in every order; with more, the order matters, and
+    /// no order is worse than the one in which a rank has the most popular ones.
+    #[test]
+    fn shares_are_dealt_to_experts_in_another_order() {
+        let zipf = Router::Zipf(1.0);
+        let worst = |ranks| zipf.load_millionths(8, ranks) as f64 / 1e6;
+        assert!(draws(&zipf, 50, 8, 8).iter().all(|load| (load - worst(8)).abs() < 2e-6));
+        let loads = draws(&zipf, 2_000, 8, 4);
+        assert!(loads.iter().all(|load| *load <= worst(4) + 2e-6));
+        // The second expert is one of seven to be with the first.
+        let together = loads.iter().filter(|load| (*load - worst(4)).abs() < 2e-6).count() as f64 / 2_000.0;
+        assert!((together - 1.0 / 7.0).abs() < 0.03, "{together}");
+        assert_eq!(Router::Uniform.drawn(8, &mut ChaCha8Rng::seed_from_u64(0)), Router::Uniform);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use steptime_core::{GroupId, Link, Program, Work, World};
 
 use crate::error::PlanError;
 use crate::lower::Lowered;
+use crate::workload::Workload;
 
 /// Most records that one varied world may have: every rank has its own, of 24 bytes.
 const MOST_RECORDS: u64 = 1 << 26;
@@ -82,6 +83,8 @@ pub struct Variation {
     pub stragglers: Vec<Straggler>,
     /// Slower links.
     pub slow_links: Vec<SlowLink>,
+    /// Whether the router's choice is another one in every step.
+    pub routing: bool,
 }
 
 /// One of the steps that are played.
@@ -101,6 +104,7 @@ enum Purpose {
     Transfer = 3,
     Step = 4,
     Straggler = 5,
+    Routing = 6,
 }
 
 /// Factors from a stream of random numbers.
@@ -140,9 +144,18 @@ impl Variation {
     pub fn is_random(&self) -> bool {
         let chosen = self.stragglers.iter().any(|it| matches!(it.which, Stragglers::Any(_)));
         chosen
+            || self.routing
             || [self.kernel_jitter, self.host_jitter, self.transfer_jitter, self.step_jitter]
                 .into_iter()
                 .any(|sigma| sigma > 0.0)
+    }
+
+    /// The workload of one repetition of a model with so many routed experts, if it differs.
+    pub fn routed(&self, workload: &Workload, experts: u64, at: Repetition) -> Option<Workload> {
+        self.routing.then(|| {
+            let router = workload.router.drawn(experts, &mut self.stream(Purpose::Routing, at, 0));
+            Workload { router, ..workload.clone() }
+        })
     }
 
     /// The world of one repetition.

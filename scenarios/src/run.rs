@@ -194,6 +194,18 @@ impl GpuRun<'_> {
         step.map(|(it, at)| (&it.variation, at))
     }
 
+    /// The workload of a step whose routing differs.
+    fn routed(&self, varied: Option<Varied<'_>>) -> Option<Workload> {
+        let (variation, at) = varied?;
+        variation.routed(self.workload, self.scenario.model.experts(), at)
+    }
+
+    /// The job of a step whose routing differs.
+    fn lowered_as_routed(&self, varied: Option<Varied<'_>>) -> Result<Option<Lowered>, PlanError> {
+        let routed = self.routed(varied);
+        routed.map(|it| lower(&self.scenario.model, self.cluster, self.plan, &it)).transpose()
+    }
+
     /// Plays the job with what is asked for.
     fn play(&self, with_timeline: bool, with_memory: Option<Told>) -> Result<Played, PlanError> {
         let Self { scenario, cluster, plan, workload } = *self;
@@ -210,6 +222,10 @@ impl GpuRun<'_> {
         } else {
             lower(model, cluster, plan, workload)
         }?;
+        let routed = |at| self.lowered_as_routed(variability.map(|it| (&it.variation, at)));
+        let repetitions = variability.map(|it| Repetitions::play(it, &lowered, routed)).transpose()?;
+        let varied = self.median(repetitions.as_ref());
+        let lowered = self.lowered_as_routed(varied)?.unwrap_or(lowered);
         let places = lowered.ranks.iter().map(|played| timeline::Place {
             rank: played.rank,
             stage: played.stage as u64,
@@ -217,8 +233,6 @@ impl GpuRun<'_> {
             device: cluster.kind(played.kind).gpu.name.clone(),
             capacity_bytes: cluster.kind(played.kind).gpu.memory.0,
         });
-        let repetitions = variability.map(|it| Repetitions::play(it, &lowered)).transpose()?;
-        let varied = self.median(repetitions.as_ref());
         let world = varied.map(|(variation, at)| variation.world(&lowered, at)).transpose()?;
         let beside = !scenario.jobs.is_empty();
         let world = if beside { Some(jobs::together(scenario, &lowered)?) } else { world };
@@ -255,6 +269,8 @@ impl GpuRun<'_> {
     fn memories(&self, lowered: &Lowered, varied: Option<Varied<'_>>) -> Result<Vec<RankMemory>, PlanError> {
         let in_flight: Vec<u64> = lowered.stages.iter().map(|stage| stage.in_flight).collect();
         let Self { scenario, cluster, plan, workload } = *self;
+        let routed = self.routed(varied);
+        let workload = routed.as_ref().unwrap_or(workload);
         if self.mixed() {
             return mixed::memories(scenario, (cluster, plan, workload), lowered, varied);
         }
@@ -265,6 +281,8 @@ impl GpuRun<'_> {
     fn traces(&self, lowered: &Lowered, varied: Option<Varied<'_>>) -> Result<Vec<Traced>, PlanError> {
         let in_flight: Vec<u64> = lowered.stages.iter().map(|stage| stage.in_flight).collect();
         let Self { scenario, cluster, plan, workload } = *self;
+        let routed = self.routed(varied);
+        let workload = routed.as_ref().unwrap_or(workload);
         if self.mixed() {
             return mixed::traces(scenario, (cluster, plan, workload), lowered, varied);
         }

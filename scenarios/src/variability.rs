@@ -37,6 +37,8 @@ pub struct Variability {
 pub(crate) struct Size {
     pub(crate) gpus: u64,
     pub(crate) nodes: u64,
+    /// Whether a router has experts on several ranks to choose from, and some more than others.
+    pub(crate) routes: bool,
 }
 
 /// Reads the section; `fold` is taken out before, because the plan depends on it.
@@ -53,8 +55,14 @@ pub(crate) fn read(section: Section<'_>, size: Size) -> Result<Option<Variabilit
         host_jitter: jitter("host_jitter")?,
         transfer_jitter: jitter("transfer_jitter")?,
         step_jitter: jitter("step_jitter")?,
+        routing: section.flag("routing")?.unwrap_or(false),
         ..Variation::default()
     };
+    if variation.routing && !size.routes {
+        let message = "has nothing to draw; needs parallelism.expert above 1 and a router with shares to draw (dirichlet) or several \
+                       experts on a rank to deal them to (zipf, histogram)";
+        return Err(section.conflict("routing", message));
+    }
     let given = section.count("repetitions", MOST_REPETITIONS)?;
     for table in tables(&section, "stragglers")? {
         let straggler = straggler(Section::inner(table, "variability.stragglers")?, size)?;
@@ -162,12 +170,20 @@ pub(crate) struct Repetitions {
 }
 
 impl Repetitions {
-    /// Plays the steps of a job; when a step begins is reckoned as if those before it were undisturbed.
-    pub(crate) fn play(variability: &Variability, lowered: &Lowered) -> Result<Self, PlanError> {
+    /// Plays the steps of a job; when a step begins is reckoned as if those before it were undisturbed. `routed` gives the
+    /// job anew of a step whose routing differs.
+    pub(crate) fn play(
+        variability: &Variability,
+        lowered: &Lowered,
+        routed: impl Fn(Repetition) -> Result<Option<Lowered>, PlanError> + Sync,
+    ) -> Result<Self, PlanError> {
         let undisturbed = simulate(&lowered.world, &mut NoObserver)?.end.seconds();
         let step = |number: u32| {
             let at = Repetition { number, begins_s: f64::from(number) * undisturbed };
-            let world = variability.variation.world(lowered, at)?;
+            let world = match routed(at)? {
+                Some(routed) => variability.variation.world(&routed, at)?,
+                None => variability.variation.world(lowered, at)?,
+            };
             Ok((at, simulate(&world, &mut NoObserver)?.end))
         };
         let played: Result<Vec<_>, PlanError> =

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{number, report, root, steptime};
+use crate::support::{Case, number, report, root, steptime};
 
 const SCENARIO: &str = "scenarios/llama3-8b-h100-variability.toml";
 
@@ -74,6 +74,7 @@ fn what_cannot_act_is_refused() {
     let cases = [
         ("[variability]\n", "asks for nothing"),
         ("[variability]\nrepetitions = 5\n", "nothing differs from step to step"),
+        ("[variability]\nrouting = true\n", "has nothing to draw"),
         ("[variability]\nkernel_jitter = -0.1\n", "variability.kernel_jitter: found the number -0.1"),
         ("[variability]\njitter = 0.1\n", "variability.jitter"),
         ("[[variability.stragglers]]\nranks = [8]\nfactor = 2\n", "there is no rank 8, allowed: 0 to 7"),
@@ -98,6 +99,72 @@ fn what_cannot_act_is_refused() {
         assert_eq!(output.status.code(), Some(2), "{extra}: {error}");
         assert!(error.contains(expected) && error.lines().count() == 1, "{extra}: {error}");
     }
+}
+
+const ROUTED: &str = r#"name = "routed"
+
+[model]
+name = "mixtral-8x7b"
+sequence_length = 2048
+overrides = { layers = 2 }
+
+[cluster]
+name = "dgx-h100"
+
+[workload]
+micro_batch_size = 1
+precision = "bf16"
+router = { dirichlet = 0.5 }
+
+[parallelism]
+expert = 4
+zero_stage = 1
+
+[variability]
+routing = true
+repetitions = 20
+"#;
+
+/// Routers that prefer other experts in every step: time and memory follow the busiest rank's tokens, which every step
+/// draws, and a step without the section has the expected ones.
+#[test]
+fn routing_is_drawn_in_every_step() {
+    let case = Case::new(ROUTED);
+    let drawn = case.report(&[]);
+    assert_eq!(drawn, case.report(&[]));
+    let spread = |document: &Value, what: &str| {
+        ["p10", "median", "p90"].map(|key| number(&document["variability"][what][key]))
+    };
+    for what in ["step_time_s", "peak_device_bytes"] {
+        let [p10, median, p90] = spread(&drawn, what);
+        assert!(p10 < median && median < p90, "{what}: {p10} {median} {p90}");
+    }
+    assert_eq!(spread(&drawn, "step_time_s")[1], number(&drawn["step_time_s"]));
+    assert_ne!(drawn["step_time_s"], case.report(&["variability.seed=1"])["step_time_s"]);
+    // The more even the shares, the less steps differ.
+    let relative = |document: &Value| {
+        let [p10, median, p90] = spread(document, "step_time_s");
+        (p90 - p10) / median
+    };
+    assert!(relative(&case.report(&["workload.router={dirichlet=50}"])) < 0.5 * relative(&drawn));
+    let expected = {
+        let text = ROUTED.split("[variability]").next().unwrap();
+        number(&Case::new(text).report(&[])["step_time_s"])
+    };
+    let [p10, _, p90] = spread(&drawn, "step_time_s");
+    assert!(p10 < expected && expected < p90, "{p10} {expected} {p90}");
+    // Two experts a rank: the order in which they lie matters for Zipf's shares; one a rank: it does not.
+    let [p10, _, p90] = spread(&case.report(&["workload.router={zipf=1}"]), "step_time_s");
+    assert!(p10 < p90, "{p10} {p90}");
+    let error = case.error(&["workload.router={zipf=1}", "parallelism.expert=8"]);
+    assert!(error.contains("has nothing to draw"), "{error}");
+    // Only the steps with the most tokens on a rank run out of a memory between those of steps.
+    let [least, _, most] = spread(&drawn, "peak_device_bytes");
+    let fraction = format!("allocator.memory_fraction={}", 0.5 * (least + most) / 80e9);
+    let short = case.report(&[&fraction]);
+    let share = number(&short["variability"]["out_of_memory_fraction"]);
+    assert!(0.0 < share && share < 1.0, "{share} with {fraction}");
+    assert_eq!(short["verdict"], "out_of_memory");
 }
 
 /// Where collectives vary, so does how long memory waits for them. A run ends with its first step that runs out of memory:
