@@ -177,7 +177,7 @@ impl Scenario {
             return Err(measured.conflict(why));
         }
         let variability =
-            read_variability(varied, &job, model.experts(), (input.is_some(), benchmark.is_some()))?;
+            read_variability(varied, &job, model.model.experts(), (input.is_some(), benchmark.is_some()))?;
         let cost = Section::of(root, "cost", &[])?;
         let failures = Section::of(root, "failures", &[])?;
         let (cost, failures) = read_costs(cost, failures, &job, input.as_ref())?;

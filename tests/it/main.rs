@@ -14,6 +14,7 @@ mod check;
 mod compare;
 mod cost;
 mod data_loading;
+mod deepspeed_keys;
 mod determinism;
 mod documents;
 mod errors;

@@ -1,8 +1,8 @@
 //! Idle time and activations of every schedule as published, for passes of equal lengths, over p = 2..16 and m = p..8p.
 //!
 //! Units are passes of one chunk: forward 1, gradients of inputs 1, gradients of weights 1; a stage's idle time is what lies
-//! between its first pass and its last. What papers give for whole stages is multiplied by the chunks of a stage. None of
-//! these formulas has an equation number in its paper; sections and tables are named.
+//! between its first pass and its last. What papers give for whole stages is multiplied by the chunks of a stage. Papers give
+//! these formulas in sections and tables, which are named; equations of theirs that have numbers are about other things.
 //!
 //! | schedule | idle of the stage that waits longest | most passes held | from | exact for |
 //! | --- | --- | --- | --- | --- |
@@ -10,13 +10,13 @@
 //! | 1F1B | `3 (p - 1)` | `p` | Narayanan et al. 2021, section 2.2.1 | `m >= p` |
 //! | interleaved, `v` chunks | `3 (p - 1)` | `v p + p - 1` | the same, section 2.2.2; Korthikanti et al. 2022, section 4.2.3 | `m = k p` |
 //! | looped breadth-first | `3 (p - 1)` | `v m` | Lamy-Poirier 2023, section 3 | `m >= p` |
-//! | ZB-H1 | `p - 1` | `p` | Qi et al. 2024, table 1 | `m >= p` |
-//! | ZB-H2 | 0 | `2 p - 1` | the same | `m >= 2 p - 1`; below, each missing micro-batch leaves a gap of one pass |
+//! | ZB-H1 | `p - 1` | `p` | Qi et al. 2024 (Zero Bubble), sections 2.1 and 2.3, table 2: `(p - 1)(F + B - W)`, `p` | `m >= p` |
+//! | ZB-H2 | 0 | `2 p - 1` | the same, sections 2.2 and 2.3, table 2: `(p - 1)(F + B - 2 W)`, `2 p - 1` | `m >= 2 p - 1`; below, each missing micro-batch leaves a gap of one pass |
 //! | ZB-V | 0 | `2 p` | the same, section 6 | `m >= 2 p - 1`; below, as ZB-H2, of two chunks |
-//! | V-Half | at most 2/3 of 1F1B's | `p` to `p + 3` | Qi et al. 2024 (Controllable Memory), section 4: half | bounds |
-//! | V-Min | at most 3/4 of 1F1B's | `2 p / 3` to `2 p / 3 + 8/3` | the same: a third | bounds |
+//! | V-Half | at most 2/3 of 1F1B's, and a ninth more than about 1/2 of `3 p` | `2 floor((p + 2) / 2)`, or one more | Qi et al. 2024 (Controllable Memory), section 4; the table of its authors' code: about `p / 2 m`, `floor((p + 2) / 2)` | bounds |
+//! | V-Min | at most 3/4 of 1F1B's, and 2/3 of `3 p` | `2 floor((p + 4) / 3)` | the same: about `2 p / 3 m`, `floor((p + 4) / 3)` | a bound; all |
 //! | DualPipe | `(p/2 - 1) (F&B + B - 3 W)` | `p + 1` | DeepSeek-V3, table 2 | even `p`, even `m >= 2 p` |
-//! | DualPipeV | the same of `2 p` stages | `2 p + 1` | DeepSeek's DualPipe, its table of DualPipeV | `m >= 2 p` |
+//! | DualPipeV | the same of `2 p` stages | `2 p + 1` | the table of DeepSeek's DualPipe, where devices are half as many as stages | `m >= 2 p` |
 //! | Hanayo, `w` waves | a bubble of 1F1B's forward and backward without the wait for the last, over `w`, for each `p` micro-batches | `2 w p` | Liu et al. 2023, section 3: falls with the waves | `w = 1`; more waves within an eighth |
 
 use crate::schedule::{PassCost, Schedule, ScheduleKind, StageTimes};
@@ -105,15 +105,15 @@ fn table() -> Vec<Line> {
         Line {
             kind: Kind::VHalf,
             chunks: 2,
-            idle: |p, _, v| [0, 2 * v * (p - 1)],
-            held: |p, _, _| [p, p + 3],
+            idle: |p, _, v| [0, (2 * v * (p - 1)).min(10 * v * p / 6)],
+            held: |p, _, _| [2 * ((p + 2) / 2), 2 * ((p + 2) / 2) + 1],
             ..EVERY
         },
         Line {
             kind: Kind::VMin,
             chunks: 2,
-            idle: |p, _, v| [0, 9 * v * (p - 1) / 4],
-            held: |p, _, _| [(2 * p).div_ceil(3), (2 * p + 8) / 3],
+            idle: |p, _, v| [0, (9 * v * (p - 1) / 4).min(2 * v * p)],
+            held: |p, _, _| exactly(2 * ((p + 4) / 3)),
             ..EVERY
         },
         // F&B = 3, B = 2 and W = 1 leave 2 for each of the stages but one.

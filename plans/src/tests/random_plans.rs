@@ -74,15 +74,20 @@ const SIZES: [(u64, u64, u64, u64); 12] = [
     (3, 1, 2, 4),
 ];
 
-const SCHEDULES: [(ScheduleKind, u64); 9] = [
+const SCHEDULES: [(ScheduleKind, u64); 14] = [
     (ScheduleKind::OneForwardOneBackward, 1),
     (ScheduleKind::GPipe, 1),
     (ScheduleKind::OneForwardOneBackward, 2),
     (ScheduleKind::ZeroBubbleH1, 1),
+    (ScheduleKind::ZeroBubbleH2, 1),
+    (ScheduleKind::ZeroBubbleOne, 1),
+    (ScheduleKind::ZeroBubbleTwo, 1),
     (ScheduleKind::ZeroBubbleV, 2),
     (ScheduleKind::LoopedBreadthFirst, 2),
     (ScheduleKind::Hanayo, 2),
+    (ScheduleKind::VHalf, 2),
     (ScheduleKind::VMin, 2),
+    (ScheduleKind::DualPipeV, 2),
     (ScheduleKind::DualPipe, 2),
 ];
 
@@ -112,7 +117,7 @@ prop_compose! {
         let (schedule, chunks) =
             if pipeline > 1 { (schedule, chunks) } else { (ScheduleKind::OneForwardOneBackward, 1) };
         let micro_batches = match schedule {
-            ScheduleKind::DualPipe => (micro_batches + 1) * pipeline,
+            ScheduleKind::DualPipe | ScheduleKind::DualPipeV => (micro_batches + 1) * pipeline,
             _ if chunks > 1 => micro_batches * pipeline,
             _ => micro_batches,
         };

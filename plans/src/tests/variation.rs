@@ -1,6 +1,6 @@
 //! Slow GPUs, slow links and jitter, on jobs small enough to reckon by hand.
 
-use steptime_core::{NoObserver, Outcome, World, simulate};
+use steptime_core::{NoObserver, Outcome, Recorder, Span, SpanKind, World, simulate};
 
 use super::fixtures::{equal_partitions, free_links, model, plan, workload};
 use crate::classes;
@@ -53,6 +53,81 @@ fn a_slow_stage_paces_the_pipeline() {
         // The slow stage is on the critical path: it is busy for all of the step but these waits.
         let busy: u64 = outcome.ranks[rank as usize].streams[0].busy.iter().map(|it| it.picos()).sum();
         assert!(busy.abs_diff(2 * m * pass) <= m);
+    }
+}
+
+/// What of a step's critical path each rank runs, in picoseconds: from the end backwards along the kernels of a rank, and
+/// where it waited for others to come to a meeting, on with the kernel that ended last before they had.
+fn critical_path(world: &World) -> Vec<u64> {
+    let mut recorder = Recorder::new();
+    simulate(world, &mut recorder).expect("no deadlock");
+    let mut kernels: Vec<&Span> = recorder.spans().iter().filter(|it| it.kind == SpanKind::Kernel).collect();
+    kernels.sort_by_key(|span| span.end);
+    let before = |at: u64| kernels[..kernels.partition_point(|it| it.end.picos() <= at)].iter().rev();
+    let mut path = vec![0; world.ranks().len()];
+    let mut next = kernels.last().copied();
+    while let Some(kernel) = next {
+        let (rank, at) = (kernel.rank, kernel.start.picos());
+        path[rank as usize] += kernel.end.picos() - at;
+        let own = before(at).find(|it| it.rank == rank).copied();
+        let idle_from = own.map_or(0, |it| it.end.picos());
+        let waits = recorder.spans().iter().filter(|it| {
+            // Transfers that take no time take a picosecond.
+            it.rank == rank
+                && it.kind == SpanKind::Waiting
+                && it.end.picos() > idle_from + 8
+                && it.end.picos() <= at
+        });
+        next = match waits.map(|it| it.end.picos()).max() {
+            Some(met) => before(met).find(|it| it.rank != rank).copied(),
+            None => own,
+        };
+    }
+    path
+}
+
+fn slowed(lowered: &Lowered, rank: u64) -> Vec<u64> {
+    let slow = Variation { stragglers: vec![straggler(rank, 2.0, 1.0)], ..Variation::default() };
+    critical_path(&slow.world(lowered, Repetition::default()).expect("no links are named"))
+}
+
+/// Of equal stages the last works without a pause from its first forward to its last backward, m of m + p - 1 passes; the
+/// others share what comes before and after it. A slow stage takes the path over: all of its 2m passes are on it but those
+/// during which the first backwards come back to it.
+#[test]
+fn a_slow_stage_draws_the_critical_path_to_itself() {
+    let (m, p) = (8, 4);
+    let lowered = pipeline(m);
+    let end = play(&lowered.world).end.picos();
+    let pass = end / (m + p - 1);
+    let even = critical_path(&lowered.world);
+    let about = |found: u64, expected: u64| found.abs_diff(expected) <= 8 * m;
+    assert!(about(even.iter().sum(), end), "{even:?} of {end}");
+    assert!(about(even[3], m * pass), "{even:?}, of passes of {pass}");
+    for rank in 0..p as usize {
+        let slow = slowed(&lowered, rank as u64);
+        assert!(
+            slow[rank] + 8 * m >= (2 * m - (p - 2)) * pass,
+            "stage {rank}: {slow:?}, of passes of {pass}"
+        );
+        let others = slow.iter().sum::<u64>() - slow[rank];
+        assert!(others <= end - even[rank], "stage {rank}: {slow:?} after {even:?}");
+        assert!(rank == 3 || slow[3] < even[3] / 3, "stage {rank}: {slow:?} after {even:?}");
+    }
+}
+
+/// Any replica's kernels may be the critical path of equal ones; with a slow one among them it runs through no other.
+#[test]
+fn a_slow_replica_draws_the_critical_path_to_itself() {
+    let plan = explicit(plan(4, 1, ScheduleKind::OneForwardOneBackward, ZeroStage::Zero));
+    let plan = Plan { gradient_overlap: false, ..plan };
+    let lowered = lower(&model("gpt2", 4), &free_links(1, 4), &plan, &workload(2)).expect("legal");
+    let even = critical_path(&lowered.world);
+    for rank in 0..4 {
+        let slow = slowed(&lowered, rank);
+        let (own, all) = (slow[rank as usize], slow.iter().sum::<u64>());
+        assert!(own as f64 > 1.9 * *even.iter().max().expect("four") as f64, "{slow:?} after {even:?}");
+        assert!(own == all, "rank {rank}: {slow:?}");
     }
 }
 
