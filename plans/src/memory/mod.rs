@@ -392,7 +392,7 @@ impl Played {
         let mut unlimited = run(None)?;
         unlimited.play(&turns);
         let collects = settings.config.garbage_collection_threshold.is_some();
-        if unlimited.reserved() <= room.min(allowed.unwrap_or(room)) && !collects {
+        if unlimited.most_reserved() <= room.min(allowed.unwrap_or(room)) && !collects {
             return Ok(unlimited.finish(outside));
         }
         limited.play(&turns);

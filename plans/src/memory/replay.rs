@@ -334,7 +334,7 @@ impl<'a> Replay<'a> {
         self.shortage = Some(shortage);
     }
 
-    pub(super) fn reserved(&self) -> u64 {
+    pub(super) fn most_reserved(&self) -> u64 {
         self.allocator.stats().most_reserved
     }
 
