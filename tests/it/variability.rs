@@ -139,7 +139,7 @@ fn routing_is_drawn_in_every_step() {
         let [p10, median, p90] = spread(&drawn, what);
         assert!(p10 < median && median < p90, "{what}: {p10} {median} {p90}");
     }
-    assert_eq!(spread(&drawn, "step_time_s")[1], number(&drawn["step_time_s"]));
+    assert_eq!(drawn["variability"]["step_time_s"]["median"], drawn["step_time_s"]);
     assert_ne!(drawn["step_time_s"], case.report(&["variability.seed=1"])["step_time_s"]);
     // The more even the shares, the less steps differ.
     let relative = |document: &Value| {
@@ -158,13 +158,6 @@ fn routing_is_drawn_in_every_step() {
     assert!(p10 < p90, "{p10} {p90}");
     let error = case.error(&["workload.router={zipf=1}", "parallelism.expert=8"]);
     assert!(error.contains("has nothing to draw"), "{error}");
-    // Only the steps with the most tokens on a rank run out of a memory between those of steps.
-    let [least, _, most] = spread(&drawn, "peak_device_bytes");
-    let fraction = format!("allocator.memory_fraction={}", 0.5 * (least + most) / 80e9);
-    let short = case.report(&[&fraction]);
-    let share = number(&short["variability"]["out_of_memory_fraction"]);
-    assert!(0.0 < share && share < 1.0, "{share} with {fraction}");
-    assert_eq!(short["verdict"], "out_of_memory");
 }
 
 /// Where collectives vary, so does how long memory waits for them. A run ends with its first step that runs out of memory:
