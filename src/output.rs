@@ -1,18 +1,37 @@
 //! What a command writes: text on the standard streams, and files, which appear whole or not at all.
 
-use std::fs;
-use std::io::{ErrorKind, Write};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 
-fn failure(path: &Path, error: &std::io::Error) -> Failure {
+fn failure(path: &Path, error: &io::Error) -> Failure {
     Failure::File { path: path.to_owned(), message: error.to_string() }
+}
+
+/// Bytes of the longest input: devices and pipes need not end.
+const LONGEST: u64 = 1 << 30;
+
+/// All that a reader has, unless it is longer than any input.
+pub(crate) fn all_of(reader: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(io::Error::new(ErrorKind::FileTooLarge, "longer than 1 GiB"));
+    }
+    Ok(bytes)
+}
+
+/// The same as text.
+pub(crate) fn text_of(reader: impl Read) -> io::Result<String> {
+    let message = "stream did not contain valid UTF-8";
+    String::from_utf8(all_of(reader)?).map_err(|_| io::Error::new(ErrorKind::InvalidData, message))
 }
 
 /// Reads a text file.
 pub(crate) fn read(path: &Path) -> Result<String, Failure> {
-    fs::read_to_string(path).map_err(|error| failure(path, &error))
+    File::open(path).and_then(text_of).map_err(|error| failure(path, &error))
 }
 
 /// A file as it shall be written.
@@ -55,16 +74,16 @@ fn stage(Output { path, bytes }: &Output) -> Result<tempfile::NamedTempFile, Fai
 
 /// Prints on standard output. A reader that has seen enough (`| head`) closes the pipe: that is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
+    let mut out = io::stdout().lock();
     tolerate(out.write_all(text.as_bytes()).and_then(|()| out.flush()), "standard output")
 }
 
 /// Prints on standard error, as [`print()`] does.
 pub(crate) fn remark(text: &str) -> Result<(), Failure> {
-    tolerate(std::io::stderr().lock().write_all(text.as_bytes()), "standard error")
+    tolerate(io::stderr().lock().write_all(text.as_bytes()), "standard error")
 }
 
-fn tolerate(written: std::io::Result<()>, stream: &str) -> Result<(), Failure> {
+fn tolerate(written: io::Result<()>, stream: &str) -> Result<(), Failure> {
     match written {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(failure(Path::new(stream), &error)),
         _ => Ok(()),

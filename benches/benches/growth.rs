@@ -7,6 +7,7 @@ use steptime_core::{NoObserver, simulate};
 use crate::row::{Row, best};
 
 /// Exponent between two sizes of what takes so many seconds.
+#[expect(clippy::disallowed_methods, reason = "what was measured differs from run to run in any case")]
 fn exponent(sizes: [f64; 2], seconds: [f64; 2], limit: f64) -> Row {
     let exponent = (seconds[1] / seconds[0]).ln() / (sizes[1] / sizes[0]).ln();
     let note =

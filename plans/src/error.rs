@@ -104,6 +104,17 @@ pub enum PlanError {
         /// How many there may be.
         limit: u64,
     },
+    /// The ranks, each played by itself, would take longer than anybody waits.
+    #[error(
+        "playing every rank by itself is about {records} records of work, allowed: up to {limit}; play fewer micro-batches or \
+         ranks, or those that do the same once"
+    )]
+    TooManyPlayed {
+        /// How many, about.
+        records: u64,
+        /// How many there may be.
+        limit: u64,
+    },
     /// GPUs or their micro-batches differ in a way that cannot be played.
     #[error("{message}")]
     Uneven {

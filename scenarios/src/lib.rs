@@ -25,6 +25,7 @@ pub mod import;
 mod input;
 mod interval;
 mod jobs;
+mod lines;
 mod loading;
 mod max_batch;
 mod memory;

@@ -96,7 +96,7 @@ fn read_overrides(node: &Node, inside: &str, overrides: &mut Overrides) -> Resul
             Value::Float(value) => FieldValue::Float(*value),
             Value::Boolean(value) => FieldValue::Bool(*value),
             Value::Text(value) => FieldValue::Text(value.clone()),
-            Value::Table(_) if inside.is_empty() => {
+            Value::Table(fields) if inside.is_empty() && !fields.is_empty() => {
                 read_overrides(node, &field, overrides)?;
                 continue;
             }

@@ -59,7 +59,9 @@ pub(crate) fn explain(scenario: &Scenario, source: PlanError) -> InputError {
 /// Whether fewer micro-batches would mend it.
 fn about_micro_batches(scenario: &Scenario, error: &PlanError) -> bool {
     match error {
-        PlanError::TooManyRecords { .. } | PlanError::Replay(ReplayError::MicroBatches { .. }) => true,
+        PlanError::TooManyRecords { .. }
+        | PlanError::TooManyPlayed { .. }
+        | PlanError::Replay(ReplayError::MicroBatches { .. }) => true,
         // The other number that can be too large is that of the ranks.
         PlanError::TooLarge { found, .. } => *found == scenario.batch.accumulation,
         _ => false,

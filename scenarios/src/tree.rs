@@ -5,6 +5,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::InputError;
+use crate::lines::Lines;
 use crate::origin::Origin;
 
 /// A value and its origin.
@@ -70,12 +71,12 @@ fn shorten(text: &str) -> String {
 /// # Errors
 /// The document is not TOML; the message names line and column.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Node, InputError> {
+    let place = Place { file, lines: Lines::new(text) };
     let table = DeTable::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
-        InputError::Syntax { origin: locate(file, text, at), message: error.message().to_owned() }
+        InputError::Syntax { origin: place.of(at), message: error.message().to_owned() }
     })?;
-    let place = Place { file, text };
-    Ok(Node::without_key(place.table(table.get_ref())?, locate(file, text, 0)))
+    Ok(Node::without_key(place.table(table.get_ref())?, place.of(0)))
 }
 
 /// Applies a `--set section.key=value` option. The value is read as TOML; what is not TOML is taken as text.
@@ -129,10 +130,15 @@ fn reorigin(value: Value, origin: &Origin) -> Value {
 
 struct Place<'a> {
     file: &'a str,
-    text: &'a str,
+    lines: Lines<'a>,
 }
 
 impl Place<'_> {
+    fn of(&self, byte: usize) -> Origin {
+        let (line, column) = self.lines.place(byte.min(self.lines.text().len()));
+        Origin::at(self.file, line, column)
+    }
+
     fn table(&self, table: &DeTable<'_>) -> Result<Value, InputError> {
         // The parser keeps keys sorted; messages about several keys should follow the file.
         let mut entries: Vec<_> = table.iter().collect();
@@ -140,14 +146,14 @@ impl Place<'_> {
         let mut map = IndexMap::with_capacity(entries.len());
         for (key, value) in entries {
             let mut node = self.node(value)?;
-            node.key_origin = locate(self.file, self.text, key.span().start);
+            node.key_origin = self.of(key.span().start);
             map.insert(key.get_ref().to_string(), node);
         }
         Ok(Value::Table(map))
     }
 
     fn node(&self, value: &Spanned<DeValue<'_>>) -> Result<Node, InputError> {
-        let origin = locate(self.file, self.text, value.span().start);
+        let origin = self.of(value.span().start);
         let refuse = |message: String| InputError::Syntax { origin: origin.clone(), message };
         let value = match value.get_ref() {
             DeValue::String(text) => Value::Text(text.to_string()),
@@ -169,11 +175,4 @@ impl Place<'_> {
         };
         Ok(Node::without_key(value, origin))
     }
-}
-
-fn locate(file: &str, text: &str, byte: usize) -> Origin {
-    let before = text.get(..byte.min(text.len())).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    Origin::File { file: file.to_owned(), line, column }
 }

@@ -4,10 +4,12 @@ use clap::CommandFactory;
 
 use crate::cli::{Cli, CompletionsArguments};
 use crate::failure::{Answer, Failure};
+use crate::output;
 
 /// Prints a completion script.
-#[allow(clippy::unnecessary_wraps, reason = "every command has the same form")]
 pub(crate) fn completions(arguments: &CompletionsArguments) -> Result<Answer, Failure> {
-    clap_complete::generate(arguments.shell, &mut Cli::command(), "steptime", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "steptime", &mut script);
+    output::print(&String::from_utf8_lossy(&script))?;
     Ok(Answer::Yes)
 }

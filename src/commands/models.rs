@@ -47,7 +47,8 @@ fn load(name: &str, overrides: &Overrides) -> Result<Model, Failure> {
     if path.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("toml")) {
         return Model::from_catalogue(name, overrides).map_err(|error| Failure::model(&error));
     }
-    let text = std::fs::read_to_string(path)
+    let text = std::fs::File::open(path)
+        .and_then(output::text_of)
         .map_err(|error| Failure::Message(format!("cannot read {name}: {error}")))?;
     Model::from_toml(&text, overrides).map_err(|error| Failure::Message(format!("{name}: {error}")))
 }

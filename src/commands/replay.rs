@@ -95,7 +95,7 @@ fn groups(arguments: &ReplayArguments) -> Result<Groups, Failure> {
 }
 
 fn trace(path: &Path, groups: &Groups, ranks: usize) -> Result<RankTrace, Failure> {
-    let bytes = std::fs::read(path).map_err(|error| failure(path, &error))?;
+    let bytes = std::fs::File::open(path).and_then(output::all_of).map_err(|error| failure(path, &error))?;
     read(&bytes, groups, ranks as u32).map_err(|error| failure(path, &error))
 }
 

@@ -1,6 +1,6 @@
 //! `steptime run`.
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -86,7 +86,8 @@ pub(crate) struct Beside(PathBuf);
 impl Files for Beside {
     fn read(&self, name: &str) -> Result<String, String> {
         let path = self.0.join(name);
-        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+        let text = std::fs::File::open(&path).and_then(output::text_of);
+        text.map_err(|error| format!("{}: {error}", path.display()))
     }
 }
 
@@ -99,9 +100,7 @@ pub(crate) fn read(path: &Path, options: &[String]) -> Result<Scenario, Failure>
 /// The same before it is checked, and the files beside it.
 pub(crate) fn draft(path: &Path, options: &[String]) -> Result<(Draft, Beside), Failure> {
     let (name, text, folder) = if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin()
-            .read_to_string(&mut text)
+        let text = output::text_of(std::io::stdin())
             .map_err(|error| Failure::File { path: path.to_owned(), message: error.to_string() })?;
         ("<standard input>".to_owned(), text, PathBuf::from("."))
     } else {

@@ -41,6 +41,7 @@ mod support;
 mod sweep;
 mod switch_vit;
 mod terminal;
+mod trust;
 mod validate;
 mod variability;
 mod verdicts;

@@ -92,7 +92,7 @@ fn search(cluster: &Cluster, rows: &[&CollectiveRow]) -> Option<(Cluster, Vec<&'
             let values = minimize(&parameters, &[], |values, residuals| {
                 let trial = with(&start, values, free);
                 residuals.clear();
-                residuals.extend(rows.iter().map(|row| (row.predicted_s(&trial) / row.seconds).ln()));
+                residuals.extend(rows.iter().map(|row| libm::log(row.predicted_s(&trial) / row.seconds)));
             });
             let trial = with(&start, &values, free);
             let total: f64 = rows.iter().map(|row| loss(row.predicted_s(&trial) / row.seconds - 1.0)).sum();
@@ -127,7 +127,7 @@ fn told(cluster: &Cluster, rows: &[&CollectiveRow]) -> [bool; 6] {
 
 /// What a search moves, from where it starts.
 fn parameters(network: &Network, message: f64, free: [bool; 6]) -> [Parameter; 6] {
-    let time = |seconds: f64| seconds.clamp(TIMES[0], TIMES[1]).ln();
+    let time = |seconds: f64| libm::log(seconds.clamp(TIMES[0], TIMES[1]));
     let starts = [
         network.share,
         network.point_to_point,
@@ -142,7 +142,7 @@ fn parameters(network: &Network, message: f64, free: [bool; 6]) -> [Parameter; 6
             continue;
         }
         let (spread, least, most) =
-            if index < 2 { (0.1, LEAST_SHARE, 1.0) } else { (1.0, TIMES[0].ln(), TIMES[1].ln()) };
+            if index < 2 { (0.1, LEAST_SHARE, 1.0) } else { (1.0, libm::log(TIMES[0]), libm::log(TIMES[1])) };
         *place = Parameter::Free(Coefficient {
             key: PARAMETERS[index],
             unit: CoefficientUnit::Number,
@@ -178,7 +178,7 @@ fn with(cluster: &Cluster, values: &[f64; 6], free: [bool; 6]) -> Cluster {
     ];
     for ((place, value), free) in times.into_iter().zip(&values[2..]).zip(&free[2..]) {
         if *free {
-            *place = rounded_seconds(value.exp()).max(TIMES[0]);
+            *place = rounded_seconds(libm::exp(*value)).max(TIMES[0]);
         }
     }
     trial

@@ -51,6 +51,8 @@ pub const SEGMENT: u64 = 2 << 20;
 pub const MOST_MICRO_BATCHES: u64 = 1 << 16;
 /// Records that the programs of a job may have, 24 bytes each and as much again for what they refer to.
 const MOST_RECORDS: u64 = 1 << 25;
+/// Records that all ranks together may play: some minutes.
+const MOST_PLAYED: u64 = 1 << 33;
 
 /// What programs say of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,6 +254,10 @@ fn lower_with(
         && cluster.topology.is_none()
         && layout.symmetric()
         && host_ports::symmetric(cluster, plan, layout);
+    let played = records.saturating_mul(if folded { 1 } else { plan.lanes() });
+    if played > MOST_PLAYED {
+        return Err(PlanError::TooManyPlayed { records: played, limit: MOST_PLAYED });
+    }
     let firsts = || programs.iter().filter_map(|views| views.first());
     let hosts: Vec<HostUse> = firsts().map(|program| program.host.clone()).collect();
     let marks = firsts().map(|stage| stage.marks).collect();

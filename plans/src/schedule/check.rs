@@ -1,5 +1,7 @@
 //! Whether a schedule can be played.
 
+use std::collections::BTreeSet;
+
 use thiserror::Error;
 
 use super::{Action, Schedule};
@@ -178,6 +180,9 @@ impl Schedule {
     fn check_counts(&self, stage: usize, actions: &[Action]) -> Result<(), ScheduleError> {
         let (chunks, micro_batches) = (self.chunks, self.micro_batches);
         let training = actions.iter().any(|action| !matches!(action, Action::Forward { .. }));
+        if let Some(action) = self.surely_missing(actions) {
+            return Err(ScheduleError::Count { stage, action: action.to_string(), count: 0 });
+        }
         let passes = chunks as usize * micro_batches as usize;
         // How often each pass's forward, gradients of inputs and gradients of weights occur.
         let mut seen = vec![[0_usize; 3]; passes];
@@ -218,28 +223,44 @@ impl Schedule {
         Ok(())
     }
 
+    /// A forward that is not there, of a stage with far fewer actions than passes: no memory is taken for passes that a
+    /// text only names the last of.
+    fn surely_missing(&self, actions: &[Action]) -> Option<Action> {
+        let passes = u64::from(self.chunks) * u64::from(self.micro_batches);
+        // Two pipelines share the micro-batches of a chunk: half as many passes would do.
+        if passes <= 64 + 4 * actions.len() as u64 {
+            return None;
+        }
+        let forwards = actions.iter().filter(|action| matches!(action, Action::Forward { .. }));
+        let there: BTreeSet<_> = forwards.map(|action| (action.chunk(), action.micro_batch())).collect();
+        let mut all =
+            (0..self.chunks).flat_map(|chunk| self.micro_batches_of(chunk).map(move |it| (chunk, it)));
+        all.find(|pass| !there.contains(pass)).map(|(chunk, micro_batch)| Action::forward(chunk, micro_batch))
+    }
+
     fn pass(&self, chunk: u32, micro_batch: u32) -> usize {
         chunk as usize * self.micro_batches as usize + micro_batch as usize
     }
 
     /// What is sent between two virtual stages arrives in the order in which it is sent.
     fn check_order(&self) -> Result<(), ScheduleError> {
-        let order = |virtual_stage: usize, forwards: bool| {
-            let (stage, chunk) = self.place(virtual_stage);
-            let wanted = move |action: &&Action| {
-                let way = if forwards {
-                    matches!(action, Action::Forward { .. })
-                } else {
-                    action.makes_input_gradients()
-                };
-                way && action.chunk() as usize == chunk
-            };
-            self.stages[stage].iter().filter(wanted).map(|action| action.micro_batch())
-        };
+        // Micro-batches of each virtual stage in the order of its forwards, and in that of its backwards.
+        let mut orders = vec![[Vec::new(), Vec::new()]; self.virtual_stages()];
+        for (stage, actions) in self.stages.iter().enumerate() {
+            for action in actions {
+                let [forwards, backwards] = &mut orders[self.virtual_stage(stage, action.chunk())];
+                if matches!(action, Action::Forward { .. }) {
+                    forwards.push(action.micro_batch());
+                } else if action.makes_input_gradients() {
+                    backwards.push(action.micro_batch());
+                }
+            }
+        }
         for virtual_stage in (1..self.virtual_stages()).filter(|&at| self.before(at).is_some()) {
-            for forwards in [true, false] {
-                let mut pairs = order(virtual_stage - 1, forwards).zip(order(virtual_stage, forwards));
-                if let Some((sent, received)) = pairs.find(|(sent, received)| sent != received) {
+            for (sent, received) in orders[virtual_stage - 1].iter().zip(&orders[virtual_stage]) {
+                if let Some((&sent, &received)) =
+                    sent.iter().zip(received).find(|(sent, received)| sent != received)
+                {
                     let (stage, _) = self.place(virtual_stage);
                     return Err(ScheduleError::Crossing { stage, sent, received });
                 }

@@ -32,6 +32,12 @@ pub enum WrittenScheduleError {
         /// The line.
         found: String,
     },
+    /// More stages than any pipeline has.
+    #[error("line {line}: found more than {MOST_STAGES} stages, allowed: up to {MOST_STAGES}")]
+    Stages {
+        /// Line of the first one too many, from 1.
+        line: usize,
+    },
     /// There is no stage.
     #[error("it has no stage; write one line of passes for each stage, such as F0 F1 B0 B1")]
     Empty,
@@ -39,6 +45,8 @@ pub enum WrittenScheduleError {
 
 /// Chunks and micro-batches that a written schedule may name.
 const MOST: u32 = 1 << 16;
+/// Stages that it may have: what follows the passes down and up the stages takes the square of them.
+const MOST_STAGES: usize = 4096;
 
 impl Schedule {
     /// Reads a written schedule. It is not checked yet.
@@ -62,6 +70,9 @@ impl Schedule {
                     }
                 };
             } else if !line.is_empty() {
+                if stages.len() == MOST_STAGES {
+                    return Err(WrittenScheduleError::Stages { line: line_number });
+                }
                 let read = |word: &str| {
                     let error = || WrittenScheduleError::Pass { line: line_number, found: word.to_owned() };
                     pass(word).ok_or_else(error)

@@ -3,6 +3,8 @@
 //! `forward_stage_layer_ids` lists the layers of each stage, numbered from 0; `submesh_physical_shapes` the hosts and devices of
 //! each, `submesh_logical_shapes` the data- and tensor-parallel ranks (alpa/pipeline_parallel/stage_construction.py).
 
+use std::collections::BTreeMap;
+
 use serde_json::Value as Json;
 
 use super::Claim;
@@ -106,13 +108,23 @@ fn lists(file: &str, node: Option<&Json>, key: &str) -> Result<Vec<Vec<u64>>, In
 /// Every layer once, in order.
 fn violations(stages: &[Vec<u64>], blocks: u64) -> Vec<String> {
     let mut found = Vec::new();
-    let placed = |layer: u64| stages.iter().enumerate().filter(move |(_, stage)| stage.contains(&layer));
+    // Stages by layer, each once.
+    let mut placed: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (index, stage) in stages.iter().enumerate() {
+        for layer in stage {
+            let places = placed.entry(*layer).or_default();
+            if places.last() != Some(&index) {
+                places.push(index);
+            }
+        }
+    }
     for layer in 0..blocks {
-        let places: Vec<String> = placed(layer).map(|(index, _)| index.to_string()).collect();
+        let places = placed.get(&layer).map_or(&[][..], Vec::as_slice);
         match places.len() {
             0 => found.push(format!("layer {layer} is on no stage")),
             1 => {}
             count => {
+                let places: Vec<String> = places.iter().map(ToString::to_string).collect();
                 found.push(format!("layer {layer} is placed {count} times, on stages {}", places.join(", ")));
             }
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 
+mod edges;
 mod expandable;
 mod model;
 mod random;

@@ -79,7 +79,7 @@ fn in_file(path: &Path, error: impl Display) -> Failure {
 
 /// The bytes of a file.
 fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| in_file(path, error))
+    std::fs::File::open(path).and_then(output::all_of).map_err(|error| in_file(path, error))
 }
 
 /// Whether an option names a file rather than an entry of the catalogue.

@@ -8,6 +8,7 @@ use steptime_scenarios::{Claim, Draft, Files, NamedPath, stage_list, swift_resul
 use super::super::import as importing;
 use crate::cli::{CheckArguments, PlanKind};
 use crate::failure::Failure;
+use crate::output;
 
 /// A plan, ready to be judged.
 pub(super) struct Source {
@@ -37,7 +38,8 @@ impl Files for Made {
             return Ok(text.clone());
         }
         let path = self.folder.join(name);
-        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+        let text = std::fs::File::open(&path).and_then(output::text_of);
+        text.map_err(|error| format!("{}: {error}", path.display()))
     }
 }
 

@@ -1,0 +1,11 @@
+torchrun --nproc_per_node 8 --nnodes 2 --node_rank $NODE_RANK pretrain_gpt.py \
+    --num-layers 32 --hidden-size 4096 --ffn-hidden-size 14336 --num-attention-heads 32 \
+    --group-query-attention --num-query-groups 8 --seq-length 4096 --max-position-embeddings 32768 \
+    --position-embedding-type rope --normalization RMSNorm --swiglu --disable-bias-linear \
+    --untie-embeddings-and-output-weights --attention-dropout 0.0 --hidden-dropout 0.0 \
+    --num-experts 8 --moe-router-topk 2 --moe-aux-loss-coeff 1e-2 --moe-grouped-gemm \
+    --moe-token-dispatcher-type alltoall --expert-model-parallel-size 8 \
+    --tensor-model-parallel-size 1 --pipeline-model-parallel-size 2 --sequence-parallel \
+    --tokenizer-type Llama2Tokenizer --tokenizer-model tokenizer.model \
+    --micro-batch-size 1 --global-batch-size 256 --bf16 --recompute-activations \
+    --attention-backend unfused --use-distributed-optimizer

@@ -1,0 +1,102 @@
+//! The values at which a rule begins or ends to hold.
+
+use super::*;
+
+/// The largest request is served by a device without end; one byte more is refused unseen, and leaves no trace.
+#[test]
+fn the_largest_request_is_half_of_the_address_space() {
+    let mut a = allocator(Config::default());
+    let block = a.alloc(S0, 1 << 47).unwrap();
+    assert_eq!((block.size(), block.requested()), (1 << 47, 1 << 47));
+    let before = a.stats().all;
+    assert!(a.alloc(S0, (1 << 47) + 1).is_err());
+    assert!(a.alloc_at_once(S1, (1 << 47) + 1).is_none());
+    assert_eq!(a.stats().all, before);
+    assert!(a.alloc_at_once(S1, 1 << 47).is_some());
+}
+
+/// No address is 0, which blocks of no bytes have.
+#[test]
+fn blocks_have_addresses_and_empty_ones_have_none() {
+    let mut a = allocator(Config::default());
+    assert!(a.alloc(S0, 1).unwrap().address() > 0);
+    let empty = a.alloc(S0, 0).unwrap();
+    assert_eq!((empty.address(), empty.size(), empty.requested()), (0, 0, 0));
+    assert!(a.alloc_at_once(S0, 0).is_none());
+}
+
+/// An allocator tells how it was set.
+#[test]
+fn settings_can_be_asked_for() {
+    let config = Config { capacity: Some(64 * MIB), allowed: Some(32 * MIB), ..Config::default() };
+    let a = allocator(config.clone());
+    assert_eq!(*a.config(), config);
+    let free = a.without_limits();
+    assert_eq!(*free.config(), Config::default());
+}
+
+/// What is served at once is what an ordinary request gets; what is not has changed nothing, and an ordinary request fails or
+/// gives something back first.
+#[test]
+fn requests_at_once_are_requests_that_give_nothing_back() {
+    let mut a = allocator(Config { capacity: Some(48 * MIB), ..Config::default() });
+    assert!(a.can_tell_first_failure());
+    let (mut served, mut refused, mut held) = (0, 0, Vec::new());
+    for step in 0..400_u64 {
+        let bytes = [512, 3 * KIB, MIB, MIB + 1, 7 * MIB, 30 * MIB][(step * 7 + step / 5) as usize % 6];
+        let before = (*a.stats(), a.snapshot());
+        let mut other = a.clone();
+        let at_once = other.alloc_at_once(S0, bytes);
+        let block = a.alloc(S0, bytes);
+        if let Some(at_once) = at_once {
+            served += 1;
+            assert_eq!(Ok(&at_once), block.as_ref());
+            assert_eq!((a.stats(), a.snapshot()), (other.stats(), other.snapshot()));
+        } else {
+            refused += 1;
+            assert_eq!((*other.stats(), other.snapshot()), before);
+            assert!(block.is_err() || a.stats().device_frees > before.0.device_frees);
+        }
+        held.extend(block);
+        if step % 3 == 0 || held.len() > 12 {
+            let block = held.swap_remove(step as usize % held.len());
+            a.free(block);
+        }
+    }
+    assert!(served > 100 && refused > 20, "{served}, {refused}");
+}
+
+/// Neither expandable segments nor garbage collection are known to requests at once.
+#[test]
+fn requests_at_once_are_for_segments_of_fixed_size() {
+    let expandable = Config { expandable_segments: true, ..Config::default() };
+    let collecting =
+        Config { allowed: Some(64 * MIB), garbage_collection_threshold: Some(0.5), ..Config::default() };
+    for config in [expandable.clone(), collecting.clone(), Config { expandable_segments: true, ..collecting }]
+    {
+        let mut a = allocator(config);
+        assert!(!a.can_tell_first_failure());
+        assert!(a.alloc_at_once(S0, MIB).is_none());
+        assert!(a.alloc(S0, MIB).is_ok());
+    }
+    // Without a limit nothing is collected.
+    let idle = Config { garbage_collection_threshold: Some(0.5), ..Config::default() };
+    assert!(allocator(idle).can_tell_first_failure());
+}
+
+/// The copy without limits holds what the original holds, and gets what that does not.
+#[test]
+fn copies_without_limits_hold_the_same() {
+    for (capacity, allowed) in
+        [(Some(40 * MIB), None), (None, Some(40 * MIB)), (Some(40 * MIB), Some(30 * MIB))]
+    {
+        let mut a = allocator(Config { capacity, allowed, ..Config::default() });
+        let block = a.alloc(S0, 25 * MIB).unwrap();
+        assert!(a.alloc(S0, 50 * MIB).is_err());
+        let mut free = a.without_limits();
+        assert_eq!((free.stats(), free.snapshot()), (a.stats(), a.snapshot()));
+        let more = free.alloc(S0, 50 * MIB).unwrap();
+        assert!(more.address() > block.address());
+        assert_eq!(held(&free), (76, 76));
+    }
+}
