@@ -42,8 +42,13 @@ fn requests_at_once_are_requests_that_give_nothing_back() {
     let mut a = allocator(Config { capacity: Some(48 * MIB), ..Config::default() });
     assert!(a.can_tell_first_failure());
     let (mut served, mut refused, mut held) = (0, 0, Vec::new());
-    for step in 0..400_u64 {
-        let bytes = [512, 3 * KIB, MIB, MIB + 1, 7 * MIB, 30 * MIB][(step * 7 + step / 5) as usize % 6];
+    let mut seed = 7_u64;
+    let mut draw = |end: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % end
+    };
+    for _ in 0..400 {
+        let bytes = [512, 3 * KIB, MIB, MIB + 1, 7 * MIB, 30 * MIB][draw(6)];
         let before = (*a.stats(), a.snapshot());
         let mut other = a.clone();
         let at_once = other.alloc_at_once(S0, bytes);
@@ -58,8 +63,8 @@ fn requests_at_once_are_requests_that_give_nothing_back() {
             assert!(block.is_err() || a.stats().device_frees > before.0.device_frees);
         }
         held.extend(block);
-        if step % 3 == 0 || held.len() > 12 {
-            let block = held.swap_remove(step as usize % held.len());
+        if !held.is_empty() && (draw(3) == 0 || held.len() > 12) {
+            let block = held.swap_remove(draw(held.len()));
             a.free(block);
         }
     }
