@@ -328,3 +328,28 @@ fn the_whole_pareto_set_is_found() {
     let count = |key: &str| counts[key].as_u64().unwrap();
     assert!(count("played") < count("plans") - count("states_do_not_fit"), "bounds rule some out: {counts}");
 }
+
+/// A large vocabulary on few blocks: the last stage has fewer of them, and the step is shorter than with any even split.
+#[test]
+fn stages_are_split_unevenly_where_that_is_faster() {
+    let base = BASE.replace("llama3.2-3b", "llama3.2-1b");
+    let space = "tensor = [1]\npipeline = [4]\nvirtual_pipeline = [1]\nzero_stage = [1]\nmicro_batch_size = [1]\n\
+                 activation_checkpointing = [\"none\"]\n";
+    let step = |uneven: bool| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("case.toml");
+        std::fs::write(&path, format!("{base}[search]\n{space}uneven_stages = {uneven}\n")).unwrap();
+        let output = steptime(&["search", path.to_str().unwrap(), "--json"]);
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let set = found["best"]["set"].as_array().unwrap();
+        let stages =
+            set.iter().find_map(|key| key.as_str()?.strip_prefix("parallelism.stages=").map(str::to_owned));
+        (number(&found["best"]["step_time_s"]), stages)
+    };
+    let ((even, none), (uneven, some)) = (step(false), step(true));
+    assert_eq!(none, None);
+    let stages: Vec<u64> =
+        some.unwrap().trim_matches(['[', ']']).split(',').map(|count| count.parse().unwrap()).collect();
+    assert_eq!((stages.len(), stages.iter().sum::<u64>()), (4, 16));
+    assert!(stages[3] < stages[0] && uneven < even * 0.97, "{stages:?}: {uneven} against {even}");
+}
