@@ -195,7 +195,9 @@ impl StepErrors {
         }
         let mean = |list: &[f64]| list.iter().sum::<f64>() / steps as f64;
         let bias = mean(&errors);
-        errors.iter_mut().for_each(|error| *error = error.abs());
+        for error in &mut errors {
+            *error = error.abs();
+        }
         errors.sort_by(f64::total_cmp);
         let median = f64::midpoint(errors[(steps - 1) / 2], errors[steps / 2]);
         Self { steps, median, mean: mean(&errors), bias }

@@ -63,10 +63,10 @@ pub(super) fn benchmark(row: &Measurement) -> String {
     }
     let Some(micro) = row.micro_batch else { return String::new() };
     let (micro, gpus) = (micro.max(1), row.gpus_per_node.max(1));
-    if row.framework.contains("NGC") {
-        if let Some(samples) = samples_of_older_script(row, micro * gpus) {
-            return older_benchmark(row, samples, micro * gpus);
-        }
+    if row.framework.contains("NGC")
+        && let Some(samples) = samples_of_older_script(row, micro * gpus)
+    {
+        return older_benchmark(row, samples, micro * gpus);
     }
     let pass = SQUAD_SAMPLES.div_ceil(gpus).div_ceil(micro);
     let run = (2 * pass).min(101);
