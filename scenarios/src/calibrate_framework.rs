@@ -86,12 +86,12 @@ pub fn calibrate_framework(tables: &[(String, String)]) -> Result<FrameworkHosts
     let launches: Vec<LaunchCost> = (0..names.len()).filter_map(first).collect();
     let fit = |seen: &[&(usize, Step)]| {
         fit_framework(&launches, |costs, list| {
-            list.par_extend(seen.par_iter().map(|(at, step)| step.error(costs.get(*at)).ln_1p()));
+            list.par_extend(seen.par_iter().map(|(at, step)| libm::log1p(step.error(costs.get(*at)))));
         })
     };
     let before = seen.len();
     let rough = fit(&seen);
-    seen.retain(|(at, step)| step.error(rough.costs.get(*at)).ln_1p().abs() < FAULTY.ln());
+    seen.retain(|(at, step)| libm::log1p(step.error(rough.costs.get(*at))).abs() < libm::log(FAULTY));
     let faulty = before - seen.len();
     let fitted = fit(&seen);
     let costs = told(&fitted.costs, &fitted.seen, &steps);

@@ -82,8 +82,7 @@ mod tests {
             for at in 0..=text.len() + 2 {
                 let floor = text.floor_char_boundary(at);
                 let before = &text[..floor];
-                let line =
-                    text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
+                let line = 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
                 let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
                 assert_eq!(lines.place(at), (line, column), "{at}");
                 if text.is_char_boundary(at) {

@@ -95,11 +95,12 @@ fn costs(launches: &[LaunchCost], values: &[f64; VALUES]) -> Vec<FrameworkCost> 
     let base: [f64; COSTS] = std::array::from_fn(|index| {
         let (key, count) = FRAMEWORK_COSTS[index];
         let launch = if key == "block_backward" { first.eager_backward_s } else { first.eager_forward_s };
-        count * launch * values[index].exp()
+        count * launch * libm::exp(values[index])
     });
     let of_host = |(index, launch): (usize, &LaunchCost)| {
         let own = if index == 0 { 0.0 } else { values[COSTS + index - 1] };
-        FrameworkCost::from_values(base).scaled(own.exp() * launch.eager_forward_s / first.eager_forward_s)
+        FrameworkCost::from_values(base)
+            .scaled(libm::exp(own) * launch.eager_forward_s / first.eager_forward_s)
     };
     launches.iter().enumerate().map(of_host).collect()
 }
@@ -177,7 +178,7 @@ mod tests {
         let hosts = [truth, truth.scaled(1.4)];
         let fit = fit_framework(&[launch(6.4), launch(8.0)], |costs, list| {
             for (own, known) in costs.iter().zip(&hosts) {
-                list.extend(many.iter().map(|&counts| (step(own, counts) / step(known, counts)).ln()));
+                list.extend(many.iter().map(|&counts| libm::log(step(own, counts) / step(known, counts))));
             }
         });
         for (found, known) in fit.costs.iter().zip(&hosts) {

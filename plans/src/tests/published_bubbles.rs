@@ -106,7 +106,7 @@ fn table() -> Vec<Line> {
             kind: Kind::VHalf,
             chunks: 2,
             idle: |p, _, v| [0, (2 * v * (p - 1)).min(10 * v * p / 6)],
-            held: |p, _, _| [2 * ((p + 2) / 2), 2 * ((p + 2) / 2) + 1],
+            held: |p, _, _| [2 * (p / 2 + 1), 2 * (p / 2 + 1) + 1],
             ..EVERY
         },
         Line {

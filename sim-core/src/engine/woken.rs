@@ -99,7 +99,9 @@ mod tests {
     fn woken(ranks: u32, waking: &[u32]) -> Woken {
         let mut woken = Woken::new(ranks);
         let when = Met { met: 0, end: 0 };
-        waking.iter().for_each(|&rank| woken.push(Wake { rank, stream: 0, when }));
+        for &rank in waking {
+            woken.push(Wake { rank, stream: 0, when });
+        }
         woken
     }
 

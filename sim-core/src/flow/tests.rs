@@ -367,7 +367,9 @@ proptest! {
             let found = network.levels();
 
             let mut new = FlowNetwork::from_parts(&capacities, &paths);
-            running.iter().for_each(|(&meeting, &group)| new.start(0, group, meeting, 1 << 40));
+            for (&meeting, &group) in &running {
+                new.start(0, group, meeting, 1 << 40);
+            }
             new.settle(0, |_, _| ()).unwrap();
             prop_assert_eq!(&found, &new.levels());
 

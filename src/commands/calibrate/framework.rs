@@ -20,22 +20,18 @@ pub(super) fn calibrate(arguments: &CalibrateHost) -> Result<Answer, Failure> {
         tables.push((path.display().to_string(), output::read(path)?));
     }
     let fit = calibrate_framework(&tables).map_err(|error| Failure::Message(error.to_string()))?;
-    match &arguments.catalogue {
-        Some(folder) => write(&fit, folder, arguments),
-        None => {
-            let host = chosen(&fit, arguments.host.as_deref())?;
-            let toml = framework_toml("host.megatron", &host.costs, &source(&fit));
-            show(
-                Shown {
-                    errors: errors(&fit),
-                    notes: String::new(),
-                    toml: toml.trim_start().to_owned(),
-                    document: document(&fit),
-                },
-                &arguments.to,
-            )
-        }
+    if let Some(folder) = &arguments.catalogue {
+        return write(&fit, folder, arguments);
     }
+    let host = chosen(&fit, arguments.host.as_deref())?;
+    let toml = framework_toml("host.megatron", &host.costs, &source(&fit));
+    let shown = Shown {
+        errors: errors(&fit),
+        notes: String::new(),
+        toml: toml.trim_start().to_owned(),
+        document: document(&fit),
+    };
+    show(shown, &arguments.to)
 }
 
 fn chosen<'a>(fit: &'a FrameworkHosts, name: Option<&str>) -> Result<&'a FrameworkHost, Failure> {
@@ -78,9 +74,12 @@ fn write(fit: &FrameworkHosts, folder: &Path, arguments: &CalibrateHost) -> Resu
     } else {
         output::print(&trimmed(&errors(fit)))?;
         let verb = if arguments.check { "would change" } else { "changed" };
-        let lines: String = changed.iter().map(|file| format!("{verb}: {file}\n")).collect();
-        let none = "every host is as the rows say\n";
-        output::print(if lines.is_empty() { none } else { &lines })?;
+        for file in &changed {
+            output::print(&format!("{verb}: {file}\n"))?;
+        }
+        if changed.is_empty() {
+            output::print("every host is as the rows say\n")?;
+        }
     }
     Ok(if arguments.check && !changed.is_empty() { Answer::No } else { Answer::Yes })
 }

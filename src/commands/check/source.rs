@@ -159,7 +159,7 @@ fn swift_scenario(arguments: &CheckArguments, files: &mut Made) -> Result<String
                 format!("file = \"{section}.toml\"")
             }
             Some("toml") => {
-                files.texts.push((given.clone(), crate::output::read(path)?));
+                files.texts.push((given.clone(), output::read(path)?));
                 format!("file = {}", toml_text(given))
             }
             _ => format!("name = {}", toml_text(given)),

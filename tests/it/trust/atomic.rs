@@ -53,7 +53,7 @@ fn is_writing(folder: &Path) -> bool {
 }
 
 impl Writer<'_> {
-    fn make(&self, arguments: &[&str]) -> (tempfile::TempDir, BTreeMap<PathBuf, Vec<u8>>, Duration) {
+    fn make(arguments: &[&str]) -> (tempfile::TempDir, BTreeMap<PathBuf, Vec<u8>>, Duration) {
         let folder = tempfile::tempdir().unwrap();
         let began = Instant::now();
         let status = start(arguments, folder.path().to_str().unwrap()).wait().unwrap();
@@ -65,8 +65,8 @@ impl Writer<'_> {
 
     /// Kills it at moments spread over its run, and at the first sign of writing and a little later.
     fn survives(&self) {
-        let (_old_folder, old, _) = self.make(&self.before);
-        let (_new_folder, new, took) = self.make(&self.after);
+        let (_old_folder, old, _) = Self::make(&self.before);
+        let (_new_folder, new, took) = Self::make(&self.after);
         assert_ne!(old, new, "{:?}", self.after);
         for trial in 0..12_u32 {
             let folder = tempfile::tempdir().unwrap();

@@ -122,7 +122,7 @@ fn what_is_nested_deeply_is_refused() {
     let yaml = format!("a: {}{}", "[".repeat(deep), "]".repeat(deep));
     let xml = "<a>".repeat(deep) + &"</a>".repeat(deep);
     let toml = format!("a = {}{}", "[".repeat(deep), "]".repeat(deep));
-    let keys = ["a"; 100_000].join(".") + " = 1";
+    let keys = vec!["a"; 100_000].join(".") + " = 1";
     let sums = format!("A=$(({}1{}))\npretrain_gpt.py --num-layers $A\n", "(".repeat(deep), ")".repeat(deep));
     for (text, ending) in
         [(&json, "json"), (&yaml, "yaml"), (&xml, "xml"), (&toml, "toml"), (&keys, "toml"), (&sums, "sh")]
@@ -140,7 +140,7 @@ fn what_is_nested_deeply_is_refused() {
 #[test]
 fn long_texts_are_read_in_time() {
     let list = format!("{SMALL}stages = [{}]\n", vec!["1"; 300_000].join(", "));
-    let keys: String = (0..100_000).map(|key| format!("k{key} = 1\n")).collect();
+    let keys = (0..100_000).map(|key| format!("k{key} = 1\n")).collect::<Vec<_>>().concat();
     for text in [&list, &format!("{SMALL}{keys}")] {
         let case = Case::new(text);
         refused(&bounded(KIB, &["run", &case.path()]), &text[..100]);
