@@ -443,7 +443,9 @@ impl StageBuilder<'_> {
         if !input.offloads_activations(layer) {
             return Ok(());
         }
-        let label = self.label(&input.model.layers[layer].name, "to_host", Some(micro_batch));
+        // By its label the copy is found again when the host has no room, whatever the grain.
+        let text = format!("{}|to_host|{micro_batch}", input.model.layers[layer].name.replace('|', "/"));
+        let label = self.program.label(&text);
         let sizes = input.cost(layer, micro_batch).work.saved.iter().map(|tensor| tensor.bytes.0);
         let kept: Vec<(Tensor, u64)> =
             saved.iter().zip(sizes).filter_map(|(tensor, bytes)| Some(((*tensor)?, bytes))).collect();
@@ -451,7 +453,6 @@ impl StageBuilder<'_> {
         let bytes: u64 = kept.iter().map(|&(_, bytes)| offload.copied(bytes)).sum();
         let tensors: Vec<Tensor> = kept.iter().map(|&(tensor, _)| tensor).collect();
         self.stashes.held += bytes;
-        let text = format!("{}|to_host|{micro_batch}", input.model.layers[layer].name.replace('|', "/"));
         self.host.stashed.push(Stashed { label: text, held: self.stashes.held, bytes });
         if offload.overlap_activations {
             let to_host = self.streams.host.to_host;
