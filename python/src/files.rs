@@ -1,10 +1,15 @@
 //! Files that a scenario names: read from a folder, and remembered, so that another machine can be given them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use steptime_scenarios::Files;
+
+/// Bytes of the longest file.
+const LONGEST: u64 = 1 << 30;
 
 /// Texts by the name that the scenario calls them, and where others are found.
 pub(crate) struct Known {
@@ -39,8 +44,18 @@ impl Files for Known {
             return Err(format!("{name}: is not among the files that came with the sweep"));
         };
         let path = folder.join(name);
-        let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         texts.insert(name.to_owned(), text.clone());
         Ok(text)
     }
+}
+
+/// The text of a file; devices and pipes need not end.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let bytes = File::open(path)?.take(LONGEST + 1).read_to_string(&mut text)?;
+    if bytes as u64 > LONGEST {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 1 GiB"));
+    }
+    Ok(text)
 }

@@ -327,6 +327,12 @@ fn the_whole_pareto_set_is_found() {
     let counts = &found["counts"];
     let count = |key: &str| counts[key].as_u64().unwrap();
     assert!(count("played") < count("plans") - count("states_do_not_fit"), "bounds rule some out: {counts}");
+    assert_eq!(count("left"), 0);
+
+    // With one play fewer the set may lack a plan, and that is said.
+    let plays = (count("played") - 1).to_string();
+    let (_, short, _) = search(&format!("[search]\npareto = \"whole\"\n{section}"), &["--plays", &plays]);
+    assert!(short["counts"]["left"].as_u64().unwrap() > 0, "{}", short["counts"]);
 }
 
 /// A large vocabulary on few blocks: the last stage has fewer of them, and the step is shorter than with any even split.

@@ -238,16 +238,16 @@ impl Hunt<'_> {
             next += batch.len();
             best = self.play_batch(batch).min(best);
         }
-        let mut rest = open.split_off(next);
+        let rest = open.split_off(next);
         let unplayed = rest.iter().map(|open| open.score).fold(f64::INFINITY, f64::min);
-        if self.section.whole_pareto && finished {
-            rest = self.play_pareto(rest, most_plays);
-        }
-        if finished || rest.is_empty() {
-            self.counts.bound_is_worse += rest.len() as u64;
-        } else {
-            self.counts.left += rest.len() as u64;
-        }
+        let others = rest.len() as u64;
+        let (beaten, left) = match (finished, self.section.whole_pareto) {
+            (true, true) => self.play_pareto(rest, most_plays),
+            (true, false) => (others, 0),
+            (false, _) => (0, others),
+        };
+        self.counts.bound_is_worse += beaten;
+        self.counts.left += left;
         self.settle(unplayed);
     }
 
@@ -256,10 +256,10 @@ impl Hunt<'_> {
         usize::try_from(most_plays - self.counts.played).unwrap_or(usize::MAX).min(BATCH)
     }
 
-    /// Plays the plans of which no played one is surely as good in time, memory, money and energy; returns the others, and
-    /// those for which no plays were left.
-    fn play_pareto(&mut self, open: Vec<Open>, most_plays: u64) -> Vec<Open> {
-        let (mut rest, mut wanted) = (Vec::new(), Vec::new());
+    /// Plays the plans of which no played one is surely as good in time, memory, money and energy; returns how many the
+    /// others are, and for how many no plays were left.
+    fn play_pareto(&mut self, open: Vec<Open>, most_plays: u64) -> (u64, u64) {
+        let (mut beaten, mut wanted) = (0, Vec::new());
         let mut open = open.into_iter();
         loop {
             while wanted.len() < self.room(most_plays) {
@@ -271,12 +271,14 @@ impl Hunt<'_> {
                         .zip(next.least())
                         .all(|(found, least)| found <= least)
                 };
-                let beaten = self.played.iter().filter(meets).any(no_better);
-                (if beaten { &mut rest } else { &mut wanted }).push(next);
+                if self.played.iter().filter(meets).any(no_better) {
+                    beaten += 1;
+                } else {
+                    wanted.push(next);
+                }
             }
             if wanted.is_empty() {
-                rest.extend(open);
-                return rest;
+                return (beaten, open.len() as u64);
             }
             self.play_batch(std::mem::take(&mut wanted));
         }

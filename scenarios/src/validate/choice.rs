@@ -45,7 +45,7 @@ pub(super) fn job(row: &Measurement) -> Option<String> {
         "{} {} on {} {} ({}), {} {}, batch {} of {}, {} {} {}",
         row.model,
         shape.join("/"),
-        row.nodes * row.gpus_per_node,
+        row.nodes.saturating_mul(row.gpus_per_node),
         row.gpu,
         row.interconnect,
         row.framework,

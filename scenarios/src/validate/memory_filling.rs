@@ -64,9 +64,10 @@ pub(super) fn benchmark(row: &Measurement) -> String {
     let Some(micro) = row.micro_batch else { return String::new() };
     let (micro, gpus) = (micro.max(1), row.gpus_per_node.max(1));
     if row.framework.contains("NGC")
-        && let Some(samples) = samples_of_older_script(row, micro * gpus)
+        && let Some(batch) = micro.checked_mul(gpus)
+        && let Some(samples) = samples_of_older_script(row, batch)
     {
-        return older_benchmark(row, samples, micro * gpus);
+        return older_benchmark(row, samples, batch);
     }
     let pass = SQUAD_SAMPLES.div_ceil(gpus).div_ceil(micro);
     let run = (2 * pass).min(101);
@@ -83,7 +84,7 @@ fn samples_of_older_script(row: &Measurement, batch: u64) -> Option<u64> {
         // Batches a pass in configurations of two and of eight boards and in logs: 35 to 40 of the smaller model, 42 to 78
         // of the larger. The last is half full.
         let of_pass = if row.model.starts_with("bert-base") { 38 } else { 60 };
-        Some(of_pass * batch - batch / 2)
+        Some(batch.saturating_mul(of_pass).saturating_sub(batch / 2))
     } else {
         None
     }
@@ -97,7 +98,7 @@ fn samples_of_older_script(row: &Measurement, batch: u64) -> Option<u64> {
 fn older_benchmark(row: &Measurement, samples: u64, batch: u64) -> String {
     let of_pass = samples.div_ceil(batch);
     let steps = if row.gpu.starts_with("rtx8000") { (of_pass - 1).max(1) } else { of_pass };
-    let run = (2 * samples + batch / 2) / batch;
+    let run = samples.saturating_mul(2).saturating_add(batch / 2) / batch;
     let start = 2.0 * 0.7 * 0.5 * row.gpus_per_node.max(1) as f64;
     format!("\n[benchmark]\nsteps = {}\nsteps_run = {run}\nstart_seconds = {start:.2}\n", 2 * steps)
 }
@@ -146,6 +147,13 @@ mod tests {
         };
         assert!(benchmark(&row(8, 320, "h100-sxm5-80gb")).contains("steps_run = 70\n"));
         assert!(benchmark(&row(4, 320, "h100-sxm5-80gb")).contains("steps_run = 101\n"));
+        // Batches that no number holds.
+        for batch in [1 << 32, u64::MAX, u64::MAX / 2] {
+            for gpus in [1, 2, 1 << 32] {
+                benchmark(&row(gpus, batch, "rtx8000"));
+                benchmark(&row(gpus, batch, "v100-sxm2-32gb"));
+            }
+        }
         // Logs of eight and of one RTX 8000: 8 and 37 steps a pass, of which 7 and 36 are counted; of 8 V100: 36 of 36.
         let older = |gpus, batch, gpu, precision: &str| {
             benchmark(&Measurement { precision: precision.to_owned(), ..row(gpus, batch, gpu) })

@@ -209,7 +209,7 @@ fn predict(row: &Measurement) -> Prediction {
         suite: row.suite.clone(),
         job: choice::job(row),
         gpu: row.gpu.clone(),
-        gpus: row.nodes * row.gpus_per_node,
+        gpus: row.nodes.saturating_mul(row.gpus_per_node),
         measured_step_time_s: row.step_time_s,
         measured_peak_allocated_gib: row.peak_allocated_gib,
         measured_peak_reserved_gib: row.peak_reserved_gib,

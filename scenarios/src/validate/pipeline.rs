@@ -18,7 +18,7 @@ pub(super) fn global_batch(row: &Measurement) -> Option<u64> {
 /// Micro-batches a step, as far as the row says what it takes to tell.
 fn micro_batches(row: &Measurement) -> Option<u64> {
     let others = row.tp.checked_mul(row.pp)?.checked_mul(row.cp)?;
-    let data = row.dp.or_else(|| (row.nodes * row.gpus_per_node).checked_div(others))?;
+    let data = row.dp.or_else(|| row.nodes.checked_mul(row.gpus_per_node)?.checked_div(others))?;
     global_batch(row)?.checked_div(data.checked_mul(row.micro_batch?)?)
 }
 

@@ -28,7 +28,7 @@ impl SingleGpuSteps {
         for (name, text) in tables {
             measurements.extend(measurement::read(name, text)?);
         }
-        let single = measurements.iter().filter(|row| row.nodes * row.gpus_per_node == 1);
+        let single = measurements.iter().filter(|row| (row.nodes, row.gpus_per_node) == (1, 1));
         let (rows, scenarios) = single.filter_map(|row| step(row, gpus)).unzip();
         Ok(Self { rows, scenarios })
     }
