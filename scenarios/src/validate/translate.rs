@@ -136,7 +136,8 @@ fn model_file(row: &Measurement) -> Result<String, String> {
     let ffn = row.ffn.or_else(|| published_feed_forward(row));
     let (heads, ffn) = (needed(row.heads, "heads")?, needed(ffn, "ffn")?);
     let (vocab, length) = (needed(row.vocab, "vocab")?, needed(row.seq_len, "seq_len")?);
-    let vocab = if is_megatron(row) { vocab.next_multiple_of(PADDED_VOCABULARY * row.tp) } else { vocab };
+    let padded = || vocab.checked_next_multiple_of(PADDED_VOCABULARY.checked_mul(row.tp)?);
+    let vocab = is_megatron(row).then(padded).flatten().unwrap_or(vocab);
     let kv_heads = row.kv_heads.unwrap_or(heads);
     let gated = row.gated_mlp.unwrap_or(false);
     let tied = row.tied_embeddings.unwrap_or(!gated);

@@ -53,7 +53,7 @@ fn must_shard_in(row: &Measurement, cluster: &str) -> Option<bool> {
     let (heads, kv_heads) = (row.heads? as f64, row.kv_heads.or(row.heads)? as f64);
     let attention = hidden * hidden * (2.0 + 2.0 * kv_heads / heads);
     let mlp = hidden * ffn * if row.gated_mlp == Some(true) { 3.0 } else { 2.0 };
-    let held = layers * (attention + mlp) / (row.tp * row.pp) as f64;
+    let held = layers * (attention + mlp) / (row.tp as f64 * row.pp as f64);
     let parts = if row.zero_stage > 0 { row.dp.unwrap_or(1).max(1) } else { 1 };
     let states = held * (ON_EVERY_RANK + OF_THE_OPTIMIZER / parts as f64);
     Some(states > cluster.gpu.memory.0 as f64)
@@ -68,6 +68,23 @@ mod tests {
         assert_eq!(year("Narayanan et al. 2021, Efficient (arXiv 2104.04473) T1"), Some(2021));
         assert_eq!(year("Zero Bubble Pipeline Parallelism, arXiv 2401.10241 T4"), None);
         assert_eq!(year("NVIDIA/NeMo:docs/source/performance/performance_summary.md"), None);
+    }
+
+    #[test]
+    fn sizes_beyond_all_memory_are_told() {
+        let row = |tp, pp| Measurement {
+            task: "train".to_owned(),
+            outcome: Some("ok".to_owned()),
+            layers: Some(u64::MAX),
+            hidden: Some(u64::MAX),
+            ffn: Some(4096),
+            heads: Some(16),
+            tp,
+            pp,
+            ..Measurement::default()
+        };
+        assert!(must_shard(&row(1, 1), "dgx-h100"));
+        assert!(must_shard(&row(u64::MAX, u64::MAX), "dgx-h100"));
     }
 
     #[test]
