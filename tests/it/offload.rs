@@ -110,6 +110,22 @@ fn activations_that_find_no_room_in_the_host_are_named_with_their_moment() {
     assert!((peak - 2.0 * 32.0 * f64::from(8 << 20)).abs() < 0.5, "{peak}");
 }
 
+/// A step of few micro-batches is played with its memory, and one whose ranks are played one by one without: the same copies.
+#[test]
+fn copies_of_activations_take_as_long_with_and_without_memory() {
+    let (_folder, path) = written(&SCENARIO.replace("activation_checkpointing = \"full\"\n", ""));
+    let activations = "parallelism.offload={activations=\"cpu\"}";
+    for stages in ["1", "2"] {
+        let split = format!("parallelism.pipeline={stages}");
+        let replicas = if stages == "1" { "parallelism.data=2" } else { "parallelism.data=1" };
+        let few =
+            [activations, "model.overrides={ layers = 2 }", "parallelism.zero_stage=0", &split, replicas];
+        let explicit = [&few[..], &["simulation.explicit=true"]].concat();
+        let step = |settings: &[&str]| number(&json(&path, settings, 0)["step_time_s"]);
+        assert_eq!(step(&few), step(&explicit), "{stages} stages");
+    }
+}
+
 #[test]
 fn what_cannot_be_offloaded_is_refused_by_name() {
     let cases = [

@@ -78,7 +78,8 @@ pub(super) struct Stashes {
 
 /// Activations of a layer and micro-batch that the host has.
 struct Away {
-    tensors: Vec<Tensor>,
+    /// Tensors and their sizes in bytes. Where times alone are lowered all tensors are one, and only sizes tell them apart.
+    kept: Vec<(Tensor, u64)>,
     /// What they take there, bytes.
     bytes: u64,
     /// When they were copied, where that is beside the computation.
@@ -451,7 +452,6 @@ impl StageBuilder<'_> {
             saved.iter().zip(sizes).filter_map(|(tensor, bytes)| Some(((*tensor)?, bytes))).collect();
         let offload = input.plan.offload;
         let bytes: u64 = kept.iter().map(|&(_, bytes)| offload.copied(bytes)).sum();
-        let tensors: Vec<Tensor> = kept.iter().map(|&(tensor, _)| tensor).collect();
         self.stashes.held += bytes;
         self.host.stashed.push(Stashed { label: text, held: self.stashes.held, bytes });
         if offload.overlap_activations {
@@ -461,7 +461,7 @@ impl StageBuilder<'_> {
                 self.through_host(to_host, HostPath::ToHost, label, bytes)?;
             }
             let copied = self.program.record(to_host);
-            self.stashes.away.insert((layer, micro_batch), Away { tensors, bytes, copied: Some(copied) });
+            self.stashes.away.insert((layer, micro_batch), Away { kept, bytes, copied: Some(copied) });
             self.stashes.leaving.push((layer, micro_batch, copied));
             if self.stashes.leaving.len() > 1 {
                 let (layer, micro_batch, copied) = self.stashes.leaving.remove(0);
@@ -476,14 +476,14 @@ impl StageBuilder<'_> {
             self.program.host_sync(self.streams.compute);
             self.program.host(latency, classes::HOST, label);
         }
-        self.stashes.away.insert((layer, micro_batch), Away { tensors, bytes, copied: None });
+        self.stashes.away.insert((layer, micro_batch), Away { kept, bytes, copied: None });
         self.leave_device(layer, micro_batch);
         Ok(())
     }
 
     fn leave_device(&mut self, layer: usize, micro_batch: u32) {
-        if let Some(Away { tensors, .. }) = self.stashes.away.get(&(layer, micro_batch)) {
-            for &tensor in tensors {
+        if let Some(Away { kept, .. }) = self.stashes.away.get(&(layer, micro_batch)) {
+            for &(tensor, _) in kept {
                 self.program.free(self.streams.compute, tensor);
             }
         }
@@ -500,7 +500,7 @@ impl StageBuilder<'_> {
 
     fn recall(&mut self, layer: usize, micro_batch: u32, stream: Stream) -> Result<(), PlanError> {
         let input = self.input;
-        let Some(Away { tensors, bytes, copied }) = self.stashes.away.remove(&(layer, micro_batch)) else {
+        let Some(Away { kept, bytes, copied }) = self.stashes.away.remove(&(layer, micro_batch)) else {
             return Ok(());
         };
         self.stashes.held -= bytes;
@@ -515,11 +515,7 @@ impl StageBuilder<'_> {
             self.program.wait(stream, copied);
         }
         let label = self.label(&input.model.layers[layer].name, "to_device", Some(micro_batch));
-        let saved = self.open[input.slot(layer)][micro_batch as usize].clone().unwrap_or_default();
-        let work = &input.cost(layer, micro_batch).work;
-        for tensor in tensors {
-            let slot = saved.iter().position(|it| *it == Some(tensor));
-            let bytes = slot.and_then(|slot| work.saved.get(slot)).map_or(0, |it| it.bytes.0);
+        for (tensor, bytes) in kept {
             self.program.alloc(self.streams.compute, tensor);
             self.through_host(stream, HostPath::ToDevice, label, bytes)?;
         }
