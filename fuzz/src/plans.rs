@@ -1,17 +1,9 @@
 //! Plans put together from drawn sizes and words: more of them are legal than of spoiled texts, and more is played.
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
-use steptime_scenarios::{Files, Job, Scenario, run};
+use steptime_scenarios::{Job, NoFiles, Scenario, run};
 
 use crate::play::{complains, play};
-
-struct NoFiles;
-
-impl Files for NoFiles {
-    fn read(&self, name: &str) -> std::result::Result<String, String> {
-        Err(format!("{name} is not there"))
-    }
-}
 
 pub(crate) fn plans(data: &[u8]) {
     let Ok(text) = scenario(&mut Unstructured::new(data)) else { return };

@@ -10,7 +10,7 @@ use steptime_clusters::calibrate_host::{Trace, from_trace};
 use steptime_clusters::{
     Cluster, ClusterEntry, ExecutionStyle, Gpu, cluster_from_catalogue, gpu_from_catalogue,
 };
-use steptime_scenarios::{Files, Scenario, scenarios_of};
+use steptime_scenarios::{NoFiles, Scenario, scenarios_of};
 use steptime_traces::chakra::{Groups, ReplayOptions, read, replay};
 
 use crate::play::{complains, play};
@@ -28,14 +28,6 @@ static GPU: LazyLock<Gpu> =
 
 /// Rows of measurements to which fits are made: more take longer and show no more.
 const MOST_ROWS: usize = 24;
-
-struct NoFiles;
-
-impl Files for NoFiles {
-    fn read(&self, name: &str) -> Result<String, String> {
-        Err(format!("{name} is not there"))
-    }
-}
 
 /// Traces of up to three ranks, each after two bytes with its length.
 pub(crate) fn chakra(data: &[u8]) {

@@ -64,17 +64,9 @@ impl Benchmark {
 
 #[cfg(test)]
 mod tests {
-    use crate::files::Files;
+    use crate::files::NoFiles;
     use crate::run::run;
     use crate::scenario::Scenario;
-
-    struct NoFiles;
-
-    impl Files for NoFiles {
-        fn read(&self, name: &str) -> Result<String, String> {
-            Err(format!("no file {name}"))
-        }
-    }
 
     fn report(section: &str) -> crate::report::Report {
         let text = format!(

@@ -137,16 +137,8 @@ fn extended(first: &Report, second: Report, times: f64, growth: f64) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::Files;
+    use crate::files::NoFiles;
     use crate::run::run;
-
-    struct NoFiles;
-
-    impl Files for NoFiles {
-        fn read(&self, name: &str) -> Result<String, String> {
-            Err(format!("no file {name}"))
-        }
-    }
 
     #[test]
     fn a_step_played_in_part_is_the_step_played_in_full() {

@@ -76,7 +76,7 @@ pub use diff::{DIFF_SCHEMA, Difference, Pair, difference};
 pub use draft::Draft;
 pub use error::InputError;
 pub use estimate::estimate;
-pub use files::Files;
+pub use files::{Files, NoFiles};
 pub use input::Input;
 pub use interval::{Group, Intervals};
 pub use max_batch::{LARGEST_MICRO_BATCH, MAX_BATCH_SCHEMA, MaxBatch, max_batch};

@@ -172,16 +172,8 @@ fn slim(report: Report) -> Report {
 #[cfg(test)]
 mod tests {
     use crate::draft::Draft;
-    use crate::files::Files;
+    use crate::files::NoFiles;
     use crate::sweep::Sweep;
-
-    struct NoFiles;
-
-    impl Files for NoFiles {
-        fn read(&self, name: &str) -> Result<String, String> {
-            Err(format!("no file {name}"))
-        }
-    }
 
     const BASE: &str = "[model]\nname = \"gpt2\"\nsequence_length = 1024\n[cluster]\nname = \"dgx-h100\"\n[workload]\n\
                         micro_batch_size = 1\nglobal_batch_size = 64\nprecision = \"bf16\"\n[cost]\ngpu_hour = 2\ntokens = 1e9\n\

@@ -2,15 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::sample::select;
-use steptime_scenarios::{Files, Report, Scenario, Verdict, run};
-
-struct NoFiles;
-
-impl Files for NoFiles {
-    fn read(&self, name: &str) -> Result<String, String> {
-        Err(format!("{name} is not there"))
-    }
-}
+use steptime_scenarios::{NoFiles, Report, Scenario, Verdict, run};
 
 fn model() -> impl Strategy<Value = String> {
     let names = select(vec![

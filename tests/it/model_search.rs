@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use steptime_scenarios::{Files, Report, Scenario, run};
+use steptime_scenarios::{NoFiles, Report, Scenario, run};
 
 use crate::support::shared;
 
@@ -17,14 +17,6 @@ const PER_TENSOR: f64 = 0.45e-3;
 
 /// A line of a table, by column.
 type Row = BTreeMap<String, String>;
-
-struct NoFiles;
-
-impl Files for NoFiles {
-    fn read(&self, name: &str) -> Result<String, String> {
-        Err(format!("no file {name}"))
-    }
-}
 
 /// A run of the experiment.
 struct Case<'a> {

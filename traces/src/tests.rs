@@ -4,18 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use steptime_clusters::{Cluster, ClusterEntry, cluster_from_catalogue};
-use steptime_scenarios::{Files, RunResult, Scenario, run};
+use steptime_scenarios::{NoFiles, RunResult, Scenario, run};
 
 use crate::chakra::{Groups, RankTrace, ReplayOptions, chakra_files, read, replay};
 use crate::{Tracks, chrome_json, perfetto};
-
-struct NoFiles;
-
-impl Files for NoFiles {
-    fn read(&self, name: &str) -> Result<String, String> {
-        Err(format!("no file {name}"))
-    }
-}
 
 fn played(model: &str, nodes: u32, workload: &str, plan: &str) -> RunResult {
     let text = format!(

@@ -74,15 +74,7 @@ mod tests {
 
     use super::*;
     use crate::draft::Draft;
-    use crate::files::Files;
-
-    struct NoFiles;
-
-    impl Files for NoFiles {
-        fn read(&self, name: &str) -> Result<String, String> {
-            Err(format!("no file {name}"))
-        }
-    }
+    use crate::files::NoFiles;
 
     /// Times of the slowest stage over all ways to cut blocks into stages; the first stage also has what comes before the
     /// blocks, the last one what comes after.

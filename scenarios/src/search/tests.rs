@@ -7,15 +7,7 @@ use super::section::SearchSection;
 use super::space::candidates;
 use crate::draft::Draft;
 use crate::estimate::in_part;
-use crate::files::Files;
-
-struct NoFiles;
-
-impl Files for NoFiles {
-    fn read(&self, name: &str) -> Result<String, String> {
-        Err(format!("no file {name}"))
-    }
-}
+use crate::files::NoFiles;
 
 /// Every plan of the space of a scenario: its step is no shorter, and its fullest rank no emptier, than the bounds say. Returns how many
 /// plans were played, and the largest share of the memory that a bound knew.

@@ -1,15 +1,7 @@
 //! Long runs against closed forms.
 
 use super::*;
-use crate::files::Files;
-
-struct NoFiles;
-
-impl Files for NoFiles {
-    fn read(&self, name: &str) -> Result<String, String> {
-        Err(format!("no file {name}"))
-    }
-}
+use crate::files::NoFiles;
 
 fn failures(section: &str) -> Failures {
     let text = format!(
