@@ -26,7 +26,8 @@ pub struct Offload {
     pub overlap_activations: bool,
     /// Whether the host's side of copies is page-locked.
     pub pin_memory: bool,
-    /// Parameters of a rank that ZeRO 3 updates at a time (DeepSpeed's `sub_group_size`).
+    /// Values of a rank after which ZeRO 3 closes a group of tensors that are updated together (DeepSpeed's
+    /// `sub_group_size`).
     pub sub_group: u64,
     /// Whether the drives read the next group and write the last one while one is updated (`pipeline_read`,
     /// `pipeline_write`).
@@ -68,12 +69,6 @@ impl Offload {
     /// Bytes that memory of the host for copies takes.
     pub(crate) fn copied(&self, bytes: u64) -> u64 {
         if self.pin_memory { page_locked(bytes) } else { bytes }
-    }
-
-    /// Sizes of the groups in which so many parameters are updated.
-    pub(crate) fn groups(&self, parameters: u64) -> impl Iterator<Item = u64> + use<> {
-        let size = self.sub_group.max(1);
-        (0..parameters.div_ceil(size)).map(move |group| size.min(parameters - group * size))
     }
 }
 

@@ -36,12 +36,12 @@ use self::stage::{Chunk, StageInput, StageProgram};
 pub use self::trace::{TraceNode, TraceWork, lower_trace};
 use self::views::Views;
 use crate::error::PlanError;
-use crate::offload::HostUse;
+use crate::offload::{HostUse, Store};
 use crate::partition::partition_layers;
 use crate::plan::Plan;
 use crate::schedule::{ChunkOrder, Schedule};
 use crate::workload::{Task, Workload};
-use crate::zero::StateBytes;
+use crate::zero::{StateBytes, ZeroStage};
 
 /// Ranks that one job may have when every rank is played.
 const MOST_RANKS: u64 = 1 << 20;
@@ -470,6 +470,17 @@ impl<'a> Job<'a> {
             (kernels + 2 * cost.work.saved.len() + 16) as u64
         };
         let layers: u64 = (0..self.model.layers.len()).map(of_layer).sum();
-        layers.saturating_mul(self.workload.accumulation)
+        layers.saturating_mul(self.workload.accumulation).saturating_add(self.host_updates())
+    }
+
+    /// Records of the host's updates, at most: copies, conversions, drives and waits of each group of tensors.
+    fn host_updates(&self) -> u64 {
+        let offload = &self.plan.offload;
+        if offload.optimizer == Store::Device || self.plan.zero != ZeroStage::Three {
+            return 0;
+        }
+        let tensors: usize = self.model.layers.iter().map(|layer| layer.parameters.len()).sum();
+        let full = self.model.parameters() / offload.sub_group.max(1);
+        32 * full.saturating_add(2).min(tensors as u64)
     }
 }

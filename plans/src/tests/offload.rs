@@ -191,6 +191,31 @@ fn drives_read_16_and_write_16_bytes_a_parameter() {
     assert!(ends[1] < ends[0], "reading ahead is no slower: {ends:?}");
 }
 
+/// A group ends with the tensor that fills it, as DeepSpeed has it: there are no more groups than tensors.
+#[test]
+fn the_host_updates_whole_tensors_in_groups() {
+    let gpt = gpt();
+    let mut cluster = nodes(2);
+    cluster.host.sync_latency_s = 0.0;
+    // GPT-2's head has the embedding's values, which are updated once.
+    let own = gpt.layers.iter().flat_map(|layer| layer.parameters.iter()).filter(|it| !it.tied);
+    let parts: Vec<u64> = own.map(|it| it.count.div_ceil(2)).collect();
+    let all: u64 = parts.iter().sum();
+    // The embedding of tokens alone has 19.3 M values a rank, that of positions 0.4 M, a block 3.5 M.
+    assert_eq!((parts[0], parts[1]), (50257 * 768 / 2, 1024 * 768 / 2));
+    for (size, groups) in [(1, parts.len()), (all, 1), (all - 1, 1), (parts[0] + 1, 2), (1 << 42, 1)] {
+        let offload = Offload { sub_group: size, ..offloading(Store::Host, Store::Device) };
+        let (lowered, _) = play(&gpt, &cluster, &data_parallel(2, ZeroStage::Three, offload), &workload(1));
+        let of_rank = spans(&lowered, "host optimizer");
+        // Adam, and the conversion of what it has updated.
+        assert_eq!(of_rank.len(), 2 * groups, "in groups of {size}");
+        let seconds = of_rank.iter().map(|span| span.end.seconds() - span.start.seconds());
+        let longest = seconds.fold(0.0, f64::max);
+        let least = *parts.iter().max().expect("parts") * 36;
+        assert!(longest * 100e9 >= least as f64, "the largest tensor is never cut: {longest}");
+    }
+}
+
 #[test]
 fn activations_come_back_as_they_left() {
     let gpt = gpt();

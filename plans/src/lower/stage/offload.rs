@@ -164,9 +164,33 @@ impl StageInput<'_> {
         states
     }
 
-    /// Trained values whose states this rank has.
-    fn own_trained(&self) -> u64 {
-        self.shares().map(|share| self.held(share).trained.div_ceil(self.ranks(share))).sum()
+    /// Trained values whose states this rank has, in the groups in which the host updates them.
+    ///
+    /// ZeRO 3 cuts each tensor into equal parts, and closes a group at the tensor with which its parts reach the size
+    /// (`_create_fp16_sub_groups` in DeepSpeed's `stage3.py`): there are no more groups than tensors, however small it is.
+    fn own_trained(&self) -> Vec<u64> {
+        if self.plan.zero != ZeroStage::Three {
+            return vec![
+                self.shares().map(|share| self.held(share).trained.div_ceil(self.ranks(share))).sum(),
+            ];
+        }
+        let (division, size) = (self.plan.division(), self.plan.offload.sub_group);
+        let mut groups = Vec::new();
+        for share in self.shares() {
+            let mut open = 0;
+            for parameter in self.layers().flat_map(|layer| self.model.layers[layer].parameters.iter()) {
+                if !parameter.trainable || !self.owns(parameter) || !share.contains(parameter, &division) {
+                    continue;
+                }
+                open += parameter.held_in(&division).div_ceil(self.ranks(share));
+                if open >= size {
+                    groups.push(std::mem::take(&mut open));
+                }
+            }
+            groups.push(open);
+        }
+        groups.retain(|&values| values > 0);
+        groups
     }
 
     /// Ways through the host that the stage takes.
@@ -192,13 +216,12 @@ impl StageInput<'_> {
         let storage = self.workload.parameter_format().bytes();
         let three = self.plan.zero == ZeroStage::Three;
         if self.offloads_optimizer() {
-            let trained = self.own_trained();
-            let locked = |each: u64| -> u64 {
-                let groups: Vec<u64> = if three { offload.groups(trained).collect() } else { vec![trained] };
-                groups.into_iter().map(|group| offload.copied(group * each)).sum()
-            };
+            let groups = self.own_trained();
+            let trained: u64 = groups.iter().sum();
+            let locked =
+                |each: u64| -> u64 { groups.iter().map(|&group| offload.copied(group * each)).sum() };
             let moments = WIDE * self.workload.optimizer.moments() * trained;
-            let largest = offload.groups(trained).max().unwrap_or(0);
+            let largest = groups.iter().copied().max().unwrap_or(0);
             let pinned = offload.pin_memory;
             if offload.optimizer == Store::Drive {
                 let buffers = offload.optimizer_buffers * page_locked(largest * WIDE);
@@ -227,8 +250,8 @@ impl StageInput<'_> {
                 host.hold("buffers of parameters", count * page_locked(values * storage), true);
                 host.drive_bytes += storage * parameters;
             } else {
-                let bytes = offload.groups(parameters).map(|group| offload.copied(group * storage)).sum();
-                host.hold("parameters", bytes, offload.pin_memory);
+                // One buffer (`_create_param_groups_fp16_flat_cpu_memory` in DeepSpeed's `stage3.py`).
+                host.hold("parameters", offload.copied(parameters * storage), offload.pin_memory);
             }
         }
         host
@@ -364,9 +387,7 @@ impl StageBuilder<'_> {
         }
         let latency = SimTime::from_seconds(input.cluster.host.sync_latency_s)?;
         self.program.host(latency, classes::HOST, label);
-        let trained = input.own_trained();
-        let three = input.plan.zero == ZeroStage::Three;
-        let groups: Vec<u64> = if three { offload.groups(trained).collect() } else { vec![trained] };
+        let groups = input.own_trained();
         let moments = input.workload.optimizer.moments();
         let mut written: Option<Event> = None;
         for (number, &group) in groups.iter().enumerate() {
