@@ -208,12 +208,16 @@ mod tests {
 
     use super::*;
 
+    /// Quarters of powers of two, as far as 512 bytes are a quarter; below, every multiple of 512 has its own.
     #[test]
-    fn bins_never_fall_and_stay_few() {
-        let sizes = (0..60).flat_map(|power| (4..8).map(move |quarter| (quarter << power) / 4));
-        let bins: Vec<usize> = sizes.filter(|size| *size >= MIN_BLOCK).map(bin).collect();
-        assert!(bins.is_sorted());
-        assert!(bins.iter().all(|bin| *bin < 256));
+    fn each_power_of_two_has_four_bins() {
+        let units =
+            [1, 2, 3].into_iter().chain((0..40).flat_map(|power| (4..8).map(move |part| part << power)));
+        let bins: Vec<usize> = units.clone().map(|units: u64| bin(units * MIN_BLOCK)).collect();
+        let inside: Vec<usize> = units.map(|units: u64| bin(units * MIN_BLOCK + 1)).collect();
+        assert_eq!(bins, (1..=bins.len()).collect::<Vec<_>>());
+        assert_eq!(bins, inside, "a bin begins at the quarter");
+        assert!(bins.last().is_some_and(|bin| *bin < 256));
     }
 
     proptest! {

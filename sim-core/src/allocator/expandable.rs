@@ -94,7 +94,7 @@ impl<C: Counts> Allocator<C> {
         if mapped < whole {
             // The index stays with the front, to which the caller holds on.
             let after = self.blocks.get(block).next;
-            let tail = Node { prev: block, next: after, ..*self.blocks.get(block) };
+            let tail = Node { prev: block, ..*self.blocks.get(block) };
             let tail = self.blocks.add(Node { address: address + mapped, size: whole - mapped, ..tail });
             if after != NONE {
                 self.blocks.get_mut(after).prev = tail;

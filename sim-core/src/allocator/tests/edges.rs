@@ -105,3 +105,99 @@ fn copies_without_limits_hold_the_same() {
         assert_eq!(held(&free), (76, 76));
     }
 }
+
+/// A threshold of nothing would collect always, one of everything never; PyTorch refuses both.
+#[test]
+fn thresholds_lie_inside_the_whole() {
+    let with = |part| Config { garbage_collection_threshold: Some(part), ..Config::default() };
+    for part in [f64::MIN_POSITIVE, 0.5, 1.0 - f64::EPSILON] {
+        assert_eq!(with(part).check(), Ok(()));
+    }
+    for part in [-0.5, 0.0, 1.0, 1.5, f64::NAN] {
+        assert!(with(part).check().is_err(), "{part}");
+    }
+}
+
+/// Nothing is rounded to one block, like any request below one.
+#[test]
+fn no_bytes_round_to_one_block() {
+    let every = |divisions| Config { roundup_power2_divisions: [divisions; 16], ..Config::default() };
+    for config in [every(0), every(8)] {
+        assert_eq!([0, 1, 511, 512].map(|bytes| config.round(bytes)), [512; 4]);
+    }
+}
+
+/// What rises and falls is told by its sums.
+#[test]
+fn falls_are_rises_less_what_is_there() {
+    let mut a = allocator(Config::default());
+    let blocks = [12, 30, 14].map(|size| a.alloc(S0, size * MIB).unwrap());
+    let [first, _held, last] = blocks;
+    a.free(first);
+    a.free(last);
+    a.empty_cache();
+    let all = a.stats().all;
+    assert_eq!((all.segments.risen, all.segments.fallen(), all.segments.current), (3, 2, 1));
+    assert_eq!((all.reserved_bytes.risen, all.reserved_bytes.fallen()), (56 * MIB, 26 * MIB));
+    assert_eq!((all.allocated_bytes.risen, all.allocated_bytes.fallen()), (56 * MIB, 26 * MIB));
+}
+
+/// A segment's sizes are those of its blocks: handed out, waiting for a stream, and cached.
+#[test]
+fn sizes_of_a_segment_are_sums_over_its_blocks() {
+    let mut a = allocator(Config::default());
+    let kept = [2 * MIB + 1, 3 * MIB].map(|bytes| a.alloc(S0, bytes).unwrap());
+    let waits = [4 * MIB - 100, 5 * MIB].map(|bytes| a.alloc(S0, bytes).unwrap());
+    for block in waits {
+        a.record_stream(&block, S1);
+        a.free(block);
+    }
+    let [segment] = &a.snapshot()[..] else { panic!("one segment of 20 MiB serves all") };
+    assert_eq!(segment.total_size, 20 * MIB);
+    assert_eq!(segment.allocated_size, 5 * MIB + 512);
+    assert_eq!(segment.active_size, 14 * MIB + 512);
+    assert_eq!(segment.requested_size, 14 * MIB + 1 - 100);
+    assert_eq!((segment.stream, segment.kind, segment.is_expandable), (S0, PoolKind::Large, false));
+    let states: Vec<&str> = segment.blocks.iter().map(|block| block.state.name()).collect();
+    let (held, waiting) = ("active_allocated", "active_pending_free");
+    assert_eq!(states, [held, held, waiting, waiting, "inactive"]);
+    drop(kept);
+}
+
+/// Largest first until they suffice: exactly enough is enough.
+#[test]
+fn oversize_blocks_go_until_there_is_exactly_enough() {
+    let config = Config { max_split_size: Some(40 * MIB), capacity: Some(300 * MIB), ..Config::default() };
+    let mut a = allocator(config);
+    for block in [50, 60, 70, 120].map(|size| a.alloc(S0, size * MIB).unwrap()) {
+        a.free(block);
+    }
+    let _large = a.alloc(S0, 190 * MIB).unwrap();
+    assert_eq!((held(&a), cached(&a)), ((300, 190), vec![50, 60]));
+    assert_eq!((a.stats().device_frees, a.stats().retries), (2, 0));
+}
+
+/// Three cached blocks of 12 MiB of 56 reserved, freed 3, 2 and 1 searches before: the two of at least average age go at
+/// once, the last only if they were not enough; and if exactly enough went, no more go.
+#[test]
+fn garbage_is_collected_until_there_is_exactly_enough() {
+    for (allowed, frees) in [(66, 2), (64, 2), (62, 3)] {
+        let config = Config {
+            allowed: Some(allowed * MIB),
+            garbage_collection_threshold: Some(0.5),
+            ..Config::default()
+        };
+        let mut a = allocator(Config { garbage_collection_threshold: None, ..config.clone() });
+        let mut others = vec![a.alloc(S1, 2 * MIB).unwrap()];
+        for block in [12, 12, 12].map(|size| a.alloc(S0, size * MIB).unwrap()) {
+            a.free(block);
+            others.push(a.alloc(S1, 2 * MIB).unwrap());
+        }
+        assert_eq!((held(&a), a.stats().device_frees), ((56, 8), 0), "20 and three times 12");
+        // Only now, that making the blocks has collected none.
+        a.config = config;
+        let _grows = a.alloc(S1, 20 * MIB);
+        assert_eq!(a.stats().device_frees, frees, "{allowed} MiB allowed");
+        check(&a);
+    }
+}

@@ -86,6 +86,45 @@ fn the_segment_that_can_grow_least_is_preferred() {
     a.free(fence);
 }
 
+/// Of two that could grow to the same size the smaller serves: 10 MiB with 20 unmapped after it, and a hole of 30.
+#[test]
+fn equal_growth_leaves_the_best_fit() {
+    // An eighth more than 80 MiB, in pages of 20, is 100 MiB of address space.
+    let mut a = allocator(expandable(80 * MIB));
+    let [hole, fence] = [30, 40].map(|size| a.alloc(S0, size * MIB).unwrap());
+    assert_eq!((held(&a), cached(&a)), ((80, 70), vec![10]));
+    a.free(hole);
+    let block = a.alloc(S0, 5 * MIB).unwrap();
+    assert_eq!((block.address(), cached(&a)), (fence.address() + 40 * MIB, vec![30, 5]));
+}
+
+/// A hole serves what fits into it exactly, and nothing larger: that begins where the segment ends.
+#[test]
+fn holes_serve_what_they_have_room_for() {
+    let mut a = allocator(expandable(1 << 34));
+    let [hole, _fence] = [40, 20].map(|size| a.alloc(S0, size * MIB).unwrap());
+    let base = hole.address();
+    a.free(hole);
+    a.empty_cache();
+    assert_eq!(held(&a), (20, 20));
+    let larger = a.alloc(S0, 41 * MIB).unwrap();
+    assert_eq!((larger.address(), held(&a)), (base + 60 * MIB, (80, 61)));
+    let exact = a.alloc(S0, 40 * MIB).unwrap();
+    assert_eq!((exact.address(), held(&a), a.stats().retries), (base, (120, 101), 0));
+    check(&a);
+}
+
+/// Address space is an eighth more than the device, so that pages given back at its beginning can go to its end.
+#[test]
+fn a_segment_has_room_for_an_eighth_more_than_the_device() {
+    let mut a = allocator(expandable(160 * MIB));
+    let [first, second] = [S0, S1].map(|stream| a.alloc(stream, 20 * MIB).unwrap());
+    assert_eq!(second.address() - first.address(), 180 * MIB);
+    let mut small = allocator(expandable(17 * MIB));
+    let [first, second] = [S0, S1].map(|stream| small.alloc(stream, MIB).unwrap());
+    assert_eq!(second.address() - first.address(), 20 * MIB, "19 and an eighth, in pages of 2");
+}
+
 /// Measured by a user on a Radeon RX 9070 XT of 16 GiB, PyTorch 2.12, with `max_split_size_mb:128` and
 /// `expandable_segments:True` (<https://github.com/pytorch/pytorch/pull/193400>,
 /// <https://github.com/ROCm/legacy-rocm-build/issues/6603>): 64 MiB stay; each cycle allocates 91 and 45.5 MiB, then 2 MiB that stay, and frees the two. Their merged
