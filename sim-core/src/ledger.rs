@@ -86,7 +86,7 @@ impl Ledger {
             self.peak_by_category = self.held;
         }
         let short_by = self.total.saturating_sub(self.capacity.unwrap_or(u64::MAX));
-        let fails = short_by > 0 && spec.bytes > 0 && self.failure.is_none();
+        let fails = short_by > 0 && self.failure.is_none();
         if fails {
             self.failure = Some(Failure { at: 0, tensor, short_by });
         }

@@ -136,6 +136,7 @@ mod tests {
             queue.push(SimTime(time), priority, name);
         }
         assert_eq!((queue.len(), queue.peek_time()), (6, Some(SimTime(0))));
+        assert!(!queue.is_empty());
         let order: String = std::iter::from_fn(|| queue.pop()).map(|(_, name)| name).collect();
         assert_eq!(order, "abcdef");
         assert!(queue.is_empty());

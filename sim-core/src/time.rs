@@ -163,6 +163,7 @@ mod tests {
         assert_eq!(SimTime::from_nanos(2).checked_add(SimTime(5)), Ok(SimTime(2_005)));
         assert_eq!(SimTime(7).checked_mul(6), Ok(SimTime(42)));
         assert_eq!(SimTime(7).saturating_sub(SimTime(9)), SimTime::ZERO);
+        assert_eq!(SimTime(9).saturating_sub(SimTime(7)), SimTime(2));
     }
 
     #[test]

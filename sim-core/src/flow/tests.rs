@@ -149,6 +149,51 @@ fn a_link_that_becomes_slack_parts_its_flows() {
     assert_eq!(seconds, [1_200 + 99_000, 1_200 + 199_000]);
 }
 
+/// The books of every link are those of the flows that run: how many and how heavy, what they could take, and what is listed.
+fn assert_balanced(network: &FlowNetwork) {
+    for (number, link) in (0..).zip(&network.links) {
+        let (mut alive, mut weight, mut most) = (0, 0, 0);
+        for flow in network.flows.iter().filter(|flow| flow.alive) {
+            for hop in network.path(flow.group).map(|at| network.hops[at]).filter(|hop| hop.link == number) {
+                (alive, weight, most) =
+                    (alive + 1, weight + u64::from(hop.weight), most + u128::from(hop.most));
+            }
+        }
+        assert_eq!((link.alive, link.weight, link.most), (alive, weight, most), "link {number}");
+        let gone = link.flows.iter().filter(|entry| {
+            let flow = &network.flows[entry.flow as usize];
+            !(flow.alive && flow.use_count == entry.use_count)
+        });
+        assert_eq!(link.ended as usize, gone.count(), "link {number}");
+    }
+}
+
+/// What a flow could take of its links is its narrowest link's share, by weight: 3 of 4 and 7 at weight 2 and 3.
+#[test]
+fn the_most_that_a_flow_takes_is_what_it_has_alone() {
+    let (network, _) = started(&[8.0, 21.0], &[vec![(0, 2), (1, 3)], vec![(1, 1)]], 100);
+    let most: Vec<u64> = network.hops.iter().map(|hop| hop.most).collect();
+    assert_eq!(most, [8, 12, 21]);
+    assert_eq!(network.links.iter().map(|link| link.most).collect::<Vec<_>>(), [8, 33]);
+}
+
+#[test]
+fn times_end_before_the_last_bit() {
+    assert_eq!(duration(9.1e18, 1.0), Some(9_100_000_000_000_000_000));
+    assert_eq!(duration(9.2e18, 1.0), None);
+    assert_eq!(duration(0.0, 1.0), Some(1), "nothing takes no time");
+}
+
+/// Of two flows of a group that outlast time the first is named, of two groups the lower.
+#[test]
+fn the_first_flow_that_outlasts_time_is_named() {
+    let mut network = FlowNetwork::from_parts(&[1e-9], &[vec![(0, 1)], vec![(0, 1)]]);
+    for (group, meeting) in [(1, 4), (0, 7), (0, 8), (1, 9)] {
+        network.start(0, group, meeting, 1 << 40);
+    }
+    assert_eq!(network.settle(0, |_, _| ()), Err(7));
+}
+
 /// Progressive filling as the text has it: in every round look at every link and every flow.
 fn brute_force(capacities: &[f64], paths: &BTreeMap<u32, Vec<(u32, u32)>>) -> BTreeMap<u32, f64> {
     let mut rates: BTreeMap<u32, f64> = BTreeMap::new();
@@ -365,6 +410,7 @@ proptest! {
                 running.remove(&it.meeting);
             }
             let found = network.levels();
+            assert_balanced(&network);
 
             let mut new = FlowNetwork::from_parts(&capacities, &paths);
             for (&meeting, &group) in &running {

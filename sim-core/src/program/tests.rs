@@ -100,3 +100,46 @@ fn what_a_record_cannot_hold_is_refused() {
     let text = error(|b, _, l, _, _| _ = b.tensor(u64::MAX, Category(0), l));
     assert_eq!(text, "the tensors of program p add up to more than 8 EiB");
 }
+
+#[test]
+fn a_program_lists_what_it_names() {
+    let mut b = ProgramBuilder::new("lists");
+    let (gemm, norm) = (b.label("gemm"), b.label("norm"));
+    let [first, second, third] = [8, 16, 32].map(|bytes| b.tensor(bytes, Category(1), gemm));
+    assert!(ProgramBuilder::new("empty").build().unwrap().is_empty());
+    let (compute, copies) = (b.stream("compute"), b.stream("copies"));
+    b.kernel(compute, Class(1), norm, NS, NS);
+    b.alloc(copies, second);
+    b.alloc(compute, first);
+    b.free(copies, second);
+    b.alloc(compute, third);
+    let program = b.build().unwrap();
+    assert_eq!(program.labels(), ["gemm", "norm"]);
+    assert_eq!((program.tensors(), program.is_empty()), (3, false));
+    let requests: Vec<_> = program.memory_requests().collect();
+    let expected =
+        [(second, copies, false), (first, compute, false), (second, copies, true), (third, compute, false)];
+    assert_eq!(requests, expected);
+}
+
+/// 10 and 20 of one category, 400 of another: 430 at most, 30 of the first; then the 20 go, and 5 come.
+#[test]
+fn the_most_that_is_held_is_that_of_the_wanted_tensors() {
+    let mut b = ProgramBuilder::new("held");
+    let (stream, label) = (b.stream("s"), b.label("l"));
+    let [ten, twenty, other, five] =
+        [(10, 0), (20, 0), (400, 1), (5, 0)].map(|(bytes, kind)| b.tensor(bytes, Category(kind), label));
+    for tensor in [ten, twenty] {
+        b.alloc(stream, tensor);
+    }
+    b.alloc(stream, other);
+    b.free(stream, twenty);
+    b.alloc(stream, five);
+    b.free(stream, ten);
+    b.alloc(stream, ten);
+    let program = b.build().unwrap();
+    assert_eq!(program.most_held(|_| true), 430);
+    assert_eq!(program.most_held(|spec| spec.category == Category(0)), 30);
+    assert_eq!(program.most_held(|spec| spec.category == Category(1)), 400);
+    assert_eq!(program.most_held(|_| false), 0);
+}

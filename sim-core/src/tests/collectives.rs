@@ -259,3 +259,46 @@ fn many_ranks_that_pass_parts_around_agree_with_the_reference() {
     }
     play(&circle(100, 20, true));
 }
+
+/// Half of a divided group's bytes cross a link of 8 bytes/ps that another group uses: rates are fair among parts, so one
+/// part has 4 bytes/ps, and two parts move 80 bytes in 10 ps. The other then has the link alone: 40 of 120 bytes have passed.
+#[test]
+fn parts_of_a_group_share_links_like_flows() {
+    let mut w = world();
+    let (shared, wide) = (w.link("shared", 8e12, ps(0)), w.link("wide", 1e15, ps(0)));
+    let divided = w.divided_group(1, vec![uses(shared, 1), uses(wide, 1)], 2);
+    let whole = w.group(1, vec![uses(shared, 1)]);
+    for (group, bytes) in [(divided, 80), (whole, 120)] {
+        let spec = rank(&mut w, computes_and_meets(0, 0, bytes), &[group]);
+        w.rank(spec);
+    }
+    let (_, recorder) = play(&w.build().unwrap());
+    let flows: Vec<_> = recorder.flows().iter().map(|f| (f.group.0, f.end.0)).collect();
+    assert_eq!(flows, [(0, 10), (1, 20)]);
+}
+
+/// The first ranks of a world as if it had ended with them.
+#[test]
+fn the_first_ranks_of_an_outcome_end_with_the_last_of_them() {
+    let mut w = world();
+    for compute in [30, 50, 90] {
+        let spec = rank(
+            &mut w,
+            write("p", |b| {
+                let (l, s) = (b.label("x"), b.stream("s"));
+                b.kernel(s, COMPUTE, l, ps(compute), ps(0));
+            }),
+            &[],
+        );
+        w.rank(spec);
+    }
+    let (outcome, _) = play(&w.build().unwrap());
+    let idle =
+        |outcome: &Outcome| -> Vec<u64> { outcome.ranks.iter().map(|rank| rank.total_idle().0).collect() };
+    assert_eq!((outcome.end, idle(&outcome)), (ps(90), vec![60, 40, 0]));
+    let two = outcome.clone().of_first(2, TAIL);
+    assert_eq!((two.end, idle(&two)), (ps(50), vec![20, 0]));
+    assert_eq!(charges(&two.ranks[0].idle), [(TAIL.0, 20)]);
+    assert_eq!(outcome.clone().of_first(3, TAIL), outcome);
+    assert_eq!(outcome.clone().of_first(0, TAIL).end, SimTime::ZERO);
+}

@@ -23,6 +23,8 @@ fn the_curve_shows_when_the_stream_gets_there() {
     });
     let (outcome, recorder) = play(&one_rank(program));
     assert_eq!(curve(&recorder), [(0, 100), (11, 130), (21, 100)]);
+    let deltas: Vec<i64> = recorder.memory_records().iter().map(|record| record.delta).collect();
+    assert_eq!(deltas, [100, 30, -30]);
     let memory = &outcome.ranks[0].memory;
     assert_eq!((memory.peak, memory.peak_at), (130, ps(11)));
     assert_eq!((memory.peak_by_category[0], memory.peak_by_category[2]), (100, 30));

@@ -134,3 +134,127 @@ fn bad_links_and_paths_are_named() {
         "the latencies of the path of group 1 overflow"
     );
 }
+
+#[test]
+fn builders_number_what_they_are_given() {
+    let mut w = WorldBuilder::new();
+    let programs = [w.program(meets(&[], 0)), w.program(meets(&[], 0))];
+    let links = [w.link("a", 1e9, NS), w.link("b", 1e9, NS)];
+    let groups =
+        [w.group(0, vec![]), w.divided_group(0, vec![uses(links[1], 3)], 4), w.divided_group(0, vec![], 0)];
+    assert_eq!((programs, links), ([0, 1], [LinkId(0), LinkId(1)]));
+    assert_eq!(groups, [GroupId(0), GroupId(1), GroupId(2)]);
+    assert_eq!([0, 1].map(|_| w.rank(RankSpec::default())), [0, 1]);
+    w.host_class(Class(3));
+    w.tail_class(Class(4));
+    assert_eq!((w.world.host_class, w.world.tail_class), (Class(3), Class(4)));
+    assert_eq!([0, 1, 2].map(|group| w.world.groups[group].parts()), [1, 4, 1], "there is always a part");
+}
+
+/// Four parts of which two cross a link of 8e9: each part gets 4e9, all together 16e9.
+#[test]
+fn a_divided_group_alone_has_the_sum_of_its_parts() {
+    let mut w = WorldBuilder::new();
+    let program = w.program(meets(&[0], 8));
+    let (half, wide) = (w.link("half", 8e9, NS), w.link("wide", 1e12, NS));
+    let group = w.divided_group(1, vec![uses(half, 2), uses(wide, 4)], 4);
+    w.rank(rank(program, &[group]));
+    assert_eq!(w.build().unwrap().groups()[0].private_rate, Some(16e9));
+}
+
+/// Two ranks, one program, one link; every rank's own program and the rates come anew, all else stays.
+#[test]
+fn a_varied_world_differs_in_programs_and_rates_alone() {
+    let mut w = WorldBuilder::new();
+    let program = w.program(meets(&[0], 8));
+    let (one, two) = (w.link("one", 4e9, NS), w.link("two", 1e9, SimTime(7)));
+    let group = w.group(2, vec![uses(one, 2), uses(two, 1)]);
+    for (multiplicity, queue_depth) in [(3, 5), (4, 6)] {
+        let memory_capacity = Some(u64::from(multiplicity) << 30);
+        let groups = vec![group];
+        w.rank(RankSpec { program, groups, memory_capacity, queue_depth, multiplicity });
+    }
+    w.host_class(Class(3));
+    let world = w.build().unwrap();
+    let mut asked = Vec::new();
+    let varied = world
+        .varied(
+            |rank, program| {
+                asked.push((rank, program.name().to_owned()));
+                meets(&[0], 100 + u64::from(rank))
+            },
+            |link| link.bytes_per_second / 4.0,
+        )
+        .unwrap();
+    assert_eq!(asked, [(0, "meets".to_owned()), (1, "meets".to_owned())]);
+    let sent: Vec<u64> = varied.programs().iter().map(|it| it.records()[0].bytes()).collect();
+    assert_eq!(sent, [100, 101]);
+    let of_rank: Vec<u32> = varied.ranks().iter().map(|rank| rank.program).collect();
+    assert_eq!(of_rank, [0, 1]);
+    let plain = |world: &World| -> Vec<RankSpec> {
+        world.ranks().iter().map(|rank| RankSpec { program: 0, ..rank.clone() }).collect()
+    };
+    assert_eq!(plain(&varied), plain(&world));
+    let links: Vec<Link> = world
+        .links()
+        .iter()
+        .map(|it| Link { bytes_per_second: it.bytes_per_second / 4.0, ..it.clone() })
+        .collect();
+    assert_eq!(varied.links(), links);
+    let (old, new) = (&world.groups()[0], &varied.groups()[0]);
+    assert_eq!((old.members(), old.path(), old.latency()), (new.members(), new.path(), new.latency()));
+    assert_eq!(new.private_rate.map(|rate| rate * 4.0), old.private_rate);
+    assert_eq!((varied.host_class(), varied.tail_class()), (Class(3), Class(0)));
+    assert!(world.varied(|_, program| program.clone(), |_| 0.0).is_err(), "no link is without a rate");
+}
+
+/// A world of one rank that sends over a link of its own, a shared one, and one that is called like the other's own.
+fn job(bytes: u64, depth: u32, shared_rate: f64) -> World {
+    let mut w = WorldBuilder::new();
+    w.program(meets(&[], 0));
+    let program = w.program(meets(&[0], bytes));
+    let own = w.link("own", 3e9 + shared_rate, SimTime(depth.into()));
+    let switch = w.link("switch", shared_rate, NS);
+    w.group(0, vec![]);
+    let group = w.divided_group(1, vec![uses(own, depth), uses(switch, 3)], depth);
+    w.rank(RankSpec { queue_depth: depth, multiplicity: depth, ..rank(program, &[group]) });
+    w.build().unwrap()
+}
+
+#[test]
+fn jobs_beside_each_other_share_the_links_that_are_named() {
+    let (first, second) = (job(8, 2, 1e9), job(9, 5, 2e9));
+    let both = first.beside(&second, "second/", |name| name == "switch").unwrap();
+    let links: Vec<(&str, f64)> =
+        both.links().iter().map(|it| (it.name.as_str(), it.bytes_per_second)).collect();
+    assert_eq!(links, [("own", 4e9), ("switch", 1e9), ("second/own", 5e9)]);
+    assert_eq!(both.links()[2].latency, SimTime(5));
+    assert_eq!((both.programs().len(), both.groups().len(), both.ranks().len()), (4, 4, 2));
+    let rank = &both.ranks()[1];
+    assert_eq!(
+        (rank.program, &rank.groups[..], rank.queue_depth, rank.multiplicity),
+        (3, &[GroupId(3)][..], 5, 5)
+    );
+    assert_eq!(both.program_of(1).records()[0].bytes(), 9);
+    assert_eq!(both.ranks()[0], first.ranks()[0]);
+    let group = &both.groups()[3];
+    assert_eq!((group.members(), group.parts()), (&[1][..], 5));
+    assert_eq!(group.path(), [uses(LinkId(2), 5), uses(LinkId(1), 3)]);
+    assert_eq!(both.groups()[1].path(), first.groups()[1].path());
+    // Both cross the switch: neither has it to itself any more.
+    assert!(first.groups()[1].private_rate.is_some() && both.groups()[1].private_rate.is_none());
+
+    let apart = first.beside(&second, "second/", |_| false).unwrap();
+    let names: Vec<&str> = apart.links().iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["own", "switch", "second/own", "second/switch"]);
+    assert_eq!(apart.groups()[3].path(), [uses(LinkId(2), 5), uses(LinkId(3), 3)]);
+    // What is shared by name and not there yet keeps its name.
+    let alone = first.beside(&second, "second/", |name| name == "own" || name == "none").unwrap();
+    let names: Vec<&str> = alone.links().iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["own", "switch", "second/switch"]);
+    let mut empty = first.clone();
+    (empty.links, empty.groups, empty.ranks) = (Vec::new(), Vec::new(), Vec::new());
+    let fresh = empty.beside(&second, "second/", |name| name == "switch").unwrap();
+    let names: Vec<&str> = fresh.links().iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["second/own", "switch"]);
+}
