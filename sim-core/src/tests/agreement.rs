@@ -116,6 +116,36 @@ fn plan() -> impl Strategy<Value = Plan> {
     })
 }
 
+/// Few ranks and streams with little room in flight, which meet often and have much to issue meanwhile: runs of kernels wait
+/// behind meetings, places in flight are used again and again, hosts are late and early.
+fn crowded() -> impl Strategy<Value = Plan> {
+    let stream = any::<u8>();
+    let crowd = prop_oneof![
+        8 => (any::<u8>(), stream, 0_u64..7, 0_u64..6, 0_u8..6).prop_map(|(rank, stream, duration, issue, class)| {
+            Step::Kernel { rank, stream, duration, issue, class }
+        }),
+        3 => (any::<u32>(), 0_u64..12, prop_oneof![Just(0_u64), 1_u64..9]).prop_map(|(streams, fixed, bytes)| {
+            Step::Meet { group: 0, streams, fixed, bytes }
+        }),
+        2 => step(),
+    ];
+    (1_usize..=2).prop_flat_map(move |ranks| {
+        (
+            prop::collection::vec(1_u8..=2, ranks),
+            prop::collection::vec(prop_oneof![1 => Just(0_u32), 5 => 1_u32..5], ranks),
+            prop::collection::vec(prop::option::of(0_u64..8), ranks),
+            prop::collection::vec((0_u8..4, 0_u64..3), 1..3),
+            prop::collection::vec((any::<u8>(), any::<u8>(), any::<u32>()), 0..3),
+            prop::collection::vec(crowd.clone(), 20..90),
+        )
+            .prop_map(|(streams, depths, capacities, links, mut groups, steps)| {
+                // All meet in the first one.
+                groups.insert(0, (u8::MAX, u8::MAX, 0));
+                Plan { streams, depths, capacities, links, groups, steps, sabotage: None }
+            })
+    })
+}
+
 /// A rank's program in the making.
 struct Writer {
     builder: ProgramBuilder,
@@ -281,5 +311,11 @@ proptest! {
             Err(SimulationError::Disagreement { .. }) => prop_assert!(plan.sabotage.is_some()),
             Err(error @ SimulationError::Overflow { .. }) => prop_assert!(false, "{error}"),
         }
+    }
+
+    #[test]
+    fn running_ahead_of_a_full_queue_equals_playing_every_operation(plan in crowded()) {
+        let result = play_both(&build(&plan));
+        prop_assert!(result.is_ok(), "{result:?}");
     }
 }
