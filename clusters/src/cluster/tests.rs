@@ -36,9 +36,9 @@ fn every_preset_makes_a_cluster_whose_constants_have_sources() {
 fn what_is_borrowed_is_scaled_and_says_so() {
     let (h100, b200) =
         (assembled("nvswitch-4", None, 1, 8).fabric, assembled("nvswitch-5", None, 1, 8).fabric);
-    assert!((b200.costs.all_gather.wire / h100.costs.all_gather.wire - 2.0).abs() < 1e-12);
+    assert!((b200.costs.all_to_all.wire / h100.costs.all_to_all.wire - 2.0).abs() < 1e-12);
     assert!((b200.costs.ll.start_s / h100.costs.ll.start_s - 1.0).abs() < 1e-12);
-    let fact = b200.facts.iter().find(|fact| fact.what == "all_gather.wire").unwrap();
+    let fact = b200.facts.iter().find(|fact| fact.what == "all_to_all.wire").unwrap();
     assert!(fact.source.starts_with("Borrowed from nvswitch-4: Fitted to"), "{}", fact.source);
     assert!(fact.value.ends_with(" x 2.000") && fact.basis == Basis::DataSheet, "{fact:?}");
 }
