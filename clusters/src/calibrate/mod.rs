@@ -262,6 +262,7 @@ fn attention(gpu: &Gpu, rows: &Rows) -> Option<Outcome> {
 }
 
 fn memory(gpu: &Gpu, name: &str, kind: MemoryBoundKind, rows: &Rows) -> Outcome {
+    let ceiling = rows.ceiling(gpu, kind);
     let rows = rows.memory_of(gpu, kind);
     let cases: Vec<_> = rows
         .iter()
@@ -272,7 +273,9 @@ fn memory(gpu: &Gpu, name: &str, kind: MemoryBoundKind, rows: &Rows) -> Outcome 
         })
         .collect();
     let sources = rows.iter().map(|row| row.source.as_str());
-    let parameters = MEMORY.map(Parameter::Free);
+    let [share, start] = MEMORY;
+    let most = ceiling.map_or(share.most, |ceiling| ceiling.clamp(share.least, share.most));
+    let parameters = [Coefficient { most, ..share }, start].map(Parameter::Free);
     fit(&format!("memory.{name}"), &cases, (&parameters, &[]), &MEMORY, FEWEST_MEMORY_ROWS, sources)
 }
 

@@ -146,8 +146,17 @@ const SMALLEST_CACHED: f64 = 0.6;
 /// sums of arrays of 1.1, 1.4 and 1.8 caches are 7.7, 6 and 4.9 % faster than those of 2.5 to 10 caches, whose rates no longer change:
 /// of their three arrays one is spared by a fifth, a sixth and a seventh.
 fn spared(caches: f64) -> f64 {
-    if (SMALLEST_CACHED..2.0).contains(&caches) { 0.24 / caches } else { 0.0 }
+    if (SMALLEST_CACHED..FAR_FROM_CACHED).contains(&caches) { 0.24 / caches } else { 0.0 }
 }
+
+/// From how many caches on an array's time says what memory gives: the cache spares it nothing any more.
+const FAR_FROM_CACHED: f64 = 2.0;
+/// Weights of so many caches are read from memory, whatever was there before.
+const STREAM: f64 = 10.0;
+/// Most rows of a product whose time is that of its weights' way from memory: the arithmetic of tensor cores takes a tenth of it.
+const STREAM_ROWS: u64 = 32;
+/// Of so many such products the fastest one is left out: one time that was measured too short must not speak for memory.
+const STREAMS_LEFT_OUT: usize = 20;
 
 /// The operation whose arithmetic counts, and its instructions a value (those that the models' GELU has).
 const GELU: (&str, f64) = ("gelu", 36.0);
@@ -358,6 +367,35 @@ impl Rows {
             row.cached_bytes == 0.0 || row.cached_bytes >= SMALLEST_CACHED * gpu.l2.0 as f64
         };
         self.memory.iter().filter(|row| row.gpu == gpu.name && row.kind == kind && telling(row)).collect()
+    }
+}
+
+impl Rows {
+    /// The greatest share of the bandwidth that kernels of a kind can have, where their rows leave that open: all of them are so near
+    /// to the cache in size that a rule of another GPU has to say what it spared. Memory gives no kernel that also writes more than
+    /// it gives the fastest of those that only read: products of few rows, whose time is that of weights many caches long. `None`
+    /// where rows tell by themselves, or such products are few.
+    pub(super) fn ceiling(&self, gpu: &Gpu, kind: MemoryBoundKind) -> Option<f64> {
+        let cache = gpu.l2.0 as f64;
+        let tells = |row: &MemoryRow| {
+            row.instructions == 0.0
+                && (row.cached_bytes == 0.0 || row.cached_bytes >= FAR_FROM_CACHED * cache)
+        };
+        if self.memory_of(gpu, kind).into_iter().any(tells) {
+            return None;
+        }
+        let streams = self.gemm.iter().filter(|row| row.gpu == gpu.name && !row.held_out());
+        let shares = streams.filter_map(|row| {
+            let GemmShape { batch, m, n, k, dtype } = row.shape;
+            let weights = batch as f64 * n as f64 * k as f64 * dtype.bytes() as f64;
+            let seconds = row.seconds - gpu.kernel_latency_s;
+            let streams = m <= STREAM_ROWS && weights >= STREAM * cache && seconds > 0.0;
+            streams.then(|| row.shape.traffic().0 as f64 / (seconds * gpu.memory_bandwidth))
+        });
+        let mut shares: Vec<f64> = shares.collect();
+        shares.sort_unstable_by(f64::total_cmp);
+        let left_out = shares.len() / STREAMS_LEFT_OUT;
+        (left_out > 0).then(|| shares[shares.len() - 1 - left_out])
     }
 }
 

@@ -159,3 +159,35 @@ fn products_beyond_the_peak_are_counted() {
     rows.gemm[7].seconds = 1e-9;
     assert_eq!(faster_than_peak(&gpu, &rows), 1);
 }
+
+/// Sums no longer than the cache are spared an unknown part: the fastest streams of weights say what memory gives at most,
+/// until there are longer sums.
+#[test]
+fn memory_gives_no_sum_more_than_the_fastest_stream() {
+    let gpu = gpu_from_catalogue("h100-80gb-sxm").unwrap();
+    let share = |sums: &[u64], streams: usize| {
+        let mut rows = Rows::default();
+        let time =
+            |bytes: f64, share: f64| 1e6 * (gpu.kernel_latency_s + bytes / (share * gpu.memory_bandwidth));
+        let mut table = "gpu,dtype,op,rows,width,time_us,source\n".to_owned();
+        for &tokens in sums {
+            let us = time(3.0 * 2.0 * tokens as f64 * 8192.0, 0.98);
+            table.push_str(&format!("{},fp16,residual_add,{tokens},8192,{us},vidur:test\n", gpu.name));
+        }
+        rows.read_memory(table.as_bytes()).unwrap();
+        let mut table = "gpu,dtype,op,batch,m,n,k,time_us,source\n".to_owned();
+        for index in 0..streams as u64 {
+            let n = 16_384 + 512 * index;
+            let us = time(2.0 * (n * 32_768 + 32_768 + n) as f64, 0.85 + 0.0002 * index as f64);
+            table.push_str(&format!("{},bf16,gemm,1,1,{n},32768,{us},aiconfigurator:test\n", gpu.name));
+        }
+        rows.read_gemm(table.as_bytes()).unwrap();
+        memory(&gpu, "elementwise", MemoryBoundKind::Elementwise, &rows).unwrap().values[0]
+    };
+    let near: Vec<u64> = (0..24).map(|index| 2048 + 64 * index).collect();
+    let long: Vec<u64> = (0..24).map(|index| 16_384 + 64 * index).collect();
+    let bound = share(&near, 100);
+    assert!((0.86..0.87).contains(&bound), "{bound}");
+    assert!(share(&near, 0) > 0.9, "without streams nothing bounds the share");
+    assert!((share(&long, 100) - 0.98).abs() < 0.01, "long sums tell by themselves");
+}
