@@ -11,6 +11,22 @@ use crate::gpu::Gpu;
 const QUERY_BLOCK: f64 = 128.0;
 const KEY_BLOCK: f64 = 64.0;
 
+/// Width of queries' and values' heads together that efficiencies are of: 128 each, as all measured kernels have.
+const MEASURED_WIDTHS: f64 = 256.0;
+/// Exponentials that a multiprocessor computes in a clock (CUDA C++ Programming Guide, arithmetic instructions, compute capabilities
+/// 7.0 to 10.0), and that attention takes one of for each score.
+const EXPONENTIALS_A_CLOCK: f64 = 16.0;
+/// Share of their time that shows. Published rates of one kernel for heads of 64, 128 and 256 lie on a line whose end, a head of no
+/// width, is what shows: FlashAttention-3 forward on an H100 at 16k tokens 497, 648 and 756 TFLOP/s (Shah et al. 2024, figure 5)
+/// make it 0.3 of the time at 128, FlashAttention-2 there (324, 370) 0.14, the kernels for Blackwell on a B200 (879, 1330;
+/// Dao-AILab/flash-attention pull request 2605) 0.5: 0.70, 0.85 and 0.74 of all exponentials by the clocks that prices take.
+/// Backward, of five products for each, shows no less: 299 and 318 by FlashAttention-2 at 8k (pull request 2688).
+const SHOWN_EXPONENTIALS: f64 = 0.75;
+/// FLOP a clock of a multiprocessor from which on its matrix products are so short that exponentials show beside them: GA100's.
+/// Those of the RTX 4090, four times as long, hide them: heads of 64 and 128 have one rate there (apache/tvm,
+/// `tl_doc/flash_perf.md`).
+const SHORT_PRODUCTS: f64 = 2048.0;
+
 /// Widest head of which the first FlashAttention's kernels hold all in registers.
 const NARROW_HEAD: u64 = 64;
 
@@ -71,6 +87,20 @@ pub(crate) fn pass_rate(gpu: &Gpu, pass: Pass) -> f64 {
     }
 }
 
+/// Time of a score's exponential on a multiprocessor, as far as matrix products do not hide it. An efficiency contains it; the
+/// narrower the heads, the larger is its part of the time. Rates of kernels before FlashAttention-2 are stated as they came out,
+/// whatever the width ([`older_kernels`]).
+fn exponential_seconds(gpu: &Gpu, shape: &AttentionShape) -> f64 {
+    let clocks = f64::from(gpu.sms) * gpu.clock_hz;
+    // Clocks of data sheets are rounded.
+    let shown = gpu.peak(shape.dtype).is_some_and(|peak| peak / clocks > 0.95 * SHORT_PRODUCTS);
+    if shown && shape.generation >= FlashGeneration::Second {
+        SHOWN_EXPONENTIALS / (EXPONENTIALS_A_CLOCK * gpu.clock_hz)
+    } else {
+        0.0
+    }
+}
+
 /// Seconds without the fixed start; `peak` in FLOP/s at which the forward's two products run.
 pub(crate) fn seconds(gpu: &Gpu, peak: f64, shape: &AttentionShape, c: &AttentionCoefficients) -> f64 {
     let sms = f64::from(gpu.sms);
@@ -93,7 +123,8 @@ pub(crate) fn seconds(gpu: &Gpu, peak: f64, shape: &AttentionShape, c: &Attentio
     };
     // One product is as wide as the queries' heads, the other as the values'.
     let widths = shape.head_dim as f64 + shape.value_dim as f64;
-    let key_seconds = 2.0 * QUERY_BLOCK * widths * sms / (peak * c.efficiency);
+    let key_seconds = 2.0 * QUERY_BLOCK * widths * sms / (peak * c.efficiency)
+        + QUERY_BLOCK * exponential_seconds(gpu, shape) * (1.0 - widths / MEASURED_WIDTHS).max(0.0);
     let load = shape.batch as f64 * shape.heads as f64 * blocks / sms;
     let bulk = load * (visited + c.fill) * key_seconds;
     let tail = c.tail * (longest + c.fill) * key_seconds;

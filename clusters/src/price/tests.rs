@@ -532,3 +532,38 @@ fn portable_attention_kernels_do_on_hopper_what_they_do_on_an_a100() {
     assert!((hopper.coefficients.tail - ampere.coefficients.tail).abs() < 1e-12);
     assert!(hopper.ground.error > 2.0 * ampere.ground.error);
 }
+
+/// Heads of 64 against 128, as many values in all: 0.77 of the rate forward by FlashAttention-3 and 0.87 by FlashAttention-2 on an
+/// H100, equal rates on an RTX 4090 (published, see `SHOWN_EXPONENTIALS`); backward less, of five products for each exponential.
+#[test]
+fn narrow_heads_show_their_exponentials() {
+    let seconds = |gpu: &Gpu, heads, width, generation, pass| {
+        let shape = AttentionShape {
+            batch: 16,
+            heads,
+            kv_heads: heads,
+            query_length: 16_384,
+            key_length: 16_384,
+            head_dim: width,
+            value_dim: width,
+            window: 0,
+            causal: false,
+            pass,
+            dtype: Dtype::Bf16,
+            generation,
+        };
+        attention(gpu, shape).unwrap().seconds
+    };
+    let rate = |name: &str, generation, pass| {
+        let gpu = gpu_from_catalogue(name).unwrap();
+        seconds(&gpu, 16, 128, generation, pass) / seconds(&gpu, 32, 64, generation, pass)
+    };
+    let (second, current) = (FlashGeneration::Second, FlashGeneration::Current);
+    let hopper = rate("h100-80gb-sxm", current, Pass::Forward);
+    assert!((hopper - 0.77).abs() < 0.05, "{hopper}");
+    let portable = rate("h100-80gb-sxm", second, Pass::Forward);
+    assert!((portable - 0.87).abs() < 0.05, "{portable}");
+    assert!(rate("h100-80gb-sxm", second, Pass::Backward) > portable);
+    let ada = rate("rtx-4090", current, Pass::Forward);
+    assert!((ada - 1.0).abs() < 0.04, "{ada}");
+}
