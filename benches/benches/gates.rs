@@ -19,7 +19,7 @@ use steptime_benches::SetUp;
 /// A name, what is measured, and the most memory of the process that it may take, MiB.
 type Gate = (&'static str, fn() -> SetUp<Row>, Option<f64>);
 
-const GATES: [Gate; 27] = [
+const GATES: [Gate; 28] = [
     ("queue hold, 100 pending", || Ok(work::hold(100)), None),
     ("queue hold, 10,000 pending", || Ok(work::hold(10_000)), None),
     ("queue hold, 1,000,000 pending", || Ok(work::hold(1_000_000)), None),
@@ -30,6 +30,7 @@ const GATES: [Gate; 27] = [
     ("lowering, GPT-3 175B folded, times", work::lowering, None),
     ("GPT-3 175B, 1F1B, 1,024 GPUs folded, with memory", work::gpt3, None),
     ("the same explicit, with memory accounting", work::explicit, Some(200.0)),
+    ("the same on 16,384 GPUs, explicit, each kernel of each rank", work::explicit_16k, Some(4096.0)),
     ("Megatron 530B, 2,240 GPUs folded, with memory", work::megatron, Some(80.0)),
     ("Megatron 530B, step time alone", work::megatron_times, Some(80.0)),
     ("ring all-reduce, 2,048 ranks, 8.4 M messages", work::ring, Some(64.0)),

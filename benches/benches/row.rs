@@ -15,7 +15,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// One line of fields parted by tabs.
+    /// One line of fields parted by tabs; `peak_mib` is the most memory of the process.
     pub(crate) fn line(&self, peak_mib: f64) -> String {
         let (floor, what) = self.floor.unwrap_or((f64::NAN, ""));
         let limit = self.limit.unwrap_or(f64::NAN);

@@ -4,8 +4,8 @@ use steptime_core::{Class, ProgramBuilder, RankSpec, SimTime, World, WorldBuilde
 
 use crate::SetUp;
 
-/// What the engine reads of a plain kernel: as large as a record of a program, 24 bytes, so that a loop over
-/// an array of them moves as much memory.
+/// What the engine reads of a plain kernel, 24 bytes. A record of a program is a third of that, but for the table of what many
+/// of them have in common, which has as many entries where no two kernels take the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel {
     /// Class that its time is counted in.

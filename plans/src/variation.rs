@@ -17,7 +17,7 @@ use crate::error::PlanError;
 use crate::lower::Lowered;
 use crate::workload::Workload;
 
-/// Most records that one varied world may have: every rank has its own, of 24 bytes.
+/// Most records that one varied world may have: every rank has its own, with times of their own, of 32 bytes.
 const MOST_RECORDS: u64 = 1 << 26;
 
 /// Which ranks are slower.

@@ -215,7 +215,8 @@ impl<'a, O: Observer> Engine<'a, O> {
             end: SimTime(end),
             ranks: ranks.map(|(rank, state)| self.rank_outcome(rank as u32, state, end)).collect(),
             events: self.events,
-            operations: self.ranks.iter().map(|state| state.pc as u64).sum(),
+            // All have done all that they do, or somebody would wait.
+            operations: self.world.operations(),
         })
     }
 
@@ -229,7 +230,7 @@ impl<'a, O: Observer> Engine<'a, O> {
             return None;
         };
         let records = self.world.program_of(rank).records();
-        let at = At { rank, record: &records[stream.last as usize] };
+        let at = At { rank, record: records.at(stream.last as usize) };
         let (key, arrived) = self.meetings.arrived(id);
         Some(waiting_rank(self.world, &at, key, arrived))
     }

@@ -90,15 +90,15 @@ impl fmt::Display for Waiting<'_> {
 }
 
 /// A rendezvous that a stream is at, as the error messages need it.
-pub(crate) struct At<'a> {
+pub(crate) struct At {
     pub(crate) rank: u32,
-    pub(crate) record: &'a Record,
+    pub(crate) record: Record,
 }
 
-impl At<'_> {
+impl At {
     fn label(&self, world: &World) -> String {
         let program = world.program_of(self.rank);
-        program.label(program.label_of(self.record)).to_owned()
+        program.label(program.label_of(&self.record)).to_owned()
     }
 
     fn party(&self, world: &World) -> Party {
@@ -111,7 +111,7 @@ impl At<'_> {
     }
 }
 
-pub(crate) fn overflow(world: &World, at: &At<'_>) -> SimulationError {
+pub(crate) fn overflow(world: &World, at: &At) -> SimulationError {
     SimulationError::Overflow { rank: at.rank, label: at.label(world) }
 }
 
@@ -119,7 +119,7 @@ pub(crate) fn overflow(world: &World, at: &At<'_>) -> SimulationError {
 pub(crate) fn disagreement(
     world: &World,
     (group, meeting): (u32, u32),
-    mut members: Vec<At<'_>>,
+    mut members: Vec<At>,
 ) -> SimulationError {
     members.sort_by_key(|member| member.rank);
     let mut parties = members.iter().map(|member| member.party(world));
@@ -139,7 +139,7 @@ pub(crate) fn disagreement(
 /// A rank whose stream stands at the given meeting, to which only `arrived` have come.
 pub(crate) fn waiting_rank(
     world: &World,
-    at: &At<'_>,
+    at: &At,
     (group, meeting): (u32, u32),
     arrived: impl Iterator<Item = u32>,
 ) -> WaitingRank {

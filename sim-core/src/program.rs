@@ -1,24 +1,34 @@
 //! Programs: what one rank does, as a compact array of records.
 //!
 //! A program is what its *host thread* executes, in order. Some records only take host time, most issue
-//! work onto an in-order stream and go on. A record is 24 bytes, holds no box and no string; names live in a
-//! side table and are touched only by observers. Ranks that do the same share one program.
+//! work onto an in-order stream and go on. A record is kept in 8 bytes, with what many have in common in a table, holds no
+//! box and no string; names live in a side table and are touched only by observers. Ranks that do the same share one
+//! program.
+//!
+//! A program is a list of *parts*, stretches of records. What comes again is kept once: several parts may be the same
+//! stretch. Records therefore do not know where they stand: events have no numbers, and who waits for one says how many
+//! were recorded since.
 
 use std::fmt;
 use std::sync::Arc;
 
 mod builder;
+mod check;
 mod contention;
 mod copies;
 mod interleave;
+mod parts;
 mod passage;
+mod shapes;
 mod steps;
 
 pub use builder::{ProgramBuilder, ProgramError};
 pub use contention::Load;
 pub use copies::Work;
 pub use interleave::Borders;
+pub(crate) use parts::{Part, place};
 pub use passage::{Passage, Place};
+pub(crate) use shapes::{Kept, Records};
 pub use steps::{Note, Step};
 
 /// An in-order stream of a rank. Stream 0 is the *primary* stream: idle time is attributed there.
@@ -73,9 +83,10 @@ pub(crate) struct Record {
     pub(crate) stream: u8,
     /// Class of the activity; for a rendezvous the class of the transfer.
     pub(crate) class: u8,
-    /// Rendezvous: class of the time spent waiting for the other members.
+    /// Rendezvous: class of the time spent waiting for the other members. Kernel: [`BY_MEMORY`] if memory limits it.
     pub(crate) wait_class: u8,
-    /// Label, event or tensor index, by kind.
+    /// Label or tensor index, by kind; of a wait how many events the program has recorded up to it, from the one that it
+    /// waits for on.
     pub(crate) index: u32,
     /// Duration in picoseconds; for a rendezvous the fixed part.
     pub(crate) time: u64,
@@ -84,20 +95,20 @@ pub(crate) struct Record {
     pub(crate) extra: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(crate) enum Kind {
     /// The host works for `time`.
     Host,
     /// The host spends `extra` issuing work of `time` onto `stream`.
     Kernel,
-    /// `stream` records event `index`.
+    /// `stream` records the next event.
     Record,
-    /// `stream` waits for event `index`.
+    /// `stream` waits for an event.
     Wait,
     /// The host waits until `stream` has finished all that was issued to it.
     HostSync,
-    /// The host waits for event `index`.
+    /// The host waits for an event.
     HostWait,
     /// `stream` meets the other members of a group.
     Rendezvous,
@@ -110,7 +121,20 @@ pub(crate) enum Kind {
 /// Bits of [`Record::extra`] that hold a rendezvous' bytes; the channel is above them.
 const BYTES_BITS: u32 = 48;
 
+/// [`Record::wait_class`] of a kernel that memory limits.
+const BY_MEMORY: u8 = 1;
+
 impl Record {
+    /// Whether it is a kernel that memory limits.
+    pub(crate) fn is_limited_by_memory(&self) -> bool {
+        self.kind == Kind::Kernel && self.wait_class == BY_MEMORY
+    }
+
+    /// Whether it records an event or waits for one.
+    pub(crate) fn is_of_event(&self) -> bool {
+        matches!(self.kind, Kind::Record | Kind::Wait | Kind::HostWait)
+    }
+
     /// Bytes of a rendezvous.
     #[inline]
     pub(crate) fn bytes(&self) -> u64 {
@@ -133,21 +157,25 @@ pub struct Program {
 #[derive(Debug, Default)]
 struct Inner {
     name: String,
-    records: Vec<Record>,
+    /// Every record once.
+    records: Vec<Kept>,
+    /// What they refer to.
+    shapes: Vec<Record>,
+    /// What is done, in order; none is empty.
+    parts: Vec<Part>,
     labels: Vec<String>,
     streams: Vec<String>,
     channels: Vec<String>,
     tensors: Vec<TensorSpec>,
     /// By event: how often the program waits for it.
     waits: Vec<u32>,
-    launches: u32,
-    /// Records of the kernels that memory limits, rising.
-    by_memory: Vec<usize>,
+    /// By stream: kernels and rendezvous.
+    launches: Vec<u32>,
     /// What was said of rendezvous, by record, rising.
     notes: Vec<(usize, Note)>,
     uses: Vec<ChannelUse>,
-    /// By stream: one past the index of its last rendezvous, 0 without one.
-    last_rendezvous: Vec<u32>,
+    /// By stream: the place behind its last rendezvous ([`parts::place`]), 0 without one.
+    last_rendezvous: Vec<u64>,
 }
 
 /// How a program uses one of its channels.
@@ -169,12 +197,12 @@ impl Program {
 
     /// Number of records.
     pub fn len(&self) -> usize {
-        self.inner.records.len()
+        self.parts().iter().map(|part| part.len()).sum()
     }
 
     /// Whether it does nothing.
     pub fn is_empty(&self) -> bool {
-        self.inner.records.is_empty()
+        self.parts().is_empty()
     }
 
     /// The text of a label; empty for a label of another program.
@@ -215,14 +243,14 @@ impl Program {
     /// Allocations and frees in the order of the records: the tensor, the stream that they are issued to, and whether it
     /// is freed.
     pub fn memory_requests(&self) -> impl Iterator<Item = (Tensor, Stream, bool)> + '_ {
-        let memory = self.records().iter().filter(|it| matches!(it.kind, Kind::Alloc | Kind::Free));
+        let memory = self.in_order().filter(|it| matches!(it.kind, Kind::Alloc | Kind::Free));
         memory.map(|it| (Tensor(it.index), Stream(it.stream), it.kind == Kind::Free))
     }
 
     /// Most bytes of wanted tensors that the program has allocated at once, in the order of its records.
     pub fn most_held(&self, wanted: impl Fn(&TensorSpec) -> bool) -> u64 {
         let (mut held, mut most) = (0_u64, 0);
-        for record in self.records() {
+        for record in self.in_order() {
             let Some(spec) = self.tensor_spec(Tensor(record.index)) else { continue };
             match record.kind {
                 Kind::Alloc if wanted(spec) => held += spec.bytes,
@@ -234,8 +262,24 @@ impl Program {
         most
     }
 
-    pub(crate) fn records(&self) -> &[Record] {
-        &self.inner.records
+    /// Every record once; [`Program::parts`] says when it comes.
+    pub(crate) fn records(&self) -> Records<'_> {
+        self.inner.kept()
+    }
+
+    /// The stretches of records that are done one after the other.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.inner.parts
+    }
+
+    /// All records as they come, in one list, with the numbers of their events.
+    pub(crate) fn in_full(&self) -> Vec<Record> {
+        self.inner.in_full()
+    }
+
+    /// All records as they come.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = Record> + '_ {
+        self.inner.in_order()
     }
 
     /// By event: how often the program waits for it.
@@ -245,7 +289,12 @@ impl Program {
 
     /// Number of kernels and rendezvous.
     pub fn launches(&self) -> u32 {
-        self.inner.launches
+        self.inner.launches.iter().sum()
+    }
+
+    /// The same by stream.
+    pub(crate) fn launches_by_stream(&self) -> &[u32] {
+        &self.inner.launches
     }
 
     /// How the channels are used, indexed by [`Channel`].
@@ -253,8 +302,8 @@ impl Program {
         &self.inner.uses
     }
 
-    /// By stream: one past the index of its last rendezvous, 0 without one.
-    pub(crate) fn last_rendezvous(&self) -> &[u32] {
+    /// By stream: the place behind its last rendezvous ([`parts::place`]), 0 without one.
+    pub(crate) fn last_rendezvous(&self) -> &[u64] {
         &self.inner.last_rendezvous
     }
 

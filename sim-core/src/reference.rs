@@ -10,7 +10,7 @@ use crate::error::{At, SimulationError, WaitingRank, disagreement, overflow, wai
 use crate::flow::{Due, FlowNetwork};
 use crate::observer::{Emitter, FlowRecord, Observer, SpanKind};
 use crate::outcome::{Outcome, RankOutcome, StreamOutcome};
-use crate::program::{Kind, Record};
+use crate::program::{Kind, Program, Record};
 use crate::queue::EventQueue;
 use crate::time::{SimTime, later};
 use crate::world::{GroupId, World};
@@ -26,7 +26,8 @@ pub fn simulate_every_operation<O: Observer>(
     world: &World,
     observer: &mut O,
 ) -> Result<Outcome, SimulationError> {
-    let mut play = Play::new(world, observer);
+    let records: Vec<Vec<Record>> = world.programs().iter().map(Program::in_full).collect();
+    let mut play = Play::new(world, &records, observer);
     play.run()?;
     play.outcome()
 }
@@ -68,6 +69,8 @@ struct Meeting {
 
 struct Play<'a, O> {
     world: &'a World,
+    /// By program: its records as they come, events by their numbers.
+    programs: &'a [Vec<Record>],
     observer: &'a mut O,
     now: u64,
     queue: EventQueue<Happening>,
@@ -80,13 +83,14 @@ struct Play<'a, O> {
 }
 
 impl<'a, O: Observer> Play<'a, O> {
-    fn new(world: &'a World, observer: &'a mut O) -> Self {
+    fn new(world: &'a World, programs: &'a [Vec<Record>], observer: &'a mut O) -> Self {
         let mut queue = EventQueue::new();
         for rank in 0..world.ranks().len() as u32 {
             queue.push(SimTime::ZERO, 0, Happening::Host(rank));
         }
         Self {
             world,
+            programs,
             observer,
             now: 0,
             queue,
@@ -140,22 +144,24 @@ impl<'a, O: Observer> Play<'a, O> {
         rank: u32,
         record: &Record,
     ) -> Result<u64, SimulationError> {
-        let time = later(self.now, duration).ok_or_else(|| overflow(self.world, &At { rank, record }))?;
+        let time =
+            later(self.now, duration).ok_or_else(|| overflow(self.world, &At { rank, record: *record }))?;
         self.queue.push(SimTime(time), 0, happening);
         Ok(time)
     }
 
     fn records(&self, rank: u32) -> &'a [Record] {
-        self.world.program_of(rank).records()
+        &self.programs[self.world.ranks()[rank as usize].program as usize]
     }
 
     /// The host looks at its next record: does it, or waits until something in its rank changes.
     fn host(&mut self, rank: u32) -> Result<(), SimulationError> {
         let now = self.now;
         let host_class = self.world.host_class().0;
+        let records = self.records(rank);
         let state = &mut self.ranks[rank as usize];
         state.host_clock = now;
-        let Some(record) = self.world.program_of(rank).records().get(state.next) else {
+        let Some(record) = records.get(state.next) else {
             state.host = HostState::Done;
             return Ok(());
         };
@@ -265,8 +271,8 @@ impl<'a, O: Observer> Play<'a, O> {
         if meeting.members.len() < self.world.groups()[group as usize].members().len() {
             return Ok(());
         }
-        let all: Vec<At<'_>> = self.all(index).collect();
-        let same = |at: &At<'_>| (at.record.time, at.record.bytes()) == (own.time, own.bytes());
+        let all: Vec<At> = self.all(index).collect();
+        let same = |at: &At| (at.record.time, at.record.bytes()) == (own.time, own.bytes());
         if !all.iter().all(same) {
             return Err(disagreement(self.world, (group, number), all));
         }
@@ -286,12 +292,10 @@ impl<'a, O: Observer> Play<'a, O> {
     }
 
     /// The members of a meeting that have arrived.
-    fn all(&self, meeting: u32) -> impl Iterator<Item = At<'a>> {
+    fn all(&self, meeting: u32) -> impl Iterator<Item = At> {
         let members = self.meetings[meeting as usize].members.iter();
-        members.map(|member| At {
-            rank: member.rank,
-            record: &self.records(member.rank)[member.record as usize],
-        })
+        members
+            .map(|member| At { rank: member.rank, record: self.records(member.rank)[member.record as usize] })
     }
 
     fn meeting_overflow(&self, meeting: u32) -> SimulationError {
@@ -376,7 +380,7 @@ impl<'a, O: Observer> Play<'a, O> {
     fn waiting(&self, rank: u32) -> Option<WaitingRank> {
         let state = &self.ranks[rank as usize];
         let item = state.streams.iter().find_map(|stream| stream.current.map(|(_, item)| item))?;
-        let record = &self.records(rank)[item.record as usize];
+        let record = self.records(rank)[item.record as usize];
         let group = self.world.ranks()[rank as usize].groups[record.channel()].0;
         let index = self.numbered.get(&(group, item.number))?;
         let arrived = self.all(*index).map(|at| at.rank);

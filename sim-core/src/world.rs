@@ -154,6 +154,12 @@ impl World {
         self.tail_class
     }
 
+    /// Records that all ranks do together.
+    pub(crate) fn operations(&self) -> u64 {
+        let lengths: Vec<u64> = self.programs.iter().map(|program| program.len() as u64).collect();
+        self.ranks.iter().map(|rank| lengths[rank.program as usize]).sum()
+    }
+
     /// The program of a rank of this world.
     pub(crate) fn program_of(&self, rank: u32) -> &Program {
         &self.programs[self.ranks[rank as usize].program as usize]

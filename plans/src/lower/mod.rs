@@ -49,7 +49,7 @@ const MOST_RANKS: u64 = 1 << 20;
 pub const SEGMENT: u64 = 2 << 20;
 /// Micro-batches that a step may have.
 pub const MOST_MICRO_BATCHES: u64 = 1 << 16;
-/// Records that the programs of a job may have, 24 bytes each and as much again for what they refer to.
+/// Records that the programs of a job may have, at most 8 bytes each and twice as much for what they refer to.
 const MOST_RECORDS: u64 = 1 << 25;
 /// Records that all ranks together may play: some minutes.
 const MOST_PLAYED: u64 = 1 << 33;

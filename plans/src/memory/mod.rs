@@ -16,8 +16,7 @@ mod trace;
 use steptime_clusters::Cluster;
 use steptime_core::allocator::Config;
 use steptime_core::{
-    CATEGORIES, Category, MemoryRecord, NoObserver, Observer, Outcome, Program, SimTime, Stream, TensorSpec,
-    simulate,
+    CATEGORIES, MemoryRecord, NoObserver, Observer, Outcome, Program, SimTime, Stream, TensorSpec, simulate,
 };
 
 use steptime_models::Model;
@@ -408,28 +407,22 @@ fn joined(unlimited: Replay<'_>, limited: Replay<'_>, outside: (u64, u64)) -> (R
     (RankMemory { shortage: Some(shortage), ..memory }, blocks)
 }
 
-/// What a rank asks of its allocator; times in picoseconds.
+/// What a rank asks of its allocator; times in picoseconds. It shows on the curve of memory when the streams have reached
+/// it and all requests before it.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     /// When the host asks.
     host: u64,
-    /// When that shows on the curve of memory.
-    at: u64,
     /// When the stream had done what was issued to it before.
     reached: u64,
-    /// Of the tensor.
-    bytes: u64,
     tensor: u32,
     stream: Stream,
-    category: Category,
     frees: bool,
 }
 
-impl Asked {
-    /// Whether the allocator gets to know of it: contexts are not its own, and nothing is asked for no bytes.
-    fn counts(&self) -> bool {
-        self.category != classes::CONTEXT && self.bytes > 0
-    }
+/// Whether the allocator gets to know of a tensor: contexts are not its own, and nothing is asked for no bytes.
+fn counts(spec: &TensorSpec) -> bool {
+    spec.category != classes::CONTEXT && spec.bytes > 0
 }
 
 /// Collects what ranks ask of their allocators.
@@ -455,10 +448,7 @@ impl Requests {
                 } else if replay::waits(stream, *own, settings.avoid_record_streams) {
                     return None;
                 }
-                let TensorSpec { bytes, category, .. } = program.tensor_specs()[tensor.0 as usize];
-                let (tensor, moment) = (tensor.0, 0);
-                let (host, at, reached) = (moment, moment, moment);
-                requests.push(Asked { host, at, reached, bytes, tensor, stream, category, frees });
+                requests.push(Asked { host: 0, reached: 0, tensor: tensor.0, stream, frees });
             }
             of_stage.push(requests);
         }
@@ -471,12 +461,9 @@ impl Observer for Requests {
         if let Some(stage) = self.wanted.get(record.rank as usize).copied().flatten() {
             self.of_stage[stage].push(Asked {
                 host: record.host.picos(),
-                at: record.at.picos(),
                 reached: record.reached.picos(),
-                bytes: record.delta.unsigned_abs(),
                 tensor: record.tensor.0,
                 stream: record.stream,
-                category: record.category,
                 frees: record.delta < 0,
             });
         }

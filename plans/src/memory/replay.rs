@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use steptime_core::allocator::{self, Block, Config, OutOfMemory, Totals};
-use steptime_core::{CATEGORIES, Category, Program, SimTime, Stream, Tensor};
+use steptime_core::{CATEGORIES, Category, Program, SimTime, Stream, Tensor, TensorSpec};
 
 use super::trace::{Blocks, Tracer};
-use super::{Asked, Moment, Played, RankMemory, Shortage};
+use super::{Asked, Moment, Played, RankMemory, Shortage, counts};
 use crate::error::PlanError;
 use crate::lower::MemoryMarks;
 
@@ -26,6 +26,7 @@ pub(super) struct Replay<'a> {
     stage: usize,
     rank: u64,
     program: &'a Program,
+    tensors: &'a [TensorSpec],
     records: &'a [Asked],
     marks: MemoryMarks,
     /// When the played step ends.
@@ -44,6 +45,8 @@ pub(super) struct Replay<'a> {
     step: u32,
     shortage: Option<Shortage>,
     tracer: Option<Tracer>,
+    /// Of a trace, by request: when it shows on the curve of memory.
+    shown: Vec<u64>,
 }
 
 /// One thing that a replay does.
@@ -78,6 +81,16 @@ struct Most {
     lasts: bool,
 }
 
+/// When each of some requests shows on the curve of memory, picoseconds.
+fn shown(requests: &[Asked]) -> Vec<u64> {
+    let mut latest = 0;
+    let each = requests.iter().map(|it| {
+        latest = it.reached.max(latest);
+        latest
+    });
+    each.collect()
+}
+
 impl<'a> Replay<'a> {
     pub(super) fn new(
         played: &'a Played,
@@ -98,6 +111,7 @@ impl<'a> Replay<'a> {
             stage,
             rank: lowered.ranks.get(rank).map_or(0, |rank| rank.rank),
             program,
+            tensors: program.tensor_specs(),
             records: &played.requests.of_stage[stage],
             marks: lowered.marks[stage],
             end: played.outcome.end,
@@ -112,6 +126,7 @@ impl<'a> Replay<'a> {
             step: 0,
             shortage: None,
             tracer: traces.then(Tracer::default),
+            shown: if traces { shown(&played.requests.of_stage[stage]) } else { Vec::new() },
         })
     }
 
@@ -119,7 +134,7 @@ impl<'a> Replay<'a> {
     pub(super) fn turns(&self, steps: u32) -> Vec<Turn> {
         let MemoryMarks { first_pass, moments: [from, to], update } = self.marks;
         let request = |index: usize, lasting| {
-            self.records[index].counts().then_some(Turn::Request(index as u32, lasting))
+            counts(self.spec(&self.records[index])).then_some(Turn::Request(index as u32, lasting))
         };
         let moments = || (from..to).filter_map(|index| request(index, true));
         let mut turns = Vec::with_capacity((1 + self.records.len()) * steps as usize + to);
@@ -181,6 +196,7 @@ impl<'a> Replay<'a> {
             events: self.events.clone(),
             shortage: self.shortage.clone(),
             tracer: None,
+            shown: Vec::new(),
             ..*self
         }
     }
@@ -214,7 +230,7 @@ impl<'a> Replay<'a> {
         if !self.asks_now(record) {
             return true;
         }
-        match self.allocator.alloc(record.stream, record.bytes) {
+        match self.allocator.alloc(record.stream, self.spec(record).bytes) {
             Ok(block) => self.hold(index, block, lasting),
             Err(failure) => {
                 self.fail(index, failure);
@@ -231,7 +247,7 @@ impl<'a> Replay<'a> {
         if !self.asks_now(record) {
             return true;
         }
-        let block = self.allocator.alloc_at_once(record.stream, record.bytes);
+        let block = self.allocator.alloc_at_once(record.stream, self.spec(record).bytes);
         block.map(|block| self.hold(index, block, lasting)).is_some()
     }
 
@@ -251,9 +267,13 @@ impl<'a> Replay<'a> {
 
     #[inline]
     fn hold(&mut self, index: usize, block: Block, lasting: bool) {
-        let &Asked { tensor, stream, category, .. } = &self.records[index];
-        if let Some(tracer) = &mut self.tracer {
-            tracer.allocated(&self.allocator, &self.records[index], &block, self.step);
+        let record = &self.records[index];
+        let (&Asked { tensor, stream, .. }, category) = (record, self.spec(record).category);
+        if self.tracer.is_some() {
+            let shown = self.shown(index);
+            if let Some(tracer) = &mut self.tracer {
+                tracer.allocated(&self.allocator, (record, shown), &block, self.step);
+            }
         }
         self.by_category[usize::from(category.0) % CATEGORIES] += block.size();
         self.held[tensor as usize] = Some(Held { block, stream, category, lasting });
@@ -265,10 +285,22 @@ impl<'a> Replay<'a> {
 
     /// Moments of the first half count from the beginning of the step, others from its end.
     fn moment(&self, index: usize) -> Moment {
-        let record = &self.records[index];
+        let at = self.shown(index);
         let late = 2 * index > self.marks.first_pass + self.records.len();
-        let left = SimTime::from_picos(self.end.picos().saturating_sub(record.at));
-        Moment { since_begin: SimTime::from_picos(record.at), until_end: late.then_some(left) }
+        let left = SimTime::from_picos(self.end.picos().saturating_sub(at.picos()));
+        Moment { since_begin: at, until_end: late.then_some(left) }
+    }
+
+    /// When a request shows on the curve of memory.
+    fn shown(&self, index: usize) -> SimTime {
+        let known = self.shown.get(index).copied();
+        let latest = || self.records[..=index].iter().map(|record| record.reached).max();
+        SimTime::from_picos(known.or_else(latest).unwrap_or(0))
+    }
+
+    /// The tensor of a request.
+    fn spec(&self, record: &Asked) -> &'a TensorSpec {
+        &self.tensors[record.tensor as usize]
     }
 
     /// Frees a tensor. If another stream than its own has used it, its block is cached once that stream has reached the
@@ -315,7 +347,7 @@ impl<'a> Replay<'a> {
     }
 
     fn fail(&mut self, index: usize, failure: OutOfMemory) {
-        let record = &self.records[index];
+        let (record, shown) = (&self.records[index], self.shown(index));
         let label =
             self.program.tensor_spec(Tensor(record.tensor)).map(|spec| self.program.label(spec.label));
         let shortage = Shortage {
@@ -329,7 +361,7 @@ impl<'a> Replay<'a> {
             step: self.step,
         };
         if let Some(tracer) = &mut self.tracer {
-            tracer.failed(&self.allocator, record, &shortage, self.step);
+            tracer.failed(&self.allocator, (record, shown), &shortage, self.step);
         }
         self.shortage = Some(shortage);
     }

@@ -93,12 +93,18 @@ pub(super) struct Tracer {
 }
 
 impl Tracer {
-    pub(super) fn allocated(&mut self, allocator: &Allocator, record: &Asked, block: &Block, step: u32) {
+    pub(super) fn allocated(
+        &mut self,
+        allocator: &Allocator,
+        (record, reached): (&Asked, SimTime),
+        block: &Block,
+        step: u32,
+    ) {
         let stats = allocator.stats();
         let entry = BlockTrace {
             step,
             at: SimTime::from_picos(record.host),
-            reached: SimTime::from_picos(record.at),
+            reached,
             action: "alloc",
             address: block.address(),
             size: block.size(),
@@ -149,12 +155,18 @@ impl Tracer {
     }
 
     /// The device has no memory for a request.
-    pub(super) fn failed(&mut self, allocator: &Allocator, record: &Asked, shortage: &Shortage, step: u32) {
+    pub(super) fn failed(
+        &mut self,
+        allocator: &Allocator,
+        (record, reached): (&Asked, SimTime),
+        shortage: &Shortage,
+        step: u32,
+    ) {
         let stats = allocator.stats();
         let entry = BlockTrace {
             step,
             at: SimTime::from_picos(record.host),
-            reached: SimTime::from_picos(record.at),
+            reached,
             action: "oom",
             address: shortage.free,
             size: shortage.requested,

@@ -35,9 +35,10 @@ impl<O: Observer> Player<'_, '_, O> {
 
     #[inline]
     fn complete(&mut self, stream: u8, slot: u32, end: u64) {
-        if let Some(completion) = self.state.completions.get_mut(slot as usize) {
-            *completion = end;
-            self.state.launches[usize::from(stream)].in_flight -= 1;
+        let launches = &mut self.state.launches[usize::from(stream)];
+        if launches.depth > 0 {
+            self.state.completions[slot as usize] = end;
+            launches.in_flight -= 1;
         }
     }
 
@@ -45,11 +46,11 @@ impl<O: Observer> Player<'_, '_, O> {
     fn play(&mut self, stream: u8, pending: &Pending) -> Played<()> {
         let &Pending { issue, record: pc, numbers, .. } = pending;
         let pc = pc as usize;
-        let record = &self.records[pc];
+        let record = &self.records.at(pc);
         match record.kind {
             Kind::Kernel | Kind::Alloc | Kind::Free => return self.run_issued(stream, pending),
-            Kind::Record => self.record(record, issue.at),
-            Kind::Wait => self.wait_or_block(record),
+            Kind::Record => self.record(record.stream, numbers.step, issue.at),
+            Kind::Wait => self.wait_or_block(record.stream, numbers.step),
             Kind::Rendezvous => return self.rendezvous(pc, record, issue, numbers),
             Kind::Host | Kind::HostSync | Kind::HostWait => {}
         }
@@ -59,17 +60,17 @@ impl<O: Observer> Player<'_, '_, O> {
     /// A stream that is free gets to a run.
     fn run_issued(&mut self, index: u8, pending: &Pending) -> Played<()> {
         let first = pending.record as usize;
-        let records = &self.records[first..first + pending.count as usize];
+        let records = self.records.range(first..first + pending.count as usize);
         let state = &mut *self.state;
         let stream = &mut state.streams[usize::from(index)];
-        let begin = usize::from(index) * state.depth as usize;
-        let completions = &mut state.completions[begin..begin + state.depth as usize];
+        let places = state.launches[usize::from(index)].places();
+        let mut slot = (pending.numbers.slot as usize).saturating_sub(places.start);
+        let completions = &mut state.completions[places];
         let depth = completions.len();
-        let mut slot = (pending.numbers.slot as usize).saturating_sub(begin);
         let mut step = pending.numbers.step;
         let mut launches = 0;
         let (mut issued, mut clock, mut last) = (pending.issue.at, stream.clock, stream.last);
-        for (number, record) in records.iter().enumerate() {
+        for (number, record) in records.enumerate() {
             if record.kind != Kind::Kernel {
                 state.moments.resolve(step, issued.max(clock), &mut state.ledger, &mut self.emit);
                 step = step.wrapping_add(1);
@@ -122,24 +123,28 @@ impl<O: Observer> Player<'_, '_, O> {
     }
 
     /// A stream gets to an event.
-    pub(super) fn record(&mut self, record: &Record, issued: u64) {
-        let stream = &self.state.streams[usize::from(record.stream)];
+    pub(super) fn record(&mut self, stream: u8, event: u32, issued: u64) {
+        let stream = &self.state.streams[usize::from(stream)];
         let cause = if stream.last == NO_RECORD {
             Cause { class: self.host_class, ..Cause::default() }
         } else {
-            let last = &self.records[stream.last as usize];
-            let rendezvous = last.kind == Kind::Rendezvous;
-            let (arrived, met) = if rendezvous { (stream.arrived, stream.met) } else { (0, 0) };
-            Cause { class: last.class, wait_class: last.wait_class, arrived, met }
+            let last = self.records.at(stream.last as usize);
+            match last.kind {
+                Kind::Rendezvous => {
+                    let (arrived, met) = (stream.arrived, stream.met);
+                    Cause { class: last.class, wait_class: last.wait_class, arrived, met }
+                }
+                _ => Cause { class: last.class, ..Cause::default() },
+            }
         };
         let time = issued.max(stream.clock);
-        self.state.events.happen(record.index, time, cause);
+        self.state.events.happen(event, time, cause);
     }
 
     /// A stream gets to a wait.
-    pub(super) fn wait_or_block(&mut self, record: &Record) {
-        if !self.wait(record.stream, record.index) {
-            self.state.streams[usize::from(record.stream)].blocked = Blocked::Event(record.index);
+    pub(super) fn wait_or_block(&mut self, stream: u8, event: u32) {
+        if !self.wait(stream, event) {
+            self.state.streams[usize::from(stream)].blocked = Blocked::Event(event);
             self.state.event_waiters += 1;
         }
     }
@@ -193,7 +198,7 @@ impl<O: Observer> Player<'_, '_, O> {
     /// The rendezvous that a stream is at resolved.
     fn transfer(&mut self, stream: u8, Met { met, end }: Met) {
         let state = &mut self.state.streams[usize::from(stream)];
-        let record = &self.records[state.last as usize];
+        let record = &self.records.at(state.last as usize);
         let (arrived, slot, order) = (state.arrived, state.slot, state.order);
         state.blocked = Blocked::No;
         state.clock = end;

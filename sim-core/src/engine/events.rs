@@ -25,10 +25,19 @@ struct Event {
 }
 
 impl Events {
-    /// The host issues the next event, which the program waits for `waits` times.
-    pub(super) fn issue(&mut self, waits: u32) {
+    /// The host issues the next event, of which `waits` say by number how often the program waits for it; its number.
+    pub(super) fn issue(&mut self, waits: &[u32]) -> u32 {
+        let number = self.back(0);
+        let waits = waits.get(number as usize).copied().unwrap_or(0);
         self.window.push_back(Event { time: UNKNOWN, cause: Cause::default(), waits });
         self.trim();
+        number
+    }
+
+    /// Number of the event that is so many back from the next one.
+    #[inline]
+    pub(super) fn back(&self, back: u32) -> u32 {
+        self.first.wrapping_add(self.window.len() as u32).wrapping_sub(back)
     }
 
     /// The stream of an event gets there.
@@ -74,8 +83,8 @@ mod tests {
     fn events_leave_when_all_waits_are_over() {
         let mut events = Events::default();
         let cause = Cause::default();
-        for waits in [2, 0, 1] {
-            events.issue(waits);
+        for number in 0..3 {
+            assert_eq!(events.issue(&[2, 0, 1]), number);
         }
         events.happen(1, 5, cause);
         events.happen(0, 7, cause);
@@ -94,7 +103,7 @@ mod tests {
     #[test]
     fn an_event_without_waits_may_happen_after_it_left() {
         let mut events = Events::default();
-        events.issue(0);
+        events.issue(&[0]);
         events.happen(0, 3, Cause::default());
         assert!(events.window.is_empty());
     }

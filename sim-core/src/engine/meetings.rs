@@ -312,13 +312,13 @@ impl<'a> Meetings<'a> {
     }
 
     /// The member of lowest rank, which speaks for its meeting in errors.
-    fn at(&self, place: u32) -> At<'a> {
+    fn at(&self, place: u32) -> At {
         let lowest = self.slots[place as usize].arrivals().min_by_key(|arrival| arrival.rank);
         self.member(lowest.map_or((0, 0), |arrival| (arrival.rank, arrival.record)))
     }
 
-    fn member(&self, (rank, record): (u32, u32)) -> At<'a> {
-        At { rank, record: &self.world.program_of(rank).records()[record as usize] }
+    fn member(&self, (rank, record): (u32, u32)) -> At {
+        At { rank, record: self.world.program_of(rank).records().at(record as usize) }
     }
 
     /// A meeting ends past the end of time.

@@ -1,12 +1,14 @@
 //! Playing one rank ahead of global time: its host.
 
+use std::ops::Range;
+
 use super::meetings::Meetings;
 use super::rank::{Blocked, Issue, Numbers, Pending, RankState, UnderWay, Work};
 use super::{Played, UNKNOWN};
 use crate::error::{At, SimulationError, overflow};
 use crate::ledger::{Asked, Ledger, Step};
 use crate::observer::{Emitter, Observer, SpanKind};
-use crate::program::{Kind, Record, TensorSpec};
+use crate::program::{Kind, Part, Record, Records, TensorSpec, place};
 use crate::time::later;
 use crate::world::{RankSpec, World};
 
@@ -25,8 +27,9 @@ pub(super) struct Player<'p, 'w, O> {
     pub(super) rank: u32,
     world: &'w World,
     pub(super) spec: &'w RankSpec,
-    pub(super) records: &'w [Record],
-    last_rendezvous: &'w [u32],
+    pub(super) records: Records<'w>,
+    parts: &'w [Part],
+    last_rendezvous: &'w [u64],
     tensors: Tensors<'w>,
     waits: &'w [u32],
     classes: &'w [u32],
@@ -50,6 +53,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             world,
             spec: &world.ranks()[rank as usize],
             records: program.records(),
+            parts: program.parts(),
             last_rendezvous: program.last_rendezvous(),
             tensors: Tensors(program.tensor_specs()),
             waits: program.waits(),
@@ -65,13 +69,15 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
     /// might bring a new arrival and has woken nobody.
     pub(super) fn run(&mut self, ahead: bool) -> Played<Stop> {
         let records = self.records;
-        let mut pc = self.state.pc;
+        let mut next = self.state.next;
         let mut host = self.state.host;
-        let mut ahead = ahead && self.could_run_ahead(pc);
+        let mut ahead = ahead && self.could_run_ahead(next.part, next.record);
         let stop = loop {
-            let Some(record) = records.get(pc) else {
+            if !next.find(self.parts) {
                 break Stop::Waits;
-            };
+            }
+            let pc = next.record;
+            let record = &records.at(pc);
             match record.kind {
                 Kind::Host => host = self.host_works(host, pc, record)?,
                 Kind::HostSync => {
@@ -82,56 +88,58 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
                     host = host.max(stream.clock);
                 }
                 Kind::HostWait => {
-                    let Some((time, _)) = self.state.events.happened(record.index) else {
+                    let event = self.state.events.back(record.index);
+                    let Some((time, _)) = self.state.events.happened(event) else {
                         break Stop::Waits;
                     };
                     host = host.max(time);
-                    self.state.events.waited(record.index);
+                    self.state.events.waited(event);
                 }
                 _ if self.is_blocked(record.stream) => {
                     if !ahead {
-                        let listed = self.state.listed || !self.could_run_ahead(pc);
+                        let listed = self.state.listed || !self.could_run_ahead(next.part, pc);
                         break if listed { Stop::Waits } else { Stop::CouldRunAhead };
                     }
                     if matches!(record.kind, Kind::Kernel | Kind::Alloc | Kind::Free) {
-                        let played = self.postpone_run(pc, &mut host)?;
+                        let played = self.postpone_run(pc..next.end, &mut host)?;
                         if played == 0 {
                             break Stop::Waits;
                         }
-                        pc += played;
+                        next.record += played;
                         continue;
                     }
                     let Some(after) = self.postpone(host, pc, record) else { break Stop::Waits };
                     host = after;
                 }
                 Kind::Kernel => {
-                    let played = self.kernels(pc, &mut host)?;
+                    let played = self.kernels(pc..next.end, &mut host)?;
                     if played == 0 {
                         break Stop::Waits;
                     }
-                    pc += played;
+                    next.record += played;
                     continue;
                 }
                 _ => {
                     let Some(after) = self.issue(host, pc, record)? else { break Stop::Waits };
                     host = after;
                     if ahead {
-                        ahead = self.meetings.woken.is_empty() && self.could_run_ahead(pc + 1);
+                        ahead = self.meetings.woken.is_empty() && self.could_run_ahead(next.part, pc + 1);
                     }
                 }
             }
-            pc += 1;
+            next.record += 1;
         };
-        self.state.pc = pc;
+        self.state.next = next;
         self.state.host = host;
         Ok(stop)
     }
 
-    /// Whether the host, issuing from `pc` on, might bring an arrival without a resolution of this rank
+    /// Whether the host, issuing from a record of a part on, might bring an arrival without a resolution of this rank
     /// before: whether a stream that is not blocked has rendezvous left.
-    fn could_run_ahead(&self, pc: usize) -> bool {
+    fn could_run_ahead(&self, part: usize, record: usize) -> bool {
+        let here = place(part, record);
         let mut streams = self.state.streams.iter().zip(self.last_rendezvous);
-        streams.any(|(stream, &last)| stream.blocked == Blocked::No && last as usize > pc)
+        streams.any(|(stream, &last)| stream.blocked == Blocked::No && last > here)
     }
 
     #[inline]
@@ -146,25 +154,23 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
 
     #[cold]
     pub(super) fn overflow(&self, pc: usize) -> SimulationError {
-        overflow(self.world, &At { rank: self.rank, record: &self.records[pc] })
+        overflow(self.world, &At { rank: self.rank, record: self.records.at(pc) })
     }
 
-    /// Plays the kernels from `first` on as long as they go to the same stream, which is free, and there is
+    /// Plays the kernels of a range as long as they go to the same stream, which is free, and there is
     /// place in flight; returns how many. This is the hot loop: the clocks stay in registers.
-    fn kernels(&mut self, first: usize, host: &mut u64) -> Played<usize> {
-        let records = &self.records[first..];
-        let Some(index) = records.first().map(|record| record.stream) else {
-            return Ok(0);
-        };
+    fn kernels(&mut self, range: Range<usize>, host: &mut u64) -> Played<usize> {
+        let first = range.start;
+        let index = self.records.at(first).stream;
         let state = &mut *self.state;
-        let places = state.places(index);
+        let launches = state.launches[usize::from(index)];
         let stream = &mut state.streams[usize::from(index)];
         // A stream that is free has completed all launches before.
-        let completions = &mut state.completions[places];
+        let completions = &mut state.completions[launches.places()];
         let depth = completions.len();
-        let mut slot = state.launches[usize::from(index)].next as usize;
+        let mut slot = launches.next as usize;
         let (mut now, mut clock, mut issuing, mut played) = (*host, stream.clock, 0, 0);
-        for record in records {
+        for record in self.records.range(range) {
             if record.kind != Kind::Kernel || record.stream != index {
                 break;
             }
@@ -227,10 +233,10 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
                 return Ok(Some(host));
             }
             Kind::Record => {
-                self.state.events.issue(self.waits[record.index as usize]);
-                self.record(record, host);
+                let event = self.state.events.issue(self.waits);
+                self.record(record.stream, event, host);
             }
-            Kind::Wait => self.wait_or_block(record),
+            Kind::Wait => self.wait_or_block(record.stream, self.state.events.back(record.index)),
             Kind::Alloc | Kind::Free => {
                 let at = host.max(self.state.streams[usize::from(record.stream)].clock);
                 self.memory(record, host, at);
@@ -249,7 +255,8 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
                 (host, numbers.slot) = self.launch(record.stream, host)?;
                 (numbers.meeting, numbers.order) = self.next_meeting(record);
             }
-            Kind::Record => self.state.events.issue(self.waits[record.index as usize]),
+            Kind::Record => numbers.step = self.state.events.issue(self.waits),
+            Kind::Wait => numbers.step = self.state.events.back(record.index),
             _ => {}
         }
         let pending = Pending { issue: self.issue_at(host), record: pc as u32, count: 1, numbers };
@@ -257,28 +264,25 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         Some(host)
     }
 
-    /// The host issues kernels, allocations and frees from `first` on, as long as they go to the same stream, which is
+    /// The host issues kernels, allocations and frees of a range, as long as they go to the same stream, which is
     /// blocked, and there is place in flight; returns how many. They are kept as one.
-    fn postpone_run(&mut self, first: usize, host: &mut u64) -> Played<usize> {
-        let records = &self.records[first..];
-        let Some(index) = records.first().map(|record| record.stream) else { return Ok(0) };
+    fn postpone_run(&mut self, range: Range<usize>, host: &mut u64) -> Played<usize> {
+        let first = range.start;
+        let index = self.records.at(first).stream;
         let state = &mut *self.state;
-        let places = state.places(index);
-        let begin = places.start as u32;
-        let completions = &mut state.completions[places];
-        let depth = completions.len() as u32;
         let mut launches = state.launches[usize::from(index)];
-        let (slot, step) = (begin + launches.next, state.moments.next());
+        let completions = &mut state.completions[launches.places()];
+        let (slot, step) = (launches.first + launches.next, state.moments.next());
         let numbers = Numbers { slot, step, ..Numbers::default() };
         let (mut now, mut issuing, mut played) = (*host, 0, 0);
-        for record in records {
+        for record in self.records.range(range) {
             if record.stream != index {
                 break;
             }
             match record.kind {
                 Kind::Kernel => {
                     let place = completions.get_mut(launches.next as usize);
-                    if place.is_some() && launches.in_flight == depth {
+                    if place.is_some() && launches.in_flight == launches.depth {
                         break;
                     }
                     now = place.as_ref().map_or(now, |completion| now.max(**completion));
@@ -290,13 +294,13 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
                     }
                     if let Some(place) = place {
                         *place = issued;
-                        launches.launch(depth);
+                        launches.launch();
                     }
                     issuing += record.extra;
                     now = issued;
                 }
                 Kind::Alloc | Kind::Free => {
-                    let step = self.tensors.ask(record, now, &mut state.ledger);
+                    let step = self.tensors.ask(&record, now, &mut state.ledger);
                     state.moments.step(step, UNKNOWN, &mut state.ledger, &mut self.emit);
                 }
                 _ => break,
@@ -343,15 +347,15 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
     #[inline]
     fn launch(&mut self, stream: u8, host: u64) -> Option<(u64, u32)> {
         let state = &mut *self.state;
-        if state.depth == 0 {
+        let launches = &mut state.launches[usize::from(stream)];
+        if launches.depth == 0 {
             return Some((host, 0));
         }
-        let launches = &mut state.launches[usize::from(stream)];
-        if launches.in_flight == state.depth {
+        if launches.in_flight == launches.depth {
             return None;
         }
-        let slot = u32::from(stream) * state.depth + launches.next;
-        launches.launch(state.depth);
+        let slot = launches.first + launches.next;
+        launches.launch();
         Some((host.max(state.completions[slot as usize]), slot))
     }
 

@@ -7,7 +7,7 @@ use super::events::Events;
 use super::moments::Moments;
 use crate::accounts::{ByClass, HostWork};
 use crate::ledger::Ledger;
-use crate::program::{Program, Record};
+use crate::program::{Part, Program, Records};
 use crate::world::World;
 
 /// No record.
@@ -17,7 +17,7 @@ pub(super) const NO_RECORD: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct RankState {
     /// The record that the host executes next.
-    pub(super) pc: usize,
+    pub(super) next: Cursor,
     /// The host's clock.
     pub(super) host: u64,
     /// The host's last explicit work: its record and its end.
@@ -27,12 +27,10 @@ pub(super) struct RankState {
     /// Streams blocked on an event.
     pub(super) event_waiters: u32,
     /// By stream, as many as may be in flight: when its last launches completed, or of those in flight when they were
-    /// issued; empty without a limit.
+    /// issued; none of streams without a limit.
     pub(super) completions: Box<[u64]>,
     /// By stream: where its launches are.
     pub(super) launches: Box<[Launches]>,
-    /// Launches that may be in flight on one stream; 0 is no limit.
-    pub(super) depth: u32,
     /// By channel: rendezvous issued.
     pub(super) issued: Box<[u32]>,
     /// By class of channels that may send over the same links: what is under way there. Empty where that does not matter.
@@ -45,22 +43,67 @@ pub(super) struct RankState {
     pub(super) listed: bool,
 }
 
+/// A place in a program.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cursor {
+    /// Parts that were begun.
+    pub(super) part: usize,
+    /// The record, and the end of its part.
+    pub(super) record: usize,
+    pub(super) end: usize,
+}
+
+impl Cursor {
+    /// Goes to the next part at the end of one; `false` where there is none.
+    #[inline]
+    pub(super) fn find(&mut self, parts: &[Part]) -> bool {
+        if self.record < self.end {
+            return true;
+        }
+        let Some(part) = parts.get(self.part) else { return false };
+        (self.record, self.end) = (part.first as usize, part.end as usize);
+        self.part += 1;
+        true
+    }
+}
+
 /// The launches of a stream, which complete in order.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Launches {
-    /// Place of the next one among the stream's `depth` places in `completions`.
+    /// The stream's places in `completions`: the first, and how many. Without a limit there are none.
+    pub(super) first: u32,
+    pub(super) depth: u32,
+    /// Place of the next one among them.
     pub(super) next: u32,
     /// Issued and not complete.
     pub(super) in_flight: u32,
 }
 
 impl Launches {
-    /// One more of `depth`.
+    /// One more.
     #[inline]
-    pub(super) fn launch(&mut self, depth: u32) {
+    pub(super) fn launch(&mut self) {
         self.in_flight += 1;
-        self.next = if self.next + 1 == depth { 0 } else { self.next + 1 };
+        self.next = if self.next + 1 == self.depth { 0 } else { self.next + 1 };
     }
+
+    /// The stream's places in `completions`.
+    #[inline]
+    pub(super) fn places(self) -> Range<usize> {
+        self.first as usize..(self.first + self.depth) as usize
+    }
+}
+
+/// The launches of each stream of a program of which `limit` may be in flight on one; 0 is no limit.
+fn launches(program: &Program, limit: u32) -> Box<[Launches]> {
+    let mut first = 0;
+    let of_stream = |&count: &u32| {
+        // A limit that the stream cannot reach is none.
+        let depth = if limit < count { limit } else { 0 };
+        first += depth;
+        Launches { first: first - depth, depth, ..Launches::default() }
+    };
+    program.launches_by_stream().iter().map(of_stream).collect()
 }
 
 /// The rendezvous of a rank that send over links which only they use.
@@ -104,7 +147,7 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn interval(self, records: &[Record]) -> HostWork {
+    pub(super) fn interval(self, records: Records<'_>) -> HostWork {
         records.get(self.record as usize).map_or_else(HostWork::default, |record| HostWork {
             start: self.end - record.time,
             end: self.end,
@@ -165,7 +208,7 @@ pub(super) struct Numbers {
     pub(super) meeting: u32,
     /// Rendezvous: number among those that send over the same links.
     pub(super) order: u32,
-    /// Number of the first memory step.
+    /// Number of the first memory step; of the event that is recorded or waited for.
     pub(super) step: u32,
 }
 
@@ -180,18 +223,17 @@ impl RankState {
     pub(super) fn new(world: &World, rank: u32) -> Self {
         let program = world.program_of(rank);
         let spec = &world.ranks()[rank as usize];
-        // A limit that the program cannot reach is none.
-        let depth = if spec.queue_depth < program.launches() { spec.queue_depth } else { 0 };
+        let launches = launches(program, spec.queue_depth);
+        let places: u32 = launches.iter().map(|it| it.depth).sum();
         Self {
-            pc: 0,
+            next: Cursor::default(),
             host: 0,
             work: Work { end: 0, record: NO_RECORD },
             streams: streams(program),
             events: Events::default(),
             event_waiters: 0,
-            completions: vec![0; depth as usize * program.streams().len()].into(),
-            launches: vec![Launches::default(); program.streams().len()].into(),
-            depth,
+            completions: vec![0; places as usize].into(),
+            launches,
             issued: vec![0; spec.groups.len()].into(),
             under_way: world.classes(rank).iter().map(|_| UnderWay::default()).collect(),
             idle: ByClass::default(),
@@ -200,12 +242,6 @@ impl RankState {
             moments: Moments::default(),
             listed: false,
         }
-    }
-
-    /// The places of a stream in `completions`.
-    pub(super) fn places(&self, stream: u8) -> Range<usize> {
-        let (first, depth) = (usize::from(stream) * self.depth as usize, self.depth as usize);
-        first..first + depth
     }
 
     /// When the host and all streams have finished.

@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::check::Checker;
+use super::parts::Known;
+use super::shapes::Shapes;
 use super::{
-    BYTES_BITS, CATEGORIES, CLASSES, Category, Channel, ChannelUse, Class, Event, Inner, Kind, Label, Note,
+    BY_MEMORY, BYTES_BITS, CATEGORIES, Category, Channel, Class, Event, Inner, Kind, Label, Note, Part,
     Program, Record, Stream, Tensor, TensorSpec,
 };
 use crate::time::SimTime;
@@ -15,15 +18,25 @@ use crate::time::SimTime;
 /// A hash of labels: each eight bytes are mixed in by a multiplication. Nobody is kept from making labels collide; that
 /// would only be slow.
 #[derive(Clone, Copy, Debug, Default)]
-struct Mixer(u64);
+pub(super) struct Mixer(u64);
+
+/// Mixes a word into what has been mixed so far.
+#[inline]
+pub(super) const fn mix(mixed: u64, word: u64) -> u64 {
+    // The odd fraction of the golden ratio, as in Fibonacci hashing (Knuth, volume 3, section 6.4).
+    (mixed.rotate_left(23) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
 
 impl Hasher for Mixer {
+    fn write_u64(&mut self, word: u64) {
+        self.0 = mix(self.0, word);
+    }
+
     fn write(&mut self, bytes: &[u8]) {
         for part in bytes.chunks(8) {
             let mut word = [0; 8];
             word[..part.len()].copy_from_slice(part);
-            // The odd fraction of the golden ratio, as in Fibonacci hashing (Knuth, volume 3, section 6.4).
-            self.0 = (self.0.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            self.0 = mix(self.0, u64::from_le_bytes(word));
         }
     }
 
@@ -44,8 +57,15 @@ pub struct ProgramBuilder {
     // What the compact records could not hold.
     overfull: Option<ProgramError>,
     pub(super) memory_steps: usize,
-    /// Whether allocations and frees are left out.
-    only_times: bool,
+    /// Whether allocations and frees are left out. Then stretches that are the same are kept once: of others none are, for
+    /// no two touch the same tensors.
+    pub(super) only_times: bool,
+    /// The first record of the part that is being written.
+    open: usize,
+    /// Records of the parts before it.
+    pub(super) closed: usize,
+    pub(super) known: Known,
+    pub(super) shapes: Shapes,
 }
 
 /// What is wrong with a program. `record` counts its records from 0.
@@ -135,14 +155,47 @@ impl ProgramBuilder {
         Self { only_times: true, ..Self::new(name) }
     }
 
-    /// Makes room for about so many records more.
+    /// Makes room for about so many records more, unless most of them will be the same as others.
     pub fn reserve(&mut self, records: usize) {
-        self.inner.records.reserve_exact(records);
+        if !self.only_times {
+            self.inner.records.reserve_exact(records);
+        }
     }
 
     /// Records so far.
     pub fn records(&self) -> usize {
-        self.inner.records.len()
+        self.closed + self.inner.records.len() - self.open
+    }
+
+    /// Ends the part that is being written.
+    pub(super) fn cut(&mut self) {
+        if self.open == self.inner.records.len() {
+            return;
+        }
+        self.closed = self.records();
+        let part = if self.only_times {
+            self.known.share(&mut self.inner.records, self.open)
+        } else {
+            Part::of(self.open..self.inner.records.len())
+        };
+        self.inner.parts.push(part);
+        self.close();
+    }
+
+    /// Begins the next part behind all records.
+    pub(super) fn close(&mut self) {
+        self.open = self.inner.records.len();
+    }
+
+    /// Takes a list of records, whose events have no numbers, as the whole of the program.
+    pub(super) fn replace(&mut self, records: &[Record]) {
+        let Self { inner, shapes, .. } = self;
+        inner.records.clear();
+        inner.records.extend(records.iter().map(|record| shapes.keep(&mut inner.shapes, *record)));
+        self.inner.parts.clear();
+        (self.open, self.closed) = (0, 0);
+        self.known = Known::default();
+        self.cut();
     }
 
     /// The label of a text, the same for the same text.
@@ -216,13 +269,13 @@ impl ProgramBuilder {
     pub fn record(&mut self, stream: Stream) -> Event {
         let event = Event(self.inner.waits.len() as u32);
         self.inner.waits.push(0);
-        self.push(Record { stream: stream.0, index: event.0, ..blank(Kind::Record) });
+        self.push(Record { stream: stream.0, ..blank(Kind::Record) });
         event
     }
 
     /// What is issued to `stream` from here on starts after `event`.
     pub fn wait(&mut self, stream: Stream, event: Event) {
-        self.push(Record { stream: stream.0, index: event.0, ..blank(Kind::Wait) });
+        self.push(Record { stream: stream.0, index: self.since(event), ..blank(Kind::Wait) });
     }
 
     /// The host waits until `stream` has done all that was issued to it.
@@ -232,7 +285,21 @@ impl ProgramBuilder {
 
     /// The host waits for `event`.
     pub fn host_wait(&mut self, event: Event) {
-        self.push(Record { index: event.0, ..blank(Kind::HostWait) });
+        self.push(Record { index: self.since(event), ..blank(Kind::HostWait) });
+    }
+
+    /// Events that have been recorded from one on. One that has not been shows when the program is checked.
+    fn since(&self, event: Event) -> u32 {
+        (self.inner.waits.len() as u32).wrapping_sub(event.0)
+    }
+
+    /// The kernel just given is limited by memory, not by arithmetic.
+    pub fn limited_by_memory(&mut self) {
+        let open = self.open < self.inner.records.len();
+        if let Some(record) = self.last().filter(|record| open && record.kind == Kind::Kernel) {
+            self.inner.records.pop();
+            self.push(Record { wait_class: BY_MEMORY, ..record });
+        }
     }
 
     /// `stream` meets the other members of the group behind `channel`; the nth rendezvous that a member
@@ -254,7 +321,7 @@ impl ProgramBuilder {
         bytes: u64,
     ) {
         if bytes >> BYTES_BITS != 0 {
-            let (program, record) = (self.inner.name.clone(), self.inner.records.len());
+            let (program, record) = (self.inner.name.clone(), self.records());
             self.overfull.get_or_insert(ProgramError::MessageTooLarge { program, record, bytes });
         }
         self.push(Record {
@@ -272,7 +339,7 @@ impl ProgramBuilder {
     /// without memory keeps no such notes.
     pub fn note(&mut self, note: Note) {
         let last = self.inner.records.len().checked_sub(1);
-        let rendezvous = self.inner.records.last().is_some_and(|it| it.kind == Kind::Rendezvous);
+        let rendezvous = self.last().is_some_and(|it| it.kind == Kind::Rendezvous);
         if let (Some(last), true, false) = (last, rendezvous, self.only_times) {
             self.inner.notes.push((last, note));
         }
@@ -309,7 +376,8 @@ impl ProgramBuilder {
     /// for an event before it is recorded, allocates what is allocated or frees what is not. (That every
     /// event is recorded once follows from [`ProgramBuilder::record`] making it.)
     pub fn build(mut self) -> Result<Program, ProgramError> {
-        if self.inner.records.len() >= u32::MAX as usize {
+        self.cut();
+        if self.records() >= u32::MAX as usize {
             self.overfull("records");
         }
         if let Some(error) = self.overfull {
@@ -321,8 +389,13 @@ impl ProgramBuilder {
         Ok(Program { inner: Arc::new(self.inner) })
     }
 
+    fn last(&self) -> Option<Record> {
+        self.inner.records.last().map(|kept| self.inner.kept().of(*kept))
+    }
+
     fn push(&mut self, record: Record) {
-        self.inner.records.push(record);
+        let kept = self.shapes.keep(&mut self.inner.shapes, record);
+        self.inner.records.push(kept);
     }
 
     fn overfull(&mut self, what: &'static str) {
@@ -350,119 +423,6 @@ impl Inner {
         if i64::try_from(sum).is_err() {
             return Err(ProgramError::TooMuchMemory { program: self.name.clone() });
         }
-        Ok(())
-    }
-}
-
-/// One pass over the records in order, with what has happened so far.
-struct Checker<'a> {
-    inner: &'a mut Inner,
-    at: usize,
-    recorded: u32,
-    allocated: Vec<bool>,
-}
-
-impl<'a> Checker<'a> {
-    fn new(inner: &'a mut Inner) -> Self {
-        inner.uses = vec![ChannelUse::default(); inner.channels.len()];
-        inner.last_rendezvous = vec![0; inner.streams.len()];
-        let allocated = vec![false; inner.tensors.len()];
-        Self { inner, at: 0, recorded: 0, allocated }
-    }
-
-    fn check(&mut self) -> Result<(), ProgramError> {
-        let records = std::mem::take(&mut self.inner.records);
-        let checked = self.check_all(&records);
-        self.inner.records = records;
-        checked
-    }
-
-    fn check_all(&mut self, records: &[Record]) -> Result<(), ProgramError> {
-        let (streams, labels) = (self.inner.streams.len(), self.inner.labels.len());
-        for (at, record) in records.iter().enumerate() {
-            self.at = at;
-            // Most records are kernels that are right.
-            let known = usize::from(record.stream) < streams && (record.index as usize) < labels;
-            if record.kind == Kind::Kernel
-                && known
-                && usize::from(record.class.max(record.wait_class)) < CLASSES
-            {
-                self.inner.launches += 1;
-                continue;
-            }
-            if !matches!(record.kind, Kind::Host | Kind::HostWait) {
-                self.known("stream", u32::from(record.stream), self.inner.streams.len())?;
-            }
-            match record.kind {
-                Kind::Host => self.named(record)?,
-                Kind::Kernel => {
-                    self.named(record)?;
-                    self.inner.launches += 1;
-                }
-                Kind::Rendezvous => self.rendezvous(record)?,
-                Kind::Record => self.recorded += 1,
-                Kind::Wait | Kind::HostWait => self.waits(record.index)?,
-                Kind::HostSync => {}
-                Kind::Alloc | Kind::Free => self.memory(record)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn known(&self, what: &'static str, index: u32, len: usize) -> Result<(), ProgramError> {
-        if (index as usize) < len {
-            return Ok(());
-        }
-        Err(ProgramError::Unknown { program: self.inner.name.clone(), record: self.at, what, index })
-    }
-
-    /// Label and classes of a host, kernel or rendezvous record.
-    fn named(&self, record: &Record) -> Result<(), ProgramError> {
-        self.known("label", record.index, self.inner.labels.len())?;
-        let index = record.class.max(record.wait_class);
-        if usize::from(index) >= CLASSES {
-            return Err(ProgramError::OutOfRange { program: self.inner.name.clone(), what: "class", index });
-        }
-        Ok(())
-    }
-
-    fn rendezvous(&mut self, record: &Record) -> Result<(), ProgramError> {
-        self.named(record)?;
-        let channel = record.channel();
-        self.known("channel", channel as u32, self.inner.channels.len())?;
-        let uses = &mut self.inner.uses[channel];
-        uses.sends |= record.bytes() > 0;
-        uses.overlaps |= uses.stream.is_some_and(|stream| stream != record.stream);
-        uses.stream = Some(record.stream);
-        self.inner.last_rendezvous[usize::from(record.stream)] = self.at as u32 + 1;
-        self.inner.launches += 1;
-        Ok(())
-    }
-
-    fn waits(&mut self, event: u32) -> Result<(), ProgramError> {
-        if event < self.recorded {
-            self.inner.waits[event as usize] += 1;
-            return Ok(());
-        }
-        let (program, record) = (self.inner.name.clone(), self.at);
-        Err(ProgramError::NotRecorded { program, record, event })
-    }
-
-    fn memory(&mut self, record: &Record) -> Result<(), ProgramError> {
-        self.known("tensor", record.index, self.inner.tensors.len())?;
-        let index = record.index as usize;
-        let allocates = record.kind == Kind::Alloc;
-        if self.allocated[index] == allocates {
-            let label = self.inner.tensors[index].label.0 as usize;
-            return Err(ProgramError::Allocation {
-                program: self.inner.name.clone(),
-                record: self.at,
-                action: if allocates { "allocates" } else { "frees" },
-                tensor: self.inner.labels.get(label).cloned().unwrap_or_default(),
-                state: if allocates { "is allocated already" } else { "is not allocated" },
-            });
-        }
-        self.allocated[index] = allocates;
         Ok(())
     }
 }

@@ -11,7 +11,11 @@
 //! same for all ranks that run it, and costs one pass over the records; waiting that only the whole world shows (a
 //! straggler, a bubble between a kernel and its transfer) is not seen.
 
-use super::{Kind, ProgramBuilder, Record};
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+
+use super::builder::{Mixer, mix};
+use super::{Kind, Part, ProgramBuilder, Record, Records};
 
 /// A millionth, in which shares are given.
 const WHOLE: u128 = 1_000_000;
@@ -29,12 +33,35 @@ pub struct Load {
     pub transfer: u32,
 }
 
+/// A record where it comes in the program: the number of its part, and its own.
+type At = (u32, u32);
+
 /// A record's time on its stream.
 #[derive(Clone, Copy, Debug)]
 struct Busy {
-    record: usize,
+    at: At,
     start: u64,
     end: u64,
+    /// What it becomes longer by.
+    more: u64,
+}
+
+/// Records of a part, from its first on, and what they become longer by.
+type Longer = Vec<(u32, u64)>;
+
+/// Parts that have become longer: which, by how much, and the stretches that they are since.
+#[derive(Default)]
+struct Variants {
+    // Looked up, never walked: its order cannot matter.
+    by_hash: HashMap<u64, Vec<(Part, Longer, Part)>, BuildHasherDefault<Mixer>>,
+}
+
+impl Variants {
+    fn of(&mut self, part: Part, longer: &Longer) -> &mut Vec<(Part, Longer, Part)> {
+        let begin = u64::from(part.first);
+        let mixed = longer.iter().fold(begin, |mixed, &(at, more)| mix(mix(mixed, u64::from(at)), more));
+        self.by_hash.entry(mixed).or_default()
+    }
 }
 
 /// What a rank does when nobody makes it wait.
@@ -51,31 +78,36 @@ struct Alone {
 }
 
 impl Alone {
-    fn run(records: &[Record], streams: usize, loads: &[Option<Load>]) -> Self {
+    fn run(records: Records<'_>, parts: &[Part], streams: usize, loads: &[Option<Load>]) -> Self {
+        let all = parts.iter().map(|part| part.len()).sum();
         let mut alone = Self {
             clocks: vec![0; streams],
-            kernels: Vec::with_capacity(records.len()),
+            kernels: Vec::with_capacity(all),
             transfers: vec![Vec::new(); streams],
             ..Self::default()
         };
-        let mut at = 0;
-        while let Some(record) = records.get(at) {
-            if record.kind == Kind::Kernel {
-                at += alone.run_kernels(at, &records[at..]);
-            } else {
-                alone.step(at, record, loads);
-                at += 1;
+        for (number, part) in (0..).zip(parts) {
+            let mut at = part.first;
+            while at < part.end {
+                let record = records.at(at as usize);
+                if record.kind == Kind::Kernel {
+                    at += alone.run_kernels((number, at), part.end, records);
+                } else {
+                    alone.step((number, at), &record, loads);
+                    at += 1;
+                }
             }
         }
         alone
     }
 
-    /// Runs the kernels that follow each other on one stream from record `first` on; returns how many. The clocks stay in
-    /// registers.
-    fn run_kernels(&mut self, first: usize, records: &[Record]) -> usize {
-        let Some(stream) = records.first().map(|record| record.stream) else { return 0 };
+    /// Runs the kernels that follow each other on one stream from record `first` of a part on, up to `last`; returns how
+    /// many. The clocks stay in registers.
+    fn run_kernels(&mut self, (part, first): At, last: u32, records: Records<'_>) -> u32 {
+        let stream = records.at(first as usize).stream;
         let (mut host, mut end, mut number) = (self.host, self.clock(usize::from(stream)), 0);
-        for record in records {
+        for kept in &records.kept[first as usize..last as usize] {
+            let record = &records.shapes[kept.shape as usize];
             if record.kind != Kind::Kernel || record.stream != stream {
                 break;
             }
@@ -83,7 +115,7 @@ impl Alone {
             let start = end.max(host);
             end = start.saturating_add(record.time);
             if stream == 0 && record.time > 0 {
-                self.kernels.push(Busy { record: first + number, start, end });
+                self.kernels.push(Busy { at: (part, first + number), start, end, more: 0 });
             }
             number += 1;
         }
@@ -93,7 +125,7 @@ impl Alone {
     }
 
     /// Indices that do not exist are left for the checks of the finished program.
-    fn step(&mut self, at: usize, record: &Record, loads: &[Option<Load>]) {
+    fn step(&mut self, at: At, record: &Record, loads: &[Option<Load>]) {
         let stream = usize::from(record.stream);
         match record.kind {
             Kind::Host => self.host = self.host.saturating_add(record.time),
@@ -119,7 +151,8 @@ impl Alone {
     }
 
     fn event(&self, record: &Record) -> u64 {
-        self.events.get(record.index as usize).copied().unwrap_or(0)
+        let event = self.events.len().checked_sub(record.index as usize);
+        event.and_then(|event| self.events.get(event)).copied().unwrap_or(0)
     }
 
     fn set(&mut self, stream: usize, clock: u64) {
@@ -128,11 +161,11 @@ impl Alone {
         }
     }
 
-    fn run_on(&mut self, stream: usize, record: usize, duration: u64) -> Busy {
+    fn run_on(&mut self, stream: usize, at: At, duration: u64) -> Busy {
         let start = self.clocks.get(stream).map_or(self.host, |clock| self.host.max(*clock));
         let end = start.saturating_add(duration);
         self.set(stream, end);
-        Busy { record, start, end }
+        Busy { at, start, end, more: 0 }
     }
 }
 
@@ -145,46 +178,103 @@ impl Load {
 
 /// A share of a time, rounded down.
 fn share(time: u64, millionths: u32) -> u64 {
+    // Up to some hours of picoseconds.
+    if let Some(product) = time.checked_mul(u64::from(millionths)) {
+        return product / WHOLE as u64;
+    }
     u64::try_from(u128::from(time) * u128::from(millionths) / WHOLE).unwrap_or(u64::MAX)
 }
 
 impl ProgramBuilder {
-    /// The kernel just given is limited by memory, not by arithmetic.
-    pub fn limited_by_memory(&mut self) {
-        self.inner.by_memory.push(self.inner.records.len().saturating_sub(1));
-    }
-
     /// Lengthens what has been given so far by what kernels of the primary stream and transfers of other streams take
-    /// from each other; `loads` are by channel, and transfers of channels without one leave kernels alone.
+    /// from each other; `loads` are by channel, and transfers of channels without one leave kernels alone. To be called when
+    /// everything is written: places and passages from before mean nothing afterwards.
     pub fn contend(&mut self, loads: &[Option<Load>]) {
         if loads.iter().all(Option::is_none) {
             return;
         }
-        let alone = Alone::run(&self.inner.records, self.inner.streams.len(), loads);
-        for transfers in &alone.transfers {
-            self.contend_with(&alone.kernels, transfers, loads);
+        self.cut();
+        let mut alone = Alone::run(self.inner.kept(), &self.inner.parts, self.inner.streams.len(), loads);
+        for transfers in &mut alone.transfers {
+            self.contend_with(&mut alone.kernels, transfers, loads);
+        }
+        // Each in the order of the program.
+        let lists = std::iter::once(&*alone.kernels).chain(alone.transfers.iter().map(Vec::as_slice));
+        if self.inner.records.len() == self.records() {
+            // Every record stands once.
+            for busy in lists.flatten() {
+                self.lengthen(busy.at.1 as usize, busy.more);
+            }
+        } else {
+            self.lengthen_parts(lists.collect());
         }
     }
 
     /// Both lists are in order of time, and neither overlaps itself.
-    fn contend_with(&mut self, kernels: &[Busy], transfers: &[Busy], loads: &[Option<Load>]) {
+    fn contend_with(&self, kernels: &mut [Busy], transfers: &mut [Busy], loads: &[Option<Load>]) {
+        let records = self.inner.kept();
         let mut first = 0;
         for transfer in transfers {
-            let channel = self.inner.records[transfer.record].channel();
+            let channel = records.at(transfer.at.1 as usize).channel();
             let Some(Some(load)) = loads.get(channel) else { continue };
             first += kernels[first..].iter().take_while(|kernel| kernel.end <= transfer.start).count();
-            let beside = kernels[first..].iter().take_while(|kernel| kernel.start < transfer.end);
+            let beside = kernels[first..].iter_mut().take_while(|kernel| kernel.start < transfer.end);
             let mut shared = 0;
             for kernel in beside {
                 let both = kernel.end.min(transfer.end) - kernel.start.max(transfer.start);
-                let by_memory = self.inner.by_memory.binary_search(&kernel.record).is_ok();
+                let by_memory = records.at(kernel.at.1 as usize).is_limited_by_memory();
                 let lost = share(both, if by_memory { load.memory } else { load.arithmetic });
-                let record = &mut self.inner.records[kernel.record];
-                record.time = record.time.saturating_add(lost);
+                kernel.more = kernel.more.saturating_add(lost);
                 shared += both;
             }
-            let record = &mut self.inner.records[transfer.record];
-            record.time = record.time.saturating_add(share(shared, load.transfer));
+            transfer.more = transfer.more.saturating_add(share(shared, load.transfer));
+        }
+    }
+
+    /// Gives each part in which something becomes longer a stretch of its own, or that of a part that becomes the same.
+    fn lengthen_parts(&mut self, mut lists: Vec<&[Busy]>) {
+        let (mut variants, mut longer) = (Variants::default(), Longer::new());
+        for number in 0..self.inner.parts.len() {
+            let part = self.inner.parts[number];
+            longer.clear();
+            for list in &mut lists {
+                while let Some((busy, rest)) = list.split_first().filter(|(it, _)| it.at.0 as usize == number)
+                {
+                    if busy.more > 0 {
+                        longer.push((busy.at.1 - part.first, busy.more));
+                    }
+                    *list = rest;
+                }
+            }
+            if longer.is_empty() {
+                continue;
+            }
+            let alike = variants.of(part, &longer);
+            let known = alike.iter().find(|(of, by, _)| (*of, by) == (part, &longer)).map(|it| it.2);
+            self.inner.parts[number] = known.unwrap_or_else(|| {
+                let made = self.longer(part, &longer);
+                alike.push((part, longer.clone(), made));
+                made
+            });
+        }
+        self.close();
+    }
+
+    /// The stretch that a part becomes.
+    fn longer(&mut self, part: Part, longer: &Longer) -> Part {
+        let copy = self.inner.records.len();
+        self.inner.records.extend_from_within(part.range());
+        for &(at, more) in longer {
+            self.lengthen(copy + at as usize, more);
+        }
+        self.known.share(&mut self.inner.records, copy)
+    }
+
+    fn lengthen(&mut self, at: usize, more: u64) {
+        if more > 0 {
+            let record = self.inner.kept().at(at);
+            let longer = Record { time: record.time.saturating_add(more), ..record };
+            self.inner.records[at] = self.shapes.keep(&mut self.inner.shapes, longer);
         }
     }
 }
@@ -230,8 +320,10 @@ mod tests {
             self.builder.rendezvous(stream, channel, CLASS, CLASS, self.label, SimTime(fixed), bytes);
         }
 
-        fn times(&self) -> Vec<u64> {
-            let long = self.builder.inner.records.iter();
+        fn times(&mut self) -> Vec<u64> {
+            self.builder.cut();
+            let all = self.builder.inner.in_full();
+            let long = all.iter();
             long.filter(|it| matches!(it.kind, Kind::Kernel | Kind::Rendezvous)).map(|it| it.time).collect()
         }
     }
@@ -310,6 +402,55 @@ mod tests {
                 expected[transfers.len() + kernel] += 1;
             }
             prop_assert_eq!(p.times(), expected);
+        }
+    }
+
+    /// Writes some rounds, of which the last ones are the first one again, kept once or written each time.
+    fn rounds(kernels: &[(u64, bool)], bytes: u64, rounds: usize, kept_once: bool) -> ProgramBuilder {
+        let mut b = if kept_once { ProgramBuilder::without_memory("p") } else { ProgramBuilder::new("p") };
+        let label = b.label("x");
+        let streams = ["compute", "one"].map(|name| b.stream(name));
+        let channel = b.channel("one");
+        let write = |b: &mut ProgramBuilder| {
+            for &(picos, by_memory) in kernels {
+                b.kernel(streams[0], CLASS, label, SimTime(picos), SimTime(1));
+                if by_memory {
+                    b.limited_by_memory();
+                }
+            }
+            let done = b.record(streams[0]);
+            b.wait(streams[1], done);
+            b.rendezvous(streams[1], channel, CLASS, CLASS, label, SimTime(3), bytes);
+        };
+        let place = b.place();
+        write(&mut b);
+        let passage = b.passage(place);
+        for round in 1..rounds {
+            if round % 3 == 2 {
+                b.host(SimTime(bytes), CLASS, label);
+            }
+            if kept_once {
+                b.repeat_as_it_is(&passage);
+            } else {
+                write(&mut b);
+            }
+        }
+        b.contend(&[Some(LOAD)]);
+        b
+    }
+
+    proptest! {
+        /// Kept once, and copied where a round becomes longer than others, or written out.
+        #[test]
+        fn rounds_that_are_kept_once_lose_what_each_of_them_loses(
+            kernels in prop::collection::vec((0_u64..90, any::<bool>()), 1..6),
+            bytes in 0_u64..400,
+            count in 1_usize..12,
+        ) {
+            let [once, plain] = [true, false].map(|kept_once| rounds(&kernels, bytes, count, kept_once));
+            prop_assert_eq!(once.inner.in_full(), plain.inner.in_full());
+            let (once, plain) = (once.build().unwrap(), plain.build().unwrap());
+            prop_assert_eq!((once.len(), once.launches(), once.waits()), (plain.len(), plain.launches(), plain.waits()));
         }
     }
 }

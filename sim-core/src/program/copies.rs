@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Inner, Kind, Program, Record};
+use super::{Inner, Kept, Kind, Part, Program, Record, parts};
 
 /// What a record takes time for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,16 +39,15 @@ impl Program {
     #[must_use]
     pub fn stretched(&self, mut factor: impl FnMut(Work) -> f64) -> Self {
         let inner = &self.inner;
-        let mut records = inner.records.clone();
+        let mut records: Vec<Record> = self.in_order().collect();
         let mut met = vec![0_u32; inner.channels.len()];
-        let mut by_memory = inner.by_memory.iter().copied().peekable();
-        for (at, record) in records.iter_mut().enumerate() {
+        for record in &mut records {
             match record.kind {
                 Kind::Host => record.time = stretched(record.time, factor(Work::Host)),
                 Kind::Kernel => {
                     record.extra = stretched(record.extra, factor(Work::Host));
-                    let limited = by_memory.next_if(|&it| it == at).is_some();
-                    record.time = stretched(record.time, factor(Work::Kernel { by_memory: limited }));
+                    let by_memory = record.is_limited_by_memory();
+                    record.time = stretched(record.time, factor(Work::Kernel { by_memory }));
                 }
                 Kind::Rendezvous => {
                     let channel = record.channel();
@@ -62,7 +61,7 @@ impl Program {
                 Kind::Record | Kind::Wait | Kind::HostSync | Kind::HostWait | Kind::Alloc | Kind::Free => {}
             }
         }
-        let mut copy = self.with_records(records, inner.by_memory.clone(), inner.waits.clone());
+        let mut copy = self.with_records(records, 1, inner.waits.clone());
         if let Some(copy) = Arc::get_mut(&mut copy.inner) {
             copy.notes.clone_from(&inner.notes);
         }
@@ -74,35 +73,27 @@ impl Program {
     #[must_use]
     pub fn repeated(&self, times: u32) -> Self {
         let inner = &self.inner;
-        let kept = |record: &&Record| !matches!(record.kind, Kind::Alloc | Kind::Free);
-        let once: Vec<Record> = inner.records.iter().filter(kept).copied().collect();
-        // Events are recorded once each, in the order of their numbers.
-        let events = inner.waits.len() as u32;
-        let mut records = Vec::with_capacity(once.len() * times as usize);
-        let mut waits = Vec::with_capacity(inner.waits.len() * times as usize);
-        for turn in 0..times {
-            records.extend(once.iter().map(|record| match record.kind {
-                Kind::Record | Kind::Wait | Kind::HostWait => {
-                    Record { index: record.index + turn * events, ..*record }
-                }
-                _ => *record,
-            }));
-            waits.extend_from_slice(&inner.waits);
-        }
-        self.with_records(records, Vec::new(), waits)
+        let kept = |record: &Record| !matches!(record.kind, Kind::Alloc | Kind::Free);
+        let once: Vec<Record> = self.in_order().filter(kept).collect();
+        self.with_records(once, times, inner.waits.repeat(times as usize))
     }
 
-    /// The same names with other records, which use streams and channels in the same way.
-    fn with_records(&self, records: Vec<Record>, by_memory: Vec<usize>, waits: Vec<u32>) -> Self {
+    /// The same names with other records, so many times over, which use streams and channels in the same way.
+    fn with_records(&self, records: Vec<Record>, times: u32, waits: Vec<u32>) -> Self {
         let inner = &self.inner;
         let mut last_rendezvous = vec![0; inner.streams.len()];
-        let mut launches = 0;
+        let mut launches = vec![0; inner.streams.len()];
+        let parts = vec![Part::of(0..records.len()); if records.is_empty() { 0 } else { times as usize }];
         for (at, record) in records.iter().enumerate() {
-            launches += u32::from(matches!(record.kind, Kind::Kernel | Kind::Rendezvous));
+            if matches!(record.kind, Kind::Kernel | Kind::Rendezvous) {
+                launches[usize::from(record.stream)] += times;
+            }
             if record.kind == Kind::Rendezvous {
-                last_rendezvous[usize::from(record.stream)] = at as u32 + 1;
+                last_rendezvous[usize::from(record.stream)] = parts::place(parts.len(), at + 1);
             }
         }
+        // Times that were drawn are hardly ever the same: each record has a shape of its own.
+        let kept = (0..).zip(&records).map(|(shape, record)| Kept { shape, index: record.index }).collect();
         Self {
             inner: Arc::new(Inner {
                 name: inner.name.clone(),
@@ -111,10 +102,11 @@ impl Program {
                 channels: inner.channels.clone(),
                 tensors: inner.tensors.clone(),
                 uses: inner.uses.clone(),
-                records,
+                records: kept,
+                shapes: records,
+                parts,
                 waits,
                 launches,
-                by_memory,
                 notes: Vec::new(),
                 last_rendezvous,
             }),

@@ -5,6 +5,7 @@
 //! one waits for passes beside the work of the other. Each keeps its own order, so whatever it makes, waits for and frees
 //! stays right.
 
+use super::parts::without_numbers;
 use super::passage::Place;
 use super::{Kind, ProgramBuilder, Record};
 
@@ -19,7 +20,8 @@ impl ProgramBuilder {
         if pairs.is_empty() {
             return;
         }
-        let records = self.inner.records.len();
+        self.cut();
+        let records = self.records();
         let mut order: Vec<u32> = Vec::with_capacity(records);
         let mut written = 0;
         for [first, second] in pairs {
@@ -41,33 +43,30 @@ impl ProgramBuilder {
 
     /// The same records in another order; events are counted anew in the order in which they are recorded.
     fn reorder(&mut self, order: &[u32]) {
+        let old = self.inner.in_full();
         let mut events = vec![u32::MAX; self.inner.waits.len()];
         let mut recorded = 0;
         let mut places = vec![0_usize; order.len()];
         for (place, &at) in order.iter().enumerate() {
             places[at as usize] = place;
-            let record = self.inner.records[at as usize];
+            let record = old[at as usize];
             if record.kind == Kind::Record {
                 events[record.index as usize] = recorded;
                 recorded += 1;
             }
         }
         let moved = |&at: &u32| {
-            let record = self.inner.records[at as usize];
-            match record.kind {
-                Kind::Record | Kind::Wait | Kind::HostWait => {
-                    let event = events.get(record.index as usize).copied();
-                    Record { index: event.unwrap_or(u32::MAX), ..record }
-                }
-                _ => record,
+            let record = old[at as usize];
+            if record.is_of_event() {
+                let event = events.get(record.index as usize).copied();
+                Record { index: event.unwrap_or(u32::MAX), ..record }
+            } else {
+                record
             }
         };
-        let records = order.iter().map(moved).collect();
-        self.inner.records = records;
-        for at in &mut self.inner.by_memory {
-            *at = places.get(*at).copied().unwrap_or(*at);
-        }
-        self.inner.by_memory.sort_unstable();
+        let mut records: Vec<Record> = order.iter().map(moved).collect();
+        without_numbers(&mut records);
+        self.replace(&records);
         for (at, _) in &mut self.inner.notes {
             *at = places.get(*at).copied().unwrap_or(*at);
         }
@@ -79,7 +78,7 @@ impl ProgramBuilder {
 mod tests {
     use crate::engine::simulate;
     use crate::observer::NoObserver;
-    use crate::program::{Class, ProgramBuilder};
+    use crate::program::{Class, Kind, ProgramBuilder};
     use crate::time::SimTime;
     use crate::world::{RankSpec, WorldBuilder};
 
@@ -119,9 +118,13 @@ mod tests {
         // After both.
         b.kernel(compute, WORK, label, time, SimTime::ZERO);
         let program = b.build().expect("legal");
-        assert_eq!(program.inner.by_memory.len(), pieces[0] + pieces[1]);
-        let kernels = program.inner.by_memory.iter().map(|&at| program.inner.records[at].kind);
-        assert!(kernels.into_iter().all(|kind| kind == crate::program::Kind::Kernel));
+        // All but the last.
+        let by_memory: Vec<bool> = program
+            .in_order()
+            .filter(|it| it.kind == Kind::Kernel)
+            .map(|it| it.is_limited_by_memory())
+            .collect();
+        assert_eq!(by_memory, [vec![true; pieces[0] + pieces[1]], vec![false]].concat());
         let mut world = WorldBuilder::new();
         let program = world.program(program);
         let group = world.group(1, Vec::new());

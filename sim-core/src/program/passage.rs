@@ -5,15 +5,15 @@
 
 use std::ops::Range;
 
-use super::{Event, Kind, Label, ProgramBuilder, Record, Tensor, TensorSpec};
+use super::{Kept, Kind, Label, Part, ProgramBuilder, Tensor, TensorSpec};
 
 /// A place between two records of a program that is being written.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     records: usize,
+    parts: usize,
     tensors: usize,
     events: usize,
-    by_memory: usize,
     notes: usize,
     memory_steps: usize,
 }
@@ -21,14 +21,15 @@ pub struct Place {
 /// The records between two places, and what they make.
 #[derive(Clone, Debug)]
 pub struct Passage {
-    records: Range<usize>,
+    stretches: Vec<Part>,
+    /// The first of its records that was written.
+    first: usize,
     tensors: Range<usize>,
     events: Range<usize>,
-    by_memory: Range<usize>,
     notes: Range<usize>,
     memory_steps: usize,
-    /// Records that name an event, from the first of the passage on.
-    of_events: Vec<u32>,
+    /// Whether it waits for events from before it.
+    waits_for_others: bool,
 }
 
 impl Place {
@@ -47,32 +48,45 @@ impl Passage {
 
 impl ProgramBuilder {
     /// Where the next record will be.
-    pub fn place(&self) -> Place {
+    pub fn place(&mut self) -> Place {
+        if self.only_times {
+            // What begins here may come again.
+            self.cut();
+        }
         Place {
-            records: self.inner.records.len(),
+            records: self.records(),
+            parts: self.inner.parts.len(),
             tensors: self.inner.tensors.len(),
             events: self.inner.waits.len(),
-            by_memory: self.inner.by_memory.len(),
             notes: self.inner.notes.len(),
             memory_steps: self.memory_steps,
         }
     }
 
     /// What has been written since a place.
-    pub fn passage(&self, from: Place) -> Passage {
+    pub fn passage(&mut self, from: Place) -> Passage {
         let here = self.place();
-        let names_event =
-            |(_, record): &(u32, &Record)| matches!(record.kind, Kind::Record | Kind::Wait | Kind::HostWait);
-        let records = (0..).zip(&self.inner.records[from.records..]);
-        let of_events = records.filter(names_event).map(|(at, _)| at).collect();
+        let stretches = if self.only_times {
+            self.inner.parts[from.parts..].to_vec()
+        } else {
+            // All records stand in their order.
+            vec![Part::of(from.records..here.records)]
+        };
+        let records = stretches.iter().flat_map(|part| self.inner.kept().range(part.range()));
+        let mut recorded = 0;
+        let mut waits_for_others = false;
+        for record in records.filter(|record| record.is_of_event()) {
+            waits_for_others |= record.index > recorded;
+            recorded += u32::from(record.kind == Kind::Record);
+        }
         Passage {
-            of_events,
-            records: from.records..here.records,
+            stretches,
+            first: from.records,
             tensors: from.tensors..here.tensors,
             events: from.events..here.events,
-            by_memory: from.by_memory..here.by_memory,
             notes: from.notes..here.notes,
             memory_steps: here.memory_steps - from.memory_steps,
+            waits_for_others,
         }
     }
 
@@ -92,25 +106,28 @@ impl ProgramBuilder {
         outer: impl Fn(Tensor) -> Tensor,
     ) -> u32 {
         let here = self.place();
-        let event = |index: u32| match (index as usize).checked_sub(passage.events.start) {
-            Some(number) => Event((here.events + number) as u32).0,
-            None => index,
-        };
         let first = passage.tensors.start;
         let tensor = |index: u32| match (index as usize).checked_sub(first) {
             Some(number) => (here.tensors + number) as u32,
             None => outer(Tensor(index)).0,
         };
-        self.inner.records.reserve(passage.records.len());
-        for at in passage.records.clone() {
-            let record = self.inner.records[at];
+        // Between an event from before the passage and this copy there are more than before the passage.
+        let between = (here.events - passage.events.start) as u32;
+        let mut recorded = 0;
+        self.inner.records.reserve(passage.stretches.iter().map(|part| part.len()).sum());
+        for at in passage.stretches.iter().flat_map(|part| part.range()) {
+            let record = self.inner.kept().at(at);
             let index = match record.kind {
                 Kind::Host | Kind::Kernel | Kind::Rendezvous => label(Label(record.index)).0,
-                Kind::Record | Kind::Wait | Kind::HostWait => event(record.index),
                 Kind::Alloc | Kind::Free => tensor(record.index),
-                Kind::HostSync => record.index,
+                Kind::Record => {
+                    recorded += 1;
+                    record.index
+                }
+                Kind::Wait | Kind::HostWait if record.index > recorded => record.index.wrapping_add(between),
+                Kind::Wait | Kind::HostWait | Kind::HostSync => record.index,
             };
-            self.inner.records.push(Record { index, ..record });
+            self.inner.records.push(Kept { index, ..self.inner.records[at] });
         }
         for (number, at) in passage.tensors.clone().enumerate() {
             let spec = self.inner.tensors[at];
@@ -122,26 +139,22 @@ impl ProgramBuilder {
 
     /// Writes a passage that makes no tensor again under the same labels; see [`ProgramBuilder::repeat`].
     pub fn repeat_as_it_is(&mut self, passage: &Passage) {
-        let here = self.place();
-        self.inner.records.extend_from_within(passage.records.clone());
-        for &at in &passage.of_events {
-            let index = &mut self.inner.records[here.records + at as usize].index;
-            if let Some(number) = (*index as usize).checked_sub(passage.events.start) {
-                *index = (here.events + number) as u32;
-            }
+        if passage.waits_for_others || !self.only_times {
+            self.repeat(passage, |label| label, |_| Label(0), |tensor| tensor);
+            return;
         }
+        let here = self.place();
+        self.inner.parts.extend_from_slice(&passage.stretches);
+        self.closed += passage.stretches.iter().map(|part| part.len()).sum::<usize>();
         self.repeat_beside(passage, here);
     }
 
     /// What belongs to the records of a passage that was written again from `here` on.
     fn repeat_beside(&mut self, passage: &Passage, here: Place) {
         self.inner.waits.resize(here.events + passage.events.len(), 0);
-        for at in passage.by_memory.clone() {
-            self.inner.by_memory.push(self.inner.by_memory[at] - passage.records.start + here.records);
-        }
         for at in passage.notes.clone() {
             let (record, note) = self.inner.notes[at];
-            self.inner.notes.push((record - passage.records.start + here.records, note));
+            self.inner.notes.push((record - passage.first + here.records, note));
         }
         self.memory_steps += passage.memory_steps;
     }
@@ -189,9 +202,8 @@ mod tests {
         let second = again.repeat(&passage, |_| label, |_| made, |_| first);
         assert_eq!((first, Tensor(second)), (one, two));
         assert_eq!(plain.memory_steps(), again.memory_steps());
-        assert_eq!(plain.inner.by_memory, again.inner.by_memory);
         let (plain, again) = (plain.build().unwrap(), again.build().unwrap());
-        assert_eq!(plain.records(), again.records());
+        assert_eq!(plain.inner.in_full(), again.inner.in_full());
         assert_eq!(plain.tensor_specs(), again.tensor_specs());
         assert_eq!((plain.labels(), plain.waits()), (again.labels(), again.waits()));
     }
@@ -216,9 +228,27 @@ mod tests {
         let passage = again.passage(place);
         again.repeat_as_it_is(&passage);
         again.repeat_as_it_is(&passage);
-        assert_eq!(plain.inner.by_memory, again.inner.by_memory);
         let (plain, again) = (plain.build().unwrap(), again.build().unwrap());
-        assert_eq!(plain.records(), again.records());
+        assert_eq!(plain.inner.in_full(), again.inner.in_full());
         assert_eq!((plain.labels(), plain.waits()), (again.labels(), again.waits()));
+        assert_eq!((plain.len(), plain.launches()), (again.len(), again.launches()));
+        // What was repeated stands once.
+        assert_eq!((plain.records().kept.len(), again.records().kept.len()), (2 + 3 * 3, 2 + 3));
+    }
+
+    #[test]
+    fn a_passage_that_waits_for_an_event_from_before_it_waits_for_the_same_one_again() {
+        let mut p = ProgramBuilder::without_memory("p");
+        let stream = p.stream("compute");
+        let before = p.record(stream);
+        let place = p.place();
+        p.wait(stream, before);
+        p.record(stream);
+        let passage = p.passage(place);
+        p.repeat_as_it_is(&passage);
+        let program = p.build().unwrap();
+        let waits: Vec<u32> =
+            program.inner.in_full().iter().filter(|it| it.kind == Kind::Wait).map(|it| it.index).collect();
+        assert_eq!((waits, program.waits()), (vec![0, 0], &[2, 0, 0][..]));
     }
 }

@@ -82,9 +82,16 @@ impl Program {
     /// Its records in order, but for allocations and frees.
     pub fn steps(&self) -> impl Iterator<Item = Step> + '_ {
         let mut notes = self.inner.notes.iter().peekable();
-        self.records().iter().enumerate().filter_map(move |(at, it)| {
+        let mut recorded = 0_u32;
+        self.in_order().enumerate().filter_map(move |(at, it)| {
             let (stream, label) = (Stream(it.stream), Label(it.index));
-            let (class, event) = (Class(it.class), Event(it.index));
+            let class = Class(it.class);
+            let event = if it.kind == Kind::Record {
+                recorded += 1;
+                Event(recorded - 1)
+            } else {
+                Event(recorded.wrapping_sub(it.index))
+            };
             Some(match it.kind {
                 Kind::Host => Step::Host { duration: SimTime(it.time), label },
                 Kind::Kernel => Step::Kernel {

@@ -4,8 +4,8 @@ use crate::time::SimTime;
 const NS: SimTime = SimTime(1_000);
 
 #[test]
-fn a_record_is_24_bytes() {
-    assert_eq!(size_of::<Record>(), 24);
+fn a_record_is_kept_in_8_bytes() {
+    assert_eq!((size_of::<Kept>(), size_of::<Record>()), (8, 24));
 }
 
 #[test]
@@ -23,9 +23,9 @@ fn a_program_keeps_what_it_was_told() {
     assert_eq!((program.streams(), program.channels()), (&["compute".into()][..], &["data".into()][..]));
     assert_eq!((program.label(label), program.label(Label(9))), ("gemm", ""));
     assert_eq!((program.tensors(), program.tensor_spec(weights).unwrap().bytes), (1, 40));
-    let meeting = program.records()[2];
+    let meeting = program.records().at(2);
     assert_eq!((meeting.bytes(), meeting.channel()), ((1 << 48) - 1, 0));
-    assert_eq!((program.launches(), program.last_rendezvous()), (2, &[3][..]));
+    assert_eq!((program.launches(), program.last_rendezvous()), (2, &[place(1, 3)][..]));
     assert_eq!(program.to_string(), "program step of 3 records on 1 streams");
 }
 

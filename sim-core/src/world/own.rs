@@ -123,8 +123,15 @@ impl World {
             met: vec![0; width],
             overtaken: vec![false; width],
         };
-        let orders = |it: &&Record| !matches!(it.kind, Kind::Host | Kind::Kernel | Kind::Alloc | Kind::Free);
-        program.records().iter().filter(orders).for_each(|record| order.step(record));
+        let records = program.records();
+        let orders = |it: &Record| !matches!(it.kind, Kind::Host | Kind::Kernel | Kind::Alloc | Kind::Free);
+        // Most shapes are those of kernels.
+        let wanted: Vec<bool> = records.shapes.iter().map(orders).collect();
+        for kept in program.parts().iter().flat_map(|part| &records.kept[part.range()]) {
+            if wanted[kept.shape as usize] {
+                order.step(&records.shapes[kept.shape as usize], kept.index);
+            }
+        }
         order.overtaken
     }
 }
@@ -163,10 +170,14 @@ fn lift(counts: &mut [u32], others: &[u32]) {
 }
 
 impl Order {
-    fn step(&mut self, record: &Record) {
+    /// A record of a shape; a wait is for the event that is `back` back.
+    fn step(&mut self, record: &Record, back: u32) {
         let first = usize::from(record.stream) * self.width;
         let stream = first..first + self.width;
-        let event = || record.index as usize * self.width..(record.index as usize + 1) * self.width;
+        let event = || {
+            let first = self.events.len() - back as usize * self.width;
+            first..first + self.width
+        };
         match record.kind {
             Kind::Rendezvous if record.bytes() > 0 => self.rendezvous(record.channel(), first),
             Kind::Record => {

@@ -187,7 +187,7 @@ fn a_varied_world_differs_in_programs_and_rates_alone() {
         )
         .unwrap();
     assert_eq!(asked, [(0, "meets".to_owned()), (1, "meets".to_owned())]);
-    let sent: Vec<u64> = varied.programs().iter().map(|it| it.records()[0].bytes()).collect();
+    let sent: Vec<u64> = varied.programs().iter().map(|it| it.records().at(0).bytes()).collect();
     assert_eq!(sent, [100, 101]);
     let of_rank: Vec<u32> = varied.ranks().iter().map(|rank| rank.program).collect();
     assert_eq!(of_rank, [0, 1]);
@@ -235,7 +235,7 @@ fn jobs_beside_each_other_share_the_links_that_are_named() {
         (rank.program, &rank.groups[..], rank.queue_depth, rank.multiplicity),
         (3, &[GroupId(3)][..], 5, 5)
     );
-    assert_eq!(both.program_of(1).records()[0].bytes(), 9);
+    assert_eq!(both.program_of(1).records().at(0).bytes(), 9);
     assert_eq!(both.ranks()[0], first.ranks()[0]);
     let group = &both.groups()[3];
     assert_eq!((group.members(), group.parts()), (&[1][..], 5));
