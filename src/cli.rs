@@ -519,6 +519,10 @@ pub(crate) struct ScheduleArguments {
     /// Milliseconds from the end of a pass to when the neighbour has its result
     #[arg(long, value_name = "MS", default_value_t = 0.0)]
     pub(crate) transfer: f64,
+    /// Milliseconds that a forward and a backward of one chunk each take together where the schedule puts them next to each
+    /// other to be one (`dualpipe`, `dualpipe-v`); by default they run one after the other
+    #[arg(long, value_name = "MS")]
+    pub(crate) pair: Option<f64>,
     /// Print one JSON document on standard output and nothing else
     #[arg(long)]
     pub(crate) json: bool,

@@ -46,7 +46,8 @@ impl Row<'_> {
 }
 
 /// Draws what every stage and stream does over the step: forward, backward, recomputation, optimizer,
-/// communication and waiting, with the numbers of the micro-batches (from 0) where they fit. Idle time is
+/// communication and waiting, with the numbers of the micro-batches (from 0) where they fit. On stages of several chunks a
+/// bar at the foot of a pass says which chunk it is: none for the first, as wide as the box for the last. Idle time is
 /// blank. Streams that hardly do anything but wait are left out. Of more than 64 rows one rank a stage is
 /// shown, then only the compute streams, then an even choice of them; the figure says so.
 ///
@@ -75,7 +76,9 @@ pub fn pipeline_gantt(timeline: &Timeline, width: Width) -> Result<Figure, PlotE
     let mut top = MARGIN_PT;
     let whole = canvas.width() - 2.0 * MARGIN_PT;
     top += legend::lines(&mut canvas, &entries(&drawn), MARGIN_PT, top, whole);
-    if let Some(note) = note {
+    let last_chunk = drawn.iter().flatten().filter_map(|piece| piece.chunk).max().filter(|last| *last > 0);
+    let chunks = last_chunk.map(|last| chunk_note(last).to_owned());
+    for note in note.into_iter().chain(chunks) {
         canvas.text(&note, (MARGIN_PT, top + TICK_PT / 2.0), Anchor::Start, TICK_PT);
         top += TICK_PT + 4.0;
     }
@@ -87,7 +90,10 @@ pub fn pipeline_gantt(timeline: &Timeline, width: Width) -> Result<Figure, PlotE
     for (band, row) in bands.iter().zip(&drawn) {
         for piece in row {
             let x = (axis.x(&plot, piece.start), axis.x(&plot, piece.end));
-            draw_piece(&mut canvas, piece, Rect::new(x.0, band.0, x.1, band.1), size);
+            let shown = draw_piece(&mut canvas, piece, Rect::new(x.0, band.0, x.1, band.1), size);
+            if let (Some(chunk), Some(last)) = (piece.chunk, last_chunk) {
+                draw_chunk(&mut canvas, &shown, chunk as f64 / last as f64);
+            }
         }
     }
     canvas.line((plot.x0, plot.y0), (plot.x0, plot.y1), BLACK, AXIS_PT);
@@ -226,7 +232,27 @@ fn number_fits(number: u64, size: f64, width: f64) -> bool {
     text_width(&number.to_string(), size) + NUMBER_ROOM <= width
 }
 
-fn draw_piece(canvas: &mut Canvas, piece: &Piece, full: Rect, number_size: Option<f64>) {
+/// What the bars below passes mean.
+fn chunk_note(last: u64) -> &'static str {
+    match last {
+        1 => "a bar at the foot: the stage's second chunk of layers",
+        _ => "the longer the bar at the foot, the later of the stage's chunks of layers",
+    }
+}
+
+/// Share of a box's height that the bar of its chunk has.
+const CHUNK_BAR: f64 = 0.13;
+
+/// The bar at the foot of a pass: as much of its width as there is of the stage's chunks before.
+fn draw_chunk(canvas: &mut Canvas, shown: &Rect, share: f64) {
+    let (width, height) = (share * shown.width(), CHUNK_BAR * (shown.y1 - shown.y0));
+    if width > 0.0 {
+        canvas.rect(Rect { x1: shown.x0 + width, y0: shown.y1 - height, ..*shown }, BLACK);
+    }
+}
+
+/// Draws a box, with its number where it fits; returns what of its place it fills.
+fn draw_piece(canvas: &mut Canvas, piece: &Piece, full: Rect, number_size: Option<f64>) -> Rect {
     let fill = SPAN_CLASSES[piece.class].1;
     // A hair of white keeps neighbouring boxes apart.
     let seam = if full.width() > 2.0 { SEAM } else { 0.0 };
@@ -236,10 +262,10 @@ fn draw_piece(canvas: &mut Canvas, piece: &Piece, full: Rect, number_size: Optio
     } else {
         canvas.rect(shown, fill.color);
     }
-    let (Some(number), Some(size)) = (piece.micro_batch, number_size) else {
-        return;
-    };
-    if number_fits(number, size, shown.width()) {
+    if let (Some(number), Some(size)) = (piece.micro_batch, number_size)
+        && number_fits(number, size, shown.width())
+    {
         canvas.text_inside(&shown, fill.color, &number.to_string(), size);
     }
+    shown
 }

@@ -21,6 +21,8 @@ pub(crate) struct Piece {
     /// Index into [`SPAN_CLASSES`].
     pub(crate) class: usize,
     pub(crate) micro_batch: Option<u64>,
+    /// Of the stage's chunks of layers, where it has several.
+    pub(crate) chunk: Option<u64>,
 }
 
 /// The boxes of one stream, the gathered narrow ones first. `dot` is the time that one dot stands for.
@@ -32,7 +34,7 @@ pub(crate) fn pieces<'a>(spans: impl Iterator<Item = &'a TimelineSpan>, dot: f64
     all
 }
 
-/// Joins spans of the same kind and micro-batch where the gap between them is less than a dot and small beside
+/// Joins spans of the same kind, micro-batch and chunk where the gap between them is less than a dot and small beside
 /// both, so that a stream which idles half of the time is not shown busy. Communication outside micro-batches
 /// stays apart, so that buckets can be told from each other.
 fn joined<'a>(spans: impl Iterator<Item = &'a TimelineSpan>, dot: f64) -> Vec<Piece> {
@@ -45,16 +47,20 @@ fn joined<'a>(spans: impl Iterator<Item = &'a TimelineSpan>, dot: f64) -> Vec<Pi
             Some(last)
                 if last.class == class
                     && last.micro_batch == span.micro_batch
+                    && (last.chunk == span.chunk || last.chunk.is_none() || span.chunk.is_none())
                     && (span.micro_batch.is_some() || class != COMMUNICATION)
                     && span.start_s - last.end <= largest_gap(last, span, dot) =>
             {
                 last.end = last.end.max(span.end_s);
+                // What belongs to no layer, such as the loss, goes with the chunk beside it.
+                last.chunk = last.chunk.or(span.chunk);
             }
             _ => pieces.push(Piece {
                 start: span.start_s,
                 end: span.end_s,
                 class,
                 micro_batch: span.micro_batch,
+                chunk: span.chunk,
             }),
         }
     }
@@ -98,7 +104,7 @@ fn gathered(narrow: &[Piece], dot: f64) -> Vec<Piece> {
         let (start, end) = (index as f64 * dot, (index + 1) as f64 * dot);
         match painted.last_mut() {
             Some(last) if last.class == class && (start - last.end).abs() < dot / 2.0 => last.end = end,
-            _ => painted.push(Piece { start, end, class, micro_batch: None }),
+            _ => painted.push(Piece { start, end, class, micro_batch: None, chunk: None }),
         }
     }
     painted
@@ -109,7 +115,18 @@ mod tests {
     use super::*;
 
     fn span(start_s: f64, end_s: f64, kind: &str, micro_batch: Option<u64>) -> TimelineSpan {
-        TimelineSpan { stream: 0, start_s, end_s, kind: kind.into(), name: String::new(), micro_batch }
+        let name = String::new();
+        TimelineSpan { stream: 0, start_s, end_s, kind: kind.into(), name, micro_batch, chunk: None }
+    }
+
+    /// Where the last stage of one chunk is the first of the next, both passes of a micro-batch follow each other.
+    #[test]
+    fn passes_of_two_chunks_are_two_boxes() {
+        let of_chunk = |at: f64, chunk| TimelineSpan { chunk, ..span(at, at + 1.0, "forward", Some(0)) };
+        let spans =
+            [of_chunk(0.0, Some(0)), of_chunk(1.0, Some(0)), of_chunk(2.0, Some(1)), of_chunk(3.0, None)];
+        let boxes: Vec<_> = pieces(spans.iter(), 0.01).iter().map(|p| (p.start, p.end, p.chunk)).collect();
+        assert_eq!(boxes, [(0.0, 2.0, Some(0)), (2.0, 4.0, Some(1))]);
     }
 
     #[test]

@@ -455,6 +455,9 @@ pub struct TimelineSpan {
     pub name: String,
     /// Micro-batch number from 0; null where it belongs to none.
     pub micro_batch: Option<u64>,
+    /// Of a pass on a stage with several chunks of layers, the chunk's number from 0; absent elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<u64>,
 }
 
 /// Memory of a rank from this moment on.

@@ -43,6 +43,8 @@ pub struct ScheduleTimes {
     pub weight_s: f64,
     /// From the end of a pass to when the neighbour has its result.
     pub transfer_s: f64,
+    /// Of a forward and a backward that are one, where the schedule has such: of one chunk each.
+    pub pair_s: Option<f64>,
 }
 
 /// How a schedule spends the stages' time.
@@ -164,8 +166,13 @@ fn study(
     // Times are of a stage's share of all layers, once: stages that hold two shares have passes of both.
     let whole = (schedule.layer_stages() / schedule.stages.len().max(1)) as u32;
     let cost = times.cost(whole)?;
-    let timed = schedule.timed(|_| cost, picos(times.transfer_s)?);
-    let alone = schedule.timed(|_| cost, 0);
+    let pair = times.pair_s.map(picos).transpose()?;
+    let pairs = |order: &Vec<Action>, stage| (0..order.len()).any(|at| schedule.joined(stage, at));
+    if pair.is_some() && !schedule.stages.iter().enumerate().any(|(stage, order)| pairs(order, stage)) {
+        return Err("has no forward and backward that are one: leave the time of a pair out".to_owned());
+    }
+    let timed = schedule.timed_in_pairs(|_| cost, picos(times.transfer_s)?, pair);
+    let alone = schedule.timed_in_pairs(|_| cost, 0, pair);
     let seconds = |picos: u64| SimTime(picos).seconds();
     let end = |stages: &[Vec<_>]| stages.iter().map(|passes| StageTimes::of(passes).end).max().unwrap_or(0);
     let step = end(&timed);
@@ -203,6 +210,7 @@ fn study(
             .to_owned(),
             name: format!("chunk {}", pass.action.chunk()),
             micro_batch: Some(u64::from(pass.action.micro_batch())),
+            chunk: (schedule.chunks > 1).then(|| u64::from(pass.action.chunk())),
         });
         TimelineRank {
             rank: stage as u64,

@@ -126,12 +126,13 @@ fn merge<'a>(spans: &[Span], host: u32, text: &dyn Fn(Label) -> &'a str) -> Vec<
 /// Kinds that are passes over layers.
 const PASSES: [&str; 4] = ["forward", "backward", "recompute", "weights"];
 
-/// Labels read `name|kind|micro-batch`, with `-` for no micro-batch.
+/// Labels read `name|kind|micro-batch`, with `-` for no micro-batch; on stages of several chunks passes add `|chunk`.
 fn describe(span: &Span, stream: u32, label: &str) -> TimelineSpan {
     let mut parts = label.split('|');
     let name = parts.next().unwrap_or_default();
     let kind = parts.next().unwrap_or("other");
-    let micro_batch = parts.next().and_then(|number| number.parse().ok());
+    let mut number = || parts.next().and_then(|number| number.parse().ok());
+    let (micro_batch, chunk) = (number(), number());
     let kind = match span.kind {
         SpanKind::Waiting => "waiting",
         SpanKind::Host => "host",
@@ -146,6 +147,7 @@ fn describe(span: &Span, stream: u32, label: &str) -> TimelineSpan {
         kind: kind.to_owned(),
         name: name.to_owned(),
         micro_batch,
+        chunk,
     }
 }
 

@@ -173,7 +173,7 @@ fn laid_out(arguments: &[&str]) -> serde_json::Value {
 
 #[test]
 fn schedules_by_themselves_idle_as_their_papers_say() {
-    // Huang et al. 2019, section 2.3: (p - 1) / (m + p - 1) of the time.
+    // Huang et al. 2019 (GPipe), section 2.3: (p - 1) / (m + p - 1) of the time.
     for (p, m) in [(4.0, 8.0), (8.0, 64.0)] {
         for name in ["gpipe", "1f1b"] {
             let [stages, micro_batches] = [p, m].map(|it: f64| it.to_string());
@@ -182,11 +182,16 @@ fn schedules_by_themselves_idle_as_their_papers_say() {
             assert!((bubble - (p - 1.0) / (m + p - 1.0)).abs() < 1e-12, "{name}: {bubble}");
         }
     }
-    // Lamy-Poirier 2023, section 3: looping divides the bubble by the chunks, and holds every micro-batch.
+    // Lamy-Poirier 2023: looping divides the bubble by the chunks, and holds every micro-batch.
     let looped = laid_out(&["looped-bfs", "--virtual-pipeline", "4", "--micro-batches", "8"]);
     let bubble = number(&looped["step_time_s"]) / number(&looped["ideal_time_s"]) - 1.0;
     assert!((bubble - 3.0 / (4.0 * 8.0)).abs() < 1e-12, "{bubble}");
     assert!((number(&looped["stages"][0]["in_flight_micro_batches"]) - 8.0).abs() < 1e-12);
+    // DeepSeek-V3, table 2: (p/2 - 1) (F&B + B - 3 W), B being a whole backward. Joined and not shortened.
+    let joined = laid_out(&["dualpipe", "--pipeline", "8", "--micro-batches", "20", "--pair", "30"]);
+    let idle = joined["stages"].as_array().unwrap().iter().map(|stage| number(&stage["idle_s"]));
+    let longest = idle.fold(0.0, f64::max);
+    assert!((longest - 3.0 * (0.030 + 0.020 - 0.030)).abs() < 1e-12, "{longest}");
     // A transfer of half a pass is waited for on the way down and back: 1F1B hides nothing of it there.
     let slow = laid_out(&["1f1b", "--pipeline", "2", "--micro-batches", "1", "--transfer", "5"]);
     assert!((number(&slow["exposed_communication_s"]) - 0.010).abs() < 1e-12);
@@ -211,6 +216,7 @@ fn a_schedule_is_drawn_and_wrong_ones_are_refused() {
     assert!(
         error(&["hanayo", "--virtual-pipeline", "3"]).contains("allowed: 2, 4, 6, ...: two for each wave")
     );
+    assert!(error(&["1f1b", "--pair", "30"]).contains("has no forward and backward that are one"));
     assert!(error(&["1f1b", "--forward", "1e9"]).contains("allowed: milliseconds from 0 to 1000"));
     assert!(
         error(&["1f1b", "--pipeline", "1024", "--micro-batches", "65536"]).contains("too many to lay out")
@@ -227,6 +233,42 @@ F0 B0
     let report = laid_out(&[mine]);
     assert!((number(&report["step_time_s"]) - 0.060).abs() < 1e-12);
     assert!(error(&[mine, "--pipeline", "2"]).contains("leave this option out"));
+}
+
+/// Passes of two chunks of one micro-batch that follow each other are two boxes, on a drawn schedule and in a played step.
+#[test]
+fn chunks_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let figure = |folder: &str| std::fs::read_to_string(format!("{folder}/pipeline_gantt.svg")).unwrap();
+    let out = at("drawn");
+    // The last stage's forwards of both chunks of the first micro-batch follow each other.
+    laid_out(&["zb-v", "--pipeline", "4", "--micro-batches", "8", "--out", &out]);
+    let drawn = figure(&out);
+    // Eight micro-batches, two chunks, three passes, four stages, and the legend.
+    let numbers = drawn.lines().filter(|line| line.trim() == "7").count();
+    assert_eq!(numbers, 2 * 3 * 4, "boxes of micro-batch 7");
+    assert!(drawn.contains("second chunk"));
+    let out = at("played");
+    let case = Case::new(CASE);
+    let path = case.path();
+    let mut arguments = vec!["run", path.as_str(), "--out", &out];
+    for key in ["parallelism.schedule=zb-v", "parallelism.virtual_pipeline=2"] {
+        arguments.extend(["--set", key]);
+    }
+    assert_eq!(steptime(&arguments).status.code(), Some(0));
+    let timeline: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(format!("{out}/timeline.json")).unwrap()).unwrap();
+    let last = timeline["ranks"].as_array().unwrap().last().unwrap();
+    let forwards: Vec<&serde_json::Value> = last["spans"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|span| span["kind"] == "forward" && span["micro_batch"] == 0 && span["name"] != "loss")
+        .map(|span| &span["chunk"])
+        .collect();
+    assert!(forwards.contains(&&0.into()) && forwards.contains(&&1.into()), "{forwards:?}");
+    assert!(figure(&format!("{out}/figures")).contains("second chunk"));
 }
 
 /// Every schedule by its name: laid out with its bubble, what stages hold and what transfers cost, and drawn.

@@ -1,4 +1,4 @@
-//! Hanayo's waves (Liu et al. 2023, Hanayo: Harnessing Wave-like Pipeline Parallelism, section 3): the layers run down
+//! Hanayo's waves (Liu et al. 2023, Hanayo: Harnessing Wave-like Pipeline Parallelism): the layers run down
 //! the stages and back up once a wave, `2 w` chunks a stage, without a second copy of the model as Chimera needs.
 //!
 //! The paper's runtime follows lists of actions that come from playing the waves: every stage takes the oldest backward

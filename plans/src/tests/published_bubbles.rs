@@ -2,22 +2,23 @@
 //!
 //! Units are passes of one chunk: forward 1, gradients of inputs 1, gradients of weights 1; a stage's idle time is what lies
 //! between its first pass and its last. What papers give for whole stages is multiplied by the chunks of a stage. Papers give
-//! these formulas in sections and tables, which are named; equations of theirs that have numbers are about other things.
+//! these formulas in sections and tables, which are named where they could be looked up; equations of theirs that have numbers
+//! are about other things.
 //!
 //! | schedule | idle of the stage that waits longest | most passes held | from | exact for |
 //! | --- | --- | --- | --- | --- |
 //! | GPipe | `3 (p - 1)` | `m` | Huang et al. 2019, section 2.3 | all |
 //! | 1F1B | `3 (p - 1)` | `p` | Narayanan et al. 2021, section 2.2.1 | `m >= p` |
 //! | interleaved, `v` chunks | `3 (p - 1)` | `v p + p - 1` | the same, section 2.2.2; Korthikanti et al. 2022, section 4.2.3 | `m = k p` |
-//! | looped breadth-first | `3 (p - 1)` | `v m` | Lamy-Poirier 2023, section 3 | `m >= p` |
-//! | ZB-H1 | `p - 1` | `p` | Qi et al. 2024 (Zero Bubble), sections 2.1 and 2.3, table 2: `(p - 1)(F + B - W)`, `p` | `m >= p` |
-//! | ZB-H2 | 0 | `2 p - 1` | the same, sections 2.2 and 2.3, table 2: `(p - 1)(F + B - 2 W)`, `2 p - 1` | `m >= 2 p - 1`; below, each missing micro-batch leaves a gap of one pass |
-//! | ZB-V | 0 | `2 p` | the same, section 6 | `m >= 2 p - 1`; below, as ZB-H2, of two chunks |
+//! | looped breadth-first | `3 (p - 1)` | `v m` | Lamy-Poirier 2023: interleaving's bubble, by its definition all micro-batches | `m >= p` |
+//! | ZB-H1 | `p - 1` | `p` | Qi et al. 2024 (Zero Bubble), section 2.1 and table 2: `(p - 1)(F + B - W)`, `p` | `m >= p` |
+//! | ZB-H2 | 0 | `2 p - 1` | the same, section 2.2 and table 2: `(p - 1)(F + B - 2 W)`, `2 p - 1` | `m >= 2 p - 1`; below, each missing micro-batch leaves a gap of one pass |
+//! | ZB-V | 0 | `2 p` | the same, and the table of its authors' demonstration: no bubble, 1F1B's memory | `m >= 2 p - 1`; below, as ZB-H2, of two chunks |
 //! | V-Half | at most 2/3 of 1F1B's, and a ninth more than about 1/2 of `3 p` | `2 floor((p + 2) / 2)`, or one more | Qi et al. 2024 (Controllable Memory), section 4; the table of its authors' code: about `p / 2 m`, `floor((p + 2) / 2)` | bounds |
 //! | V-Min | at most 3/4 of 1F1B's, and 2/3 of `3 p` | `2 floor((p + 4) / 3)` | the same: about `2 p / 3 m`, `floor((p + 4) / 3)` | a bound; all |
 //! | DualPipe | `(p/2 - 1) (F&B + B - 3 W)` | `p + 1` | DeepSeek-V3, table 2 | even `p`, even `m >= 2 p` |
 //! | DualPipeV | the same of `2 p` stages | `2 p + 1` | the table of DeepSeek's DualPipe, where devices are half as many as stages | `m >= 2 p` |
-//! | Hanayo, `w` waves | a bubble of 1F1B's forward and backward without the wait for the last, over `w`, for each `p` micro-batches | `2 w p` | Liu et al. 2023, section 3: falls with the waves | `w = 1`; more waves within an eighth |
+//! | Hanayo, `w` waves | a bubble of 1F1B's forward and backward without the wait for the last, over `w`, for each `p` micro-batches | `2 w p` | Liu et al. 2023 (its waves; the formula is of this program): falls with the waves | `w = 1`; more waves within an eighth |
 
 use crate::schedule::{PassCost, Schedule, ScheduleKind, StageTimes};
 

@@ -1,6 +1,6 @@
 //! Schedules with split backwards: idle time and memory as published, and every schedule legal at every size.
 //!
-//! Qi et al. 2024, Zero Bubble Pipeline Parallelism, table 1: ZB-H1 idles `(p - 1) (F + B - W)` and holds `p` micro-batches,
+//! Qi et al. 2024, Zero Bubble Pipeline Parallelism, table 2: ZB-H1 idles `(p - 1) (F + B - W)` and holds `p` micro-batches,
 //! ZB-H2 `(p - 1) (F + B - 2 W)` and `2 p - 1`. Qi et al. 2024, Pipeline Parallelism with Controllable Memory, section 4:
 //! V-Half about half of 1F1B's memory, V-Min a third. DeepSeek-V3 (2024), table 2: DualPipe idles
 //! `(p/2 - 1) (F&B + B - 3 W)`, `F&B` being a forward and a backward in one and `B` a whole backward, and holds `p + 1`.

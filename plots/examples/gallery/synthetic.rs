@@ -23,6 +23,7 @@ pub(crate) fn span(
         kind: kind.to_owned(),
         name: format!("{kind} block.0"),
         micro_batch,
+        chunk: None,
     }
 }
 

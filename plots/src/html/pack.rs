@@ -125,7 +125,8 @@ fn joined(rank: &TimelineRank, gap: f64) -> TimelineRank {
     for span in &rank.spans {
         let open = spans.last_mut().filter(|open| {
             let alike = open.stream == span.stream && open.kind == span.kind;
-            alike && open.micro_batch == span.micro_batch && span.start_s - open.end_s <= gap
+            let same = open.micro_batch == span.micro_batch && open.chunk == span.chunk;
+            alike && same && span.start_s - open.end_s <= gap
         });
         if let Some(open) = open {
             open.end_s = open.end_s.max(span.end_s);
@@ -191,6 +192,7 @@ mod tests {
             kind: "forward".to_owned(),
             name: "block.0".to_owned(),
             micro_batch: Some(0),
+            chunk: None,
         };
         TimelineRank {
             rank: number,

@@ -23,6 +23,7 @@ pub(crate) fn schedule(arguments: &ScheduleArguments) -> Result<Answer, Failure>
         input_s: seconds_of("--backward-input", arguments.backward_input)?,
         weight_s: seconds_of("--backward-weight", arguments.backward_weight)?,
         transfer_s: seconds_of("--transfer", arguments.transfer)?,
+        pair_s: arguments.pair.map(|pair| seconds_of("--pair", pair)).transpose()?,
     };
     let name = arguments.schedule.as_str();
     let (report, timeline) = if Path::new(name).is_file() {

@@ -12,10 +12,38 @@ const PASSES: [&str; 5] = ["forward", "backward", "recompute", "weights", "optim
 /// A leaf or a meeting with its parts, before passes are put around them.
 struct Piece {
     slices: Vec<Slice>,
-    /// The pass that it belongs to: its kind and micro-batch.
-    pass: Option<(String, Option<u64>)>,
+    /// The pass that it belongs to.
+    pass: Option<Pass>,
     /// The label and the kind of span that a following kernel would go on with.
     open: Option<(SpanKind, u32)>,
+}
+
+/// A run over one micro-batch.
+#[derive(Clone, PartialEq, Eq)]
+struct Pass {
+    kind: String,
+    micro_batch: Option<u64>,
+    /// Of the stage's chunks of layers, where it has several and this belongs to one.
+    chunk: Option<u64>,
+}
+
+impl Pass {
+    /// Of a label's parts, where its kind is one of passes.
+    fn of(kind: &str, micro_batch: Option<u64>, chunk: Option<u64>) -> Option<Self> {
+        PASSES.contains(&kind).then(|| Self { kind: kind.to_owned(), micro_batch, chunk })
+    }
+
+    /// Whether both are parts of one pass; what belongs to no layer goes with the chunk before it.
+    fn goes_on(&self, next: &Self) -> bool {
+        let same = next.chunk.is_none() || self.chunk == next.chunk;
+        same && (&self.kind, self.micro_batch) == (&next.kind, next.micro_batch)
+    }
+
+    fn title(&self) -> String {
+        let micro_batch = self.micro_batch.map_or_else(String::new, |number| format!(" {number}"));
+        let chunk = self.chunk.map_or_else(String::new, |chunk| format!(", chunk {chunk}"));
+        format!("{}{micro_batch}{chunk}", self.kind)
+    }
 }
 
 impl Piece {
@@ -53,17 +81,17 @@ pub(super) fn track<'a>(name: &str, spans: &[Span], met: &[Met], label: impl Fn(
     nest(name, &pieces)
 }
 
-/// The parts of a label: name, kind, and micro-batch.
-fn parts(label: &str) -> (&str, &str, Option<u64>) {
+/// The parts of a label: name, kind, micro-batch, and chunk.
+fn parts(label: &str) -> (&str, &str, [Option<u64>; 2]) {
     let mut parts = label.split('|');
     let name = parts.next().unwrap_or_default();
     let kind = parts.next().unwrap_or("other");
-    (name, kind, parts.next().and_then(|number| number.parse().ok()))
+    (name, kind, [(); 2].map(|()| parts.next().and_then(|number| number.parse().ok())))
 }
 
 fn leaf(label: &str, span: &Span) -> Piece {
-    let (name, kind, micro_batch) = parts(label);
-    let pass = PASSES.contains(&kind).then(|| (kind.to_owned(), micro_batch));
+    let (name, kind, [micro_batch, chunk]) = parts(label);
+    let pass = Pass::of(kind, micro_batch, chunk);
     let category = if span.kind == SpanKind::Host { "host" } else { kind };
     Piece {
         slices: vec![slice((name, category), (span.start.picos(), span.end.picos()), micro_batch)],
@@ -79,8 +107,8 @@ fn slice((name, category): (&str, &str), (start, end): (u64, u64), micro_batch: 
 
 /// A meeting: waiting and transfer inside one slice, or the transfer alone where nobody waited.
 fn meeting(label: &str, waiting: Option<Span>, transfer: &Span, met: Option<Met>) -> Option<Piece> {
-    let (name, kind, micro_batch) = parts(label);
-    let pass = PASSES.contains(&kind).then(|| (kind.to_owned(), micro_batch));
+    let (name, kind, [micro_batch, chunk]) = parts(label);
+    let pass = Pass::of(kind, micro_batch, chunk);
     let (start, end) = (transfer.start.picos(), transfer.end.picos());
     let bytes = met.and_then(|met| met.bytes);
     let arrow = met.and_then(|met| met.arrow);
@@ -106,16 +134,14 @@ fn nest(name: &str, pieces: &[Piece]) -> Track {
     let mut slices: Vec<Slice> = Vec::with_capacity(pieces.len() * 2);
     let mut at = 0;
     while at < pieces.len() {
-        let same = |piece: &&Piece| piece.pass.is_some() && piece.pass == pieces[at].pass;
+        let same = |piece: &&Piece| {
+            pieces[at].pass.as_ref().zip(piece.pass.as_ref()).is_some_and(|(pass, next)| pass.goes_on(next))
+        };
         let run = pieces[at..].iter().take_while(same).count().max(1);
         let deeper = u32::from(pieces[at].pass.is_some());
-        if let Some((kind, micro_batch)) = &pieces[at].pass {
+        if let Some(pass) = &pieces[at].pass {
             let (start, end) = (pieces[at].slices[0].start, pieces[at + run - 1].end());
-            let title = match micro_batch {
-                Some(number) => format!("{kind} {number}"),
-                None => kind.clone(),
-            };
-            slices.push(slice((&title, kind), (start, end), *micro_batch));
+            slices.push(slice((&pass.title(), &pass.kind), (start, end), pass.micro_batch));
         }
         for piece in &pieces[at..at + run] {
             slices.extend(piece.slices.iter().map(|it| Slice { depth: it.depth + deeper, ..it.clone() }));

@@ -30,6 +30,22 @@ impl StageBuilder<'_> {
     /// A span's label: name, kind and micro-batch, parted by `|`. Where nobody looks at spans, passes over a layer go by
     /// one name.
     pub(super) fn label(&mut self, name: &str, kind: &str, micro_batch: Option<u32>) -> Label {
+        self.write_label(name, kind, micro_batch);
+        self.program.label(&self.text)
+    }
+
+    /// The same of a pass over a layer: where the stage has several chunks, the layer's is a fourth part.
+    fn chunk_label(&mut self, layer: usize, kind: &str, micro_batch: u32) -> Label {
+        let input = self.input;
+        self.write_label(&input.model.layers[layer].name, kind, Some(micro_batch));
+        if let (true, Some(chunk)) = (input.chunks.len() > 1, input.chunk_of(layer)) {
+            self.text.push('|');
+            self.text.push_str(&chunk.to_string());
+        }
+        self.program.label(&self.text)
+    }
+
+    fn write_label(&mut self, name: &str, kind: &str, micro_batch: Option<u32>) {
         let micro_batch = micro_batch.filter(|_| self.input.grain.has_spans());
         let text = &mut self.text;
         text.clear();
@@ -44,15 +60,14 @@ impl StageBuilder<'_> {
             Some(number) => text.push_str(self.numbers[number as usize].as_str()),
             None => text.push('-'),
         }
-        self.program.label(text)
     }
 
     /// Label of a pass over a layer.
     pub(super) fn layer_label(&mut self, layer: usize, kind: &'static str, micro_batch: u32) -> Label {
-        let name = self.input.model.layers[layer].name.as_str();
         if self.input.grain.has_spans() {
-            return self.label(name, kind, Some(micro_batch));
+            return self.chunk_label(layer, kind, micro_batch);
         }
+        let name = self.input.model.layers[layer].name.as_str();
         let slot = self.input.slot(layer);
         if let Some((_, label)) = self.pass_labels[slot].iter().find(|(known, _)| *known == kind) {
             return *label;

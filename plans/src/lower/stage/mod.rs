@@ -114,6 +114,11 @@ impl StageInput<'_> {
         self.chunks.iter().flat_map(|chunk| chunk.layers.clone())
     }
 
+    /// Which of the stage's chunks has the layer.
+    fn chunk_of(&self, layer: usize) -> Option<usize> {
+        self.chunks.iter().position(|chunk| chunk.layers.contains(&layer))
+    }
+
     /// Place of a layer among the stage's.
     fn slot(&self, layer: usize) -> usize {
         let before = self.chunks.iter().take_while(|chunk| !chunk.layers.contains(&layer));
