@@ -51,6 +51,6 @@ pub use schedule::{
 };
 pub use sharding::Sharding;
 pub use swift::*;
-pub use variation::{LinkOwner, Quantiles, Repetition, SlowLink, Straggler, Stragglers, Variation};
+pub use variation::{Busiest, LinkOwner, Quantiles, Repetition, SlowLink, Straggler, Stragglers, Variation};
 pub use workload::{Execution, OptimizerImplementation, OptimizerKind, Precision, Task, Workload};
 pub use zero::{Held, StateBytes, ZeroStage, state_bytes};

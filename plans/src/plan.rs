@@ -170,10 +170,10 @@ impl Plan {
         Division { tensor: self.tensor, expert: self.spreads_experts().then_some(spread) }
     }
 
-    /// The work of one rank on a micro-batch, as a model with so many routed experts is asked for it: of the rank whose
-    /// experts get the most tokens.
-    pub fn shape(&self, workload: &Workload, experts: u64) -> WorkShape {
-        let load_millionths = workload.router.load_millionths(experts, self.expert);
+    /// The work of one rank on a micro-batch in a layer, as a model with so many routed experts is asked for it: of the rank
+    /// whose experts get the most tokens, unless the router has been drawn.
+    pub fn shape(&self, workload: &Workload, experts: u64, layer: usize) -> WorkShape {
+        let load_millionths = workload.router.layer_load_millionths(layer, experts, self.expert);
         let expert = self.division().expert.map(|it| ExpertParallel { load_millionths, ..it });
         WorkShape { expert, ..self.balanced_shape(workload) }
     }

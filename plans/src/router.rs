@@ -22,6 +22,9 @@ pub enum Router {
     /// Shares drawn from a symmetric Dirichlet distribution with this concentration: the smaller, the more uneven. The
     /// busiest rank has the expected maximum over the draws.
     Dirichlet(f64),
+    /// What has been drawn for every layer of the model: tokens that the rank that is played gets there, over those of a
+    /// balanced router, in millionths.
+    Drawn(Vec<u64>),
 }
 
 impl Router {
@@ -32,29 +35,43 @@ impl Router {
         if ranks <= 1 || experts == 0 || *self == Self::Uniform {
             return balanced;
         }
-        let each = experts.div_ceil(ranks);
         if let Self::Dirichlet(concentration) = *self {
+            let each = experts.div_ceil(ranks);
             let load = expected_maximum(ranks, concentration * each as f64);
             return (load * balanced as f64).round() as u64;
         }
-        let (mut all, mut most, mut here) = (0.0, 0.0_f64, 0.0);
-        for expert in 0..experts {
-            let weight = self.weight(expert);
-            all += weight;
-            here += weight;
-            if (expert + 1).is_multiple_of(each) {
-                most = most.max(here);
-                here = 0.0;
-            }
+        self.loads_millionths(experts, ranks).into_iter().max().unwrap_or(balanced)
+    }
+
+    /// The same of the rank that is played, in one layer of the model.
+    pub fn layer_load_millionths(&self, layer: usize, experts: u64, ranks: u64) -> u64 {
+        match self {
+            Self::Drawn(loads) => loads.get(layer).copied().unwrap_or(ExpertParallel::BALANCED),
+            _ => self.load_millionths(experts, ranks),
         }
-        if all > 0.0 { (most / all * ranks as f64 * balanced as f64).round() as u64 } else { balanced }
+    }
+
+    /// The same of every one of `ranks` ranks that together have all experts.
+    pub(crate) fn loads_millionths(&self, experts: u64, ranks: u64) -> Vec<u64> {
+        let balanced = ExpertParallel::BALANCED;
+        let each = experts.div_ceil(ranks.max(1)).max(1);
+        let weights: Vec<f64> = (0..experts).map(|expert| self.weight(expert)).collect();
+        let all: f64 = weights.iter().sum();
+        if all <= 0.0 {
+            return vec![balanced; ranks as usize];
+        }
+        let of_rank = |held: &[f64]| {
+            let here: f64 = held.iter().sum();
+            (here / all * ranks as f64 * balanced as f64).round() as u64
+        };
+        weights.chunks(each as usize).map(of_rank).collect()
     }
 
     /// What it does in one step: shares drawn from its distribution, or its shares for experts in another order. One that
     /// is uniform stays so.
     pub(crate) fn drawn(&self, experts: u64, stream: &mut ChaCha8Rng) -> Self {
         match self {
-            Self::Uniform => Self::Uniform,
+            Self::Uniform | Self::Drawn(_) => self.clone(),
             Self::Dirichlet(concentration) => {
                 let logarithms: Vec<f64> =
                     (0..experts).map(|_| log_gamma_variable(*concentration, stream)).collect();
@@ -75,7 +92,7 @@ impl Router {
 
     fn weight(&self, expert: u64) -> f64 {
         match self {
-            Self::Uniform | Self::Dirichlet(_) => 1.0,
+            Self::Uniform | Self::Dirichlet(_) | Self::Drawn(_) => 1.0,
             Self::Zipf(exponent) => pow((expert + 1) as f64, -exponent),
             Self::Histogram(weights) if weights.is_empty() => 1.0,
             Self::Histogram(weights) => weights.get(expert as usize % weights.len()).copied().unwrap_or(1.0),

@@ -12,9 +12,12 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
 use steptime_core::{GroupId, Link, Program, Work, World};
+use steptime_models::{ExpertParallel, Model};
 
 use crate::error::PlanError;
-use crate::lower::Lowered;
+use crate::lower::{Lowered, StageFacts};
+use crate::plan::Plan;
+use crate::router::Router;
 use crate::workload::Workload;
 
 /// Most records that one varied world may have: every rank has its own, with times of their own, of 32 bytes.
@@ -83,8 +86,17 @@ pub struct Variation {
     pub stragglers: Vec<Straggler>,
     /// Slower links.
     pub slow_links: Vec<SlowLink>,
-    /// Whether the router's choice is another one in every step.
+    /// Whether the router's choice is another one in every step and layer.
     pub routing: bool,
+}
+
+/// Which rank of those that share experts a drawn router is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busiest {
+    /// In each layer the one with the most tokens there, for whom all others wait.
+    InEachLayer,
+    /// Of each of these stages the one with the most tokens in all of its layers together, whose memory is fullest.
+    OfStages,
 }
 
 /// One of the steps that are played.
@@ -150,12 +162,46 @@ impl Variation {
                 .any(|sigma| sigma > 0.0)
     }
 
-    /// The workload of one repetition of a model with so many routed experts, if it differs.
-    pub fn routed(&self, workload: &Workload, experts: u64, at: Repetition) -> Option<Workload> {
-        self.routing.then(|| {
-            let router = workload.router.drawn(experts, &mut self.stream(Purpose::Routing, at, 0));
-            Workload { router, ..workload.clone() }
-        })
+    /// The workload of one repetition of a job with routed experts, if it differs. Every layer's router has preferences of
+    /// its own, and so a draw of its own; `stages` are those that the job was lowered to.
+    pub fn routed(
+        &self,
+        (model, plan, workload): (&Model, &Plan, &Workload),
+        stages: &[StageFacts],
+        busiest: Busiest,
+        at: Repetition,
+    ) -> Option<Workload> {
+        if !self.routing {
+            return None;
+        }
+        let experts = model.experts();
+        let draw = |layer: usize| {
+            let routes = model.layers[layer].parameters.iter().any(|it| it.expert.is_some());
+            let stream = &mut self.stream(Purpose::Routing, at, layer as u64);
+            routes.then(|| workload.router.drawn(experts, stream).loads_millionths(experts, plan.expert))
+        };
+        let drawn: Vec<Option<Vec<u64>>> = (0..model.layers.len()).map(draw).collect();
+        let of_layer = |layer: usize| drawn.get(layer).and_then(Option::as_ref);
+        let mut loads: Vec<u64> = Vec::with_capacity(drawn.len());
+        for of_ranks in &drawn {
+            let most = of_ranks.as_ref().and_then(|loads| loads.iter().copied().max());
+            loads.push(most.unwrap_or(ExpertParallel::BALANCED));
+        }
+        if busiest == Busiest::OfStages {
+            for stage in stages {
+                let layers = || stage.layers.iter().cloned().flatten();
+                let all =
+                    |rank: usize| -> u64 { layers().filter_map(|layer| of_layer(layer)?.get(rank)).sum() };
+                // Of equal ones the first.
+                let fullest = (0..plan.expert as usize).rev().max_by_key(|rank| all(*rank)).unwrap_or(0);
+                for layer in layers() {
+                    if let Some(load) = of_layer(layer).and_then(|loads| loads.get(fullest)) {
+                        loads[layer] = *load;
+                    }
+                }
+            }
+        }
+        Some(Workload { router: Router::Drawn(loads), ..workload.clone() })
     }
 
     /// The world of one repetition.

@@ -4,8 +4,8 @@ use steptime_clusters::{Basis, Cluster};
 use steptime_core::{Outcome, RankOutcome, SimTime};
 use steptime_models::{Model, Sample};
 use steptime_plans::{
-    Execution, Lowered, Plan, PlanError, PlayedJob, PlayedRank, RankMemory, Task, Told, Traced, Varied,
-    Workload, classes, lower, lower_times, memory_of, surely_short, trace_of,
+    Busiest, Execution, Lowered, Plan, PlanError, PlayedJob, PlayedRank, RankMemory, Task, Told, Traced,
+    Varied, Workload, classes, lower, lower_times, memory_of, surely_short, trace_of,
 };
 
 use crate::cost::CostReport;
@@ -195,14 +195,19 @@ impl GpuRun<'_> {
     }
 
     /// The workload of a step whose routing differs.
-    fn routed(&self, varied: Option<Varied<'_>>) -> Option<Workload> {
+    fn routed(&self, lowered: &Lowered, busiest: Busiest, varied: Option<Varied<'_>>) -> Option<Workload> {
         let (variation, at) = varied?;
-        variation.routed(self.workload, self.scenario.model.experts(), at)
+        let job = (&self.scenario.model, self.plan, self.workload);
+        variation.routed(job, &lowered.stages, busiest, at)
     }
 
-    /// The job of a step whose routing differs.
-    fn lowered_as_routed(&self, varied: Option<Varied<'_>>) -> Result<Option<Lowered>, PlanError> {
-        let routed = self.routed(varied);
+    /// The job of a step whose routing differs; `lowered` is that of any.
+    fn lowered_as_routed(
+        &self,
+        lowered: &Lowered,
+        varied: Option<Varied<'_>>,
+    ) -> Result<Option<Lowered>, PlanError> {
+        let routed = self.routed(lowered, Busiest::InEachLayer, varied);
         routed.map(|it| lower(&self.scenario.model, self.cluster, self.plan, &it)).transpose()
     }
 
@@ -222,10 +227,10 @@ impl GpuRun<'_> {
         } else {
             lower(model, cluster, plan, workload)
         }?;
-        let routed = |at| self.lowered_as_routed(variability.map(|it| (&it.variation, at)));
+        let routed = |at| self.lowered_as_routed(&lowered, variability.map(|it| (&it.variation, at)));
         let repetitions = variability.map(|it| Repetitions::play(it, &lowered, routed)).transpose()?;
         let varied = self.median(repetitions.as_ref());
-        let lowered = self.lowered_as_routed(varied)?.unwrap_or(lowered);
+        let lowered = self.lowered_as_routed(&lowered, varied)?.unwrap_or(lowered);
         let places = lowered.ranks.iter().map(|played| timeline::Place {
             rank: played.rank,
             stage: played.stage as u64,
@@ -269,7 +274,7 @@ impl GpuRun<'_> {
     fn memories(&self, lowered: &Lowered, varied: Option<Varied<'_>>) -> Result<Vec<RankMemory>, PlanError> {
         let in_flight: Vec<u64> = lowered.stages.iter().map(|stage| stage.in_flight).collect();
         let Self { scenario, cluster, plan, workload } = *self;
-        let routed = self.routed(varied);
+        let routed = self.routed(lowered, Busiest::OfStages, varied);
         let workload = routed.as_ref().unwrap_or(workload);
         if self.mixed() {
             return mixed::memories(scenario, (cluster, plan, workload), lowered, varied);
@@ -281,7 +286,7 @@ impl GpuRun<'_> {
     fn traces(&self, lowered: &Lowered, varied: Option<Varied<'_>>) -> Result<Vec<Traced>, PlanError> {
         let in_flight: Vec<u64> = lowered.stages.iter().map(|stage| stage.in_flight).collect();
         let Self { scenario, cluster, plan, workload } = *self;
-        let routed = self.routed(varied);
+        let routed = self.routed(lowered, Busiest::OfStages, varied);
         let workload = routed.as_ref().unwrap_or(workload);
         if self.mixed() {
             return mixed::traces(scenario, (cluster, plan, workload), lowered, varied);

@@ -176,8 +176,7 @@ impl Scenario {
             let why = "the formula of vehicle paths has no measured steps; leave this section out";
             return Err(measured.conflict(why));
         }
-        let variability =
-            read_variability(varied, &job, model.model.experts(), (input.is_some(), benchmark.is_some()))?;
+        let variability = read_variability(varied, &job, (input.is_some(), benchmark.is_some()))?;
         let cost = Section::of(root, "cost", &[])?;
         let failures = Section::of(root, "failures", &[])?;
         let (cost, failures) = read_costs(cost, failures, &job, input.as_ref())?;
@@ -222,22 +221,15 @@ fn read_input(loading: Section<'_>, model: &Model, job: &Job) -> Result<Option<I
     }
 }
 
-/// How steps of a model with so many experts differ; `input` and `benchmark` say whether there are such sections.
+/// How steps differ; `input` and `benchmark` say whether there are such sections.
 fn read_variability(
     varied: Section<'_>,
     job: &Job,
-    experts: u64,
     (input, benchmark): (bool, bool),
 ) -> Result<Option<Variability>, InputError> {
     let variability = match job {
         Job::Gpus { cluster, plan, workload } => {
-            // Shares in another order are others for a rank only if it has several experts.
-            let draws = match workload.router {
-                Router::Uniform => false,
-                Router::Dirichlet(_) => true,
-                Router::Zipf(_) | Router::Histogram(_) => experts > plan.expert,
-            };
-            let routes = draws && plan.expert > 1;
+            let routes = workload.router != Router::Uniform && plan.expert > 1;
             let nodes = u64::from(cluster.nodes);
             variability::read(varied, variability::Size { gpus: plan.ranks(), nodes, routes })?
         }

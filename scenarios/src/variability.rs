@@ -59,8 +59,8 @@ pub(crate) fn read(section: Section<'_>, size: Size) -> Result<Option<Variabilit
         ..Variation::default()
     };
     if variation.routing && !size.routes {
-        let message = "has nothing to draw; needs parallelism.expert above 1 and a router with shares to draw (dirichlet) or several \
-                       experts on a rank to deal them to (zipf, histogram)";
+        let message =
+            "has nothing to draw; needs parallelism.expert above 1 and a router that is not uniform";
         return Err(section.conflict("routing", message));
     }
     let given = section.count("repetitions", MOST_REPETITIONS)?;

@@ -153,11 +153,50 @@ fn routing_is_drawn_in_every_step() {
     };
     let [p10, _, p90] = spread(&drawn, "step_time_s");
     assert!(p10 < expected && expected < p90, "{p10} {expected} {p90}");
-    // Two experts a rank: the order in which they lie matters for Zipf's shares; one a rank: it does not.
+    // Two experts a rank: the order in which they lie matters for Zipf's shares.
     let [p10, _, p90] = spread(&case.report(&["workload.router={zipf=1}"]), "step_time_s");
     assert!(p10 < p90, "{p10} {p90}");
-    let error = case.error(&["workload.router={zipf=1}", "parallelism.expert=8"]);
-    assert!(error.contains("has nothing to draw"), "{error}");
+    // One a rank: each layer waits for the most popular one, wherever it is; memory is most where it is the same in all.
+    let one = case.report(&["workload.router={zipf=1}", "parallelism.expert=8"]);
+    let [p10, _, p90] = spread(&one, "step_time_s");
+    assert!((p90 / p10 - 1.0).abs() < 1e-9, "{p10} {p90}");
+    let [p10, _, p90] = spread(&one, "peak_device_bytes");
+    assert!(p10 < p90, "{p10} {p90}");
+}
+
+/// Some draws of the routers need more memory than there is: the less there is, the more of the steps run out, by the
+/// fullest rank's tokens in all layers, and one is enough for the verdict.
+#[test]
+fn some_draws_of_the_routers_run_out_of_memory() {
+    let case = Case::new(ROUTED);
+    let whole = case.report(&[]);
+    let bytes = |value: &Value| number(value);
+    let capacity = bytes(&whole["peak_memory"]["capacity_bytes"]);
+    let parts = &whole["peak_memory"]["breakdown_bytes"];
+    // What the allocator does not hand out.
+    let beside = bytes(&parts["context"]) + bytes(&parts["communicators"]);
+    let peaks = &whole["variability"]["peak_device_bytes"];
+    let share = |device: f64| {
+        let document = case.report(&[&format!("allocator.memory_fraction={}", (device - beside) / capacity)]);
+        let share = number(&document["variability"]["out_of_memory_fraction"]);
+        assert_eq!(share > 0.0, document["verdict"] == "out_of_memory", "{share}");
+        assert_eq!(share > 0.0, document["out_of_memory"].is_object());
+        share
+    };
+    let [p10, median, p90] = ["p10", "median", "p90"].map(|key| bytes(&peaks[key]));
+    // A tenth of the steps need more than P90 at most.
+    let shares = [1.1 * p90, p90, median, p10, 0.9 * p10].map(share);
+    assert!(shares[0] == 0.0 && shares[1] <= 0.1 && shares[2] <= 0.5 && shares[3] <= 0.9, "{shares:?}");
+    assert!(shares.is_sorted() && shares[2] > 0.0 && shares[3] > shares[2], "{shares:?}");
+    assert!((shares[4] - 1.0).abs() < 1e-12, "{shares:?}");
+    // Layers that draw by themselves: a rank that is busiest in all of them is rare, and steps of more layers differ less.
+    let spread = |layers: u32| {
+        let keys = format!("model.overrides={{layers={layers}}}");
+        let document = case.report(&[&keys]);
+        let time = &document["variability"]["step_time_s"];
+        (number(&time["p90"]) - number(&time["p10"])) / number(&time["median"])
+    };
+    assert!(spread(8) < 0.7 * spread(1), "{} {}", spread(8), spread(1));
 }
 
 /// Where collectives vary, so does how long memory waits for them. A run ends with its first step that runs out of memory:

@@ -19,6 +19,7 @@ use super::views::Links;
 use crate::error::PlanError;
 use crate::plan::Plan;
 use crate::recompute::Recomputed;
+use crate::router::Router;
 use crate::workload::{Execution, Workload};
 
 /// An operation of a layer, priced.
@@ -350,7 +351,7 @@ impl Pricer<'_> {
     }
 
     fn layer(self, model: &Model, index: usize, recomputes: Recomputed) -> Result<LayerCost, PlanError> {
-        let shape = self.plan.shape(self.workload, self.experts);
+        let shape = self.plan.shape(self.workload, self.experts, index);
         let work = model.work(index, &shape);
         let all = |operations: &[Operation], pass| {
             let priced = operations.iter().map(|operation| self.layer_operation(operation, pass));
@@ -423,11 +424,19 @@ impl ModelCost {
     /// Of a model whose stages' chunks are these layers.
     pub(super) fn new(model: &Model, pricer: Pricer<'_>, chunks: &[Range<usize>]) -> Result<Self, PlanError> {
         let recomputed = Recomputed::of_layers(model, pricer.workload, chunks);
-        let mut signatures: Vec<(u32, Recomputed)> = Vec::new();
+        let mut signatures: Vec<(u32, Recomputed, u64)> = Vec::new();
+        let load = |layer| {
+            let (plan, workload) = (pricer.plan, pricer.workload);
+            match &workload.router {
+                Router::Drawn(_) => workload.router.layer_load_millionths(layer, pricer.experts, plan.expert),
+                // The same in every layer.
+                _ => 0,
+            }
+        };
         let mut distinct = Vec::new();
         let mut of_layer = Vec::with_capacity(model.layers.len());
         for (index, layer) in model.layers.iter().enumerate() {
-            let own = (layer.signature, recomputed[index]);
+            let own = (layer.signature, recomputed[index], load(index));
             let known = signatures.iter().position(|&signature| signature == own);
             of_layer.push(if let Some(position) = known {
                 position

@@ -39,6 +39,7 @@ use crate::error::PlanError;
 use crate::offload::{HostUse, Store};
 use crate::partition::partition_layers;
 use crate::plan::Plan;
+use crate::router::Router;
 use crate::schedule::{ChunkOrder, Schedule};
 use crate::workload::{Task, Workload};
 use crate::zero::{StateBytes, ZeroStage};
@@ -435,7 +436,7 @@ impl<'a> Job<'a> {
     /// 64 bits of them. Where the rank that is played has more than its share of the tokens, others have less.
     fn flops(&self) -> (f64, f64) {
         let shape = self.plan.balanced_shape(self.workload);
-        let uneven = shape != self.plan.shape(self.workload, self.model.experts());
+        let uneven = self.workload.router != Router::Uniform;
         let mut model = 0_u128;
         let mut again = 0_u128;
         let mut balanced: Option<(u32, LayerWork)> = None;

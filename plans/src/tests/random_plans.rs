@@ -171,7 +171,7 @@ fn closed_form(case: &Case, model: &Model) -> f64 {
     let Case { plan, workload, .. } = case;
     let lanes = plan.lanes() as f64;
     let micro_batches = workload.accumulation as f64;
-    let shape = plan.shape(workload, model.experts());
+    let shape = plan.shape(workload, model.experts(), 0);
     let group = |group: ExchangeGroup| match group {
         ExchangeGroup::Tensor => plan.tensor,
         ExchangeGroup::Context => plan.context,

@@ -18,7 +18,7 @@ fn a_module_drops_what_it_makes_and_keeps_what_enters_it() {
     let work = workload(1);
     let tokens = work.sequence_length * work.micro_batch_size;
     let p = plan(1, 1, ScheduleKind::GPipe, ZeroStage::Zero);
-    let shape = p.shape(&work, deepseek.experts());
+    let shape = p.shape(&work, deepseek.experts(), 0);
     let (dense, routed) = (1, 5);
     let heads = 128 * (192 + 192) + 128 * 256;
     for (module, layer, dropped) in [

@@ -2,12 +2,14 @@
 
 use steptime_core::{NoObserver, Outcome, Recorder, Span, SpanKind, World, simulate};
 
-use super::fixtures::{equal_partitions, free_links, model, plan, workload};
+use super::fixtures::{cluster, equal_partitions, free_links, model, plan, workload};
 use crate::classes;
 use crate::lower::{Lowered, lower};
 use crate::plan::Plan;
+use crate::router::Router;
 use crate::schedule::ScheduleKind;
-use crate::variation::{LinkOwner, Repetition, SlowLink, Straggler, Stragglers, Variation};
+use crate::variation::{Busiest, LinkOwner, Repetition, SlowLink, Straggler, Stragglers, Variation};
+use crate::workload::Workload;
 use crate::zero::ZeroStage;
 
 fn straggler(rank: u64, factor: f64, clock: f64) -> Straggler {
@@ -211,4 +213,46 @@ fn jitter_of_nothing_changes_nothing_and_of_kernels_makes_ranks_wait() {
     assert_ne!(first.end, varied(&lowered, &jitter, 1, 0.0).end);
     let mean = (0..40).map(|number| varied(&lowered, &jitter, number, 0.0).end.picos()).sum::<u64>() / 40;
     assert!(mean > even.end.picos(), "the step ends with the slowest of four ranks: {mean}");
+}
+
+/// Every layer's router draws for itself: what layers prefer has nothing to do with each other, each layer's busiest rank has
+/// the expected maximum, and the rank with most tokens in all layers has fewer than the busiest ones of each.
+#[test]
+fn layers_are_routed_by_themselves() {
+    let mixtral = model("mixtral-8x7b", 4);
+    let p = Plan { expert: 8, ..plan(8, 2, ScheduleKind::OneForwardOneBackward, ZeroStage::One) };
+    let work = Workload { router: Router::Dirichlet(1.0), ..workload(2) };
+    let lowered = lower(&mixtral, &cluster("dgx-h100").with_size(2, 8).unwrap(), &p, &work).expect("legal");
+    let variation = Variation { seed: 5, routing: true, ..Variation::default() };
+    let draw = |number, busiest| {
+        let at = Repetition { number, begins_s: 0.0 };
+        let routed = variation.routed((&mixtral, &p, &work), &lowered.stages, busiest, at).expect("differs");
+        let load = |layer| routed.router.layer_load_millionths(layer, 8, 8) as f64 / 1e6;
+        (0..mixtral.layers.len()).map(load).collect::<Vec<f64>>()
+    };
+    const STEPS: u32 = 2_000;
+    let steps: Vec<Vec<f64>> = (0..STEPS).map(|number| draw(number, Busiest::InEachLayer)).collect();
+    let mean = |of: &dyn Fn(&Vec<f64>) -> f64| steps.iter().map(of).sum::<f64>() / f64::from(STEPS);
+    // Blocks are layers 1 to 4; of 8 exponential variables the largest is in the mean the harmonic number of 8 times theirs.
+    let means: Vec<f64> = (1..=4).map(|layer| mean(&|step| step[layer])).collect();
+    assert!(means.iter().all(|it| (it - 2.717_857).abs() < 0.08), "{means:?}");
+    let covariance = mean(&|step| (step[1] - means[0]) * (step[2] - means[1]));
+    let variance = mean(&|step| (step[1] - means[0]) * (step[1] - means[0]));
+    // Of independent draws: 0 +- 1 / sqrt(2000).
+    assert!((covariance / variance).abs() < 0.1, "{covariance} {variance}");
+    // Embedding and head route nothing.
+    assert!(steps.iter().all(|step| step[0].to_bits() == 1.0_f64.to_bits() && step[5] <= 1.0));
+    let mut fewer = 0;
+    for number in 0..200 {
+        let (each, stages) = (draw(number, Busiest::InEachLayer), draw(number, Busiest::OfStages));
+        for layers in [1..=2, 3..=4] {
+            let sum = |loads: &[f64]| loads[layers.clone()].iter().sum::<f64>();
+            assert!(layers.clone().all(|layer| stages[layer] <= each[layer]));
+            // No less than the mean rank, which has as many as a balanced router sends.
+            assert!(sum(&stages) >= 2.0 - 1e-5, "{number}: {stages:?}");
+            fewer += u32::from(sum(&stages) < sum(&each) - 1e-5);
+        }
+    }
+    // Two layers have the same busiest rank of eight in every eighth step.
+    assert!((300..=380).contains(&fewer), "{fewer}");
 }
