@@ -11,6 +11,8 @@ use crate::section::Section;
 const STORES: [(&str, Store); 3] = [("none", Store::Device), ("cpu", Store::Host), ("nvme", Store::Drive)];
 /// The same for activations, for which nobody uses drives.
 const ACTIVATIONS: [(&str, bool); 2] = [("none", false), ("cpu", true)];
+/// Least and most of a processor's speed, of that of the catalogue's host.
+const SPEEDS: (f64, f64) = (0.05, 20.0);
 /// Most values of a buffer or group.
 const MOST: u64 = 1 << 42;
 
@@ -64,6 +66,9 @@ pub(crate) fn read_host(cluster_section: &Section<'_>, mut cluster: Cluster) -> 
     let bytes = |key| amount(&section, key, Dimension::Bytes, "an amount of memory such as \"512 GB\"");
     let rate = |key| amount(&section, key, Dimension::BytesPerSecond, "a rate such as \"25 GB/s\"");
     let host = &mut cluster.host;
+    if let Some(speed) = section.factor("one_thread", SPEEDS.0, SPEEDS.1)? {
+        host.speed_up(speed);
+    }
     if let Some(memory) = bytes("memory")? {
         host.memory = Bytes(memory as u64);
     }

@@ -53,6 +53,43 @@ fn the_catalogue_is_what_calibrate_makes_of_the_measurements() {
         let mean = number(&large["after"]["mean"]);
         assert!(mean <= most, "{gpu} {path}: {mean}");
     }
+    // Kernels that memory limits. The A40's elementwise ones are four rows.
+    let mut tables = 0;
+    for fit in fits {
+        for table in fit["tables"].as_array().into_iter().flatten() {
+            let path = table["path"].as_str().unwrap();
+            if path.starts_with("memory.") && fit["gpu"] != "a40" {
+                let mean = number(&table["held_out"][0]["after"]["mean"]);
+                assert!(mean <= 0.12, "{} {path}: {mean}", fit["gpu"]);
+                tables += 1;
+            }
+        }
+    }
+    assert!(tables >= 15, "{tables}");
+}
+
+/// The hosts' launches in backward are the shortest times of operations that launch nothing.
+#[test]
+fn launches_of_the_catalogue_are_those_of_the_traces() {
+    let Some(shared) = shared() else { return };
+    let data = shared.join("data/kernels/forward_backward_fp32.csv");
+    let document = json(&["calibrate", "operations", "--data", data.to_str().unwrap()]);
+    let shortest = |gpu: &str| {
+        let hosts = document["hosts"].as_array().unwrap();
+        let host = hosts.iter().find(|host| host["gpu"] == gpu).unwrap();
+        assert!(number(&host["operations"]) >= 8.0 && host["median_s"].as_f64() < Some(20e-6), "{host}");
+        number(&host["shortest_s"])
+    };
+    let launch = |host: &str| {
+        let text =
+            std::fs::read_to_string(root().join(format!("clusters/catalog/hosts/{host}.toml"))).unwrap();
+        let (_, value) = text.split_once("eager_backward_launch = \"").unwrap();
+        value.split_once(" us").unwrap().0.parse::<f64>().unwrap() * 1e-6
+    };
+    let older = 0.5 * (shortest("v100-32gb-pcie") + shortest("l4"));
+    for (host, measured) in [("x86-pcie4", shortest("a100-80gb-pcie")), ("x86-pcie3", older)] {
+        assert!((launch(host) / measured - 1.0).abs() < 0.01, "{host}: {} for {measured}", launch(host));
+    }
 }
 
 /// What the catalogue has from whole steps is what the commands of the page make of them.

@@ -20,7 +20,7 @@ mod text;
 
 use steptime_models::{Dtype, MemoryBoundKind};
 
-pub use self::operations::{OperationPass, OperationScore, Operations};
+pub use self::operations::{HandedOn, OperationPass, OperationScore, Operations};
 pub use self::report::{Band, Errors, Report};
 pub(crate) use self::rows::toml_text;
 pub use self::rows::{AttentionRow, GemmRow, MemoryRow, Rows, RowsError};

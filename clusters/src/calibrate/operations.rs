@@ -67,6 +67,19 @@ pub struct OperationScore {
     pub left_out: usize,
 }
 
+/// How long a host takes from one operation of backward to the next where neither launches anything.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HandedOn {
+    /// GPU of the host.
+    pub gpu: String,
+    /// Operations that were timed.
+    pub operations: usize,
+    /// The shortest, seconds: what the measurement disturbed least.
+    pub shortest_s: f64,
+    /// The middle one, seconds.
+    pub median_s: f64,
+}
+
 /// A time counts if it is at least so many times the shortest one of its GPU and pass: that one is the start of an
 /// operation, from Python to the first kernel, of which no price knows.
 const ABOVE_START: f64 = 4.0;
@@ -107,6 +120,24 @@ impl Operations {
             }
             Ok(())
         })
+    }
+
+    /// Backward of additions, whose gradient is handed on as it is, by GPU: host time alone, of which the catalogue's hosts
+    /// have the cost of a launch in backward.
+    pub fn handed_on(&self) -> Vec<HandedOn> {
+        let mut times: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for timed in &self.timed {
+            let known = timed.pass == OperationPass::Backward && timed.kind != ALL;
+            if known && timed.kernels.is_empty() {
+                times.entry(&timed.gpu).or_default().push(timed.seconds);
+            }
+        }
+        let of_gpu = |(gpu, mut times): (&str, Vec<f64>)| {
+            times.sort_by(f64::total_cmp);
+            let (shortest_s, median_s) = (*times.first()?, *times.get(times.len() / 2)?);
+            Some(HandedOn { gpu: gpu.to_owned(), operations: times.len(), shortest_s, median_s })
+        };
+        times.into_iter().filter_map(of_gpu).collect()
     }
 
     /// Errors of the catalogue's prices by kind and pass, all of a pass first.

@@ -1,13 +1,13 @@
 //! `steptime calibrate operations`.
 
 use serde_json::{Value, json};
-use steptime_clusters::calibrate::{Errors, OperationScore, Operations};
+use steptime_clusters::calibrate::{Errors, HandedOn, OperationScore, Operations};
 
 use super::{SCHEMA, bytes, in_file, percent};
 use crate::cli::CalibrateOperations;
 use crate::failure::{Answer, Failure};
 use crate::output;
-use crate::present::{right_align, table, trimmed};
+use crate::present::{right_align, seconds, table, trimmed};
 
 /// Scores the catalogue's prices on measured operations of models.
 pub(super) fn calibrate(arguments: &CalibrateOperations) -> Result<Answer, Failure> {
@@ -16,12 +16,14 @@ pub(super) fn calibrate(arguments: &CalibrateOperations) -> Result<Answer, Failu
         operations.read(&bytes(path)?).map_err(|error| in_file(path, error))?;
     }
     let scores = operations.score().map_err(|error| Failure::Message(error.to_string()))?;
+    let handed_on = operations.handed_on();
     if arguments.json {
         let scores: Vec<Value> = scores.iter().map(document).collect();
-        let document = json!({ "schema": SCHEMA, "kind": "operations", "scores": scores });
+        let hosts: Vec<Value> = handed_on.iter().map(host_document).collect();
+        let document = json!({ "schema": SCHEMA, "kind": "operations", "scores": scores, "hosts": hosts });
         output::print(&output::json(&document)?)?;
     } else {
-        output::print(&trimmed(&text(&scores)))?;
+        output::print(&trimmed(&(text(&scores) + &hosts(&handed_on))))?;
     }
     Ok(Answer::Yes)
 }
@@ -44,6 +46,24 @@ fn text(scores: &[OperationScore]) -> String {
     }
     right_align(&mut list, 2);
     format!("{list}\n")
+}
+
+/// What hosts take where backward launches nothing; empty where no such operation was timed.
+fn hosts(handed_on: &[HandedOn]) -> String {
+    if handed_on.is_empty() {
+        return String::new();
+    }
+    let mut list = table(&["host of", "operations that launch nothing", "shortest", "median"]);
+    for HandedOn { gpu, operations, shortest_s, median_s } in handed_on {
+        list.add_row([gpu.clone(), operations.to_string(), seconds(*shortest_s), seconds(*median_s)]);
+    }
+    right_align(&mut list, 1);
+    format!("\n{list}\n")
+}
+
+fn host_document(host: &HandedOn) -> Value {
+    let HandedOn { gpu, operations, shortest_s, median_s } = host;
+    json!({ "gpu": gpu, "operations": operations, "shortest_s": shortest_s, "median_s": median_s })
 }
 
 fn document(score: &OperationScore) -> Value {
