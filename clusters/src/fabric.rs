@@ -101,6 +101,25 @@ pub struct Costs {
 }
 
 impl Costs {
+    /// The same latencies and choices on links that are `factor` times as fast.
+    fn scaled(&self, factor: f64) -> Self {
+        let curve = |curve: &Curve| curve.scaled(factor);
+        Self {
+            assumed_bandwidth: self.assumed_bandwidth * factor,
+            assumed_ll_bandwidth: self.assumed_ll_bandwidth * factor,
+            ll: curve(&self.ll),
+            ll128: self.ll128.as_ref().map(curve),
+            all_reduce: curve(&self.all_reduce),
+            all_gather: curve(&self.all_gather),
+            reduce_scatter: curve(&self.reduce_scatter),
+            small_all_to_all: curve(&self.small_all_to_all),
+            all_to_all: curve(&self.all_to_all),
+            point_to_point: curve(&self.point_to_point),
+            large_point_to_point: self.large_point_to_point.as_ref().map(curve),
+            nvls: self.nvls.as_ref().map(curve),
+        }
+    }
+
     /// Costs of bandwidth alone: no latency, every protocol and kind at the same rate.
     pub const fn flat(bandwidth: f64) -> Self {
         let curve = Curve::flat(bandwidth);
@@ -181,6 +200,14 @@ impl Fabric {
             overlap: Overlap { channels: 0, bandwidth_share: 1.0 },
             facts: Vec::new(),
         }
+    }
+
+    /// The same links `factor` times as fast: what ports carry, and what collectives reach of it.
+    pub fn speed_up(&mut self, factor: f64) {
+        self.bandwidth *= factor;
+        self.shared_bandwidth = self.shared_bandwidth.map(|rate| rate * factor);
+        self.costs = self.costs.scaled(factor);
+        self.pair = self.pair.as_ref().map(|pair| pair.scaled(factor));
     }
 
     /// Capacity of a GPU's egress port and of its ingress port, bytes/s.

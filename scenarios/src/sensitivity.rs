@@ -46,10 +46,7 @@ type Change = fn(&mut Cluster, f64);
 const CHANGES: [(&str, Change); 6] = [
     ("GPU arithmetic", arithmetic),
     ("GPU memory bandwidth", |cluster, factor| cluster.gpu.memory_bandwidth *= factor),
-    ("link bandwidth in nodes", |cluster, factor| {
-        cluster.fabric.bandwidth *= factor;
-        cluster.fabric.shared_bandwidth = cluster.fabric.shared_bandwidth.map(|rate| rate * factor);
-    }),
+    ("link bandwidth in nodes", |cluster, factor| cluster.fabric.speed_up(factor)),
     ("network bandwidth", |cluster, factor| {
         if let Some(network) = &mut cluster.network {
             network.bandwidth *= factor;
@@ -65,15 +62,7 @@ const CHANGES: [(&str, Change); 6] = [
             network.message_s /= factor;
         }
     }),
-    ("host speed", |cluster, factor| {
-        let host = &mut cluster.host;
-        host.launch.eager_forward_s /= factor;
-        host.launch.eager_backward_s /= factor;
-        host.launch.compiled_s /= factor;
-        host.launch.cuda_graphs_s /= factor;
-        host.sync_latency_s /= factor;
-        host.megatron = host.megatron.scaled(1.0 / factor);
-    }),
+    ("host speed", |cluster, factor| cluster.host.speed_up(factor)),
 ];
 
 /// Peaks of all formats.

@@ -44,6 +44,47 @@ fn steps_follow_what_limits_them() {
     }
 }
 
+/// Links that are faster, in a node or between nodes, shorten the collectives that nothing hides, which measured curves price.
+#[test]
+fn faster_links_shorten_what_waits_for_them() {
+    for (scenario, what, keys) in [
+        ("scenarios/vit-l-16-a5000.toml", "link bandwidth in nodes", &["workload.micro_batch_size=1"][..]),
+        (
+            "scenarios/llama3-8b-h100-zero3.toml",
+            "network bandwidth",
+            &["cluster.name=dgx-a100-40gb", "cluster.nodes=4", "parallelism.data=32"],
+        ),
+    ] {
+        let mut arguments = vec!["sensitivity", scenario, "--json"];
+        arguments.extend(keys.iter().flat_map(|key| ["--set", key]));
+        let effects = &json(&arguments)["effects"];
+        let effect = effects.as_array().unwrap().iter().find(|effect| effect["what"] == what).unwrap();
+        let (better, worse) = (number(&effect["better_s"]), number(&effect["worse_s"]));
+        assert!(better < 0.997 * worse, "{effect}");
+    }
+}
+
+/// A host whose threads are faster by a tenth is what `sensitivity` makes of it: a small model's step follows it, launched
+/// one by one or compiled.
+#[test]
+fn faster_processors_shorten_what_the_host_bounds() {
+    let scenario = "scenarios/switch-vit-64-rtx8000.toml";
+    let effects = &json(&["sensitivity", scenario, "--json"])["effects"];
+    let host = effects.as_array().unwrap().iter().find(|effect| effect["what"] == "host speed").unwrap();
+    let step = |keys: &[&str]| {
+        let mut arguments = vec![scenario];
+        arguments.extend(keys.iter().flat_map(|key| ["--set", key]));
+        number(&report(&arguments)["step_time_s"])
+    };
+    assert_eq!(step(&["cluster.host={one_thread=1.1}"]).to_bits(), number(&host["better_s"]).to_bits());
+    assert!(step(&["cluster.host={one_thread=2}"]) < 0.9 * step(&[]));
+    let compiled = |speed: f64| {
+        let speed = format!("cluster.host={{one_thread={speed}}}");
+        step(&["model.name=vit-cifar", "workload.micro_batch_size=1", "workload.execution=compiled", &speed])
+    };
+    assert!(compiled(0.5) > 1.3 * compiled(1.0), "{} {}", compiled(0.5), compiled(1.0));
+}
+
 #[test]
 fn differences_add_up() {
     let scenario = "scenarios/llama3-8b-h100-zero3.toml";

@@ -5,7 +5,7 @@ use steptime_core::{GroupId, RankSpec, World, WorldBuilder};
 use super::host_ports::{HostPath, HostPorts};
 use super::placement::{Along, Ports};
 use super::stage::{Meeting, StageProgram};
-use super::{Grain, Job, PlayedRank, capacity};
+use super::{Job, PlayedRank, capacity};
 use crate::classes;
 use crate::error::PlanError;
 
@@ -105,7 +105,7 @@ impl Job<'_> {
                     program: programs[s][number],
                     groups,
                     memory_capacity: Some(capacity(&own.gpu)),
-                    queue_depth: self.queue_depth(own.host.launch_queue, pending[s][number]),
+                    queue_depth: queue_depth(own.host.launch_queue, pending[s][number]),
                     multiplicity,
                 });
                 let (kind, samples, count) = (view.kind, view.samples, view.count);
@@ -147,16 +147,6 @@ impl Job<'_> {
             groups[stage as usize] = pairs;
         }
         groups
-    }
-
-    /// Records of a program that may be pending. How far the host runs ahead matters for memory: where that is replayed,
-    /// records count as the entries of the launch queue that they stand for, on average over the program.
-    fn queue_depth(&self, limit: u32, (records, entries): (u32, u64)) -> u32 {
-        if !matches!(self.grain, Grain::Blocks | Grain::Sizes) || entries <= u64::from(records) {
-            return limit;
-        }
-        let depth = u128::from(limit) * u128::from(records) / u128::from(entries);
-        u32::try_from(depth).unwrap_or(limit).max(1)
     }
 
     /// For each played rank the groups of the ways that it takes through its host, by their numbers; none where nothing is
@@ -201,4 +191,14 @@ impl Job<'_> {
             })
             .collect()
     }
+}
+
+/// Records of a program that may be pending: as many as stand for the entries that the launch queue has room for, on average
+/// over the program. The same whatever is asked about memory.
+fn queue_depth(limit: u32, (records, entries): (u32, u64)) -> u32 {
+    if entries <= u64::from(records) {
+        return limit;
+    }
+    let depth = u128::from(limit) * u128::from(records) / u128::from(entries);
+    u32::try_from(depth).unwrap_or(limit).max(1)
 }
