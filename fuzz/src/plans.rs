@@ -7,6 +7,9 @@ use crate::play::{complains, play};
 
 pub(crate) fn plans(data: &[u8]) {
     let Ok(text) = scenario(&mut Unstructured::new(data)) else { return };
+    if std::env::var_os("STEPTIME_FUZZ_SHOW").is_some() {
+        eprintln!("{text}");
+    }
     match Scenario::read("plan.toml", &text, &[], &NoFiles) {
         Ok(scenario) => {
             play(&scenario);

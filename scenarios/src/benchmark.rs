@@ -40,8 +40,11 @@ impl Benchmark {
         let steps = self.steps as f64;
         let mean = (self.start_s + self.steps_run as f64 * alone) / steps;
         let slower = alone / mean;
-        let report = report.with_rates(slower).with_shares(slower);
-        let parts = report.time_breakdown_s;
+        // Where fewer steps ran than the time is divided by, the mean holds a part of a step.
+        let held = (self.steps_run as f64 / steps).min(1.0);
+        let report = report.with_rates(slower).with_shares(slower * held);
+        let own = report.time_breakdown_s;
+        let parts = own.with(&own, |part, _| part * held);
         let mut provenance = report.provenance;
         provenance.push(Provenance {
             what: "benchmark".to_owned(),
@@ -52,7 +55,7 @@ impl Benchmark {
             ),
             error: "none beside the step's own".to_owned(),
         });
-        let other = parts.other + mean - alone;
+        let other = parts.other + (mean - alone * held).max(0.0);
         Report {
             step_time_s: Some(mean),
             time_breakdown_s: TimeBreakdown { other, ..parts },
@@ -88,5 +91,18 @@ mod tests {
         let parts: f64 = mean.time_breakdown_s.entries().iter().map(|(_, part)| part).sum();
         assert!((parts - expected).abs() < 1e-9);
         assert_eq!(mean.peak_memory, alone.peak_memory);
+    }
+
+    /// 50 steps counted as 100: half a step, each part of it halved, and no stage is busy for longer than it.
+    #[test]
+    fn fewer_steps_than_counted_leave_a_part_of_each() {
+        let alone = report("");
+        let mean = report("[benchmark]\nsteps = 100\nsteps_run = 50\n");
+        for ((name, part), (_, whole)) in
+            mean.time_breakdown_s.entries().iter().zip(alone.time_breakdown_s.entries())
+        {
+            assert!((part - whole / 2.0).abs() < 1e-12, "{name}: {part} of {whole}");
+        }
+        assert!((mean.stages[0].busy_fraction - alone.stages[0].busy_fraction).abs() < 1e-12);
     }
 }

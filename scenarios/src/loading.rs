@@ -6,7 +6,7 @@ use steptime_models::Bytes;
 use steptime_plans::{BatchTime, Epoch, Loading, Plan, PlanError, Workload, lower};
 
 use crate::input::Input;
-use crate::report::{InputReport, Provenance, Report, TimeBreakdown};
+use crate::report::{InputReport, Provenance, Report, Stage, TimeBreakdown};
 use crate::run::breakdown;
 use crate::scenario::Scenario;
 
@@ -81,7 +81,8 @@ impl Loaded<'_> {
 /// The report of a step that takes `step` seconds instead of `alone`: what it takes longer is data loading.
 fn slowed(report: Report, alone: f64, step: f64) -> Report {
     let slower = alone / step;
-    let report = report.with_rates(slower).with_shares(slower);
+    let mut report = report.with_rates(slower).with_shares(slower);
+    without_copies(&mut report.stages, slower - 1.0);
     let parts = report.time_breakdown_s;
     let data_loading = (parts.data_loading + step - alone).max(0.0);
     let mut provenance = report.provenance;
@@ -98,5 +99,42 @@ fn slowed(report: Report, alone: f64, step: f64) -> Report {
         time_breakdown_s: TimeBreakdown { data_loading, ..parts },
         provenance,
         ..report
+    }
+}
+
+/// Takes what a step became shorter by, a share of it, out of its stages: copies of the first, which workers and pinned memory
+/// hide, and the others' wait for it. Nothing where the step became longer.
+fn without_copies(stages: &mut [Stage], share: f64) {
+    for (number, stage) in stages.iter_mut().enumerate() {
+        let shorter = share.max(0.0);
+        let waited = if number == 0 { 0.0 } else { shorter.min(stage.bubble_fraction) };
+        stage.bubble_fraction -= waited;
+        stage.busy_fraction = (stage.busy_fraction - (shorter - waited)).max(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::files::NoFiles;
+    use crate::run::run;
+    use crate::scenario::Scenario;
+
+    /// Workers and pinned memory hide copies: the step is shorter than one whose samples wait in pageable memory, and no stage is in
+    /// more than all of it.
+    #[test]
+    fn a_step_that_loading_shortens_is_shared_out_once() {
+        let report = |input: &str| {
+            let text = format!(
+                "[model]\nname = \"qwen3-30b-a3b\"\noverrides = {{ layers = 1 }}\n[cluster]\nname = \"dgx-a100-80gb\"\n\
+                 gpus_per_node = 4\n[workload]\nprecision = \"fp16\"\nmicro_batch_size = 64\noptimizer = \"sgd\"\n\
+                 gradient_accumulation_steps = 5\n[parallelism]\nzero_stage = 3\n{input}"
+            );
+            run(&Scenario::read("case", &text, &[], &NoFiles).unwrap(), false).unwrap().report
+        };
+        let (alone, hidden) = (report(""), report("[input]\nworkers = 2\nseconds_per_sample = 1e-3\n"));
+        assert!(hidden.step_time_s < alone.step_time_s);
+        let stage = &hidden.stages[0];
+        let shares = stage.busy_fraction + stage.bubble_fraction + stage.communication_fraction;
+        assert!((0.99..=1.0 + 1e-12).contains(&shares), "{stage:?}");
     }
 }

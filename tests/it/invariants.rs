@@ -111,3 +111,24 @@ fn shares_of_many_ranks_with_long_steps_are_shares() {
     let scenario = Scenario::read("long.toml", text, &[], &NoFiles).unwrap();
     check(&run(&scenario, false).unwrap().report);
 }
+
+/// Hundreds of experts' gradients are reduced in many small pieces: the launch queue is full, and the host waits. It holds as much
+/// in every look at the job: of times alone, of every block of memory, of spans, of one rank for all and of every rank.
+#[test]
+fn a_full_launch_queue_is_as_long_in_every_look_at_a_job() {
+    let played = |explicit: bool, with_timeline: bool| {
+        let text = format!(
+            "[model]\nname = \"deepseek-v3\"\noverrides = {{ layers = 4 }}\n[cluster]\nname = \"gb200-nvl72\"\nnodes = 1\n\
+             gpus_per_node = 2\n[workload]\nprecision = \"fp32\"\nmicro_batch_size = 1\noptimizer = \"sgd\"\n\
+             [simulation]\nexplicit = {explicit}\n"
+        );
+        let scenario = Scenario::read("experts.toml", &text, &[], &NoFiles).unwrap();
+        let report = run(&scenario, with_timeline).unwrap().report;
+        (report.step_time_s.unwrap(), report.time_breakdown_s.host)
+    };
+    let (step, host) = played(false, false);
+    assert!(host > 1e-3, "{host}: the case is one in which the host is held up");
+    for (explicit, with_timeline) in [(false, true), (true, false), (true, true)] {
+        assert_eq!(played(explicit, with_timeline), (step, host), "{explicit} {with_timeline}");
+    }
+}
