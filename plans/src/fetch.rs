@@ -43,6 +43,9 @@ pub struct Fetch {
     pub by_values: Option<ByValues>,
     /// Parameters of fewer values than this stay whole on every rank (`stage3_param_persistence_threshold`).
     pub persistent_below: u64,
+    /// Whether each parameter is gathered, and its gradient reduced, by itself and through a list of one tensor a rank, as
+    /// DeepSpeed did before PyTorch had collectives of one tensor (`_allgather_param` of versions 0.3 and 0.4).
+    pub lists: bool,
 }
 
 impl Default for Fetch {
@@ -55,6 +58,7 @@ impl Default for Fetch {
             limited: true,
             by_values: None,
             persistent_below: 0,
+            lists: false,
         }
     }
 }

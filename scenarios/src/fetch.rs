@@ -27,12 +27,15 @@ pub(crate) fn read(section: &Section<'_>, zero: ZeroStage, offloads: bool) -> Re
         limited: section.flag("limit_all_gathers")?.unwrap_or(usual.limited),
         by_values: read_values(section)?,
         persistent_below: section.number("persistence_threshold", 0, MOST)?.unwrap_or(usual.persistent_below),
+        lists: section.flag("gather_lists")?.unwrap_or(usual.lists),
     };
     if fetch == usual {
         return Ok(fetch);
     }
     let mut given = Vec::new();
-    for key in BY_UNITS.into_iter().chain(BY_VALUES).chain(["wrap_blocks", "persistence_threshold"]) {
+    for key in
+        BY_UNITS.into_iter().chain(BY_VALUES).chain(["wrap_blocks", "persistence_threshold", "gather_lists"])
+    {
         if section.node(key)?.is_some() {
             given.push(key);
         }

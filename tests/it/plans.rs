@@ -117,6 +117,9 @@ fn fetching_follows_fsdp_or_deepspeed() {
     assert!(reserved(&wide) > reserved(&usual));
     let small = case.report(&["parallelism.stage3_param_persistence_threshold=100000"]);
     assert!(states(&small) > states(&usual));
+    // One collective a parameter, and copies a rank.
+    let lists = case.report(&["parallelism.gather_lists=true"]);
+    assert!(step(&lists) > step(&late));
     let ends = |keys: &[&str], end: &str| {
         let error = case.error(keys);
         assert!(error.ends_with(end), "{error}");
@@ -125,6 +128,7 @@ fn fetching_follows_fsdp_or_deepspeed() {
         &["parallelism.zero_stage=1", "parallelism.wrap_blocks=2"],
         "parallelism.wrap_blocks: is about parameters that are gathered layer by layer: needs zero_stage = 3",
     );
+    ends(&["parallelism.zero_stage=2", "parallelism.gather_lists=true"], "needs zero_stage = 3");
     ends(&["parallelism.prefetch_values=5", "parallelism.forward_prefetch=true"], "keep one kind");
     ends(&["parallelism.gather_bucket_bytes=1 GB"], "needs zero_stage 1 or 2");
 }

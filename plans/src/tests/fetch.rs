@@ -6,9 +6,11 @@ use steptime_core::{Outcome, Recorder, simulate};
 use super::fixtures::{cluster, model, plan, workload};
 use crate::classes;
 use crate::fetch::{BackwardPrefetch, ByValues, Fetch};
-use crate::lower::lower;
+use crate::lower::{Lowered, lower, lower_sizes, lower_times};
 use crate::plan::Plan;
+use crate::recompute::Checkpointing;
 use crate::schedule::ScheduleKind;
+use crate::workload::Workload;
 use crate::zero::ZeroStage;
 
 const LAYERS: i64 = 4;
@@ -116,4 +118,52 @@ fn buckets_join_reductions_and_split_gathers() {
     assert_eq!(more - all, 9);
     close(same, sent);
     assert!(slow.end >= quick.end);
+}
+
+/// Nine parameters a block, the embedding, the last norm and the output: gathered twice and reduced once, each by itself.
+#[test]
+fn lists_hold_one_parameter() {
+    let lists = Fetch { lists: true, ..Fetch::default() };
+    let (flows, bytes, outcome) = played(&fetching(lists));
+    let parameters = 9 * LAYERS as usize + 3;
+    assert_eq!(flows, 2 * 3 * parameters);
+    close(bytes, 6.0 * once());
+    assert!(outcome.end > played(&sharded()).2.end);
+    // Small parameters stay whole; their gradients are reduced by themselves all the same.
+    let small = played(&fetching(Fetch { persistent_below: 100_000, ..lists })).0;
+    assert_eq!(small, 2 * (2 * (parameters - 9) + parameters) + 1);
+}
+
+/// With recomputation a parameter of a block is gathered once more unless little is used before backward needs it again.
+#[test]
+fn lists_give_back_what_backward_uses_late() {
+    let llama = model("llama3-8b", LAYERS);
+    let work = Workload { checkpointing: Checkpointing::Full, ..workload(1) };
+    let flows = |reuse| {
+        let by_values = Some(ByValues { ahead: 0, live: 0, reuse });
+        let plan = fetching(Fetch { lists: true, by_values, ..Fetch::default() });
+        let lowered = lower(&llama, &cluster("dgx-h100"), &plan, &work).expect("legal");
+        let mut recorder = Recorder::default();
+        simulate(&lowered.world, &mut recorder).expect("no deadlock");
+        recorder.flows().len()
+    };
+    let once = flows(u64::MAX);
+    // Nothing lies behind a block's last parameter.
+    assert_eq!(flows(0), once + 8 * LAYERS as usize);
+    let last = 4096 * 14336;
+    assert_eq!(flows(2 * last), once + 7 * LAYERS as usize);
+}
+
+/// The copies of a thousand ranks' parts do not hold the host up, whether memory is accounted for or not.
+#[test]
+fn lists_of_many_ranks_take_as_long_with_memory() {
+    let llama = model("llama3-8b", 2);
+    let mut dgx = cluster("dgx-h100");
+    dgx.nodes = 128;
+    let fetch = Fetch { lists: true, by_values: Some(ByValues::USUAL), ..Fetch::default() };
+    let plan = Plan { data: 1024, fetch, ..sharded() };
+    let end = |lowered: Lowered| simulate(&lowered.world, &mut Recorder::default()).expect("no deadlock").end;
+    let times = end(lower_times(&llama, &dgx, &plan, &workload(1)).expect("legal"));
+    let sizes = end(lower_sizes(&llama, &dgx, &plan, &workload(1)).expect("legal"));
+    assert_eq!(times, sizes);
 }

@@ -163,6 +163,9 @@ fn model_file(row: &Measurement) -> Result<String, String> {
     if let Some(mosaic) = &mosaic {
         let _ = write!(text, "naming = \"mpt\"\nunpads = {}\n", mosaic.unpads);
     }
+    if is_megatron_lm(row) && shards_parameters(row) {
+        text += "naming = \"megatron\"\n";
+    }
     if row.framework == "nanotron" && kv_heads == heads {
         text += "naming = \"nanotron\"\n";
     }
@@ -459,6 +462,9 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
     let zero_stage = if sharded { 3 } else { row.zero_stage };
     if zero_stage > 0 && row.task != "inference" {
         let _ = writeln!(text, "zero_stage = {zero_stage}");
+        if is_megatron_lm(row) && shards_parameters(row) {
+            text += unsaid::DEEPSPEED;
+        }
         // Tests of Megatron-LM are named for the option that they test; two instances are the fewest of several.
         if row.model.contains("multi_dist_optimizer_instances") {
             text += "replicate = 2\n";

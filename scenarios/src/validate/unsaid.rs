@@ -59,6 +59,11 @@ fn must_shard_in(row: &Measurement, cluster: &str) -> Option<bool> {
     Some(states > cluster.gpu.memory.0 as f64)
 }
 
+/// How DeepSpeed's ZeRO 3 fetches parameters unless it is told otherwise (`deepspeed/runtime/zero/config.py`,
+/// `constants.py`), and how its versions of 2021 did it: one by one, through lists.
+pub(super) const DEEPSPEED: &str =
+    "prefetch_values = 50000000\npersistence_threshold = 100000\ngather_lists = true\n";
+
 #[cfg(test)]
 mod tests {
     use super::*;

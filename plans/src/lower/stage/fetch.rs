@@ -205,10 +205,14 @@ impl StageBuilder<'_> {
             self.pass_over(span, part * self.storage, part * format)?;
         }
         for (share, values) in parts {
-            let (kind, bytes) = (CollectiveKind::AllGather, values * format);
             let along = if second { Along::Secondary } else { StageInput::copies(share) };
+            if input.plan.fetch.lists {
+                self.gather_lists(unit, (share, along), (format, pass), micro_batch)?;
+                continue;
+            }
             let way = (self.streams.collective, along);
-            self.collective_along(way, kind, (name, "all_gather"), bytes, Some(micro_batch))?;
+            let names = (name, "all_gather");
+            self.collective_along(way, CollectiveKind::AllGather, names, values * format, Some(micro_batch))?;
         }
         let arrived = self.program.record(self.streams.collective);
         self.gathered.push(Gathered { unit: unit.clone(), micro_batch, tensor, values, fetched, arrived });
@@ -329,8 +333,12 @@ impl StageBuilder<'_> {
         if reduced {
             let flat = self.flatten_gradients(&layers, micro_batch)?;
             for share in shares {
-                let (kind, bytes) = (CollectiveKind::ReduceScatter, values(share) * format);
-                self.collective(share, kind, name, "reduce_scatter", bytes, micro_batch)?;
+                if input.plan.fetch.lists {
+                    self.reduce_lists(&layers, share, format, micro_batch)?;
+                } else {
+                    let (kind, bytes) = (CollectiveKind::ReduceScatter, values(share) * format);
+                    self.collective(share, kind, name, "reduce_scatter", bytes, micro_batch)?;
+                }
                 let part = values(share).div_ceil(input.ranks(share));
                 self.sum_over_replicas(name, part, format, (micro_batch, turn))?;
             }

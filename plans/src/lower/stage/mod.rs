@@ -8,6 +8,7 @@ mod gradients;
 mod groups;
 mod labels;
 mod library;
+mod lists;
 mod matrices;
 mod norms;
 mod offload;
