@@ -17,6 +17,7 @@ mod check;
 mod contention;
 mod copies;
 mod interleave;
+mod numbers;
 mod parts;
 mod passage;
 mod shapes;

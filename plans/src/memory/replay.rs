@@ -142,16 +142,14 @@ impl<'a> Replay<'a> {
         turns.extend(at_start.filter_map(|it| request(it, true)));
         for step in 0..steps {
             turns.push(Turn::Step(step));
-            for index in first_pass..self.records.len() {
-                if step == 0 && index == update {
-                    // The optimizer sees gradients for the first time.
-                    turns.extend(moments());
-                }
-                turns.extend(request(index, false));
-            }
-            if step == 0 && update >= self.records.len() {
+            // The optimizer sees gradients for the first time.
+            let makes_moments =
+                if step == 0 { update.max(first_pass).min(self.records.len()) } else { first_pass };
+            turns.extend((first_pass..makes_moments).filter_map(|index| request(index, false)));
+            if step == 0 {
                 turns.extend(moments());
             }
+            turns.extend((makes_moments..self.records.len()).filter_map(|index| request(index, false)));
             turns.push(Turn::EndStep(step + 1 == steps));
         }
         turns

@@ -1,12 +1,12 @@
 //! Building and checking of programs.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::Hasher;
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::check::Checker;
+use super::numbers::Numbers;
 use super::parts::Known;
 use super::shapes::Shapes;
 use super::{
@@ -45,6 +45,13 @@ impl Hasher for Mixer {
     }
 }
 
+/// Of a label.
+fn hash(text: &str) -> u64 {
+    let mut mixer = Mixer::default();
+    mixer.write(text.as_bytes());
+    mixer.finish()
+}
+
 /// Writes a program record by record.
 ///
 /// The calls take what they are given; [`ProgramBuilder::build`] checks the whole and names the first record
@@ -52,8 +59,8 @@ impl Hasher for Mixer {
 #[derive(Debug, Default)]
 pub struct ProgramBuilder {
     pub(super) inner: Inner,
-    // Looked up, never walked: its order cannot matter.
-    interned: HashMap<String, Label, BuildHasherDefault<Mixer>>,
+    /// Labels by their texts.
+    interned: Numbers,
     // What the compact records could not hold.
     overfull: Option<ProgramError>,
     pub(super) memory_steps: usize,
@@ -200,12 +207,13 @@ impl ProgramBuilder {
 
     /// The label of a text, the same for the same text.
     pub fn label(&mut self, text: &str) -> Label {
-        if let Some(label) = self.interned.get(text) {
-            return *label;
+        let labels = &self.inner.labels;
+        if let Some(label) = self.interned.find(hash(text), |number| labels[number] == text) {
+            return Label(label);
         }
-        let label = Label(self.inner.labels.len() as u32);
-        self.inner.labels.push(text.to_owned());
-        self.interned.insert(text.to_owned(), label);
+        let label = self.new_label(text.to_owned());
+        let labels = &self.inner.labels;
+        self.interned.add(label.0, |number| hash(&labels[number]));
         label
     }
 

@@ -46,15 +46,19 @@ impl<'a> Checker<'a> {
 
     fn check_all(&mut self, parts: &[Part], records: Records<'_>) -> Result<(), ProgramError> {
         let mut begin = 0;
-        let mut seen: BTreeMap<Part, Seen> = BTreeMap::new();
+        // What comes a second time is worth a summary for the third.
+        let mut seen: BTreeMap<Part, Option<Seen>> = BTreeMap::new();
         for (number, part) in (1..).zip(parts) {
-            if let Some(seen) = seen.get(part) {
-                self.again(begin, number, seen)?;
+            let known = if parts.len() > 1 { seen.get(part) } else { None };
+            if let Some(Some(known)) = known {
+                self.again(begin, number, known)?;
             } else {
+                let comes_again = known.is_some();
                 let before = self.inner.launches.clone();
                 self.first_time(begin, number, *part, records)?;
+                let summary = || self.summary(&before, number, records.range(part.range()));
                 if parts.len() > 1 {
-                    seen.insert(*part, self.summary(&before, number, records.range(part.range())));
+                    seen.insert(*part, comes_again.then(summary));
                 }
             }
             begin += part.len();

@@ -238,13 +238,11 @@ impl ProgramBuilder {
             let part = self.inner.parts[number];
             longer.clear();
             for list in &mut lists {
-                while let Some((busy, rest)) = list.split_first().filter(|(it, _)| it.at.0 as usize == number)
-                {
-                    if busy.more > 0 {
-                        longer.push((busy.at.1 - part.first, busy.more));
-                    }
-                    *list = rest;
-                }
+                let of_part = list.iter().position(|busy| busy.at.0 as usize != number).unwrap_or(list.len());
+                let (own, rest) = list.split_at(of_part);
+                *list = rest;
+                let own = own.iter().filter(|busy| busy.more > 0);
+                longer.extend(own.map(|busy| (busy.at.1 - part.first, busy.more)));
             }
             if longer.is_empty() {
                 continue;

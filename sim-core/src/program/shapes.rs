@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::Record;
 use super::builder::mix;
+use super::numbers::Numbers;
 
 /// A record as it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,55 +49,72 @@ impl<'a> Records<'a> {
     }
 }
 
-/// Shapes, each once.
+/// Shapes from which on it is looked whether records have any in common.
+const MANY: usize = 1 << 12;
+
+/// Shapes, each once as far as that is worth the search.
 #[derive(Debug, Default)]
 pub(super) struct Shapes {
-    /// Numbers in the list, plus one, at the place of their hash or at one of the next; 0 where there is none. Their number
-    /// is a power of two, and more than a quarter of them are free.
-    table: Vec<u32>,
+    known: Numbers,
+    /// Records whose shape was there.
+    found: usize,
 }
 
 impl Shapes {
     /// The kept form of a record, whose shape is added to a list where it is new.
     pub(super) fn keep(&mut self, list: &mut Vec<Record>, record: Record) -> Kept {
-        let shape = Record { index: 0, ..record };
-        let small = small(&shape);
-        let mut place = self.place(&shape);
-        while let Some(&number) = self.table.get(place).filter(|number| **number > 0) {
-            let other = &list[number as usize - 1];
-            if (other.time, other.extra) == (shape.time, shape.extra) && self::small(other) == small {
-                return Kept { shape: number - 1, index: record.index };
-            }
-            place = (place + 1) & (self.table.len() - 1);
+        // Where hardly two records take the same time, each has a shape of its own.
+        let searches = list.len() < MANY || self.found > list.len() / 2;
+        let small = small(&record);
+        let same = |number: usize| {
+            let it = &list[number];
+            (it.time, it.extra) == (record.time, record.extra) && self::small(it) == small
+        };
+        let known = if searches { self.known.find(hash(&record), same) } else { None };
+        if let Some(shape) = known {
+            self.found += 1;
+            return Kept { shape, index: record.index };
         }
-        list.push(shape);
-        if list.len() * 4 > self.table.len() * 3 {
-            self.grow(list);
-        } else {
-            self.table[place] = list.len() as u32;
+        list.push(Record { index: 0, ..record });
+        let shape = list.len() as u32 - 1;
+        if searches {
+            self.known.add(shape, |number| hash(&list[number]));
         }
-        Kept { shape: list.len() as u32 - 1, index: record.index }
+        Kept { shape, index: record.index }
     }
+}
 
-    fn grow(&mut self, list: &[Record]) {
-        self.table = vec![0; (self.table.len() * 2).max(64)];
-        for (number, shape) in (1..).zip(list) {
-            let mut place = self.place(shape);
-            while self.table[place] > 0 {
-                place = (place + 1) & (self.table.len() - 1);
-            }
-            self.table[place] = number;
-        }
-    }
-
-    fn place(&self, shape: &Record) -> usize {
-        let mixed = mix(mix(u64::from(small(shape)), shape.time), shape.extra);
-        (mixed ^ (mixed >> 32)) as usize & self.table.len().saturating_sub(1)
-    }
+/// Of what is in a shape.
+#[inline]
+fn hash(record: &Record) -> u64 {
+    let mixed = mix(mix(u64::from(small(record)), record.time), record.extra);
+    mixed ^ (mixed >> 32)
 }
 
 /// All of a shape but its times.
 #[inline]
 fn small(shape: &Record) -> u32 {
     u32::from_le_bytes([shape.kind as u8, shape.stream, shape.class, shape.wait_class])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Kind;
+    use super::*;
+
+    fn record(time: u64, index: u32) -> Record {
+        Record { kind: Kind::Kernel, stream: 0, class: 1, wait_class: 0, index, time, extra: 3 }
+    }
+
+    #[test]
+    fn records_come_back_whether_or_not_they_share_shapes() {
+        for times in [7, u64::MAX] {
+            let (mut shapes, mut list) = (Shapes::default(), Vec::new());
+            let all: Vec<Record> = (0..20_000).map(|it| record(it % times, it as u32)).collect();
+            let kept: Vec<Kept> = all.iter().map(|it| shapes.keep(&mut list, *it)).collect();
+            let records = Records { kept: &kept, shapes: &list };
+            assert!(records.range(0..kept.len()).eq(all.iter().copied()));
+            assert_eq!(list.len() as u64, times.min(20_000));
+        }
+    }
 }
