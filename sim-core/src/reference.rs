@@ -173,13 +173,14 @@ impl<'a, O: Observer> Play<'a, O> {
         match record.kind {
             Kind::Host => {
                 state.next += 1;
-                state.works(now, record);
+                // Only what has an end is counted: sums stay below the last moment.
                 let end = self.after(record.time, Happening::Host(rank), rank, record)?;
+                self.ranks[rank as usize].works(now, record);
                 self.span(rank, None, SpanKind::Host, (now, end), record.class, record.index);
             }
             Kind::Kernel => {
-                state.host_busy.add(host_class, record.extra);
                 let issued = self.after(record.extra, Happening::Issued(rank), rank, record)?;
+                self.ranks[rank as usize].host_busy.add(host_class, record.extra);
                 if issued > now {
                     self.span(rank, None, SpanKind::Host, (now, issued), host_class, record.index);
                 }

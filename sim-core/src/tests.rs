@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Classes of the hand-worked worlds.
-const HOST: Class = Class(0);
+const HOST: Class = Class(6);
 const COMPUTE: Class = Class(1);
 const SEND: Class = Class(2);
 const WAIT: Class = Class(3);

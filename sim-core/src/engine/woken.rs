@@ -113,6 +113,7 @@ mod tests {
     fn a_part_and_the_next_come_before_the_others() {
         let [a, b, c, d] = [0, 1, 2, 3].map(|part| part * PART);
         let mut list = woken(4 * PART, &[d, c, a, a + 1, b]);
+        assert!(!list.is_empty());
         assert_eq!(order(&mut list), [a + 1, a, b, c, d]);
         assert!(list.is_empty());
         // The last part and the first are next to each other.

@@ -74,6 +74,13 @@ impl Ends {
         }
     }
 
+    /// How many flows a batch lists, those that have left it among them.
+    #[cfg(test)]
+    pub(super) fn listed(&self, batch: u32) -> usize {
+        let Batch { ends, passed, .. } = &self.batches[batch as usize];
+        ends.len() - passed
+    }
+
     /// The flows that a report announced and that still end then.
     pub(super) fn take(&mut self, Due(batch): Due, flows: &mut [Flow], taken: &mut Vec<u32>) {
         let state = &mut self.batches[batch as usize];

@@ -194,6 +194,66 @@ fn the_first_flow_that_outlasts_time_is_named() {
     assert_eq!(network.settle(0, |_, _| ()), Err(7));
 }
 
+/// Two flows that start together: the first gets another rate before it ends, so that its report is stale; the second,
+/// whose rate stays, has another report to come.
+#[test]
+fn a_stale_report_is_followed_by_the_next() {
+    let (mut network, reports) = started(&[1e12, 0.5e12], &[vec![(0, 1)], vec![(1, 1)]], 10);
+    network.start(5, 0, 2, 10);
+    network.settle(5, |_, _| ()).unwrap();
+    let (mut finished, mut next) = (Vec::new(), Vec::new());
+    assert_eq!(reports[0].0, 10);
+    network.finish(reports[0].1, &mut finished);
+    assert!(finished.is_empty() && network.is_dirty());
+    network.settle(10, |end, due| next.push((end, due))).unwrap();
+    assert_eq!(next[0].0, 20);
+    network.finish(next[0].1, &mut finished);
+    assert_eq!(finished.iter().map(|it| it.meeting).collect::<Vec<_>>(), [1]);
+}
+
+/// Flows that started together and got other rates one after the other are remembered where they wait, and nowhere else.
+#[test]
+fn what_waits_takes_memory_and_what_has_left_does_not() {
+    const FLOWS: u32 = 1_001;
+    let paths: Vec<_> = (0..FLOWS).map(|link| vec![(link, 1)]).collect();
+    let (mut network, reports) = started(&vec![1e9; FLOWS as usize], &paths, 1 << 30);
+    // Each gets a companion on its link; the last keeps its rate.
+    for group in 0..FLOWS - 1 {
+        network.start(1, group, FLOWS + group, 1 << 30);
+        network.settle(1, |_, _| ()).unwrap();
+        let waiting = (FLOWS - 1 - group) as usize;
+        assert!(network.ends.listed(0) <= 2 * waiting + 8, "{} for {waiting}", network.ends.listed(0));
+    }
+    let mut finished = Vec::new();
+    network.finish(reports[0].1, &mut finished);
+    assert_eq!(finished.iter().map(|it| it.meeting).collect::<Vec<_>>(), [FLOWS - 1]);
+}
+
+/// Flows that come and go on a link with room for all, on which some stay: what it lists keeps to those that are there.
+#[test]
+fn a_slack_link_forgets_what_ended() {
+    let paths: Vec<_> = (1..=40).map(|port| vec![(0, 1), (port, 1)]).collect();
+    let mut capacities = vec![1e9; 41];
+    capacities[0] = 1e12;
+    let mut network = FlowNetwork::from_parts(&capacities, &paths);
+    for group in 0..10 {
+        network.start(0, group, group, 1 << 40);
+    }
+    network.settle(0, |_, _| ()).unwrap();
+    let mut now = 0;
+    for turn in 0..1_000 {
+        let mut reports = Vec::new();
+        network.start(now, 10 + turn % 30, 10 + turn, 1);
+        network.settle(now, |end, due| reports.push((end, due))).unwrap();
+        let (end, due) = reports[0];
+        (now, _) = (end, network.finish(due, &mut Vec::new()));
+        network.settle(now, |_, _| ()).unwrap();
+        let link = &network.links[0];
+        assert!(link.is_slack() && link.flows.len() <= 2 * link.alive as usize + 1, "{}", link.flows.len());
+        assert_balanced(&network);
+    }
+}
+
 /// Progressive filling as the text has it: in every round look at every link and every flow.
 fn brute_force(capacities: &[f64], paths: &BTreeMap<u32, Vec<(u32, u32)>>) -> BTreeMap<u32, f64> {
     let mut rates: BTreeMap<u32, f64> = BTreeMap::new();

@@ -115,3 +115,47 @@ fn a_flow_or_meeting_past_the_end_of_time_is_an_error() {
         assert_eq!(play_both(&w.build().unwrap()).map(|_| ()), overflow);
     }
 }
+
+/// Of kernels in a row the one is named whose issue or whose end has no time: played at once, and behind a meeting.
+#[test]
+fn the_kernel_in_a_row_that_overflows_is_named() {
+    let most = u64::MAX - 1_000;
+    let overflow = |label: &str| Err(SimulationError::Overflow { rank: 0, label: label.to_owned() });
+    let kernels = |b: &mut ProgramBuilder, s, kernels: &[(&str, u64, u64)]| {
+        for &(name, time, issue) in kernels {
+            let label = b.label(name);
+            b.kernel(s, COMPUTE, label, ps(time), ps(issue));
+        }
+    };
+    let late_issue = [("one", 1, 1), ("two", 1, most), ("three", 1, 2_000), ("four", 1, 1)];
+    let late_end = [("one", 1, 1), ("two", most, 1), ("three", 2_000, 1), ("four", 1, 1)];
+    for row in [late_issue, late_end] {
+        let at_once = one_rank(write("p", |b| {
+            let s = b.stream("s");
+            kernels(b, s, &row);
+        }));
+        assert_eq!(play_both(&at_once).map(|_| ()), overflow("three"));
+        // The first stream waits at a meeting to which the other rank comes after another one: the host has to issue ahead.
+        let mut w = world();
+        let groups = [w.group(2, vec![]), w.group(2, vec![])];
+        let ahead = write("ahead", |b| {
+            let (s, t, l) = (b.stream("s"), b.stream("t"), b.label("other"));
+            let (first, second) = (b.channel("first"), b.channel("second"));
+            (0..3).for_each(|_| b.host(ps(1), LOAD, l));
+            b.rendezvous(s, first, SEND, WAIT, l, ps(1), 0);
+            kernels(b, s, &row);
+            b.rendezvous(t, second, SEND, WAIT, l, ps(1), 0);
+        });
+        let behind = write("behind", |b| {
+            let (s, l) = (b.stream("s"), b.label("other"));
+            let (first, second) = (b.channel("first"), b.channel("second"));
+            b.rendezvous(s, second, SEND, WAIT, l, ps(1), 0);
+            b.rendezvous(s, first, SEND, WAIT, l, ps(1), 0);
+        });
+        for program in [ahead, behind] {
+            let spec = rank(&mut w, program, &groups);
+            w.rank(spec);
+        }
+        assert_eq!(play_both(&w.build().unwrap()).map(|_| ()), overflow("three"));
+    }
+}

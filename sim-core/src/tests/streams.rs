@@ -62,8 +62,8 @@ fn a_late_host_is_charged_to_its_explicit_work_where_that_is_why() {
     let (outcome, recorder) = play(&world);
     assert_eq!(kernels(&recorder, 0), [(2, 12), (25, 26)]);
     // 0..2 before the first kernel; then 12..22 of the load, 22..25 of the issue.
-    assert_eq!(charges(&outcome.ranks[0].idle), [(HOST.0, 5), (LOAD.0, 10)]);
-    assert_eq!(charges(&outcome.ranks[0].host_busy), [(HOST.0, 5), (LOAD.0, 20)]);
+    assert_eq!(charges(&outcome.ranks[0].idle), [(LOAD.0, 10), (HOST.0, 5)]);
+    assert_eq!(charges(&outcome.ranks[0].host_busy), [(LOAD.0, 20), (HOST.0, 5)]);
 }
 
 #[test]

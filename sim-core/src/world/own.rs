@@ -210,7 +210,7 @@ mod tests {
     use crate::observer::NoObserver;
     use crate::program::{Class, Event, ProgramBuilder, Stream};
     use crate::time::SimTime;
-    use crate::world::{LinkUse, RankSpec, World, WorldBuilder};
+    use crate::world::{Group, LinkUse, RankSpec, World, WorldBuilder};
 
     /// What a rank does between two sums of its own.
     #[derive(Clone, Copy, PartialEq)]
@@ -269,6 +269,8 @@ mod tests {
     fn a_sum_is_alone_where_what_came_before_is_over() {
         let world = world(Between::SendsAfter, 0, false);
         assert_eq!(world.groups()[0].own_rate, Some(1e12));
+        // Its neighbour takes part in the other: that is not its own, whoever else uses its links.
+        assert_eq!(world.groups()[1].own_rate, None);
         // The transfer starts and ends by events, and so does the second sum, which its rank gets to before the neighbour has
         // been looked at; the first does not.
         assert_eq!(played(&world), (700, 4));
@@ -289,5 +291,97 @@ mod tests {
         assert_eq!(beside.groups()[0].own_rate, None);
         assert_eq!(played(&beside).0, 150 + 500 + 100);
         assert_eq!(world(Between::SendsAfter, 0, true).groups()[0].own_rate, None);
+    }
+
+    /// What a rank writes that has three channels to itself and two streams.
+    type Writes<'a> =
+        &'a dyn Fn(&mut ProgramBuilder, [Stream; 2], &mut dyn FnMut(&mut ProgramBuilder, Stream, usize, u64));
+
+    /// Ranks of such programs, each with a group of one member for every channel, on the rank's own links of these numbers.
+    /// Returns, by rank and channel, whether the groups are alone where what was issued before is over.
+    fn alone(programs: &[Writes<'_>], ranks: &[(u32, [usize; 3])], parts: u32) -> Vec<[bool; 3]> {
+        let mut w = WorldBuilder::new();
+        for writes in programs {
+            let mut b = ProgramBuilder::new("p");
+            let label = b.label("x");
+            let streams = [b.stream("one"), b.stream("two")];
+            let channels = ["a", "b", "c"].map(|name| b.channel(name));
+            writes(&mut b, streams, &mut |b, stream, channel, bytes| {
+                let fixed = SimTime::ZERO;
+                b.rendezvous(stream, channels[channel], Class(1), Class(2), label, fixed, bytes);
+            });
+            w.program(b.build().unwrap());
+        }
+        for &(program, links) in ranks {
+            let own = [0, 1, 2].map(|_| w.link("own", 1e12, SimTime::ZERO));
+            let groups =
+                links.map(|link| w.divided_group(1, vec![LinkUse { link: own[link], weight: 1 }], parts));
+            w.rank(RankSpec { program, groups: groups.to_vec(), ..RankSpec::default() });
+        }
+        let world = w.build().unwrap();
+        let of_rank = |groups: &[Group]| [0, 1, 2].map(|channel| groups[channel].own_rate.is_some());
+        world.groups().chunks(3).map(of_rank).collect()
+    }
+
+    /// Ranks of one program with links alike are looked at once, and no others.
+    #[test]
+    fn each_program_and_way_is_looked_at() {
+        let in_turn: Writes<'_> = &|b, [one, _], send| {
+            for channel in [0, 1, 0] {
+                send(b, one, channel, 100);
+            }
+        };
+        // The third channel's transfers may begin at any time.
+        let third_beside: Writes<'_> = &|b, [one, two], send| {
+            for channel in [0, 1, 0] {
+                send(b, one, channel, 100);
+            }
+            send(b, two, 2, 100);
+            send(b, one, 0, 100);
+        };
+        let beside: Writes<'_> = &|b, [one, two], send| {
+            send(b, one, 0, 100);
+            send(b, two, 1, 100);
+            send(b, one, 0, 100);
+        };
+        let (yes, no) = ([true, true, false], [false; 3]);
+        let (shared, apart) = ([0, 0, 0], [0, 0, 1]);
+        let programs = [in_turn, third_beside, beside];
+        let ranks = [(0, shared), (2, shared), (0, shared), (1, apart), (1, shared), (1, apart)];
+        assert_eq!(alone(&programs, &ranks, 1), [yes, no, yes, yes, no, yes]);
+        // Halves are exact, thirds are not.
+        assert_eq!(alone(&[in_turn], &[(0, shared)], 2), [yes]);
+        assert_eq!(alone(&[in_turn], &[(0, shared)], 3), [no]);
+    }
+
+    /// What an event says to be over is over; transfers of nothing are beside nobody.
+    #[test]
+    fn events_put_transfers_in_order_and_empty_ones_need_none() {
+        let ordered = |waits_for: usize| {
+            move |b: &mut ProgramBuilder,
+                  [one, two]: [Stream; 2],
+                  send: &mut dyn FnMut(&mut ProgramBuilder, Stream, usize, u64)| {
+                let before = b.record(one);
+                send(b, one, 0, 100);
+                let events = [before, b.record(one)];
+                b.wait(two, events[waits_for]);
+                send(b, two, 1, 100);
+                let last = b.record(two);
+                b.wait(one, last);
+                send(b, one, 0, 100);
+            }
+        };
+        let empty: Writes<'_> = &|b, [one, two], send| {
+            send(b, one, 0, 100);
+            send(b, one, 1, 100);
+            send(b, two, 1, 0);
+        };
+        let (yes, no) = ([true, true, false], [false, false, false]);
+        let ranks = [(0, [0; 3]), (1, [0; 3]), (2, [0; 3])];
+        let programs: [Writes<'_>; 3] = [&ordered(1), &ordered(0), empty];
+        let found = alone(&programs, &ranks, 1);
+        assert_eq!((found[0], found[2]), (yes, yes));
+        assert_ne!(found[1], yes);
+        assert_eq!(found[1][2], no[2]);
     }
 }
