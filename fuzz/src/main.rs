@@ -7,6 +7,7 @@
 mod allocator;
 mod plans;
 mod play;
+mod results;
 mod tables;
 mod texts;
 mod tokens;
@@ -18,10 +19,11 @@ use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 /// What a target does with an input; it panics where a promise is broken.
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target, Form); 18] = [
+const TARGETS: [(&str, Target, Form); 19] = [
     ("scenario", texts::scenario, Form::Text),
     ("schedule", texts::schedule, Form::Text),
     ("part", texts::part, Form::Text),
+    ("results", results::results, Form::Text),
     ("catalogue", texts::catalogue, Form::Text),
     ("hf", texts::hf, Form::Text),
     ("deepspeed", texts::deepspeed, Form::Text),
