@@ -2,6 +2,7 @@
 //! complete, the same bytes every time, files of the right kind and size.
 
 mod checklist;
+mod spoiled;
 #[path = "../examples/gallery/synthetic.rs"]
 mod synthetic;
 
