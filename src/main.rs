@@ -50,7 +50,8 @@ fn main() -> ExitCode {
     match done {
         Ok(verdict) => verdict.into(),
         Err(failure) => {
-            eprintln!("error: {failure}");
+            // Where nobody listens there is nobody to be told that.
+            let _ = output::remark(&format!("error: {failure}\n"));
             ExitCode::from(2)
         }
     }

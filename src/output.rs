@@ -1,8 +1,10 @@
 //! What a command writes: text on the standard streams, and files, which appear whole or not at all.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::failure::Failure;
 
@@ -46,9 +48,16 @@ impl Output {
     }
 }
 
+/// How files begin that are being written.
+const UNFINISHED: &str = ".tmp-steptime-";
+/// After so long a file that is being written, and that nobody holds, is taken for one that a killed process left.
+const ABANDONED: Duration = Duration::from_secs(3_600);
+
 /// Writes files that belong together. Each is written beside its final place, and the first moves there only when
 /// all are complete, so that a full disk or a folder without permission leaves no half of the results.
 pub(crate) fn write_all(outputs: &[Output]) -> Result<(), Failure> {
+    let folders: BTreeSet<&Path> = outputs.iter().map(|output| folder_of(&output.path)).collect();
+    folders.into_iter().for_each(tidy);
     let staged = outputs.iter().map(stage).collect::<Result<Vec<_>, _>>()?;
     for (file, Output { path, .. }) in staged.into_iter().zip(outputs) {
         file.persist(path).map_err(|error| failure(path, &error.error))?;
@@ -56,17 +65,47 @@ pub(crate) fn write_all(outputs: &[Output]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Folder of a file.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Removes what killed processes left in a folder while they were writing there. Those that are at work hold locks of their
+/// files from right after these are made; what cannot be told for certain stays.
+fn tidy(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            continue;
+        }
+        let age = entry
+            .metadata()
+            .ok()
+            .filter(fs::Metadata::is_file)
+            .and_then(|it| it.modified().ok()?.elapsed().ok());
+        if age.is_some_and(|age| age > ABANDONED)
+            && let Ok(file) = File::open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            // Another process may have been faster.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 fn stage(Output { path, bytes }: &Output) -> Result<tempfile::NamedTempFile, Failure> {
     if path.is_dir() {
         return Err(Failure::File { path: path.clone(), message: "is a folder".to_owned() });
     }
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     fs::create_dir_all(folder).map_err(|error| failure(folder, &error))?;
     let mut builder = tempfile::Builder::new();
+    builder.prefix(UNFINISHED);
     // Temporary files are private by default; results are as readable as any file that the user creates.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder).map_err(|error| failure(folder, &error))?;
+    // File systems without locks have none to tell by; age alone is then no proof, and nothing is removed.
+    let _ = file.as_file().try_lock();
     file.write_all(bytes).map_err(|error| failure(path, &error))?;
     file.as_file().sync_all().map_err(|error| failure(path, &error))?;
     Ok(file)

@@ -48,7 +48,7 @@ class SweepResult:
         staged: list[tuple[str, Path]] = []
         try:
             for name, text in [("sweep.csv", self.csv), ("sweep.jsonl", self.jsonl)]:
-                handle, temporary = tempfile.mkstemp(dir=place)
+                handle, temporary = tempfile.mkstemp(prefix=".tmp-steptime-", dir=place)
                 staged.append((temporary, place / name))
                 with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
                     file.write(text)

@@ -43,7 +43,7 @@ pub(crate) fn plot(arguments: &PlotArguments) -> Result<Answer, Failure> {
     let outputs = render(folder, &figures, &style.figures)?;
     output::write_all(&outputs)?;
     for output in &outputs {
-        println!("{}", output.path.display());
+        output::print(&format!("{}\n", output.path.display()))?;
     }
     Ok(Answer::Yes)
 }

@@ -64,9 +64,9 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Answer, Failure> {
     if !arguments.quiet && std::io::stderr().is_terminal() {
         let count = results.len();
         let noun = if count == 1 { "scenario" } else { "scenarios" };
-        eprintln!("{count} {noun} in {:.1} ms", played.as_secs_f64() * 1e3);
+        output::remark(&format!("{count} {noun} in {:.1} ms\n", played.as_secs_f64() * 1e3))?;
         if let Some(folder) = &arguments.out {
-            eprintln!("results in {}", folder.display());
+            output::remark(&format!("results in {}\n", folder.display()))?;
         }
     }
     let fits = reports.iter().all(|report| report.verdict == Verdict::Fits);

@@ -155,3 +155,106 @@ fn killed_writers_leave_whole_files() {
         Writer { before, after }.survives();
     }
 }
+
+/// Rows of measured runs, made up, that took so long.
+fn measured(case: &Case, name: &str, seconds: f64) -> String {
+    let columns = "run_id,suite,gpu,nodes,gpus_per_node,interconnect,task,model,layers,hidden,heads,ffn,gated_mlp,vocab,\
+        seq_len,micro_batch,global_batch,dp,tp,pp,zero_stage,precision,optimizer,step_time_s,peak_reserved_gib,outcome\n";
+    let row = |run: u32| {
+        format!(
+            "run-{run},mine,h100-sxm5-80gb,1,8,nvswitch,train,llama,{run},1024,16,4096,True,32000,2048,1,8,8,1,1,0,bf16,\
+             adamw,{},12,ok\n",
+            seconds * f64::from(run)
+        )
+    };
+    let path = case.file(name);
+    std::fs::write(&path, columns.to_owned() + &(4..10).map(row).collect::<String>()).unwrap();
+    path.display().to_string()
+}
+
+fn runs(arguments: &[&str], out: &str) {
+    let code = start(arguments, out).wait().unwrap().code();
+    assert_eq!(code, Some(0), "{arguments:?}");
+}
+
+/// What writes several files of its own: validation, search, merged sweeps, replays and figures.
+#[test]
+fn killed_writers_of_tables_and_pages_leave_whole_files() {
+    let case = Case::new(SMALL);
+    let path = case.path();
+    let (slow, fast) = (measured(&case, "slow.csv", 0.02), measured(&case, "fast.csv", 0.01));
+    let validate = |data: &'static str| {
+        let files = [
+            "--write-intervals",
+            "OUT/i.toml",
+            "--write-baseline",
+            "OUT/b.toml",
+            "--fidelity",
+            "OUT/page/f.md",
+        ];
+        [&["validate", "--out", "OUT/validation", "--data", data][..], &files].concat()
+    };
+    let search = Case::new(&format!("{SMALL}[search]\ntensor = [1, 2]\npipeline = [1, 2]\n"));
+    let searched = search.path();
+    let sweep = Case::new(&format!("{SMALL}[sweep]\n\"workload.micro_batch_size\" = [1, 2, 3, 4, 5]\n"));
+    let swept = sweep.path();
+    let folder = |name: &str| case.file(name).display().to_string();
+    let (parts, others) = (folder("parts"), folder("others"));
+    let (traces, longer) = (folder("traces"), folder("longer"));
+    for (part, precision) in [(&parts, "bf16"), (&others, "fp16")] {
+        for shard in ["1/2", "2/2"] {
+            let precision = format!("workload.precision={precision}");
+            runs(&["sweep", &swept, "--shard", shard, "--out", "OUT", "--set", &precision], part);
+        }
+    }
+    for (trace, layers) in [(&traces, "model.overrides.layers=2"), (&longer, "model.overrides.layers=3")] {
+        let explicit = ["--set", "simulation.explicit=true", "--set", layers, "--trace", "chakra"];
+        runs(&[&["run", &path, "--out", "OUT"][..], &explicit].concat(), trace);
+    }
+    let (traces, longer) = (format!("{traces}/chakra"), format!("{longer}/chakra"));
+    let schedule = ["plot", "schedule", "1f1b", "--out", "OUT", "--pipeline", "4", "--micro-batches"];
+    let slow_of = validate(Box::leak(slow.into_boxed_str()));
+    let fast_of = validate(Box::leak(fast.into_boxed_str()));
+    let replay = |folder| vec!["replay", folder, "--cluster", "dgx-h100", "--out", "OUT"];
+    for (before, after) in [
+        (slow_of, fast_of),
+        (
+            vec!["search", &searched, "--report", "OUT/page.html"],
+            vec!["search", &searched, "--report", "OUT/page.html", "--set", "workload.precision=fp16"],
+        ),
+        (
+            vec!["merge", &parts, "--out", "OUT", "--report", "OUT/page.html"],
+            vec!["merge", &others, "--out", "OUT", "--report", "OUT/page.html"],
+        ),
+        (replay(&traces), replay(&longer)),
+        ([&schedule[..], &["4"]].concat(), [&schedule[..], &["8"]].concat()),
+    ] {
+        Writer { before, after }.survives();
+    }
+}
+
+/// What a killed writer left is removed by the next one, once it is old and nobody holds it; all else stays.
+#[test]
+fn what_killed_writers_left_goes_and_nothing_else() {
+    let case = Case::new(SMALL);
+    let out = tempfile::tempdir().unwrap();
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(7_200);
+    let made = |name: &str, old: bool| {
+        let path = out.path().join(name);
+        let file = std::fs::File::create(&path).unwrap();
+        if old {
+            file.set_modified(long_ago).unwrap();
+        }
+        (path, file)
+    };
+    let (left, _) = made(".tmp-steptime-left", true);
+    let (held, lock) = made(".tmp-steptime-held", true);
+    let (fresh, _) = made(".tmp-steptime-fresh", false);
+    let (foreign, _) = made(".tmp-else", true);
+    lock.lock().unwrap();
+    let folder = out.path().join(".tmp-steptime-folder");
+    std::fs::create_dir(&folder).unwrap();
+    runs(&["run", &case.path(), "--out", "OUT"], out.path().to_str().unwrap());
+    assert!(!left.exists() && out.path().join("report.json").is_file());
+    assert!(held.exists() && fresh.exists() && foreign.exists() && folder.exists());
+}

@@ -39,6 +39,25 @@ fn a_closed_pipe_ends_nothing() {
     }
 }
 
+/// The same of messages, and of the list of files that were written.
+#[test]
+fn a_closed_pipe_of_messages_changes_no_exit_code() {
+    let case = Case::new(SMALL);
+    let path = case.path();
+    let results = case.file("results").display().to_string();
+    assert_eq!(program().args(["run", &path, "--out", &results]).output().unwrap().status.code(), Some(0));
+    for (arguments, code) in [
+        (&["run", "no-such-file.toml"][..], 2),
+        (&["run", &path, "--set", "cluster.nodes=0"], 2),
+        (&["plot", &results], 0),
+    ] {
+        let mut child =
+            program().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop((child.stdout.take(), child.stderr.take()));
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{arguments:?}");
+    }
+}
+
 /// A full disk behind standard output is said, not swallowed.
 #[test]
 fn a_full_disk_behind_standard_output_is_a_failure() {
