@@ -143,7 +143,8 @@ impl Canvas {
         const GAP: f64 = 2.5;
         let (across, down) = (to.0 - from.0, to.1 - from.1);
         let length = (across * across + down * down).sqrt();
-        if length <= 0.0 {
+        // What is longer than the largest sheet (200 inches, as PDF has it) is no line of a figure.
+        if !(length > 0.0 && length <= 14_400.0) {
             return;
         }
         let at = |distance: f64| {

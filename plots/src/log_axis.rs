@@ -20,7 +20,9 @@ impl LogAxis {
         let (least, most) =
             values.fold((f64::INFINITY, 0.0_f64), |(least, most), value| (least.min(value), most.max(value)));
         if least.is_finite() && most > 0.0 {
-            Self { least: least / MARGIN, most: most * MARGIN }
+            // An end that is no number would be reached by no tick, and 0 has no logarithm.
+            let (least, most) = (least / MARGIN, most * MARGIN);
+            Self { least: least.max(f64::from_bits(1)), most: most.min(f64::MAX) }
         } else {
             Self { least: 0.1, most: 10.0 }
         }
@@ -28,12 +30,23 @@ impl LogAxis {
 
     /// How far along the axis a factor reaches, as a share of it.
     pub(crate) fn span(&self, factor: f64) -> f64 {
-        libm::log(factor) / libm::log(self.most / self.least)
+        libm::log(factor) / self.extent()
+    }
+
+    /// Logarithm of the axis's ends' ratio, which may be past all numbers.
+    fn extent(&self) -> f64 {
+        let ratio = self.most / self.least;
+        if ratio.is_finite() { libm::log(ratio) } else { libm::log(self.most) - libm::log(self.least) }
     }
 
     /// Where a value lies, from 0 to 1.
     pub(crate) fn share(&self, value: f64) -> f64 {
-        self.span(value / self.least)
+        let ratio = value / self.least;
+        if ratio.is_finite() {
+            self.span(ratio)
+        } else {
+            (libm::log(value) - libm::log(self.least)) / self.extent()
+        }
     }
 
     /// Powers of ten, and between them 2 and 5 times such where there is room; on an axis of `length` points no two
@@ -56,7 +69,8 @@ impl LogAxis {
         let mut value = 1.0;
         while value <= self.most {
             if value >= self.least {
-                all.push(Tick { value, label: format!("{value:.0}") });
+                let label = if value < 1e15 { format!("{value:.0}") } else { label(value) };
+                all.push(Tick { value, label });
             }
             value *= 2.0;
         }
@@ -121,6 +135,19 @@ mod tests {
         assert_eq!(labels(0.02, 50.0, 100.0), ["0.1", "1", "10"]);
         assert_eq!(labels(2.0, 50.0, 100.0), ["2", "5", "10", "20", "50"]);
         assert_eq!(labels(0.002, 5000.0, 60.0), ["0.01", "1", "100"]);
+    }
+
+    /// The largest and the smallest number have an axis that ends, with few ticks.
+    #[test]
+    fn axes_of_absurd_values_end() {
+        for values in [[1.0, f64::MAX], [f64::MIN_POSITIVE, f64::MAX], [5e-324, 1.0], [f64::MAX, f64::MAX]] {
+            let axis = LogAxis::over(values.into_iter());
+            for ticks in [axis.ticks(200.0), axis.doubling_ticks(200.0)] {
+                assert!(ticks.len() < 20, "{values:?}: {}", ticks.len());
+            }
+            let shares = values.map(|value| axis.share(value));
+            assert!(shares.iter().all(|share| (0.0..=1.0).contains(share)), "{values:?}: {shares:?}");
+        }
     }
 
     #[test]
