@@ -51,7 +51,7 @@ impl Output {
 /// How files begin that are being written.
 const UNFINISHED: &str = ".tmp-steptime-";
 /// After so long a file that is being written, and that nobody holds, is taken for one that a killed process left.
-const ABANDONED: Duration = Duration::from_secs(3_600);
+const ABANDONED: Duration = Duration::from_hours(1);
 
 /// Writes files that belong together. Each is written beside its final place, and the first moves there only when
 /// all are complete, so that a full disk or a folder without permission leaves no half of the results.

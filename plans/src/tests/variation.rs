@@ -230,9 +230,9 @@ fn layers_are_routed_by_themselves() {
         let load = |layer| routed.router.layer_load_millionths(layer, 8, 8) as f64 / 1e6;
         (0..mixtral.layers.len()).map(load).collect::<Vec<f64>>()
     };
-    const STEPS: u32 = 2_000;
-    let steps: Vec<Vec<f64>> = (0..STEPS).map(|number| draw(number, Busiest::InEachLayer)).collect();
-    let mean = |of: &dyn Fn(&Vec<f64>) -> f64| steps.iter().map(of).sum::<f64>() / f64::from(STEPS);
+    let count = 2_000_u32;
+    let steps: Vec<Vec<f64>> = (0..count).map(|number| draw(number, Busiest::InEachLayer)).collect();
+    let mean = |of: &dyn Fn(&Vec<f64>) -> f64| steps.iter().map(of).sum::<f64>() / f64::from(count);
     // Blocks are layers 1 to 4; of 8 exponential variables the largest is in the mean the harmonic number of 8 times theirs.
     let means: Vec<f64> = (1..=4).map(|layer| mean(&|step| step[layer])).collect();
     assert!(means.iter().all(|it| (it - 2.717_857).abs() < 0.08), "{means:?}");

@@ -75,7 +75,7 @@ impl ProgramBuilder {
         let records = stretches.iter().flat_map(|part| self.inner.kept().range(part.range()));
         let mut recorded = 0;
         let mut waits_for_others = false;
-        for record in records.filter(|record| record.is_of_event()) {
+        for record in records.filter(super::Record::is_of_event) {
             waits_for_others |= record.index > recorded;
             recorded += u32::from(record.kind == Kind::Record);
         }

@@ -238,7 +238,7 @@ fn killed_writers_of_tables_and_pages_leave_whole_files() {
 fn what_killed_writers_left_goes_and_nothing_else() {
     let case = Case::new(SMALL);
     let out = tempfile::tempdir().unwrap();
-    let long_ago = std::time::SystemTime::now() - Duration::from_secs(7_200);
+    let long_ago = std::time::SystemTime::now() - Duration::from_hours(2);
     let made = |name: &str, old: bool| {
         let path = out.path().join(name);
         let file = std::fs::File::create(&path).unwrap();
