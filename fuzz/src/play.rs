@@ -52,7 +52,10 @@ fn check(scenario: &Scenario, report: &Report) {
     assert_eq!(memory.breakdown_bytes.values().sum::<u64>(), memory.device_bytes);
     if let Job::Gpus { workload, .. } = &scenario.job {
         let over = memory.device_bytes > memory.capacity_bytes;
-        assert_eq!(over, report.out_of_memory.is_some(), "{memory:?}");
+        // The rank with the most in tensors is told of; where ranks or steps differ, another may be the one that runs short.
+        let others = report.stages.len() > 1 || scenario.variability.is_some();
+        assert!(!over || report.out_of_memory.is_some(), "{memory:?}");
+        assert!(over || others || report.out_of_memory.is_none(), "{memory:?}");
         if workload.task == Task::Training
             && let (Some(model), Some(hardware)) =
                 (report.model_flops_utilization, report.hardware_flops_utilization)
