@@ -2,8 +2,8 @@
 
 use serde::de::DeserializeOwned;
 use steptime_plots::{
-    Figure, PlotError, Table, TableKind, TableSpec, Width, breakdown, memory_over_time, pipeline_gantt, sweep_page,
-    variant_comparison,
+    Figure, PlotError, Table, TableKind, TableSpec, Width, breakdown, memory_over_time, pipeline_gantt,
+    sweep_page, variant_comparison,
 };
 use steptime_scenarios::{Report, Timeline, read_part};
 

@@ -53,7 +53,8 @@ pub(crate) fn schedule(data: &[u8]) {
     if schedule.check().is_ok() {
         assert!(passes > 0);
     }
-    let times = ScheduleTimes { forward_s: 1e-3, input_s: 1e-3, weight_s: 1e-3, transfer_s: 1e-5, pair_s: None };
+    let times =
+        ScheduleTimes { forward_s: 1e-3, input_s: 1e-3, weight_s: 1e-3, transfer_s: 1e-5, pair_s: None };
     match written_schedule_study("case", text, &times) {
         Ok((report, _)) => assert!(serde_json::to_string(&report).is_ok()),
         Err(message) => complains(&message),
