@@ -15,9 +15,10 @@ pub enum BackwardPrefetch {
 /// Fetching by amounts of values, as DeepSpeed does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ByValues {
-    /// Values that are gathered ahead (`stage3_prefetch_bucket_size`).
+    /// Values that each layer asks for ahead; the unit that reaches this number is gathered whole
+    /// (`stage3_prefetch_bucket_size`).
     pub ahead: u64,
-    /// Values that may be whole at a time, beyond which nothing is gathered ahead or kept (`stage3_max_live_parameters`).
+    /// Values that may be whole at a time, beyond which nothing is asked for ahead or kept (`stage3_max_live_parameters`).
     pub live: u64,
     /// What is used again before so many values have been used stays whole (`stage3_max_reuse_distance`).
     pub reuse: u64,

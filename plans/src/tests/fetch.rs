@@ -102,6 +102,24 @@ fn prefetch_hides_what_is_asked_for_early() {
     assert!(end(Fetch { forward_ahead: true, ..Fetch::default() }) <= before);
 }
 
+/// DeepSpeed's default asks for less than a block of this model has: a block is on its way behind each layer all the same.
+#[test]
+fn a_prefetch_smaller_than_a_block_asks_for_a_block() {
+    let ahead = |ahead, live| {
+        let by_values = Some(ByValues { ahead, live, reuse: 0 });
+        played(&fetching(Fetch { by_values, ..Fetch::default() })).2
+    };
+    let everything = 1 << 40;
+    let [never, usual, block] = [0, ByValues::USUAL.ahead, 218_000_000].map(|it| ahead(it, everything));
+    assert!(usual.end < never.end);
+    assert_eq!(usual.end, block.end);
+    // Nothing is asked for where more values are whole than may be.
+    assert_eq!(ahead(ByValues::USUAL.ahead, 0).end, ahead(0, 0).end);
+    // Where more is on its way, more memory is taken.
+    let buffers = |outcome: &Outcome| outcome.ranks[0].memory.peak_by_category[classes::BUFFERS.0 as usize];
+    assert!(buffers(&usual) < buffers(&ahead(everything, everything)));
+}
+
 #[test]
 fn buckets_join_reductions_and_split_gathers() {
     // One reduction a micro-batch instead of six.

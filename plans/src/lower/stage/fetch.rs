@@ -112,7 +112,9 @@ impl StageBuilder<'_> {
         }
     }
 
-    /// Asks for the units of the layers that come next: one, or as many values as the plan says.
+    /// Asks for the units of the layers that come next: one, or until as many values are asked for as the plan says. As in
+    /// DeepSpeed (`fetch_sub_module`), what reaches that number is asked for whole, and what is there or on its way does not
+    /// count.
     fn fetch_ahead(
         &mut self,
         unit: &Range<usize>,
@@ -126,19 +128,20 @@ impl StageBuilder<'_> {
             return Ok(());
         }
         let mut before = unit.clone();
-        let mut ahead = 0_u64;
+        let mut asked = 0_u64;
+        let most = by_values.map(|most| most.ahead.min(most.live.saturating_sub(self.live())));
         for layer in next {
             let unit = self.input.unit(layer);
             if unit == before {
                 continue;
             }
             before = unit.clone();
-            let values = self.values_of(&unit);
-            if let Some(most) = by_values {
-                ahead = ahead.saturating_add(values);
-                let there = self.gathered_at(&unit, micro_batch).is_some();
-                if ahead > most.ahead || !there && self.live().saturating_add(values) > most.live {
+            if let Some(most) = most {
+                if asked >= most {
                     return Ok(());
+                }
+                if self.gathered_at(&unit, micro_batch).is_none() {
+                    asked = asked.saturating_add(self.values_of(&unit));
                 }
             }
             self.gather(&unit, micro_batch, pass)?;
