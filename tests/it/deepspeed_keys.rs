@@ -82,14 +82,16 @@ fn sizes_of_stage_3() {
     assert!(none.allocated < usual.allocated && usual.allocated < much.allocated);
     let none = of(json!({ "stage3_max_live_parameters": 0 }));
     assert!(none.exposed > usual.exposed && none.buffers < usual.buffers);
-    let [at_once, never] =
-        [0, 100_000_000_000_u64].map(|values| of(json!({ "stage3_max_reuse_distance": values })));
-    assert!(at_once.step > usual.step && usual.step > never.step);
-    assert!(at_once.buffers < usual.buffers && usual.buffers < never.buffers);
-    let [none, most] =
-        [0, 20_000_000].map(|values| of(json!({ "stage3_param_persistence_threshold": values })));
-    assert!(none.parameters < usual.parameters && usual.parameters < most.parameters);
-    assert!(most.exposed < usual.exposed);
+    // What is asked for ahead takes the room that what is kept would: none is, to see the other.
+    let [at_once, some, never] = [0, 1_000_000_000, 100_000_000_000_u64]
+        .map(|values| of(json!({ "stage3_prefetch_bucket_size": 0, "stage3_max_reuse_distance": values })));
+    assert!(at_once.step > some.step && some.step > never.step);
+    assert!(at_once.buffers < some.buffers && some.buffers < never.buffers);
+    let [none, some, most] = [0, 100_000, 20_000_000].map(|values| {
+        of(json!({ "stage3_prefetch_bucket_size": 0, "stage3_param_persistence_threshold": values }))
+    });
+    assert!(none.parameters < some.parameters && some.parameters < most.parameters);
+    assert!(most.exposed < some.exposed);
 }
 
 /// Groups of a node: MiCS partitions everything among its GPUs, hpZ keeps a second copy of the parameters there. Either way
