@@ -262,7 +262,7 @@ impl Limit {
         let failed = rank.failed_request.as_ref();
         let needed = failed.map_or(0.0, |failed| failed.needed_bytes as f64);
         let line = rank.capacity_bytes > 0 && capacity <= FAR_ABOVE * peak;
-        let over = |point: &&MemoryPoint| point.bytes.iter().sum::<u64>() > rank.capacity_bytes;
+        let over = |point: &&MemoryPoint| point.total() > rank.capacity_bytes;
         let passed = rank.memory.iter().find(over).map(|point| point.at_s);
         let passed = failed.map(|failed| failed.at_s).or(passed);
         let above = if rank.reserved.is_empty() { 0.0 } else { 1.0 };

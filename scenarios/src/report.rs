@@ -469,6 +469,13 @@ pub struct MemoryPoint {
     pub bytes: Vec<u64>,
 }
 
+impl MemoryPoint {
+    /// Bytes of all categories, or the largest number where no number holds them: documents may say anything.
+    pub fn total(&self) -> u64 {
+        self.bytes.iter().fold(0, |sum, &bytes| sum.saturating_add(bytes))
+    }
+}
+
 /// A level from this moment on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LevelPoint {

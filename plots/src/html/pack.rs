@@ -169,10 +169,9 @@ fn thinned(points: &[MemoryPoint], end: f64) -> Vec<&MemoryPoint> {
         return points.iter().collect();
     }
     let stretch = |point: &MemoryPoint| (point.at_s / end * STRETCHES as f64) as usize;
-    let total = |point: &MemoryPoint| point.bytes.iter().sum::<u64>();
     let mut kept: Vec<&MemoryPoint> = Vec::new();
     for group in points.chunk_by(|a, b| stretch(a) == stretch(b)) {
-        let fullest = group.iter().max_by_key(|point| total(point));
+        let fullest = group.iter().max_by_key(|point| point.total());
         let last = group.last().filter(|last| fullest.is_none_or(|fullest| fullest.at_s < last.at_s));
         kept.extend(fullest.into_iter().chain(last));
     }
