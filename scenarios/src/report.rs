@@ -472,8 +472,13 @@ pub struct MemoryPoint {
 impl MemoryPoint {
     /// Bytes of all categories, or the largest number where no number holds them: documents may say anything.
     pub fn total(&self) -> u64 {
-        self.bytes.iter().fold(0, |sum, &bytes| sum.saturating_add(bytes))
+        total(&self.bytes)
     }
+}
+
+/// Bytes of all categories, or the largest number.
+pub(crate) fn total(bytes: &[u64]) -> u64 {
+    bytes.iter().fold(0, |sum, &bytes| sum.saturating_add(bytes))
 }
 
 /// A level from this moment on.

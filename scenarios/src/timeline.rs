@@ -6,7 +6,7 @@ use steptime_core::{
 };
 use steptime_plans::classes;
 
-use crate::report::{MemoryPoint, TIMELINE_SCHEMA, Timeline, TimelineRank, TimelineSpan};
+use crate::report::{MemoryPoint, TIMELINE_SCHEMA, Timeline, TimelineRank, TimelineSpan, total};
 
 /// What a played rank is, in the order of the world's ranks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,7 +172,7 @@ fn curve(records: &[MemoryRecord]) -> Vec<MemoryPoint> {
         match points.last_mut() {
             // Several changes at one moment: the curve shows the highest level, or a peak could vanish.
             Some(point) if last == Some(record.at) => {
-                if point.bytes.iter().sum::<u64>() < bytes.iter().sum() {
+                if point.total() < total(&bytes) {
                     point.bytes.clone_from(&bytes);
                 }
             }

@@ -163,7 +163,7 @@ fn model_file(row: &Measurement) -> Result<String, String> {
     if let Some(mosaic) = &mosaic {
         let _ = write!(text, "naming = \"mpt\"\nunpads = {}\n", mosaic.unpads);
     }
-    if is_megatron_lm(row) && shards_parameters(row) {
+    if fetches_as_deepspeed(row) {
         text += "naming = \"megatron\"\n";
     }
     if row.framework == "nanotron" && kv_heads == heads {
@@ -189,7 +189,7 @@ const PADDED_VOCABULARY: u64 = 128;
 /// Whether Megatron-LM or what builds on it ran the row.
 fn is_megatron(row: &Measurement) -> bool {
     let named = ["megatron", "Megatron", "NeMo"].iter().any(|name| row.framework.starts_with(name));
-    named && !(is_megatron_lm(row) && shards_parameters(row))
+    named && !fetches_as_deepspeed(row)
 }
 
 /// Whether it was Megatron-LM before its core became a library of its own, or DeepSpeed's branch of that.
@@ -418,6 +418,11 @@ fn shards_parameters(row: &Measurement) -> bool {
     cluster_name(row).is_ok_and(|cluster| unsaid::must_shard(row, cluster))
 }
 
+/// Whether DeepSpeed fetched its parameters: Megatron-LM of that time had no stage 3 of its own.
+fn fetches_as_deepspeed(row: &Measurement) -> bool {
+    is_megatron_lm(row) && shards_parameters(row)
+}
+
 /// Tests of Megatron-LM that shard parameters as well are named for it, by the stage or by FSDP.
 fn names_sharding(model: &str) -> bool {
     model.split('_').any(|word| word == "z3" || word == "fsdp")
@@ -462,7 +467,7 @@ fn parallelism(row: &Measurement) -> Result<String, String> {
     let zero_stage = if sharded { 3 } else { row.zero_stage };
     if zero_stage > 0 && row.task != "inference" {
         let _ = writeln!(text, "zero_stage = {zero_stage}");
-        if is_megatron_lm(row) && shards_parameters(row) {
+        if fetches_as_deepspeed(row) {
             text += unsaid::DEEPSPEED;
         }
         // Tests of Megatron-LM are named for the option that they test; two instances are the fewest of several.
