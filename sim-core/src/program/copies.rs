@@ -119,7 +119,7 @@ mod tests {
     use super::*;
     use crate::engine::simulate;
     use crate::observer::NoObserver;
-    use crate::program::{Class, ProgramBuilder};
+    use crate::program::{Category, Class, ProgramBuilder, Step};
     use crate::time::SimTime;
     use crate::world::{RankSpec, WorldBuilder};
 
@@ -158,5 +158,110 @@ mod tests {
     fn a_repeated_program_takes_as_many_times_as_long() {
         assert_eq!(end(program().repeated(1)), 34);
         assert_eq!(end(program().repeated(5)), 5 * 34);
+    }
+
+    /// Two channels: on the second three transfers, of which the later ones take three times as long.
+    #[test]
+    fn transfers_are_asked_for_one_by_one() {
+        let mut b = ProgramBuilder::new("p");
+        let (label, one, two, class) = (b.label("x"), b.stream("one"), b.stream("two"), Class(1));
+        let (first, second) = (b.channel("first"), b.channel("second"));
+        let mut send = |stream, channel, fixed, bytes| {
+            b.rendezvous(stream, channel, class, class, label, SimTime(fixed), bytes);
+        };
+        send(one, second, 10, 100);
+        send(two, first, 20, 200);
+        send(one, second, 30, 1_001);
+        send(one, second, 40, MOST_BYTES / 2);
+        let program = b.build().unwrap();
+        let mut asked = Vec::new();
+        let stretched = program.stretched(|work| {
+            asked.push(work);
+            if work == (Work::Transfer { channel: 1, number: 0 }) { 1.0 } else { 3.0 }
+        });
+        let transfer = |channel, number| Work::Transfer { channel, number };
+        assert_eq!(asked, [transfer(1, 0), transfer(0, 0), transfer(1, 1), transfer(1, 2)]);
+        let found: Vec<_> = stretched
+            .steps()
+            .map(|it| match it {
+                Step::Rendezvous { stream, channel, fixed, bytes, .. } => {
+                    (stream.0, channel.0, fixed.0, bytes)
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        // 2^48 - 1 bytes are the most that a transfer holds.
+        let most = (1 << 48) - 1;
+        assert_eq!(found, [(0, 1, 10, 100), (1, 0, 60, 600), (0, 1, 90, 3_003), (0, 1, 120, most)]);
+        assert_eq!((stretched.launches(), stretched.launches_by_stream()), (4, &[3, 1][..]));
+        assert_eq!(stretched.last_rendezvous(), program.last_rendezvous());
+    }
+
+    /// A time stays at the last representable moment; one that is not stretched stays as it is, to the last bit.
+    #[test]
+    fn times_are_rounded_and_end_at_the_last_moment() {
+        let host = |time: u64, factor: f64| {
+            let mut b = ProgramBuilder::new("p");
+            let label = b.label("x");
+            b.host(SimTime(time), Class(0), label);
+            match b.build().unwrap().stretched(|_| factor).steps().next() {
+                Some(Step::Host { duration, .. }) => duration.0,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((host(7, 1.5), host(7, 1.2), host(7, 0.0)), (11, 8, 0));
+        assert_eq!((host(u64::MAX, 2.0), host((1 << 60) + 1, 1.0)), (u64::MAX, (1 << 60) + 1));
+    }
+
+    /// What is allocated, freed and noted in a program is so in its stretched copy.
+    #[test]
+    fn a_stretched_program_holds_the_same_memory() {
+        let mut b = ProgramBuilder::new("p");
+        let (label, stream) = (b.label("x"), b.stream("s"));
+        let tensor = b.tensor(8, Category(3), label);
+        b.alloc(stream, tensor);
+        b.kernel(stream, Class(1), label, SimTime(5), SimTime(1));
+        b.free(stream, tensor);
+        let program = b.build().unwrap();
+        let stretched = program.stretched(|_| 3.0);
+        assert!(program.memory_requests().eq(stretched.memory_requests()));
+        assert_eq!(stretched.tensor_specs(), program.tensor_specs());
+        assert_eq!(
+            (stretched.name(), stretched.labels(), stretched.streams()),
+            ("p", &["x".into()][..], &["s".into()][..])
+        );
+        assert_eq!(stretched.len(), 3);
+    }
+
+    /// Each turn has events of its own, and what is known of a program's records is known of its copies.
+    #[test]
+    fn turns_of_a_program_wait_for_their_own_events() {
+        let mut b = ProgramBuilder::new("p");
+        let (label, one, two, class) = (b.label("x"), b.stream("one"), b.stream("two"), Class(1));
+        let channel = b.channel("c");
+        let tensor = b.tensor(8, Category(0), label);
+        b.alloc(one, tensor);
+        b.kernel(one, class, label, SimTime(5), SimTime(1));
+        let events = [b.record(one), b.record(two)];
+        b.wait(two, events[0]);
+        b.rendezvous(two, channel, class, class, label, SimTime(5), 0);
+        b.host_wait(events[1]);
+        let once = b.build().unwrap();
+        let thrice = once.repeated(3);
+        let of_events = thrice.steps().filter_map(|it| match it {
+            Step::Record { event, .. } | Step::Wait { event, .. } | Step::HostWait { event } => Some(event.0),
+            _ => None,
+        });
+        assert_eq!(of_events.collect::<Vec<u32>>(), [0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5]);
+        assert_eq!((thrice.len(), thrice.waits()), (18, &[1, 1, 1, 1, 1, 1][..]), "nothing is allocated");
+        assert_eq!((thrice.launches(), thrice.launches_by_stream()), (6, &[3, 3][..]));
+        assert_eq!(thrice.memory_requests().count(), 0);
+        // The last but one record of the last turn.
+        assert_eq!(thrice.last_rendezvous(), [0, parts::place(3, 5)]);
+        assert_eq!(thrice.channel_uses(), once.channel_uses());
+        let none = once.repeated(0);
+        assert_eq!((none.len(), none.is_empty(), none.launches(), none.waits()), (0, true, 0, &[][..]));
+        let empty = ProgramBuilder::new("empty").build().unwrap().repeated(4);
+        assert_eq!((empty.len(), empty.is_empty()), (0, true));
     }
 }

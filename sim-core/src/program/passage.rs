@@ -163,7 +163,7 @@ impl ProgramBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::{Category, Class};
+    use crate::program::{Category, Class, Step};
     use crate::time::SimTime;
 
     /// A kernel that makes a tensor, reads and frees one from before, and sends on another stream.
@@ -220,20 +220,25 @@ mod tests {
         };
         let (mut plain, mut again) = (start(), start());
         let old = Tensor(0);
-        for _ in 0..3 {
+        for _ in 0..9 {
             write(&mut plain, "one", old);
         }
         let place = again.place();
         write(&mut again, "one", old);
         let passage = again.passage(place);
+        // Nine times: once, twice as one, and the three as one twice more.
         again.repeat_as_it_is(&passage);
         again.repeat_as_it_is(&passage);
+        let three = again.passage(place);
+        again.repeat_as_it_is(&three);
+        again.repeat_as_it_is(&three);
+        assert_eq!((plain.records(), again.records()), (2 + 9 * 3, 2 + 9 * 3));
         let (plain, again) = (plain.build().unwrap(), again.build().unwrap());
         assert_eq!(plain.inner.in_full(), again.inner.in_full());
         assert_eq!((plain.labels(), plain.waits()), (again.labels(), again.waits()));
         assert_eq!((plain.len(), plain.launches()), (again.len(), again.launches()));
         // What was repeated stands once.
-        assert_eq!((plain.records().kept.len(), again.records().kept.len()), (2 + 3 * 3, 2 + 3));
+        assert_eq!((plain.records().kept.len(), again.records().kept.len()), (2 + 9 * 3, 2 + 3));
     }
 
     #[test]
@@ -250,5 +255,102 @@ mod tests {
         let waits: Vec<u32> =
             program.inner.in_full().iter().filter(|it| it.kind == Kind::Wait).map(|it| it.index).collect();
         assert_eq!((waits, program.waits()), (vec![0, 0], &[2, 0, 0][..]));
+    }
+
+    /// Two tensors, two events and a note, after others of each kind: whatever is numbered goes on from there.
+    fn write_two(p: &mut ProgramBuilder, name: &str) {
+        let (label, made) = (p.label(name), p.label("made"));
+        let (compute, other) = (crate::program::Stream(0), crate::program::Stream(1));
+        let tensors = [8, 16].map(|bytes| p.tensor(bytes, Category(1), made));
+        for tensor in tensors {
+            p.alloc(compute, tensor);
+        }
+        p.kernel(compute, Class(1), label, SimTime(5), SimTime(1));
+        p.limited_by_memory();
+        let events = [p.record(compute), p.record(other)];
+        p.rendezvous(other, crate::program::Channel(0), Class(1), Class(1), label, SimTime(5), 7);
+        p.note(crate::program::Note { kind: 3, bytes: 7 });
+        p.wait(other, events[0]);
+        p.host_wait(events[1]);
+        for tensor in tensors {
+            p.free(compute, tensor);
+        }
+    }
+
+    #[test]
+    fn what_a_passage_numbers_goes_on_where_it_is_written_again() {
+        let start = || {
+            let mut p = ProgramBuilder::new("p");
+            p.stream("compute");
+            p.stream("other");
+            p.channel("c");
+            write_two(&mut p, "before");
+            p
+        };
+        let (mut plain, mut again) = (start(), start());
+        for name in ["one", "two", "two"] {
+            write_two(&mut plain, name);
+        }
+        let place = again.place();
+        write_two(&mut again, "one");
+        let passage = again.passage(place);
+        assert_eq!(passage.tensors(), 2..4);
+        let (label, made) = (again.label("two"), again.label("made"));
+        let firsts = [(); 2].map(|()| again.repeat(&passage, |_| label, |_| made, |tensor| tensor));
+        assert_eq!((firsts, again.memory_steps()), ([4, 6], plain.memory_steps()));
+        let (plain, again) = (plain.build().unwrap(), again.build().unwrap());
+        assert!(plain.steps().eq(again.steps()));
+        assert!(plain.memory_requests().eq(again.memory_requests()));
+        assert_eq!(plain.tensor_specs(), again.tensor_specs());
+        assert_eq!((plain.labels(), plain.waits()), (again.labels(), again.waits()));
+    }
+
+    /// Each tensor that a passage makes has a label of its own, by its number.
+    #[test]
+    fn tensors_of_a_copy_are_labelled_by_their_numbers() {
+        let mut p = ProgramBuilder::new("p");
+        let labels = ["first", "second", "third", "fourth"].map(|text| p.label(text));
+        let stream = p.stream("s");
+        p.tensor(1, Category(0), labels[0]);
+        let place = p.place();
+        for label in &labels[..2] {
+            let tensor = p.tensor(8, Category(1), *label);
+            p.alloc(stream, tensor);
+        }
+        let passage = p.passage(place);
+        p.repeat(&passage, |label| label, |number| labels[number + 2], |tensor| tensor);
+        let program = p.build().unwrap();
+        let texts: Vec<&str> = program.tensor_specs().iter().map(|it| program.label(it.label)).collect();
+        assert_eq!(texts, ["first", "first", "second", "third", "fourth"]);
+        let allocated: Vec<u32> = program.memory_requests().map(|(tensor, ..)| tensor.0).collect();
+        assert_eq!(allocated, [1, 2, 3, 4]);
+    }
+
+    /// Whether it is written with a memory account or without, a copy waits for its own events, and again for those from
+    /// before the passage.
+    #[test]
+    fn a_copy_waits_for_its_own_events_and_again_for_those_from_before() {
+        for mut p in [ProgramBuilder::new("p"), ProgramBuilder::without_memory("p")] {
+            let (one, two) = (p.stream("one"), p.stream("two"));
+            let before = [p.record(one), p.record(two)];
+            let place = p.place();
+            p.host_wait(before[0]);
+            let own = p.record(one);
+            p.wait(two, own);
+            p.wait(two, before[1]);
+            p.record(two);
+            let passage = p.passage(place);
+            p.repeat(&passage, |label| label, |_| Label(0), |tensor| tensor);
+            p.record(one);
+            p.repeat_as_it_is(&passage);
+            let program = p.build().unwrap();
+            let events = program.steps().filter_map(|it| match it {
+                Step::Wait { event, .. } | Step::HostWait { event } => Some(event.0),
+                _ => None,
+            });
+            // Two from before; each copy records two, and one comes between the second and the third.
+            assert_eq!(events.collect::<Vec<u32>>(), [0, 2, 1, 0, 4, 1, 0, 7, 1]);
+            assert_eq!(program.waits(), [3, 3, 1, 0, 1, 0, 0, 1, 0]);
+        }
     }
 }

@@ -122,13 +122,13 @@ fn a_program_lists_what_it_names() {
     assert_eq!(requests, expected);
 }
 
-/// 10 and 20 of one category, 400 of another: 430 at most, 30 of the first; then the 20 go, and 5 come.
+/// 10 and 20 of one category and 400 of another; the 20 go, 5 come, the others go and come again, and 50 come.
 #[test]
 fn the_most_that_is_held_is_that_of_the_wanted_tensors() {
     let mut b = ProgramBuilder::new("held");
     let (stream, label) = (b.stream("s"), b.label("l"));
-    let [ten, twenty, other, five] =
-        [(10, 0), (20, 0), (400, 1), (5, 0)].map(|(bytes, kind)| b.tensor(bytes, Category(kind), label));
+    let [ten, twenty, other, five, fifty] = [(10, 0), (20, 0), (400, 1), (5, 0), (50, 0)]
+        .map(|(bytes, kind)| b.tensor(bytes, Category(kind), label));
     for tensor in [ten, twenty] {
         b.alloc(stream, tensor);
     }
@@ -137,9 +137,144 @@ fn the_most_that_is_held_is_that_of_the_wanted_tensors() {
     b.alloc(stream, five);
     b.free(stream, ten);
     b.alloc(stream, ten);
+    b.free(stream, other);
+    b.alloc(stream, other);
+    b.alloc(stream, fifty);
     let program = b.build().unwrap();
-    assert_eq!(program.most_held(|_| true), 430);
-    assert_eq!(program.most_held(|spec| spec.category == Category(0)), 30);
+    assert_eq!(program.most_held(|_| true), 10 + 5 + 400 + 50);
+    assert_eq!(program.most_held(|spec| spec.category == Category(0)), 10 + 5 + 50);
     assert_eq!(program.most_held(|spec| spec.category == Category(1)), 400);
     assert_eq!(program.most_held(|_| false), 0);
+}
+
+#[test]
+fn a_builder_counts_what_it_was_given() {
+    let mut b = ProgramBuilder::new("counts");
+    let (stream, label) = (b.stream("s"), b.label("l"));
+    let tensor = b.tensor(8, Category(0), label);
+    b.kernel(stream, Class(0), label, NS, NS);
+    b.alloc(stream, tensor);
+    b.free(stream, tensor);
+    b.alloc(stream, tensor);
+    assert_eq!((b.records(), b.memory_steps(), b.tensor_label(tensor)), (4, 3, Some(label)));
+    assert_eq!(b.tensor_label(Tensor(1)), None);
+    let mut times = ProgramBuilder::without_memory("times");
+    let stream = times.stream("s");
+    times.alloc(stream, Tensor(0));
+    times.free(stream, Tensor(0));
+    assert_eq!((times.records(), times.memory_steps()), (0, 0));
+}
+
+/// The first index past the end of each list is as unknown as any later one; the last is known.
+#[test]
+fn the_first_that_does_not_exist_is_named() {
+    let unknown = |what: &str, index: u32| {
+        format!("record 0 of program p names {what} {index}, which the program does not have")
+    };
+    assert_eq!(error(|b, _, l, _, _| b.kernel(Stream(1), Class(0), l, NS, NS)), unknown("stream", 1));
+    assert_eq!(error(|b, s, _, _, _| b.kernel(s, Class(0), Label(1), NS, NS)), unknown("label", 1));
+    assert_eq!(error(|b, _, _, _, _| b.host(NS, Class(0), Label(1))), unknown("label", 1));
+    assert_eq!(error(|b, s, _, _, _| b.alloc(s, Tensor(1))), unknown("tensor", 1));
+    assert_eq!(error(|b, _, _, t, _| b.alloc(Stream(1), t)), unknown("stream", 1));
+    assert_eq!(error(|b, _, _, _, _| b.host_sync(Stream(1))), unknown("stream", 1));
+    let channel = error(|b, s, l, _, _| b.rendezvous(s, Channel(1), Class(0), Class(0), l, NS, 1));
+    assert_eq!(channel, unknown("channel", 1));
+    let class = "program p uses class 16; the last is 15";
+    assert_eq!(error(|b, _, l, _, _| b.host(NS, Class(16), l)), class);
+    assert_eq!(error(|b, s, l, _, c| b.rendezvous(s, c, Class(0), Class(16), l, NS, 1)), class);
+    let mut b = ProgramBuilder::new("last");
+    let (stream, label, channel) = (b.stream("s"), b.label("l"), b.channel("c"));
+    b.kernel(stream, Class(15), label, NS, NS);
+    b.rendezvous(stream, channel, Class(15), Class(15), label, NS, 0);
+    let tensor = b.tensor(i64::MAX as u64, Category(15), label);
+    b.alloc(stream, tensor);
+    assert_eq!(b.build().unwrap().launches(), 2);
+    // One byte more than tensors may have together.
+    let text = error(|b, _, l, _, _| _ = b.tensor(i64::MAX as u64 - 7, Category(0), l));
+    assert_eq!(text, "the tensors of program p add up to more than 8 EiB");
+}
+
+/// Records are counted over the whole program, whichever stretches of it stand once.
+#[test]
+fn a_fault_is_named_by_its_record_behind_stretches_that_come_again() {
+    let mut b = ProgramBuilder::without_memory("p");
+    let (stream, label) = (b.stream("s"), b.label("l"));
+    b.host(NS, Class(0), label);
+    let place = b.place();
+    b.kernel(stream, Class(0), label, NS, NS);
+    b.kernel(stream, Class(0), label, NS, NS);
+    let passage = b.passage(place);
+    for _ in 0..3 {
+        b.repeat_as_it_is(&passage);
+    }
+    b.host(NS, Class(0), label);
+    assert_eq!(b.records(), 10);
+    b.host_wait(Event(0));
+    let text = b.build().unwrap_err().to_string();
+    assert_eq!(text, "record 10 of program p waits for event 0, which is not recorded before it");
+}
+
+/// A number has as many values as its type: the last stream and the last channel are there, one more of either is not.
+#[test]
+fn streams_and_channels_are_as_many_as_their_numbers() {
+    let build = |streams: usize, channels: usize| {
+        let mut b = ProgramBuilder::new("p");
+        let streams: Vec<Stream> = (0..streams).map(|_| b.stream("s")).collect();
+        let channels: Vec<Channel> = (0..channels).map(|_| b.channel("c")).collect();
+        let label = b.label("l");
+        if let Some(channel) = channels.last() {
+            b.rendezvous(*streams.last().unwrap(), *channel, Class(0), Class(0), label, NS, 5);
+        }
+        b.build().map(|program| match program.steps().last() {
+            Some(Step::Rendezvous { stream, channel, bytes, .. }) => (stream.0, channel.0, bytes),
+            _ => (0, 0, 0),
+        })
+    };
+    assert_eq!(build(256, 65_536).unwrap(), (255, 65_535, 5));
+    assert_eq!(build(257, 1).unwrap_err().to_string(), "program p has too many streams");
+    assert_eq!(build(1, 65_537).unwrap_err().to_string(), "program p has too many channels");
+}
+
+/// What is said of a kernel or a rendezvous is said of the last record, and of no other kind.
+#[test]
+fn what_is_said_of_another_kind_of_record_is_not_kept() {
+    let mut b = ProgramBuilder::new("p");
+    let (stream, label, channel) = (b.stream("s"), b.label("l"), b.channel("c"));
+    let note = Note { kind: 1, bytes: 2 };
+    b.limited_by_memory();
+    b.note(note);
+    b.kernel(stream, Class(0), label, NS, NS);
+    b.note(note);
+    b.rendezvous(stream, channel, Class(0), Class(2), label, NS, 3);
+    b.limited_by_memory();
+    let program = b.build().unwrap();
+    assert_eq!(program.len(), 2);
+    assert!(program.in_order().all(|record| !record.is_limited_by_memory()));
+    let notes = program.steps().filter(|it| matches!(it, Step::Rendezvous { note: Some(_), .. }));
+    assert_eq!(notes.count(), 0);
+    // What stands in a stretch that has ended is not changed any more.
+    let mut b = ProgramBuilder::without_memory("p");
+    let (stream, label) = (b.stream("s"), b.label("l"));
+    b.kernel(stream, Class(0), label, NS, NS);
+    b.place();
+    b.limited_by_memory();
+    let program = b.build().unwrap();
+    assert_eq!((program.len(), program.in_order().any(|it| it.is_limited_by_memory())), (1, false));
+}
+
+#[test]
+fn records_go_by_their_own_label_or_their_tensors() {
+    let mut b = ProgramBuilder::new("p");
+    let (stream, first, second, channel) = (b.stream("s"), b.label("1"), b.label("2"), b.channel("c"));
+    let tensor = b.tensor(8, Category(0), second);
+    b.host(NS, Class(0), first);
+    b.kernel(stream, Class(0), first, NS, NS);
+    b.rendezvous(stream, channel, Class(0), Class(0), first, NS, 0);
+    b.alloc(stream, tensor);
+    b.free(stream, tensor);
+    b.record(stream);
+    b.host_sync(stream);
+    let program = b.build().unwrap();
+    let labels: Vec<&str> = program.in_order().map(|it| program.label(program.label_of(&it))).collect();
+    assert_eq!(labels, ["1", "1", "1", "2", "2", "", ""]);
 }
