@@ -371,6 +371,40 @@ mod tests {
         assert_eq!(both([None, None]), [0, 0, 100]);
     }
 
+    /// Only the primary stream's kernels share with transfers: one on a third stream neither loses nor takes.
+    #[test]
+    fn kernels_of_other_streams_are_left_alone() {
+        let mut p = Written::new();
+        p.transfer(0, 0, 80);
+        p.builder.kernel(p.streams[2], CLASS, p.label, SimTime(100), SimTime(0));
+        p.builder.contend(&[Some(LOAD), None]);
+        assert_eq!(p.times(), [0, 100]);
+    }
+
+    /// A hundred seconds of each: a millionth of that in picoseconds is beyond 64 bits before it is divided.
+    #[test]
+    fn shares_of_long_times_are_as_exact_as_those_of_short_ones() {
+        let second = 1_000_000_000_000;
+        let mut p = Written::new();
+        p.transfer(0, 100 * second, 0);
+        p.kernel(60 * second + 3, false);
+        p.kernel(u64::MAX / 2, true);
+        p.builder.contend(&[Some(LOAD), None]);
+        // The second kernel lies beside the transfer for what is left of it: 40 s less 3 ps.
+        let memory = (40 * second - 3) / 8;
+        assert_eq!(p.times(), [150 * second, 75 * second + 3, u64::MAX / 2 + memory]);
+    }
+
+    /// A transfer of bytes at no speed has no end that one could share; it takes its fixed time.
+    #[test]
+    fn bytes_over_a_path_of_no_bandwidth_take_no_time_here() {
+        let mut p = Written::new();
+        p.transfer(0, 40, 9);
+        p.kernel(100, false);
+        p.builder.contend(&[Some(Load { bandwidth: 0.0, ..LOAD }), None]);
+        assert_eq!(p.times(), [40 + 20, 100 + 10]);
+    }
+
     proptest! {
         /// Against a picosecond by picosecond count of a kernel stream and a transfer stream that start together.
         #[test]

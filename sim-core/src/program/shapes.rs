@@ -117,4 +117,35 @@ mod tests {
             assert_eq!(list.len() as u64, times.min(20_000));
         }
     }
+
+    /// Where each comes three times in a row, they share shapes however many there are.
+    #[test]
+    fn many_shapes_are_each_kept_once_where_that_is_worth_the_search() {
+        let (mut shapes, mut list) = (Shapes::default(), Vec::new());
+        for number in 0..3 * 10_000 {
+            let kept = shapes.keep(&mut list, record(number / 3, 0));
+            assert_eq!(u64::from(kept.shape), number / 3);
+        }
+        assert_eq!(list.len(), 10_000);
+    }
+
+    /// Each of what a shape holds tells it from others.
+    #[test]
+    fn records_that_differ_in_anything_but_what_they_are_about_have_other_shapes() {
+        let one = record(5, 1);
+        let others = [
+            Record { kind: Kind::Rendezvous, ..one },
+            Record { stream: 1, ..one },
+            Record { class: 2, ..one },
+            Record { wait_class: 1, ..one },
+            Record { time: 6, ..one },
+            Record { extra: 4, ..one },
+        ];
+        let (mut shapes, mut list) = (Shapes::default(), Vec::new());
+        let first = shapes.keep(&mut list, one);
+        for (number, other) in (1..).zip(others) {
+            assert_eq!(shapes.keep(&mut list, other), Kept { shape: number, index: 1 });
+        }
+        assert_eq!(shapes.keep(&mut list, Record { index: 9, ..one }), Kept { index: 9, ..first });
+    }
 }

@@ -1,3 +1,5 @@
+mod drawn;
+
 use super::*;
 use crate::time::SimTime;
 
@@ -277,4 +279,39 @@ fn records_go_by_their_own_label_or_their_tensors() {
     let program = b.build().unwrap();
     let labels: Vec<&str> = program.in_order().map(|it| program.label(program.label_of(&it))).collect();
     assert_eq!(labels, ["1", "1", "1", "2", "2", "", ""]);
+}
+
+/// What is written the same between two places is kept once, though nobody said that it comes again.
+#[test]
+fn stretches_that_are_written_alike_are_kept_once() {
+    let mut b = ProgramBuilder::without_memory("p");
+    let (stream, labels) = (b.stream("s"), ["one", "two"].map(|text| b.label(text)));
+    for number in [0, 1, 0, 0, 1] {
+        b.place();
+        for label in [labels[number], labels[0]] {
+            b.kernel(stream, Class(0), label, NS, NS);
+        }
+    }
+    let program = b.build().unwrap();
+    let done: Vec<&str> = program.in_order().map(|it| program.label(Label(it.index))).collect();
+    assert_eq!(done, ["one", "one", "two", "one", "one", "one", "one", "one", "two", "one"]);
+    assert_eq!((program.len(), program.records().kept.len()), (10, 4));
+}
+
+#[test]
+fn a_text_has_one_label_however_many_there_are() {
+    let mut b = ProgramBuilder::new("p");
+    let text = |number: u32| format!("label {number}");
+    let labels: Vec<Label> = (0..500).map(|number| b.label(&text(number))).collect();
+    // Those of equal beginnings, and the empty one.
+    let [short, long, empty] = ["12345678", "123456789", ""].map(|text| b.label(text));
+    assert_eq!((short, long, empty), (Label(500), Label(501), Label(502)));
+    for (number, label) in (0..).zip(&labels) {
+        assert_eq!(b.label(&text(number)), *label);
+    }
+    assert_eq!([b.label("12345678"), b.label("123456789"), b.label("")], [short, long, empty]);
+    let again = b.new_label(text(7));
+    let program = b.build().unwrap();
+    assert_eq!((program.labels().len(), again), (504, Label(503)));
+    assert!((0..).zip(labels).all(|(number, label)| program.label(label) == text(number)));
 }
