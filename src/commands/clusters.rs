@@ -6,6 +6,7 @@ use steptime_clusters::{
 };
 
 use crate::cli::ClustersArguments;
+use crate::commands::collectives::collectives;
 use crate::failure::{Answer, Failure};
 use crate::output;
 use crate::present::{bytes, right_align, significant, table, trimmed};
@@ -15,10 +16,19 @@ pub(crate) fn clusters(arguments: &ClustersArguments) -> Result<Answer, Failure>
     let refuse = |error: CatalogueError| Failure::Message(error.to_string());
     let text = if let Some(name) = &arguments.name {
         if let Ok(gpu) = gpu_from_catalogue(name) {
+            if arguments.collectives {
+                return Err(Failure::Message(format!("--collectives: `{name}` is a GPU; name a cluster")));
+            }
             if arguments.json { output::json(&gpu_json(&gpu))? } else { gpu_text(&gpu) }
         } else {
             let entry = cluster_from_catalogue(name).map_err(|error| unknown(name, &error))?;
-            if arguments.json { output::json(&entry_json(&entry))? } else { entry_text(&entry) }
+            if arguments.collectives {
+                collectives(arguments, &entry)?
+            } else if arguments.json {
+                output::json(&entry_json(&entry))?
+            } else {
+                entry_text(&entry)
+            }
         }
     } else {
         let load = |name| cluster_from_catalogue(name).map_err(refuse);

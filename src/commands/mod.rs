@@ -3,6 +3,7 @@
 pub(crate) mod calibrate;
 pub(crate) mod check;
 pub(crate) mod clusters;
+pub(crate) mod collectives;
 pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod goodput;

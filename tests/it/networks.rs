@@ -130,3 +130,74 @@ fn a_lower_clock_is_in_the_report() {
     let [half, one] = [half, one].map(|document| number(&document["step_time_s"]));
     assert!(whole < one && one <= half * 1.001, "{whole} {one} {half}");
 }
+
+/// One collective of `steptime clusters NAME --collectives --json`, by size.
+fn table_of(arguments: &[&str], collective: &str) -> Vec<Value> {
+    let output = steptime(&[&["clusters"], arguments, &["--collectives", "--json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = document["collectives"].as_array().unwrap();
+    rows.iter().filter(|row| row["collective"] == collective).cloned().collect()
+}
+
+/// The ways that NCCL logs on such machines: LL for small arrays; NVLS for large all-reduces of a whole HGX node, and for no
+/// other collective; trees between nodes while latency counts; rings alone where there are no switches.
+#[test]
+fn the_way_of_each_collective_is_shown() {
+    let way =
+        |row: &Value| format!("{} {}", row["algorithm"].as_str().unwrap(), row["protocol"].as_str().unwrap());
+    let of = |arguments: &[&str], collective: &str, bytes: u64| {
+        let rows = table_of(arguments, collective);
+        way(rows.iter().find(|row| row["bytes"] == bytes).unwrap())
+    };
+    assert_eq!(of(&["dgx-h100"], "all_reduce", 1 << 10), "Ring LL");
+    assert_eq!(of(&["dgx-h100"], "all_reduce", 1 << 30), "NVLS Simple");
+    assert_eq!(of(&["dgx-h100"], "all_gather", 1 << 30), "Ring Simple");
+    assert_eq!(of(&["dgx-h100", "--nodes", "8"], "all_reduce", 1 << 10), "Tree LL");
+    assert_eq!(of(&["dgx-h100", "--nodes", "8"], "all_reduce", 1 << 30), "NVLSTree Simple");
+    // Parts of 16 KiB are the last that all-to-alls send in LL.
+    assert_eq!(of(&["dgx-h100", "--gpus-per-node", "4"], "all_to_all", 1 << 16), "direct LL");
+    assert_eq!(of(&["dgx-h100", "--gpus-per-node", "4"], "all_to_all", 1 << 18), "direct Simple");
+    for row in table_of(&["rtx8000-pcie-4"], "all_reduce") {
+        assert_eq!(row["algorithm"], "Ring", "{row}");
+    }
+}
+
+/// 2 (n - 1) / n of an all-reduce's array pass each link, and more bytes never take less time.
+#[test]
+fn times_of_collectives_grow_and_bus_bandwidths_follow_from_them() {
+    for (collective, factor) in [
+        ("all_reduce", 1.75),
+        ("reduce_scatter", 0.875),
+        ("all_to_all", 0.875),
+        ("broadcast", 1.0),
+        ("send_recv", 1.0),
+    ] {
+        let rows = table_of(&["dgx-a100-80gb"], collective);
+        assert_eq!(rows.len(), 12);
+        for row in &rows {
+            let bus = factor * number(&row["bytes"]) / number(&row["time_s"]);
+            assert!((number(&row["bus_bytes_per_second"]) / bus - 1.0).abs() < 1e-12, "{row}");
+        }
+        assert!(rows.windows(2).all(|pair| number(&pair[0]["time_s"]) <= number(&pair[1]["time_s"])));
+        // No collective is faster than NVLink's 300 GB/s, but a send of 1 GiB comes near.
+        assert!(rows.iter().all(|row| number(&row["bus_bytes_per_second"]) < 300e9));
+    }
+}
+
+#[test]
+fn collectives_of_what_has_none_are_refused() {
+    for (arguments, words) in [
+        (&["vehicles-9"][..], "vehicles"),
+        (&["h100-80gb-sxm"], "is a GPU"),
+        (&["rtx8000-pcie-4", "--nodes", "2"], "no [network]"),
+        (&["dgx-h100", "--gpus-per-node", "9"], "8"),
+        (&["dgx-h100", "--nodes", "0"], "start at 1"),
+        (&["dgx-h100", "--nodes", "4294967295"], "at most"),
+    ] {
+        let output = steptime(&[&["clusters"], arguments, &["--collectives"]].concat());
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(words) && error.lines().count() == 1, "{arguments:?}: {error}");
+    }
+}

@@ -249,6 +249,13 @@ impl Layout<'_> {
         ranks.filter(|&rank| self.node(rank) == node).map(|rank| rank % self.gpus_per_node).collect()
     }
 
+    /// GPUs of the first rank's node on which it and those that follow sit, up to the first on another node.
+    fn places_from(self, ranks: &[u32]) -> Vec<u32> {
+        let node = ranks.first().map(|&first| self.node(first));
+        let here = ranks.iter().take_while(|&&rank| Some(self.node(rank)) == node);
+        here.map(|rank| rank % self.gpus_per_node).collect()
+    }
+
     /// Stages of which a lane's rank sits on the node of its rank of `stage`: ranks of one lane are `lanes` apart.
     fn stages_on_node(self, stage: u32, lane: u32) -> u32 {
         let begin = self.node(self.rank(stage, lane)) * self.gpus_per_node;
@@ -392,11 +399,11 @@ impl<'a> Ports<'a> {
         let spread = layout.placement(along, stage, lane).nodes > 1;
         let ranks: Vec<u32> = members.iter().map(|&member| layout.rank(stage, member)).collect();
         let path = self.ring_path(world, &format!("stage {stage}"), &ranks, spread, |index| {
-            let member = members[index];
-            let places = layout.places_on_node(along, stage, member);
-            let inside = places.len() as u32;
-            let beside =
-                if self.folded { layout.lanes_on_node(stage, member).div_ceil(inside.max(1)) } else { 1 };
+            if !self.folded {
+                return (layout.places_from(&ranks[index..]), 1);
+            }
+            let places = layout.places_on_node(along, stage, lane);
+            let beside = layout.lanes_on_node(stage, lane).div_ceil((places.len() as u32).max(1));
             (places, beside)
         });
         let crossed = self.crossed(|routes| {
@@ -464,9 +471,7 @@ impl<'a> Ports<'a> {
         ring.sort_unstable();
         let placement = layout.placement_of(&ring);
         let path = self.ring_path(world, name, &ring, placement.nodes > 1, |index| {
-            let node = layout.node(ring[index]);
-            let here = ring.iter().filter(|&&rank| layout.node(rank) == node);
-            (here.map(|rank| rank % layout.gpus_per_node).collect(), 1)
+            (layout.places_from(&ring[index..]), 1)
         });
         let crossed = self.crossed(|routes| {
             let seats: Vec<Seat> = ring.iter().map(|&rank| self.seat(rank, 0)).collect();
