@@ -15,7 +15,11 @@ fn is_small(scenario: &Scenario) -> bool {
         return false;
     }
     let Job::Gpus { plan, workload, cluster } = &scenario.job else { return false };
-    let all = plan.explicit || cluster.topology.is_some() || !scenario.jobs.is_empty() || repetitions > 1;
+    // Stages that neither fill whole nodes nor share one evenly may lie apart in ways that let no rank stand for another.
+    let (lanes, node) = (plan.ranks() / plan.pipeline.max(1), u64::from(cluster.gpus_per_node).max(1));
+    let apart = !lanes.is_multiple_of(node) && !node.is_multiple_of(lanes.max(1));
+    let all =
+        plan.explicit || apart || cluster.topology.is_some() || !scenario.jobs.is_empty() || repetitions > 1;
     let ranks = if all { plan.ranks() } else { plan.pipeline };
     // ZeRO 3 gathers every layer in every pass, and each group of experts is a program of its own.
     let passes = (scenario.model.layers.len() as u64 + 2 * plan.pipeline)

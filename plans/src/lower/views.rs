@@ -3,6 +3,8 @@
 //! Ranks that see the same share a program. A transfer costs what it costs over the slowest of the kinds that take part,
 //! so that all of them agree on it.
 
+use std::collections::BTreeMap;
+
 use steptime_clusters::{Cluster, Placement};
 
 use super::placement::{Along, Layout};
@@ -71,6 +73,10 @@ pub(super) struct Views {
     of_lane: Vec<Vec<usize>>,
 }
 
+/// The kinds that set the pace of a stage's groups, by direction and first member: groups are looked through once, not once
+/// for each member.
+type Paces = BTreeMap<(usize, u32), usize>;
+
 impl Views {
     /// What the ranks of a job see.
     pub(super) fn of(cluster: &Cluster, plan: &Plan, layout: Layout<'_>) -> Self {
@@ -85,8 +91,9 @@ impl Views {
         let mut views = Self { of_stage: Vec::new(), of_lane: Vec::new() };
         for stage in 0..stages {
             let (mut known, mut of_lane): (Vec<View>, Vec<usize>) = (Vec::new(), Vec::new());
+            let mut paces = Paces::new();
             for lane in 0..layout.lanes() {
-                let view = Self::view(cluster, plan, layout, (stage, lane));
+                let view = Self::view(cluster, plan, layout, (stage, lane), &mut paces);
                 of_lane.push(known.iter().position(|other| *other == view).unwrap_or_else(|| {
                     known.push(view);
                     known.len() - 1
@@ -98,11 +105,19 @@ impl Views {
         views
     }
 
-    fn view(cluster: &Cluster, plan: &Plan, layout: Layout<'_>, (stage, lane): (u32, u32)) -> View {
+    fn view(
+        cluster: &Cluster,
+        plan: &Plan,
+        layout: Layout<'_>,
+        (stage, lane): (u32, u32),
+        paces: &mut Paces,
+    ) -> View {
         let kind = |stage, lane| cluster.kind_of(u64::from(layout.rank(stage, lane)));
         let along = Along::ALL.map(|along| {
-            let members = layout.members(along, lane).map(|member| kind(stage, member));
-            slowest(cluster, members, layout.placement(along, stage, lane))
+            *paces.entry((along as usize, layout.first_member(along, lane))).or_insert_with(|| {
+                let members = layout.members(along, lane).map(|member| kind(stage, member));
+                slowest(cluster, members, layout.placement(along, stage, lane))
+            })
         });
         let with = |other| {
             let nodes = if layout.crosses(stage, other, lane) { 2 } else { 1 };
