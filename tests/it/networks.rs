@@ -154,7 +154,7 @@ fn the_way_of_each_collective_is_shown() {
     assert_eq!(of(&["dgx-h100"], "all_reduce", 1 << 30), "NVLS Simple");
     assert_eq!(of(&["dgx-h100"], "all_gather", 1 << 30), "Ring Simple");
     assert_eq!(of(&["dgx-h100", "--nodes", "8"], "all_reduce", 1 << 10), "Tree LL");
-    assert_eq!(of(&["dgx-h100", "--nodes", "8"], "all_reduce", 1 << 30), "NVLSTree Simple");
+    assert_eq!(of(&["dgx-h100", "--nodes", "8"], "all_reduce", 1 << 26), "NVLSTree Simple");
     // Parts of 16 KiB are the last that all-to-alls send in LL.
     assert_eq!(of(&["dgx-h100", "--gpus-per-node", "4"], "all_to_all", 1 << 16), "direct LL");
     assert_eq!(of(&["dgx-h100", "--gpus-per-node", "4"], "all_to_all", 1 << 18), "direct Simple");
