@@ -39,8 +39,8 @@ pub(crate) struct Step {
 /// What a step's moment is wanted for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Marks {
-    sets_peak: bool,
-    fails: bool,
+    pub(crate) sets_peak: bool,
+    pub(crate) fails: bool,
 }
 
 impl Step {

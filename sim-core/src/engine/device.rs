@@ -67,13 +67,17 @@ impl<O: Observer> Player<'_, '_, O> {
         let mut slot = (pending.numbers.slot as usize).saturating_sub(places.start);
         let completions = &mut state.completions[places];
         let depth = completions.len();
-        let mut step = pending.numbers.step;
-        let mut launches = 0;
+        let mut memory = state.moments.run(pending.numbers.step);
+        let (mut launches, mut steps) = (0, 0);
         let (mut issued, mut clock, mut last) = (pending.issue.at, stream.clock, stream.last);
         for (number, record) in records.enumerate() {
             if record.kind != Kind::Kernel {
-                state.moments.resolve(step, issued.max(clock), &mut state.ledger, &mut self.emit);
-                step = step.wrapping_add(1);
+                let at = issued.max(clock);
+                memory.reach((first + number) as u32, at);
+                if O::ACTIVE {
+                    state.moments.watch(&memory, steps, at);
+                    steps += 1;
+                }
                 continue;
             }
             issued = match completions.get(slot) {
@@ -104,6 +108,7 @@ impl<O: Observer> Player<'_, '_, O> {
         }
         (stream.clock, stream.last) = (clock, last);
         state.launches[usize::from(index)].in_flight -= launches;
+        state.moments.resolve(pending.numbers.step, &memory, &mut state.ledger, &mut self.emit);
         Ok(())
     }
 

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
+use super::Played;
 use super::meetings::Meetings;
+use super::moments::Run;
 use super::rank::{Blocked, Issue, Numbers, Pending, RankState, UnderWay, Work};
-use super::{Played, UNKNOWN};
 use crate::error::{At, SimulationError, overflow};
 use crate::ledger::{Asked, Ledger, Step};
 use crate::observer::{Emitter, Observer, SpanKind};
@@ -272,9 +273,8 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         let state = &mut *self.state;
         let mut launches = state.launches[usize::from(index)];
         let completions = &mut state.completions[launches.places()];
-        let (slot, step) = (launches.first + launches.next, state.moments.next());
-        let numbers = Numbers { slot, step, ..Numbers::default() };
-        let (mut now, mut issuing, mut played) = (*host, 0, 0);
+        let slot = launches.first + launches.next;
+        let (mut now, mut issuing, mut played, mut memory) = (*host, 0, 0, Run::empty());
         for record in self.records.range(range) {
             if record.stream != index {
                 break;
@@ -301,7 +301,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
                 }
                 Kind::Alloc | Kind::Free => {
                     let step = self.tensors.ask(&record, now, &mut state.ledger);
-                    state.moments.step(step, UNKNOWN, &mut state.ledger, &mut self.emit);
+                    state.moments.add::<O>(&mut memory, (first + played) as u32, step);
                 }
                 _ => break,
             }
@@ -310,6 +310,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         state.launches[usize::from(index)] = launches;
         if played > 0 {
             let issue = Issue { at: *host, work: state.work };
+            let numbers = Numbers { slot, step: state.moments.wait(&memory), ..Numbers::default() };
             let pending = Pending { issue, record: first as u32, count: played as u32, numbers };
             state.streams[usize::from(index)].pending.push_back(pending);
         }

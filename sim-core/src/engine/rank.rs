@@ -208,7 +208,7 @@ pub(super) struct Numbers {
     pub(super) meeting: u32,
     /// Rendezvous: number among those that send over the same links.
     pub(super) order: u32,
-    /// Number of the first memory step; of the event that is recorded or waited for.
+    /// Number of the run of memory steps; of the event that is recorded or waited for.
     pub(super) step: u32,
 }
 
