@@ -44,6 +44,7 @@ use meetings::{Meetings, Wake};
 use player::{Player, Stop};
 use rank::{Blocked, RankState};
 
+use crate::accounts::ByClass;
 use crate::error::{At, SimulationError, waiting_rank};
 use crate::flow::{Due, Finished, FlowNetwork};
 use crate::observer::{FlowRecord, Observer};
@@ -239,15 +240,15 @@ impl<'a, O: Observer> Engine<'a, O> {
         let mut idle = state.idle;
         let primary = state.streams.first().map_or(0, |stream| stream.clock);
         idle.add(self.world.tail_class().0, end - primary);
-        let stream = |stream: &rank::StreamState| StreamOutcome {
-            busy: stream.busy.times(),
+        let stream = |(stream, busy): (&rank::StreamState, &ByClass)| StreamOutcome {
+            busy: busy.times(),
             end: SimTime(stream.clock),
         };
         RankOutcome {
             end: SimTime(state.end()),
             host_end: SimTime(state.host),
             multiplicity: self.world.ranks()[rank as usize].multiplicity,
-            streams: state.streams.iter().map(stream).collect(),
+            streams: state.streams.iter().zip(&state.busy).map(stream).collect(),
             idle: idle.times(),
             host_busy: state.host_busy.times(),
             memory: state.ledger.outcome(self.world.program_of(rank)),

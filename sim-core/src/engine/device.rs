@@ -62,7 +62,7 @@ impl<O: Observer> Player<'_, '_, O> {
         let first = pending.record as usize;
         let records = self.records.range(first..first + pending.count as usize);
         let state = &mut *self.state;
-        let stream = &mut state.streams[usize::from(index)];
+        let (stream, busy) = (&mut state.streams[usize::from(index)], &mut state.busy[usize::from(index)]);
         let places = state.launches[usize::from(index)].places();
         let mut slot = (pending.numbers.slot as usize).saturating_sub(places.start);
         let completions = &mut state.completions[places];
@@ -97,7 +97,7 @@ impl<O: Observer> Player<'_, '_, O> {
                 return Err(self.overflow(first + number).into());
             };
             clock = end;
-            stream.busy.add(record.class, record.time);
+            busy.add(record.class, record.time);
             if let Some(completion) = completions.get_mut(slot) {
                 *completion = clock;
                 slot = if slot + 1 == depth { 0 } else { slot + 1 };
@@ -202,14 +202,15 @@ impl<O: Observer> Player<'_, '_, O> {
 
     /// The rendezvous that a stream is at resolved.
     fn transfer(&mut self, stream: u8, Met { met, end }: Met) {
+        let busy = &mut self.state.busy[usize::from(stream)];
         let state = &mut self.state.streams[usize::from(stream)];
         let record = &self.records.at(state.last as usize);
         let (arrived, slot, order) = (state.arrived, state.slot, state.order);
         state.blocked = Blocked::No;
         state.clock = end;
         state.met = met;
-        state.busy.add(record.wait_class, met - arrived);
-        state.busy.add(record.class, end - met);
+        busy.add(record.wait_class, met - arrived);
+        busy.add(record.class, end - met);
         self.complete(stream, slot, end);
         if let Some(under_way) = self.under_way(record) {
             under_way.end(order, end);
@@ -235,10 +236,13 @@ impl<O: Observer> Player<'_, '_, O> {
 
     fn drain_some(&mut self, stream: u8) -> Played<()> {
         while !self.is_blocked(stream) {
-            let Some(pending) = self.state.streams[usize::from(stream)].pending.pop_front() else {
-                break;
-            };
-            self.play(stream, &pending)?;
+            let pending = &mut self.state.streams[usize::from(stream)].pending;
+            let Some(next) = pending.pop_front() else { break };
+            if pending.is_empty() {
+                // What comes next goes to where the last ones were, which is still in a near cache.
+                pending.clear();
+            }
+            self.play(stream, &next)?;
         }
         Ok(())
     }

@@ -165,7 +165,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         let index = self.records.at(first).stream;
         let state = &mut *self.state;
         let launches = state.launches[usize::from(index)];
-        let stream = &mut state.streams[usize::from(index)];
+        let (stream, busy) = (&mut state.streams[usize::from(index)], &mut state.busy[usize::from(index)]);
         // A stream that is free has completed all launches before.
         let completions = &mut state.completions[launches.places()];
         let depth = completions.len();
@@ -189,7 +189,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             let Some(end) = later(start, record.time) else {
                 return Err(self.overflow(first + played).into());
             };
-            stream.busy.add(record.class, record.time);
+            busy.add(record.class, record.time);
             if let Some(completion) = completions.get_mut(slot) {
                 *completion = end;
                 slot = if slot + 1 == depth { 0 } else { slot + 1 };

@@ -23,6 +23,8 @@ pub(super) struct RankState {
     /// The host's last explicit work: its record and its end.
     pub(super) work: Work,
     pub(super) streams: Vec<StreamState>,
+    /// By stream: the time of its operations. Apart from what is looked at far more often.
+    pub(super) busy: Box<[ByClass]>,
     pub(super) events: Events,
     /// Streams blocked on an event.
     pub(super) event_waiters: u32,
@@ -171,7 +173,6 @@ pub(super) struct StreamState {
     /// Its last rendezvous: own arrival, and arrival of all.
     pub(super) arrived: u64,
     pub(super) met: u64,
-    pub(super) busy: ByClass,
     /// What was issued while it was blocked. Empty when it is not.
     pub(super) pending: VecDeque<Pending>,
 }
@@ -230,6 +231,7 @@ impl RankState {
             host: 0,
             work: Work { end: 0, record: NO_RECORD },
             streams: streams(program),
+            busy: vec![ByClass::default(); program.streams().len()].into(),
             events: Events::default(),
             event_waiters: 0,
             completions: vec![0; places as usize].into(),
@@ -259,7 +261,6 @@ fn streams(program: &Program) -> Vec<StreamState> {
         order: 0,
         arrived: 0,
         met: 0,
-        busy: ByClass::default(),
         pending: VecDeque::new(),
     };
     program.streams().iter().map(|_| idle()).collect()
