@@ -33,6 +33,7 @@
 mod agenda;
 mod device;
 mod events;
+mod launches;
 mod meetings;
 mod moments;
 mod player;

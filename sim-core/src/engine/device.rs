@@ -33,15 +33,6 @@ impl<O: Observer> Player<'_, '_, O> {
         Ok(())
     }
 
-    #[inline]
-    fn complete(&mut self, stream: u8, slot: u32, end: u64) {
-        let launches = &mut self.state.launches[usize::from(stream)];
-        if launches.depth > 0 {
-            self.state.completions[slot as usize] = end;
-            launches.in_flight -= 1;
-        }
-    }
-
     /// A stream that is free gets to what was issued to it.
     fn play(&mut self, stream: u8, pending: &Pending) -> Played<()> {
         let &Pending { issue, record: pc, numbers, .. } = pending;
@@ -63,13 +54,13 @@ impl<O: Observer> Player<'_, '_, O> {
         let records = self.records.range(first..first + pending.count as usize);
         let state = &mut *self.state;
         let (stream, busy) = (&mut state.streams[usize::from(index)], &mut state.busy[usize::from(index)]);
-        let places = state.launches[usize::from(index)].places();
-        let mut slot = (pending.numbers.slot as usize).saturating_sub(places.start);
-        let completions = &mut state.completions[places];
-        let depth = completions.len();
+        let launches = &mut state.launches[usize::from(index)];
+        let limited = launches.are_limited();
         let mut memory = state.moments.run(pending.numbers.step);
-        let (mut launches, mut steps) = (0, 0);
+        let (mut landed, mut steps) = (0, 0);
         let (mut issued, mut clock, mut last) = (pending.issue.at, stream.clock, stream.last);
+        // Kernels without a gap between them: the first record, the one behind the last kernel, and their start.
+        let (mut begin, mut end_of_last, mut begun) = (pending.record, pending.record, clock);
         for (number, record) in records.enumerate() {
             if record.kind != Kind::Kernel {
                 let at = issued.max(clock);
@@ -80,15 +71,17 @@ impl<O: Observer> Player<'_, '_, O> {
                 }
                 continue;
             }
-            issued = match completions.get(slot) {
-                Some(issued) => *issued,
-                // That it is a time was checked when it was issued.
-                None => issued + record.extra,
-            };
+            // That it is a time was checked when it was issued. A launch that had to wait for its place was issued later than
+            // that, but not late for the stream, or it would be the first of its run.
+            issued += record.extra;
             if issued > clock {
                 if index == 0 {
                     let work = pending.issue.work.interval(self.records);
                     state.idle.host_late(clock, issued, &work, self.host_class);
+                }
+                if limited {
+                    launches.completed(begin..end_of_last, (begun, clock));
+                    (begin, begun) = ((first + number) as u32, issued);
                 }
                 clock = issued;
             }
@@ -98,16 +91,16 @@ impl<O: Observer> Player<'_, '_, O> {
             };
             clock = end;
             busy.add(record.class, record.time);
-            if let Some(completion) = completions.get_mut(slot) {
-                *completion = clock;
-                slot = if slot + 1 == depth { 0 } else { slot + 1 };
-                launches += 1;
-            }
+            landed += 1;
             last = (first + number) as u32;
+            end_of_last = last + 1;
             self.emit.span(Some(index), SpanKind::Kernel, (start, clock), record.class, record.index);
         }
         (stream.clock, stream.last) = (clock, last);
-        state.launches[usize::from(index)].in_flight -= launches;
+        if limited {
+            launches.completed(begin..end_of_last, (begun, clock));
+            launches.land(landed);
+        }
         state.moments.resolve(pending.numbers.step, &memory, &mut state.ledger, &mut self.emit);
         Ok(())
     }
@@ -183,7 +176,7 @@ impl<O: Observer> Player<'_, '_, O> {
         let at = self.start(record.stream, issue);
         let stream = &mut self.state.streams[usize::from(record.stream)];
         stream.last = pc as u32;
-        (stream.slot, stream.order) = (numbers.slot, numbers.order);
+        stream.order = numbers.order;
         stream.arrived = at;
         let begin = at.saturating_add(record.time);
         let first = self.under_way(record).is_some_and(|it| it.is_first(numbers.order, begin));
@@ -205,13 +198,17 @@ impl<O: Observer> Player<'_, '_, O> {
         let busy = &mut self.state.busy[usize::from(stream)];
         let state = &mut self.state.streams[usize::from(stream)];
         let record = &self.records.at(state.last as usize);
-        let (arrived, slot, order) = (state.arrived, state.slot, state.order);
+        let (last, arrived, order) = (state.last, state.arrived, state.order);
         state.blocked = Blocked::No;
         state.clock = end;
         state.met = met;
         busy.add(record.wait_class, met - arrived);
         busy.add(record.class, end - met);
-        self.complete(stream, slot, end);
+        let launches = &mut self.state.launches[usize::from(stream)];
+        if launches.are_limited() {
+            launches.completed(last..last + 1, (end, end));
+            launches.land(1);
+        }
         if let Some(under_way) = self.under_way(record) {
             under_way.end(order, end);
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Played;
 use super::meetings::Meetings;
-use super::moments::Run;
+use super::moments::{Moments, Run};
 use super::rank::{Blocked, Issue, Numbers, Pending, RankState, UnderWay, Work};
 use crate::error::{At, SimulationError, overflow};
 use crate::ledger::{Asked, Ledger, Step};
@@ -164,36 +164,43 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         let first = range.start;
         let index = self.records.at(first).stream;
         let state = &mut *self.state;
-        let launches = state.launches[usize::from(index)];
+        let launches = &mut state.launches[usize::from(index)];
+        let limited = launches.are_limited();
         let (stream, busy) = (&mut state.streams[usize::from(index)], &mut state.busy[usize::from(index)]);
-        // A stream that is free has completed all launches before.
-        let completions = &mut state.completions[launches.places()];
-        let depth = completions.len();
-        let mut slot = launches.next as usize;
         let (mut now, mut clock, mut issuing, mut played) = (*host, stream.clock, 0, 0);
+        // Kernels without a gap between them: how many were played before the first, and its start. A stream that is free
+        // has completed all launches before.
+        let (mut begin, mut begun) = (0, clock);
+        let done = |from: usize, until: usize| (first + from) as u32..(first + until) as u32;
         for record in self.records.range(range) {
             if record.kind != Kind::Kernel || record.stream != index {
                 break;
             }
-            if let Some(completion) = completions.get(slot) {
-                now = now.max(*completion);
+            if limited {
+                if launches.wants_more() {
+                    launches.completed(done(begin, played), (begun, clock));
+                    (begin, begun) = (played, clock);
+                }
+                now = now.max(launches.take_place(self.records));
             }
             let Some(issued) = later(now, record.extra) else {
                 return Err(self.overflow(first + played).into());
             };
-            if issued > clock && index == 0 {
-                let work = state.work.interval(self.records);
-                state.idle.host_late(clock, issued, &work, self.host_class);
+            if issued > clock {
+                if index == 0 {
+                    let work = state.work.interval(self.records);
+                    state.idle.host_late(clock, issued, &work, self.host_class);
+                }
+                if limited {
+                    launches.completed(done(begin, played), (begun, clock));
+                    (begin, begun) = (played, issued);
+                }
             }
             let start = clock.max(issued);
             let Some(end) = later(start, record.time) else {
                 return Err(self.overflow(first + played).into());
             };
             busy.add(record.class, record.time);
-            if let Some(completion) = completions.get_mut(slot) {
-                *completion = end;
-                slot = if slot + 1 == depth { 0 } else { slot + 1 };
-            }
             if O::ACTIVE {
                 if issued > now {
                     self.emit.span(None, SpanKind::Host, (now, issued), self.host_class, record.index);
@@ -205,7 +212,9 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             played += 1;
         }
         if played > 0 {
-            state.launches[usize::from(index)].next = slot as u32;
+            if limited {
+                launches.completed(done(begin, played), (begun, clock));
+            }
             stream.clock = clock;
             stream.last = (first + played - 1) as u32;
             state.host_busy.add(self.host_class, issuing);
@@ -228,9 +237,9 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
     fn issue(&mut self, host: u64, pc: usize, record: &Record) -> Played<Option<u64>> {
         match record.kind {
             Kind::Rendezvous => {
-                let Some((host, slot)) = self.launch(record.stream, host) else { return Ok(None) };
+                let Some(host) = self.launch(record.stream, host) else { return Ok(None) };
                 let (meeting, order) = self.next_meeting(record);
-                self.rendezvous(pc, record, self.issue_at(host), Numbers { slot, meeting, order, step: 0 })?;
+                self.rendezvous(pc, record, self.issue_at(host), Numbers { meeting, order, step: 0 })?;
                 return Ok(Some(host));
             }
             Kind::Record => {
@@ -253,7 +262,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         let mut numbers = Numbers::default();
         match record.kind {
             Kind::Rendezvous => {
-                (host, numbers.slot) = self.launch(record.stream, host)?;
+                host = self.launch(record.stream, host)?;
                 (numbers.meeting, numbers.order) = self.next_meeting(record);
             }
             Kind::Record => numbers.step = self.state.events.issue(self.waits),
@@ -266,57 +275,63 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
     }
 
     /// The host issues kernels, allocations and frees of a range, as long as they go to the same stream, which is
-    /// blocked, and there is place in flight; returns how many. They are kept as one.
+    /// blocked, and there is place in flight; returns how many. They are kept as one, from which the moments at which they
+    /// were issued can be told without what the host waited for; where that might matter another one begins.
     fn postpone_run(&mut self, range: Range<usize>, host: &mut u64) -> Played<usize> {
         let first = range.start;
         let index = self.records.at(first).stream;
         let state = &mut *self.state;
-        let mut launches = state.launches[usize::from(index)];
-        let completions = &mut state.completions[launches.places()];
-        let slot = launches.first + launches.next;
-        let (mut now, mut issuing, mut played, mut memory) = (*host, 0, 0, Run::empty());
+        let launches = &mut state.launches[usize::from(index)];
+        let stream = &mut state.streams[usize::from(index)];
+        let limited = launches.are_limited();
+        // The stream is not free before that.
+        let mut busy_until = launches.at_least.max(stream.clock);
+        let mut run = Postponed::new(first, Issue { at: *host, work: state.work });
+        let (mut now, mut issuing, mut pc) = (*host, 0, first);
         for record in self.records.range(range) {
             if record.stream != index {
                 break;
             }
             match record.kind {
                 Kind::Kernel => {
-                    let place = completions.get_mut(launches.next as usize);
-                    if place.is_some() && launches.in_flight == launches.depth {
-                        break;
+                    if limited {
+                        if launches.are_full() {
+                            break;
+                        }
+                        now = now.max(launches.take_place(self.records));
                     }
-                    now = place.as_ref().map_or(now, |completion| now.max(**completion));
                     let Some(issued) = later(now, record.extra) else {
-                        return Err(self.overflow(first + played).into());
+                        return Err(self.overflow(pc).into());
                     };
                     if O::ACTIVE && issued > now {
                         self.emit.span(None, SpanKind::Host, (now, issued), self.host_class, record.index);
                     }
-                    if let Some(place) = place {
-                        *place = issued;
+                    run.told += record.extra;
+                    if limited {
+                        if issued > busy_until && issued != run.told {
+                            let next = Postponed::new(pc, Issue { at: now, work: state.work });
+                            let over = std::mem::replace(&mut run, Postponed { told: issued, ..next });
+                            stream.pending.extend(over.pending(pc, &mut state.moments));
+                        }
                         launches.launch();
+                        busy_until = busy_until.max(issued).saturating_add(record.time);
                     }
                     issuing += record.extra;
                     now = issued;
                 }
                 Kind::Alloc | Kind::Free => {
                     let step = self.tensors.ask(&record, now, &mut state.ledger);
-                    state.moments.add::<O>(&mut memory, (first + played) as u32, step);
+                    state.moments.add::<O>(&mut run.memory, pc as u32, step);
                 }
                 _ => break,
             }
-            played += 1;
+            pc += 1;
         }
-        state.launches[usize::from(index)] = launches;
-        if played > 0 {
-            let issue = Issue { at: *host, work: state.work };
-            let numbers = Numbers { slot, step: state.moments.wait(&memory), ..Numbers::default() };
-            let pending = Pending { issue, record: first as u32, count: played as u32, numbers };
-            state.streams[usize::from(index)].pending.push_back(pending);
-        }
+        launches.at_least = busy_until;
+        stream.pending.extend(run.pending(pc, &mut state.moments));
         state.host_busy.add(self.host_class, issuing);
         *host = now;
-        Ok(played)
+        Ok(pc - first)
     }
 
     #[inline]
@@ -343,21 +358,20 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         self.state.under_way.get_mut(self.classes[record.channel()] as usize)
     }
 
-    /// Takes the stream's next place in flight when the launch that held it has completed; returns the host's
-    /// clock then, and the place.
+    /// Takes the stream's next place in flight when the launch that held it has completed; returns the host's clock then.
     #[inline]
-    fn launch(&mut self, stream: u8, host: u64) -> Option<(u64, u32)> {
-        let state = &mut *self.state;
-        let launches = &mut state.launches[usize::from(stream)];
-        if launches.depth == 0 {
-            return Some((host, 0));
+    fn launch(&mut self, stream: u8, host: u64) -> Option<u64> {
+        let launches = &mut self.state.launches[usize::from(stream)];
+        if !launches.are_limited() {
+            return Some(host);
         }
-        if launches.in_flight == launches.depth {
+        if launches.are_full() {
             return None;
         }
-        let slot = launches.first + launches.next;
+        let host = host.max(launches.take_place(self.records));
         launches.launch();
-        Some((host.max(state.completions[slot as usize]), slot))
+        launches.at_least = launches.at_least.max(host);
+        Some(host)
     }
 
     /// The ledger serves the host's request, whose stream gets there `at` a moment.
@@ -365,6 +379,30 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         let state = &mut *self.state;
         let step = self.tensors.ask(record, host, &mut state.ledger);
         state.moments.step(step, at, &mut state.ledger, &mut self.emit);
+    }
+}
+
+/// A run on its way to a blocked stream.
+struct Postponed {
+    first: usize,
+    issue: Issue,
+    /// The host's clock as the records tell it.
+    told: u64,
+    memory: Run,
+}
+
+impl Postponed {
+    fn new(first: usize, issue: Issue) -> Self {
+        Self { first, issue, told: issue.at, memory: Run::empty() }
+    }
+
+    /// What the stream gets: the records up to one; nothing if there are none.
+    fn pending(self, end: usize, moments: &mut Moments) -> Option<Pending> {
+        let count = (end - self.first) as u32;
+        (count > 0).then(|| {
+            let numbers = Numbers { step: moments.wait(&self.memory), ..Numbers::default() };
+            Pending { issue: self.issue, record: self.first as u32, count, numbers }
+        })
     }
 }
 

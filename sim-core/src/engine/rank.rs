@@ -1,9 +1,9 @@
 //! What the engine keeps of a rank.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use super::events::Events;
+use super::launches::Launches;
 use super::moments::Moments;
 use crate::accounts::{ByClass, HostWork};
 use crate::ledger::Ledger;
@@ -28,10 +28,7 @@ pub(super) struct RankState {
     pub(super) events: Events,
     /// Streams blocked on an event.
     pub(super) event_waiters: u32,
-    /// By stream, as many as may be in flight: when its last launches completed, or of those in flight when they were
-    /// issued; none of streams without a limit.
-    pub(super) completions: Box<[u64]>,
-    /// By stream: where its launches are.
+    /// By stream.
     pub(super) launches: Box<[Launches]>,
     /// By channel: rendezvous issued.
     pub(super) issued: Box<[u32]>,
@@ -67,45 +64,6 @@ impl Cursor {
         self.part += 1;
         true
     }
-}
-
-/// The launches of a stream, which complete in order.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Launches {
-    /// The stream's places in `completions`: the first, and how many. Without a limit there are none.
-    pub(super) first: u32,
-    pub(super) depth: u32,
-    /// Place of the next one among them.
-    pub(super) next: u32,
-    /// Issued and not complete.
-    pub(super) in_flight: u32,
-}
-
-impl Launches {
-    /// One more.
-    #[inline]
-    pub(super) fn launch(&mut self) {
-        self.in_flight += 1;
-        self.next = if self.next + 1 == self.depth { 0 } else { self.next + 1 };
-    }
-
-    /// The stream's places in `completions`.
-    #[inline]
-    pub(super) fn places(self) -> Range<usize> {
-        self.first as usize..(self.first + self.depth) as usize
-    }
-}
-
-/// The launches of each stream of a program of which `limit` may be in flight on one; 0 is no limit.
-fn launches(program: &Program, limit: u32) -> Box<[Launches]> {
-    let mut first = 0;
-    let of_stream = |&count: &u32| {
-        // A limit that the stream cannot reach is none.
-        let depth = if limit < count { limit } else { 0 };
-        first += depth;
-        Launches { first: first - depth, depth, ..Launches::default() }
-    };
-    program.launches_by_stream().iter().map(of_stream).collect()
 }
 
 /// The rendezvous of a rank that send over links which only they use.
@@ -166,9 +124,7 @@ pub(super) struct StreamState {
     pub(super) blocked: Blocked,
     /// Record of its last operation, or of the rendezvous it is at.
     pub(super) last: u32,
-    /// Place in `completions` of the rendezvous it is at.
-    pub(super) slot: u32,
-    /// Its number among those under way over the same links.
+    /// Number of the rendezvous it is at among those under way over the same links.
     pub(super) order: u32,
     /// Its last rendezvous: own arrival, and arrival of all.
     pub(super) arrived: u64,
@@ -203,8 +159,6 @@ pub(super) struct Pending {
 /// The numbers that a record got when it was issued.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Numbers {
-    /// Place of the first launch in `completions`.
-    pub(super) slot: u32,
     /// Rendezvous: number within its group.
     pub(super) meeting: u32,
     /// Rendezvous: number among those that send over the same links.
@@ -224,8 +178,6 @@ impl RankState {
     pub(super) fn new(world: &World, rank: u32) -> Self {
         let program = world.program_of(rank);
         let spec = &world.ranks()[rank as usize];
-        let launches = launches(program, spec.queue_depth);
-        let places: u32 = launches.iter().map(|it| it.depth).sum();
         Self {
             next: Cursor::default(),
             host: 0,
@@ -234,8 +186,7 @@ impl RankState {
             busy: vec![ByClass::default(); program.streams().len()].into(),
             events: Events::default(),
             event_waiters: 0,
-            completions: vec![0; places as usize].into(),
-            launches,
+            launches: Launches::of(program, spec.queue_depth),
             issued: vec![0; spec.groups.len()].into(),
             under_way: world.classes(rank).iter().map(|_| UnderWay::default()).collect(),
             idle: ByClass::default(),
@@ -257,7 +208,6 @@ fn streams(program: &Program) -> Vec<StreamState> {
         clock: 0,
         blocked: Blocked::No,
         last: NO_RECORD,
-        slot: 0,
         order: 0,
         arrived: 0,
         met: 0,
