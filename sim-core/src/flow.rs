@@ -179,12 +179,9 @@ pub(crate) fn alone(bytes: u64, rate: f64) -> Option<u64> {
 impl FlowNetwork {
     pub(crate) fn new(world: &World) -> Self {
         let capacities: Vec<f64> = world.links().iter().map(|link| link.bytes_per_second).collect();
-        let paths: Vec<Vec<(u32, u32)>> = world
-            .groups()
-            .iter()
-            .map(|group| group.path().iter().map(|hop| (hop.link.0, hop.weight)).collect())
-            .collect();
-        let mut network = Self::from_parts(&capacities, &paths);
+        let mut network = Self::of_paths(&capacities, world.groups(), |group| {
+            group.path().iter().map(|hop| (hop.link.0, hop.weight))
+        });
         for (path, group) in network.paths.iter_mut().zip(world.groups()) {
             path.parts = group.parts();
         }
@@ -192,22 +189,31 @@ impl FlowNetwork {
     }
 
     /// From capacities in bytes per second and one path of (link, weight) per group.
+    #[cfg(test)]
     fn from_parts(capacities: &[f64], group_paths: &[Vec<(u32, u32)>]) -> Self {
+        Self::of_paths(capacities, group_paths, |path| path.iter().copied())
+    }
+
+    /// The same, from what has a path for each group.
+    fn of_paths<'a, G, I>(capacities: &[f64], groups: &'a [G], path: impl Fn(&'a G) -> I) -> Self
+    where
+        I: Iterator<Item = (u32, u32)> + Clone,
+    {
         let unit = Unit::of(capacities);
         let mut hops = Vec::new();
-        let mut paths = Vec::with_capacity(group_paths.len());
-        for path in group_paths {
+        let mut paths = Vec::with_capacity(groups.len());
+        for path in groups.iter().map(path) {
             let first = hops.len() as u32;
-            let share = |&(link, weight): &(u32, u32)| capacities[link as usize] / f64::from(weight);
-            let alone = path.iter().map(share).fold(f64::INFINITY, f64::min);
-            hops.extend(path.iter().map(|&(link, weight)| {
+            let share = |(link, weight): (u32, u32)| capacities[link as usize] / f64::from(weight);
+            let alone = path.clone().map(share).fold(f64::INFINITY, f64::min);
+            hops.extend(path.clone().map(|(link, weight)| {
                 let most = (alone * f64::from(weight)).ceil() as u64;
                 Hop { link, weight, most }
             }));
-            let level = |&(link, weight): &(u32, u32)| {
+            let level = |(link, weight): (u32, u32)| {
                 saturation(unit.whole(capacities[link as usize]), u64::from(weight))
             };
-            let alone = path.iter().map(level).min().unwrap_or(NEVER);
+            let alone = path.map(level).min().unwrap_or(NEVER);
             paths.push(Path { hops: first..hops.len() as u32, alone, parts: 1 });
         }
         Self {

@@ -75,6 +75,7 @@ impl Ledger {
         Self { capacity, ..Self::default() }
     }
 
+    #[inline]
     pub(crate) fn allocate(&mut self, tensor: u32, spec: &TensorSpec, asked: Asked) -> Step {
         let category = spec.category.0;
         // Programs are checked so that no sum of tensors overflows.
@@ -94,6 +95,7 @@ impl Ledger {
         Step { asked, tensor, category, delta, total: self.total, marks: Marks { sets_peak, fails } }
     }
 
+    #[inline]
     pub(crate) fn free(&mut self, tensor: u32, spec: &TensorSpec, asked: Asked) -> Step {
         let category = spec.category.0;
         self.held[usize::from(category) % CATEGORIES] -= spec.bytes;

@@ -51,7 +51,7 @@ impl<O: Observer> Player<'_, '_, O> {
     /// A stream that is free gets to a run.
     fn run_issued(&mut self, index: u8, pending: &Pending) -> Played<()> {
         let first = pending.record as usize;
-        let records = self.records.range(first..first + pending.count as usize);
+        let records = self.records.shapes_of(first..first + pending.count as usize);
         let state = &mut *self.state;
         let (stream, busy) = (&mut state.streams[usize::from(index)], &mut state.busy[usize::from(index)]);
         let launches = &mut state.launches[usize::from(index)];
@@ -61,7 +61,7 @@ impl<O: Observer> Player<'_, '_, O> {
         let (mut issued, mut clock, mut last) = (pending.issue.at, stream.clock, stream.last);
         // Kernels without a gap between them: the first record, the one behind the last kernel, and their start.
         let (mut begin, mut end_of_last, mut begun) = (pending.record, pending.record, clock);
-        for (number, record) in records.enumerate() {
+        for (number, (record, label)) in records.enumerate() {
             if record.kind != Kind::Kernel {
                 let at = issued.max(clock);
                 memory.reach((first + number) as u32, at);
@@ -94,7 +94,7 @@ impl<O: Observer> Player<'_, '_, O> {
             landed += 1;
             last = (first + number) as u32;
             end_of_last = last + 1;
-            self.emit.span(Some(index), SpanKind::Kernel, (start, clock), record.class, record.index);
+            self.emit.span(Some(index), SpanKind::Kernel, (start, clock), record.class, label);
         }
         (stream.clock, stream.last) = (clock, last);
         if limited {

@@ -74,7 +74,7 @@ impl Launches {
         }
         loop {
             while self.passing.first < self.passing.end {
-                let record = records.at(self.passing.first as usize);
+                let record = records.shape(self.passing.first as usize);
                 self.passing.first += 1;
                 match record.kind {
                     Kind::Kernel => {

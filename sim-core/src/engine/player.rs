@@ -172,7 +172,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         // has completed all launches before.
         let (mut begin, mut begun) = (0, clock);
         let done = |from: usize, until: usize| (first + from) as u32..(first + until) as u32;
-        for record in self.records.range(range) {
+        for (record, label) in self.records.shapes_of(range) {
             if record.kind != Kind::Kernel || record.stream != index {
                 break;
             }
@@ -203,9 +203,9 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             busy.add(record.class, record.time);
             if O::ACTIVE {
                 if issued > now {
-                    self.emit.span(None, SpanKind::Host, (now, issued), self.host_class, record.index);
+                    self.emit.span(None, SpanKind::Host, (now, issued), self.host_class, label);
                 }
-                self.emit.span(Some(index), SpanKind::Kernel, (start, end), record.class, record.index);
+                self.emit.span(Some(index), SpanKind::Kernel, (start, end), record.class, label);
             }
             issuing += record.extra;
             (now, clock) = (issued, end);
@@ -288,7 +288,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         let mut busy_until = launches.at_least.max(stream.clock);
         let mut run = Postponed::new(first, Issue { at: *host, work: state.work });
         let (mut now, mut issuing, mut pc) = (*host, 0, first);
-        for record in self.records.range(range) {
+        for (record, about) in self.records.shapes_of(range) {
             if record.stream != index {
                 break;
             }
@@ -304,7 +304,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
                         return Err(self.overflow(pc).into());
                     };
                     if O::ACTIVE && issued > now {
-                        self.emit.span(None, SpanKind::Host, (now, issued), self.host_class, record.index);
+                        self.emit.span(None, SpanKind::Host, (now, issued), self.host_class, about);
                     }
                     run.told += record.extra;
                     if limited {
@@ -320,7 +320,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
                     now = issued;
                 }
                 Kind::Alloc | Kind::Free => {
-                    let step = self.tensors.ask(&record, now, &mut state.ledger);
+                    let step = self.tensors.ask(record, about, now, &mut state.ledger);
                     state.moments.add::<O>(&mut run.memory, pc as u32, step);
                 }
                 _ => break,
@@ -377,7 +377,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
     /// The ledger serves the host's request, whose stream gets there `at` a moment.
     fn memory(&mut self, record: &Record, host: u64, at: u64) {
         let state = &mut *self.state;
-        let step = self.tensors.ask(record, host, &mut state.ledger);
+        let step = self.tensors.ask(record, record.index, host, &mut state.ledger);
         state.moments.step(step, at, &mut state.ledger, &mut self.emit);
     }
 }
@@ -413,13 +413,13 @@ struct Tensors<'w>(&'w [TensorSpec]);
 impl Tensors<'_> {
     /// What a ledger makes of an allocation or a free that the host asks for.
     #[inline]
-    fn ask(self, record: &Record, host: u64, ledger: &mut Ledger) -> Step {
-        let spec = &self.0[record.index as usize];
+    fn ask(self, record: &Record, tensor: u32, host: u64, ledger: &mut Ledger) -> Step {
+        let spec = &self.0[tensor as usize];
         let asked = Asked { host, stream: record.stream };
         if record.kind == Kind::Alloc {
-            ledger.allocate(record.index, spec, asked)
+            ledger.allocate(tensor, spec, asked)
         } else {
-            ledger.free(record.index, spec, asked)
+            ledger.free(tensor, spec, asked)
         }
     }
 }

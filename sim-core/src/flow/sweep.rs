@@ -92,9 +92,12 @@ impl FlowNetwork {
             0 => NEVER,
             level => level,
         };
-        flows.sort_by_cached_key(level_of);
+        if flows.len() > 1 {
+            flows.sort_by_cached_key(level_of);
+        }
         let (mut left, mut frozen) = (self.links[link as usize].capacity, 0);
-        let mut steps: Vec<Step> = Vec::new();
+        let mut steps = std::mem::take(&mut self.links[link as usize].steps);
+        steps.clear();
         for (entry, number) in flows.iter().zip(1..) {
             let level = level_of(entry);
             if level == NEVER {

@@ -31,6 +31,12 @@ impl Records<'_> {
         Record { index: kept.index, ..self.shapes[kept.shape as usize] }
     }
 
+    /// Shape of one of them.
+    #[inline]
+    pub(crate) fn shape(&self, place: usize) -> &Record {
+        &self.shapes[self.kept[place].shape as usize]
+    }
+
     #[inline]
     pub(crate) fn at(self, place: usize) -> Record {
         self.of(self.kept[place])
@@ -43,6 +49,12 @@ impl Records<'_> {
 }
 
 impl<'a> Records<'a> {
+    /// Those of a range, without a copy of them: their shapes, and what they are about.
+    #[inline]
+    pub(crate) fn shapes_of(self, range: Range<usize>) -> impl Iterator<Item = (&'a Record, u32)> {
+        self.kept[range].iter().map(move |kept| (&self.shapes[kept.shape as usize], kept.index))
+    }
+
     /// Those of a range.
     pub(crate) fn range(self, range: Range<usize>) -> impl Iterator<Item = Record> + 'a {
         self.kept[range].iter().map(move |kept| self.of(*kept))
