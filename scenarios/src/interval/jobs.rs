@@ -41,6 +41,18 @@ impl Jobs {
     }
 }
 
+impl Jobs {
+    #[cfg(test)]
+    pub(super) fn between(fastest: f64, slowest: f64) -> Self {
+        Self { fastest, slowest, nodes: 8 }
+    }
+
+    /// Whether a step that took so many times its predicted time lies among those that other jobs' networks make of it.
+    pub(super) fn hold(self, ratio: f64) -> bool {
+        (self.fastest..=self.slowest).contains(&ratio)
+    }
+}
+
 /// The scenario over another network.
 fn over(scenario: &Scenario, network: Network) -> Scenario {
     let mut other = scenario.clone();
@@ -78,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_wider_end_holds() {
-        let jobs = Some(Jobs { fastest: 0.7, slowest: 1.5, nodes: 8 });
+        let jobs = Some(Jobs::between(0.7, 1.5));
         let wide = group(0.9, 1.2).among(jobs);
         assert_eq!(wide, Interval { widened: wide.widened.clone(), ..group(0.7, 1.5) });
         assert!(wide.widened.contains("0.70 to 1.50 times") && wide.widened.contains("8 nodes"));

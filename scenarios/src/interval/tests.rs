@@ -1,6 +1,6 @@
 use super::fit::Residual;
 use super::traits::{Condition, Trait, Traits};
-use super::{Intervals, fold};
+use super::{Intervals, Jobs, fold};
 
 /// Runs whose measured time is the prediction times `factor(index)`, on so many nodes.
 fn residuals(count: usize, nodes: f64, factor: impl Fn(usize) -> f64) -> Vec<Residual> {
@@ -9,6 +9,7 @@ fn residuals(count: usize, nodes: f64, factor: impl Fn(usize) -> f64) -> Vec<Res
             run_id: format!("run-{nodes}-{index}"),
             traits: Traits::with(&[(Trait::Nodes, nodes), (Trait::Gpus, 8.0 * nodes), (Trait::Work, 1.0)]),
             ratio: factor(index),
+            jobs: None,
         })
         .collect()
 }
@@ -66,6 +67,41 @@ fn runs_are_divided_by_what_makes_them_differ() {
     assert!(several.group.contains('2'), "{}", several.group);
 }
 
+/// Runs known to a few percent are told from others known to a tenth, however wide a third group lies: its loss is a
+/// hundred times theirs.
+#[test]
+fn narrow_groups_are_told_apart_beside_a_wide_one() {
+    let spread = |nodes: f64, width: f64| {
+        residuals(100, nodes, move |index| libm::exp(width * ((index * 37 % 100) as f64 / 50.0 - 0.99)))
+    };
+    let all = [spread(1.0, 0.02), spread(4.0, 0.1), spread(64.0, 3.0)].concat();
+    let table = Intervals::fit(&all);
+    let width = |nodes: f64| {
+        let found = table.of(&traits(nodes, 8.0 * nodes, 1.0, 0.0), None).unwrap();
+        libm::log(found.high / found.low)
+    };
+    assert_eq!(table.groups().len(), 3);
+    assert!(width(1.0) < 0.06 && (0.15..0.4).contains(&width(4.0)), "{} {}", width(1.0), width(4.0));
+    assert!(width(64.0) > 4.0, "{}", width(64.0));
+}
+
+/// A group's interval holds what a network that jobs share does not explain: every interval is widened to what that does.
+#[test]
+fn what_other_jobs_networks_explain_is_no_residual() {
+    let jobs = Jobs::between(0.9, 3.0);
+    let runs = |jobs: Option<Jobs>| -> Vec<Residual> {
+        let factor = |index: usize| if index % 2 == 0 { 0.99 } else { 2.0 + index as f64 / 100.0 };
+        residuals(99, 1.0, factor).into_iter().map(|run| Residual { jobs, ..run }).collect()
+    };
+    let table = Intervals::fit(&runs(Some(jobs)));
+    let ends = table.groups()[0].ends();
+    assert!(ends.iter().all(|end| (end - 1.0).abs() < 1e-12), "{ends:?}");
+    assert!(Intervals::fit(&runs(None)).groups()[0].ends()[1] > 2.5);
+    // Beyond what it explains they count as they are.
+    let ends = Intervals::fit(&runs(Some(Jobs::between(1.0, 1.5)))).groups()[0].ends();
+    assert!((ends[0] - 0.99).abs() < 1e-9 && ends[1] > 2.5, "{ends:?}");
+}
+
 #[test]
 fn outside_the_covered_range_the_interval_widens_and_says_so() {
     let table = Intervals::fit(&residuals(99, 1.0, |index| 0.5 + index as f64 / 100.0));
@@ -93,6 +129,7 @@ fn runs_under_another_host_are_no_part_of_a_group() {
                 (Trait::Host, 0.5),
             ]),
             ratio: ratio + 0.001 * (index % 10) as f64,
+            jobs: None,
         })
     };
     let step = Traits::with(&[(Trait::Gpus, 8.0), (Trait::Work, 1.0), (Trait::Host, 0.5)]);

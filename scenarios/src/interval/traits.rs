@@ -19,7 +19,7 @@ pub(crate) enum Trait {
     Training,
     /// Routed experts.
     Experts,
-    /// Bits of the arithmetic: 8, 16, 19 (tf32), 32.
+    /// Bits of the arithmetic: 4, 8, 16, 19 (tf32), 32.
     Bits,
     /// Parameters are gathered when needed (ZeRO 3).
     Gathered,
@@ -246,6 +246,7 @@ fn nodes(cluster: &Cluster, plan: &Plan) -> f64 {
 
 fn bits(workload: &Workload) -> f64 {
     match workload.precision.compute() {
+        Dtype::Fp4 => 4.0,
         Dtype::Fp8 => 8.0,
         Dtype::Tf32 => 19.0,
         Dtype::Fp32 => 32.0,

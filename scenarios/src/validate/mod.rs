@@ -132,7 +132,7 @@ impl Predictions {
     pub fn intervals(&self) -> Intervals {
         let residual = |it: &Prediction| {
             let ratio = it.row.measured_step_time_s? / it.row.predicted_step_time_s?;
-            Some(Residual { run_id: it.row.run_id.clone(), traits: it.traits.clone()?, ratio })
+            Some(Residual { run_id: it.row.run_id.clone(), traits: it.traits.clone()?, ratio, jobs: it.jobs })
         };
         Intervals::fit(&self.rows.iter().filter_map(residual).collect::<Vec<_>>())
     }
