@@ -45,6 +45,8 @@ pub struct WorkShape {
     /// Tokens of a sequence that this rank holds: all of them, or under context parallelism its part. Ignored by
     /// architectures that take images.
     pub sequence_length: u64,
+    /// Documents that a sequence is packed from: a token attends to those of its own document alone. 1 for whole sequences.
+    pub documents: u64,
     /// Format of matrix products: of 8 and 4 bits only the linear layers of blocks compute in it.
     pub compute: Dtype,
     /// How values are scaled to 8 bits.
@@ -163,6 +165,7 @@ impl WorkShape {
         Self {
             micro_batch: 1,
             sequence_length: 1,
+            documents: 1,
             compute: Dtype::Fp32,
             scaling: Scaling::Delayed,
             activation: Dtype::Fp32,

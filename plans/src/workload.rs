@@ -142,6 +142,8 @@ pub struct Workload {
     pub last_micro_batch_size: Option<u64>,
     /// Tokens a sequence; ignored for images.
     pub sequence_length: u64,
+    /// Documents that a sequence is packed from: fused attention stays within each. 1 for whole sequences.
+    pub documents: u64,
     /// Number format.
     pub precision: Precision,
     /// How values are scaled to 8 bits.
@@ -227,6 +229,7 @@ impl Workload {
         WorkShape {
             micro_batch: self.micro_batch_size,
             sequence_length: self.sequence_length,
+            documents: self.documents,
             compute: self.precision.compute(),
             scaling: self.scaling,
             activation: self.precision.storage(),

@@ -102,6 +102,7 @@ pub(crate) fn read(
         return Err(section.conflict("loss_metrics", "needs task = \"training\", allowed: 0"));
     }
     let framework = section.choice("framework", &FRAMEWORKS)?.unwrap_or(Framework::PyTorch);
+    let sequence_length = read_sequence_length(section, defaults)?;
     let workload = Workload {
         task,
         low_precision_norms,
@@ -110,7 +111,8 @@ pub(crate) fn read(
         micro_batch_size: batch.micro,
         accumulation: batch.accumulation,
         last_micro_batch_size: batch.last,
-        sequence_length: read_sequence_length(section, defaults)?,
+        sequence_length,
+        documents: read_documents(section, sequence_length, attention)?,
         precision,
         scaling: read_scaling(section, precision)?,
         router: read_router(section, defaults)?,
@@ -437,6 +439,28 @@ fn check_precision(section: &Section<'_>, cluster: &Cluster, precision: Precisio
         allowed: list(supported.map(|(name, _)| *name)),
         nearest: None,
     })
+}
+
+/// `document_length`: how long the documents are that a sequence is packed from; returns how many there are.
+fn read_documents(
+    section: &Section<'_>,
+    sequence_length: u64,
+    attention: AttentionKind,
+) -> Result<u64, InputError> {
+    let Some(length) = section.count("document_length", 1 << 24)? else { return Ok(1) };
+    if sequence_length == 0 {
+        return Err(section.conflict("document_length", "the model takes no sequences; leave it out"));
+    }
+    if length > sequence_length {
+        let message = format!("found {length}, allowed: at most the {sequence_length} tokens of a sequence");
+        return Err(section.conflict("document_length", message));
+    }
+    if !attention.is_fused() {
+        let message = "is for fused kernels, which take each document by itself: eager attention computes all pairs of a \
+                       sequence; leave it out";
+        return Err(section.conflict("document_length", message));
+    }
+    Ok(sequence_length.div_ceil(length))
 }
 
 /// The sequence length belongs to `[model]`; here it is taken under the names that other tools give it.

@@ -111,3 +111,51 @@ lora = {{ rank = 16, targets = ["q_proj", "v_proj"] }}
     near(class(memory, "activations"), 31.0 * hidden + head, "checkpointed");
     near(class(memory, "workspace"), 2.0 * logits + 64e6 * 1.048_576, "the loss, and cuBLAS");
 }
+
+/// One H100, Llama 2 7B on a sequence of 4,096 tokens: attention's products are 6 x 32 x 4096 x 4096 FLOPs of a token and
+/// training step in full, and a sixteenth of that within documents of 256. The rest of the step's work stays; packing
+/// changes no memory.
+#[test]
+fn packed_documents_attend_to_themselves() {
+    let report = |document: &str| {
+        report_of(&format!(
+            "name = \"packed\"\n[model]\nname = \"llama2-7b\"\nsequence_length = 4096\n[cluster]\nname = \"dgx-h100\"\n\
+             nodes = 1\ngpus_per_node = 1\n[workload]\nmicro_batch_size = 1\nprecision = \"bf16\"\nattention = \"flash-3\"\n\
+             lora = {{ rank = 8, targets = [\"q_proj\"] }}\n{document}"
+        ))
+    };
+    let whole = report("");
+    let packed = report("document_length = 256\n");
+    let flops = |it: &Value| number(&it["flops_per_step"]);
+    // Two products forward and four backward, each 2 FLOPs for each of 4096 tokens, 4096 keys and 4096 channels.
+    let attention = 12.0 * 32.0 * 4096.0_f64.powi(3);
+    near((flops(&whole) - flops(&packed)) / attention, 15.0 / 16.0, "what other documents take");
+    let seconds = |it: &Value| number(&it["step_time_s"]);
+    assert!(seconds(&packed) < 0.95 * seconds(&whole), "{} {}", seconds(&packed), seconds(&whole));
+    let peak = |it: &Value| number(&it["peak_memory"]["allocated_bytes"]);
+    assert_eq!(peak(&packed), peak(&whole), "statistics of rows are as many");
+    // One document is the sequence.
+    assert_eq!(seconds(&report("document_length = 4096\n")), seconds(&whole));
+}
+
+#[test]
+fn documents_fit_into_their_sequence_and_need_fused_attention() {
+    let refusal = |model: &str, workload: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scenario.toml");
+        let text = format!(
+            "name = \"packed\"\n[model]\nname = \"{model}\"\n[cluster]\nname = \"dgx-h100\"\nnodes = 1\n[workload]\n\
+             micro_batch_size = 1\nprecision = \"bf16\"\n{workload}\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let output = steptime(&["run", "--json", "--quiet", &path.display().to_string()]);
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let long = refusal("llama2-7b", "document_length = 4097");
+    assert!(long.contains("workload.document_length") && long.contains("at most the 4096 tokens"), "{long}");
+    let eager = refusal("llama2-7b", "document_length = 256\nattention = \"eager\"");
+    assert!(eager.contains("eager attention computes all pairs"), "{eager}");
+    let images = refusal("vit_l_16", "document_length = 16");
+    assert!(images.contains("takes no sequences"), "{images}");
+}

@@ -352,7 +352,8 @@ fn context(tape: &mut Tape<'_>, a: &Attention, width: u64, p: Tensor, v: Tensor)
     y
 }
 
-/// The fused kernel of a pass over this rank's queries and so many keys, within a window of so many (0: all).
+/// The fused kernel of a pass over this rank's queries and so many keys, within a window of so many (0: all). Of packed
+/// sequences it takes each document by itself (`varlen` kernels, of cumulative lengths); all are as long here.
 pub(super) fn fused_kernel(
     tape: &Tape<'_>,
     a: &Attention,
@@ -360,12 +361,13 @@ pub(super) fn fused_kernel(
     [key_length, window]: [u64; 2],
     pass: Pass,
 ) -> Kernel {
+    let documents = tape.shape.documents.max(1);
     Kernel::Attention(AttentionShape {
-        batch: a.batch,
+        batch: product(&[a.batch, documents]),
         heads: a.heads,
         kv_heads: a.kv_heads,
-        query_length: a.length,
-        key_length,
+        query_length: a.length.div_ceil(documents),
+        key_length: key_length.div_ceil(documents),
         head_dim: a.head_dim,
         value_dim: a.values(extras),
         window,

@@ -63,6 +63,7 @@ pub(super) fn workload(micro_batches: u64) -> Workload {
         scaling: steptime_models::Scaling::Delayed,
         router: crate::router::Router::Uniform,
         low_precision_norms: false,
+        documents: 1,
         loss_metrics: 0,
         cross_entropy: steptime_models::CrossEntropy::Torch,
         optimizer: OptimizerKind::Adam,

@@ -1,6 +1,8 @@
 //! What tables of runs under FSDP and of fine-tuning leave unsaid: the formats in which FSDP keeps parameters, and the
 //! adapters of LoRA.
 
+use std::fmt::Write;
+
 use super::measurement::Measurement;
 use super::pipeline::number_after;
 
@@ -9,9 +11,19 @@ use super::pipeline::number_after;
 const NEMO: (u64, &str) = (32, r#"["q_proj", "k_proj", "v_proj"]"#);
 const PEFT: (u64, &str) = (8, r#"["q_proj", "v_proj"]"#);
 
+/// Tokens of a document where NVIDIA fine-tunes for its tables: they pack SQuAD 1.1 into sequences of 4,096 tokens (NeMo,
+/// docs/source/performance/performance_summary.md). Its passages have 120 words, questions 10, and answers 3 (Rajpurkar et
+/// al. 2016); with the words of the prompt and four tokens to three words some 190, an estimate. The rates beside them count
+/// no attention, which is next to nothing then (LLAMA2-7B: 682 TFLOP/s at 17,120 tokens/s are 39.8 GFLOP a token, 6 for each
+/// parameter), as those of pre-training do (46.1).
+const SQUAD: u64 = 190;
+
 /// Keys of `[workload]`.
 pub(super) fn workload(row: &Measurement, precision: &str) -> String {
     let mut text = String::new();
+    if row.framework.starts_with("NeMo") && packs(row) {
+        let _ = writeln!(text, "document_length = {SQUAD}");
+    }
     if trains_adapters(row) {
         text += &adapters(row);
     } else if is_fsdp(row) && matches!(precision, "bf16" | "fp16") {
@@ -19,6 +31,12 @@ pub(super) fn workload(row: &Measurement, precision: &str) -> String {
         text += "parameter_dtype = \"fp32\"\n";
     }
     text
+}
+
+/// Whether a row's samples are those of a set for fine-tuning, packed into sequences of one length.
+fn packs(row: &Measurement) -> bool {
+    let tunes = row.task == "SFT" || trains_adapters(row);
+    tunes && row.attention == "flash" && row.seq_len.is_some_and(|length| length > SQUAD)
 }
 
 /// Whether a row trains low-rank adapters beside a frozen model.
@@ -63,6 +81,17 @@ mod tests {
             ..Measurement::default()
         };
         assert_eq!(workload(&row("SFT", "NeMo 24.07", ""), "bf16"), "");
+        let packed = |task, framework, seq_len| {
+            let row = Measurement {
+                attention: "flash".to_owned(),
+                seq_len: Some(seq_len),
+                ..row(task, framework, "")
+            };
+            workload(&row, "bf16").contains("document_length = 190\n")
+        };
+        assert!(packed("SFT", "NeMo 24.07", 4096) && packed("LoRA", "NeMo 25.09", 4096));
+        assert!(!packed("pretrain", "NeMo 24.07", 4096) && !packed("SFT", "NeMo 24.07", 128));
+        assert!(!packed("SFT", "axolotl", 4096));
         let nemo = workload(&row("LoRA", "NeMo 24.07", "fsdp=nan"), "fp8");
         assert_eq!(nemo, "lora = { rank = 32, targets = [\"q_proj\", \"k_proj\", \"v_proj\"] }\n");
         let peft = workload(&row("train", "transformers 4.40, peft", "LoRA rank 16"), "bf16");
