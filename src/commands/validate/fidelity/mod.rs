@@ -142,7 +142,7 @@ fn summary(validation: &Validation) -> String {
 fn interval_words(intervals: &Intervals) -> String {
     format!(
         "The 80 % interval of a prediction holds 80 % of {} measured runs whose steps resemble it: split conformal\n\
-         prediction in groups that a tree of questions finds, with finite-sample quantiles that lean towards those of the\n\
+         prediction in groups that a tree of questions finds, with finite-sample quantiles that lean outwards to those of the\n\
          larger group where runs are few. Questions are about what the step is made of, never about where a row comes\n\
          from. *Low* and *high* are factors of the predicted step; where such steps come out too\n\
          fast or too slow throughout, the interval begins or ends at the prediction. A prediction on a GPU, of a size or\n\
