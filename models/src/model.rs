@@ -350,6 +350,11 @@ impl Model {
         None
     }
 
+    /// Values of the widest head of self-attention, of queries and keys or of values; 0 without attention.
+    pub fn widest_head(&self) -> u64 {
+        self.architecture.widest_head()
+    }
+
     /// Longest sequence that the architecture can take: the table of learned positions. None where nothing limits
     /// it (rotary positions, images, components).
     pub fn longest_sequence(&self) -> Option<u64> {

@@ -26,6 +26,17 @@ impl AttentionKind {
         !matches!(self, Self::Eager)
     }
 
+    /// Most values of a head that its kernels have; `None` where nothing limits them. 256 of FlashAttention-2 and 3, and of
+    /// cuDNN (README of flash-attn 2, cuDNN's table of fused attention), 128 of those before (README of flash-attn 1, and
+    /// its Triton kernels' check).
+    pub const fn widest_head(self) -> Option<u64> {
+        match self {
+            Self::Eager => None,
+            Self::Flash | Self::Flash3 => Some(256),
+            Self::Flash1 | Self::FlashTriton => Some(128),
+        }
+    }
+
     /// Whose kernels run.
     pub(crate) const fn generation(self) -> FlashGeneration {
         match self {

@@ -171,6 +171,12 @@ fn read_pieces(
         let message = format!("needs the {tensor} ranks that share a layer on one node");
         return Err(section.conflict("tensor_pieces", message));
     }
+    // User buffers are memory of the neighbours' that copy engines write to.
+    if given && cluster.kinds().iter().any(|kind| kind.stages_in_host()) {
+        let message = "needs GPUs that reach each other's memory, and what those of this cluster send goes through the \
+                       host's, allowed: false";
+        return Err(section.conflict("tensor_pieces", message));
+    }
     Ok(given)
 }
 

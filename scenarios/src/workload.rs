@@ -1,6 +1,6 @@
 //! The `[workload]` section.
 
-use steptime_clusters::{Cluster, Framework, GpuArchitecture};
+use steptime_clusters::{Cluster, Framework, Gpu, GpuArchitecture};
 use steptime_models::{
     AttentionKind, Convolutions, CrossEntropy, Dtype, Fusion, MemoryFormat, Model, Modules, Sample, Scaling,
 };
@@ -79,7 +79,7 @@ pub(crate) fn read(
     };
     let implementation = section.choice("optimizer_implementation", &implementations)?.unwrap_or(usual);
     let weight_decay = read_weight_decay(section, optimizer, implementation)?;
-    let attention = read_attention(section, defaults.cluster, precision)?;
+    let attention = read_attention(section, defaults, precision)?;
     let executions = [
         ("eager", Execution::Eager),
         ("compiled", Execution::Compiled),
@@ -114,7 +114,7 @@ pub(crate) fn read(
         sequence_length,
         documents: read_documents(section, sequence_length, attention)?,
         precision,
-        scaling: read_scaling(section, precision)?,
+        scaling: read_scaling(section, defaults.cluster, precision)?,
         router: read_router(section, defaults)?,
         optimizer,
         implementation,
@@ -257,18 +257,47 @@ const ATTENTION: [(&str, AttentionKind); 5] = [
 ];
 
 /// `fp8_recipe`: how values are scaled to 8 bits.
-fn read_scaling(section: &Section<'_>, precision: Precision) -> Result<Scaling, InputError> {
+fn read_scaling(
+    section: &Section<'_>,
+    cluster: &Cluster,
+    precision: Precision,
+) -> Result<Scaling, InputError> {
+    // The first architecture that multiplies values scaled so: one scale a tensor has every one with 8 bits, blocks have
+    // products in cuBLASLt from Hopper on, and microscaling is the tensor cores' own from Blackwell on (Transformer Engine's
+    // `check_fp8_block_scaling_support` and `check_mxfp8_support`).
     let recipes = [
-        ("delayed", Scaling::Delayed),
-        ("current", Scaling::Current),
-        ("blockwise", Scaling::Blockwise),
-        ("mx", Scaling::Microscaling),
+        ("delayed", Scaling::Delayed, GpuArchitecture::Ada),
+        ("current", Scaling::Current, GpuArchitecture::Ada),
+        ("blockwise", Scaling::Blockwise, GpuArchitecture::Hopper),
+        ("mx", Scaling::Microscaling, GpuArchitecture::Blackwell),
     ];
-    let given = section.choice("fp8_recipe", &recipes)?;
+    let given = section.choice("fp8_recipe", &recipes.map(|(name, scaling, _)| (name, scaling)))?;
     if given.is_some() && precision != Precision::Fp8 {
         return Err(section.conflict("fp8_recipe", "needs precision = \"fp8\"; leave this key out"));
     }
-    Ok(given.unwrap_or_default())
+    let Some((name, scaling, least)) = recipes.into_iter().find(|(_, scaling, _)| Some(*scaling) == given)
+    else {
+        return Ok(Scaling::default());
+    };
+    let multiplies = |least| lacking(cluster, move |gpu| gpu.architecture >= least);
+    match multiplies(least) {
+        None => Ok(scaling),
+        Some(gpu) => Err(InputError::Value {
+            origin: section.place("fp8_recipe"),
+            key: section.full("fp8_recipe"),
+            found: format!(
+                "\"{name}\", whose products need a {least} or newer GPU ({} is {})",
+                gpu.name, gpu.architecture
+            ),
+            allowed: list(recipes.iter().filter(|it| multiplies(it.2).is_none()).map(|it| it.0)),
+            nearest: None,
+        }),
+    }
+}
+
+/// The first kind of GPU of a cluster that lacks something.
+fn lacking(cluster: &Cluster, has: impl Fn(&Gpu) -> bool) -> Option<&Gpu> {
+    cluster.kinds().into_iter().map(|kind| &kind.gpu).find(|gpu| !has(gpu))
 }
 
 /// `router`: how many tokens each expert gets.
@@ -324,31 +353,37 @@ fn read_weight_decay(
 /// Flash attention wherever its kernels run, unless the file says otherwise.
 fn read_attention(
     section: &Section<'_>,
-    cluster: &Cluster,
+    defaults: &GpuDefaults<'_>,
     precision: Precision,
 ) -> Result<AttentionKind, InputError> {
     let given = section.choice("attention", &ATTENTION)?;
-    let gpu = &cluster.gpu;
+    let width = defaults.section.model.widest_head();
+    let fits = |kind: AttentionKind| kind.widest_head().is_none_or(|most| width <= most);
     // FlashAttention-2, which PyTorch's flash backend is as well, has no kernels for Turing and none for fp32.
-    let why_not = if gpu.architecture < GpuArchitecture::Ampere {
-        let (name, architecture) = (&gpu.name, gpu.architecture);
-        format!("whose kernels need an Ampere or newer GPU ({name} is {architecture})")
+    let old = lacking(defaults.cluster, |gpu| gpu.architecture >= GpuArchitecture::Ampere);
+    let runs = |kind| fits(kind) && old.is_none() && precision.storage().bytes() != 4;
+    let usual = if runs(AttentionKind::Flash) { AttentionKind::Flash } else { AttentionKind::Eager };
+    let Some(given) = given.filter(|kind| kind.is_fused() && !runs(*kind)) else {
+        return Ok(given.unwrap_or(usual));
+    };
+    let why_not = if let Some(gpu) = old {
+        format!("whose kernels need an Ampere or newer GPU ({} is {})", gpu.name, gpu.architecture)
     } else if precision.storage().bytes() == 4 {
         "whose kernels need a 16-bit precision (fp16, bf16 or fp8)".to_owned()
     } else {
-        return Ok(given.unwrap_or(AttentionKind::Flash));
+        let (most, name) = (given.widest_head().unwrap_or(width), &defaults.section.model.name);
+        format!("whose kernels have heads of at most {most} values ({name} has {width})")
     };
-    if let Some(given) = given.filter(|kind| kind.is_fused()) {
-        let name = ATTENTION.iter().find(|(_, kind)| *kind == given).map_or("", |(name, _)| *name);
-        return Err(InputError::Value {
-            origin: section.place("attention"),
-            key: section.full("attention"),
-            found: format!("\"{name}\", {why_not}"),
-            allowed: "\"eager\"".to_owned(),
-            nearest: None,
-        });
-    }
-    Ok(AttentionKind::Eager)
+    let quoted = |name| format!("\"{name}\"");
+    let others = ATTENTION.iter().filter(|(_, kind)| !kind.is_fused() || runs(*kind));
+    let name = ATTENTION.iter().find(|(_, kind)| *kind == given).map_or("", |(name, _)| *name);
+    Err(InputError::Value {
+        origin: section.place("attention"),
+        key: section.full("attention"),
+        found: format!("{}, {why_not}", quoted(name)),
+        allowed: others.map(|(name, _)| quoted(name)).collect::<Vec<_>>().join(", "),
+        nearest: None,
+    })
 }
 
 /// Contiguous feature maps, and TF32 for convolutions of 32-bit floats where the GPU has it: what PyTorch does unless
@@ -365,22 +400,21 @@ fn read_convolutions(
         let message = format!("{} has no feature maps, allowed: \"contiguous\"", model.name);
         return Err(section.conflict("memory_format", message));
     }
-    let gpu = &defaults.cluster.gpu;
-    let has_tf32 = gpu.peak(Dtype::Tf32).is_some();
+    let without_tf32 = lacking(defaults.cluster, |gpu| gpu.peak(Dtype::Tf32).is_some());
     let given = section.flag("cudnn_allow_tf32")?;
     if given.is_some() && matches!(model.sample, Sample::Tokens { .. }) {
         let message = format!("{} has no convolutions; leave this key out", model.name);
         return Err(section.conflict("cudnn_allow_tf32", message));
     }
-    match (given, precision) {
-        (Some(true), _) if !has_tf32 => {
+    match (given, precision, without_tf32) {
+        (Some(true), _, Some(gpu)) => {
             let message = format!("{} ({}) has no TF32, allowed: false", gpu.name, gpu.architecture);
             Err(section.conflict("cudnn_allow_tf32", message))
         }
-        (Some(false), Precision::Tf32) => {
+        (Some(false), Precision::Tf32, _) => {
             Err(section.conflict("cudnn_allow_tf32", "contradicts precision = \"tf32\", allowed: true"))
         }
-        _ => Ok(Convolutions { format, tf32: given.unwrap_or(has_tf32) }),
+        _ => Ok(Convolutions { format, tf32: given.unwrap_or(without_tf32.is_none()) }),
     }
 }
 
@@ -425,17 +459,16 @@ pub(crate) fn read_vehicles(section: &Section<'_>) -> Result<(), InputError> {
     Ok(())
 }
 
-/// The GPU must have the number format.
+/// Every kind of GPU must have the number format.
 fn check_precision(section: &Section<'_>, cluster: &Cluster, precision: Precision) -> Result<(), InputError> {
-    if cluster.gpu.peak(precision.compute()).is_some() {
-        return Ok(());
-    }
-    let supported = PRECISIONS.iter().filter(|(_, other)| cluster.gpu.peak(other.compute()).is_some());
+    let Some(gpu) = lacking(cluster, |gpu| gpu.peak(precision.compute()).is_some()) else { return Ok(()) };
+    let everywhere = |other: Precision| lacking(cluster, |gpu| gpu.peak(other.compute()).is_some()).is_none();
+    let supported = PRECISIONS.iter().filter(|(_, other)| everywhere(*other));
     let name = PRECISIONS.iter().find(|(_, other)| *other == precision).map_or("", |(name, _)| *name);
     Err(InputError::Value {
         origin: section.place("precision"),
         key: section.full("precision"),
-        found: format!("\"{name}\", which {} does not have", cluster.gpu.name),
+        found: format!("\"{name}\", which {} does not have", gpu.name),
         allowed: list(supported.map(|(name, _)| *name)),
         nearest: None,
     })

@@ -206,6 +206,7 @@ fn refusals(cases: &[(&str, &[&str])]) -> String {
 
 const GPT: &str = "gpt-18b-dgx-a100";
 const LLAMA: &str = "llama3-8b-h100-zero3";
+const MIXED: &str = "llama3-8b-mixed-gpus";
 const SWITCH: &str = "switch-vit-32-rtx8000";
 const COMPONENTS: &str = "visionencoder-small-h100";
 const VEHICLES: &str = "visionencoder-small-vehicles";
@@ -225,6 +226,103 @@ fn what_the_hardware_or_the_model_cannot_do_is_refused() {
         (GPT, &["workload.seq_len=4096"]),
     ]);
     insta::assert_snapshot!(all);
+}
+
+/// Kernels that the GPU, or one of several kinds of GPUs, does not have.
+#[test]
+fn what_one_of_the_gpus_has_no_kernels_for_is_refused() {
+    let [fp8, mx, blocks] =
+        ["precision=fp8", "fp8_recipe=mx", "fp8_recipe=blockwise"].map(|it| format!("workload.{it}"));
+    let [fp8, mx, blocks] = [&*fp8, &*mx, &*blocks];
+    let ada = "cluster.name=rtx4090-pcie-8";
+    let (pieces, parts) = ("parallelism.tensor_pieces=true", ["parallelism.tensor=4", "parallelism.data=2"]);
+    let along = "parallelism.sequence_parallel=true";
+    let all = refusals(&[
+        (LLAMA, &[fp8, mx]),
+        (LLAMA, &[fp8, mx, ada]),
+        (LLAMA, &[fp8, blocks, ada]),
+        (LLAMA, &[fp8, mx, "cluster.name=dgx-a100-80gb"]),
+        (LLAMA, &[mx]),
+        (MIXED, &[fp8]),
+        (LLAMA, &["workload.attention=flash", "model.overrides={head_dim=512}"]),
+        (LLAMA, &["workload.attention=flash-1", "model.overrides={head_dim=256}"]),
+        (LLAMA, &[pieces, along, parts[0], parts[1], ada]),
+        (LLAMA, &[pieces, along, parts[0], parts[1], "cluster.peer_access=false"]),
+    ]);
+    insta::assert_snapshot!(all);
+}
+
+/// The second group of nodes is as good a reason as the first.
+#[test]
+fn kernels_that_only_some_gpus_have_are_refused_and_not_the_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("case.toml");
+    let run = |attention: &str, options: &[&str]| {
+        let text =
+            std::fs::read_to_string(crate::support::root().join(format!("scenarios/{MIXED}.toml"))).unwrap();
+        let text =
+            text.replace("dgx-a100-80gb", "dgx-v100-32gb").replace("attention = \"flash\"\n", attention);
+        std::fs::write(&path, text).unwrap();
+        let mut arguments = vec!["run", "--json", path.to_str().unwrap()];
+        arguments.extend(options.iter().flat_map(|option| ["--set", option]));
+        let output = steptime(&arguments);
+        let (out, error) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        (output.status.code(), out, error)
+    };
+    let fp16 = "workload.precision=fp16";
+    let (code, _, error) = run("attention = \"flash\"\n", &[fp16]);
+    let expected = "case.toml:27:13: workload.attention: found \"flash\", whose kernels need an Ampere or newer GPU \
+                    (v100-32gb-sxm2 is Volta), allowed: \"eager\"";
+    assert!(code == Some(2) && error.contains(expected), "{error}");
+    let (code, _, error) = run("", &[]);
+    let expected =
+        "workload.precision: found \"bf16\", which v100-32gb-sxm2 does not have, allowed: fp32, fp16";
+    assert!(code == Some(2) && error.contains(expected), "{error}");
+    let step = |attention: &str| {
+        let (code, report, error) = run(attention, &[fp16]);
+        assert!(matches!(code, Some(0 | 1)), "{error}");
+        report.lines().find(|line| line.contains("\"step_time_s\"")).map(str::to_owned)
+    };
+    let usual = step("");
+    assert!(usual.is_some());
+    assert_eq!(usual, step("attention = \"eager\"\n"));
+}
+
+/// Each recipe runs on the first GPUs that have it.
+#[test]
+fn recipes_of_8_bits_run_where_their_products_do() {
+    for (recipe, cluster) in [
+        ("delayed", "rtx4090-pcie-8"),
+        ("current", "rtx4090-pcie-8"),
+        ("blockwise", "dgx-h100"),
+        ("blockwise", "dgx-b200"),
+        ("mx", "dgx-b200"),
+    ] {
+        let cluster = format!("cluster.name={cluster}");
+        let recipe = format!("workload.fp8_recipe={recipe}");
+        let path = format!("scenarios/{LLAMA}.toml");
+        let sets = ["workload.precision=fp8", &recipe, &cluster, "model.overrides={layers=2}"];
+        let mut arguments = vec!["run", &path];
+        arguments.extend(sets.iter().flat_map(|option| ["--set", option]));
+        let code = steptime(&arguments).status.code();
+        assert!(matches!(code, Some(0 | 1)), "{arguments:?}: {code:?}");
+    }
+}
+
+/// The line of the file is named.
+#[test]
+fn a_recipe_that_the_gpu_does_not_have_is_refused_where_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("case.toml");
+    let text = RIGHT.replace("precision = \"bf16\"", "precision = \"fp8\"\nfp8_recipe = \"mx\"");
+    std::fs::write(&path, text).unwrap();
+    let output = steptime(&["run", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).unwrap();
+    let expected = "workload.fp8_recipe: found \"mx\", whose products need a Blackwell or newer GPU (h100-80gb-sxm is \
+                    Hopper), allowed: delayed, current, blockwise";
+    assert!(error.contains("case.toml:16:14: ") && error.contains(expected), "{error}");
 }
 
 /// A length that stands in `[workload]`, where other tools have it, is refused there.

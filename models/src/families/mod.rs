@@ -169,6 +169,11 @@ pub(crate) trait Architecture: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Values of the widest head of self-attention, of queries and keys or of values; 0 without attention.
+    fn widest_head(&self) -> u64 {
+        0
+    }
+
     /// Heads that a tensor-parallel group can divide; None where the layers do not divide.
     fn tensor_parallel_heads(&self) -> Option<u64> {
         None

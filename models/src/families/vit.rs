@@ -349,6 +349,10 @@ impl Architecture for Vit {
         stack(self.layers)
     }
 
+    fn widest_head(&self) -> u64 {
+        self.hidden / self.heads
+    }
+
     fn follows_autocast(&self) -> bool {
         self.experts == 0
     }

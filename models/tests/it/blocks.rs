@@ -46,6 +46,7 @@ fn a_spelled_out_transformer_is_the_familys() {
         assert_eq!(spelled.parameters(), known.parameters(), "{name}");
         assert_eq!((spelled.sample, spelled.layers.len()), (known.sample, known.layers.len()));
         assert_eq!(spelled.longest_sequence(), known.longest_sequence());
+        assert_eq!(spelled.widest_head(), known.widest_head());
         for shape in shapes() {
             for (index, (layer, other)) in spelled.layers.iter().zip(&known.layers).enumerate() {
                 assert_eq!((&layer.name, layer.role), (&other.name, other.role));

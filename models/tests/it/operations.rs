@@ -203,6 +203,10 @@ fn samples_and_their_tokens() {
     assert_eq!((gpt2.tokens_per_sample(&tokens), gpt2.sample_bytes(&tokens)), (512, Bytes(2 * 512 * 8)));
     assert_eq!(gpt2.sample, Sample::Tokens { default_length: 1024 });
     assert_eq!((gpt2.longest_sequence(), model("llama3-8b").longest_sequence()), (Some(1024), None));
+    assert_eq!((gpt2.widest_head(), model("llama3-8b").widest_head()), (768 / 12, 128));
+    // Queries and keys of 128 + 64 values.
+    assert_eq!((model("deepseek-v3").widest_head(), model("vit_b_16").widest_head()), (192, 64));
+    assert_eq!((model("resnet50").widest_head(), model("visionencoder").widest_head()), (0, 0));
     // 3 * 32 * 32 floats and a label; 64 patches and the class token.
     let vit = model("switch-vit-64");
     assert_eq!((vit.tokens_per_sample(&tokens), vit.sample_bytes(&tokens)), (65, Bytes(12_288 + 8)));

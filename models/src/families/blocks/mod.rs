@@ -199,6 +199,20 @@ impl Architecture for Blocks {
     fn longest_sequence(&self) -> Option<u64> {
         self.longest
     }
+
+    fn widest_head(&self) -> u64 {
+        self.layers.iter().map(|layer| widest_head(&layer.blocks)).max().unwrap_or(0)
+    }
+}
+
+/// Values of the widest head of some blocks' attention, nested ones included.
+fn widest_head(blocks: &[Block]) -> u64 {
+    let of = |block: &Block| match &block.kind {
+        Kind::Attention(attend) => attend.head_dim,
+        Kind::Residual { branch, shortcut } => widest_head(branch).max(widest_head(shortcut)),
+        _ => 0,
+    };
+    blocks.iter().map(of).max().unwrap_or(0)
 }
 
 /// Kind of the layers of an entry: its index, and whether the layer before keeps what they receive.

@@ -197,6 +197,10 @@ impl Architecture for Rat {
         layers
     }
 
+    fn widest_head(&self) -> u64 {
+        self.dims / self.heads
+    }
+
     fn trace(&self, kind: u32, trace: Trace<'_>) -> Traced {
         let Some(index) = (kind as usize).checked_sub(1) else {
             return self.embedding(trace);

@@ -257,6 +257,10 @@ impl Architecture for Transformer {
         }
     }
 
+    fn widest_head(&self) -> u64 {
+        self.head_dim.max(self.latent.map_or(0, |latent| latent.value_dim))
+    }
+
     fn tensor_parallel_heads(&self) -> Option<u64> {
         Some(self.heads)
     }
