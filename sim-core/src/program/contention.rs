@@ -238,11 +238,15 @@ impl ProgramBuilder {
             let part = self.inner.parts[number];
             longer.clear();
             for list in &mut lists {
-                let of_part = list.iter().position(|busy| busy.at.0 as usize != number).unwrap_or(list.len());
-                let (own, rest) = list.split_at(of_part);
-                *list = rest;
-                let own = own.iter().filter(|busy| busy.more > 0);
-                longer.extend(own.map(|busy| (busy.at.1 - part.first, busy.more)));
+                let mut of_part = 0;
+                for busy in list.iter().take_while(|busy| busy.at.0 as usize == number) {
+                    of_part += 1;
+                    // Few of them are.
+                    if busy.more > 0 {
+                        longer.push((busy.at.1 - part.first, busy.more));
+                    }
+                }
+                *list = &list[of_part..];
             }
             if longer.is_empty() {
                 continue;
