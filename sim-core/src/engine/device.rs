@@ -233,13 +233,10 @@ impl<O: Observer> Player<'_, '_, O> {
 
     fn drain_some(&mut self, stream: u8) -> Played<()> {
         while !self.is_blocked(stream) {
-            let pending = &mut self.state.streams[usize::from(stream)].pending;
-            let Some(next) = pending.pop_front() else { break };
-            if pending.is_empty() {
-                // What comes next goes to where the last ones were, which is still in a near cache.
-                pending.clear();
-            }
-            self.play(stream, &next)?;
+            let Some(pending) = self.state.streams[usize::from(stream)].pending.pop_front() else {
+                break;
+            };
+            self.play(stream, &pending)?;
         }
         Ok(())
     }

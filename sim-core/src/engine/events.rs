@@ -72,10 +72,6 @@ impl Events {
             self.window.pop_front();
             self.first += 1;
         }
-        if self.window.is_empty() {
-            // The next ones go to where the last ones were, which is still in a near cache.
-            self.window.clear();
-        }
     }
 }
 
