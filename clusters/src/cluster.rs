@@ -13,6 +13,7 @@ use crate::collective::Placement;
 use crate::fabric::Fabric;
 use crate::fact::Fact;
 use crate::gpu::Gpu;
+use crate::hooks::HookCost;
 use crate::mix::Mix;
 use crate::network::Network;
 use crate::topology::Topology;
@@ -143,6 +144,8 @@ pub struct Host {
     pub launch: LaunchCost,
     /// What [`Framework::Megatron`] and [`Framework::Nanotron`] add to launches of eager execution.
     pub megatron: FrameworkCost,
+    /// What hooks of libraries that shard models take beside launches, where Python runs.
+    pub hooks: HookCost,
     /// What the host loses in waiting for a result of the device, beyond the wait itself, seconds.
     pub sync_latency_s: f64,
     /// Launches that may be pending before the host must wait.
@@ -173,14 +176,24 @@ impl Host {
         }
     }
 
+    /// What hooks take beside launches. Compiled models run them between their graphs; a graph that the device replays does
+    /// not.
+    pub fn hook_costs(&self, style: ExecutionStyle) -> HookCost {
+        match style {
+            ExecutionStyle::Eager | ExecutionStyle::Compiled => self.hooks,
+            ExecutionStyle::CudaGraphs => HookCost::default(),
+        }
+    }
+
     /// The same host with processors of which one thread is so many times as fast: what it spends on launching, on a
-    /// framework's Python and on coming back from a wait takes as much less.
+    /// framework's Python, on hooks and on coming back from a wait takes as much less.
     pub fn speed_up(&mut self, factor: f64) {
         let LaunchCost { eager_forward_s, eager_backward_s, compiled_s, cuda_graphs_s } = &mut self.launch;
         for time in [eager_forward_s, eager_backward_s, compiled_s, cuda_graphs_s, &mut self.sync_latency_s] {
             *time /= factor;
         }
         self.megatron = self.megatron.scaled(1.0 / factor);
+        self.hooks = self.hooks.scaled(1.0 / factor);
     }
 
     /// Host time to launch one kernel, seconds.

@@ -32,6 +32,7 @@ mod contention;
 mod fabric;
 mod fact;
 mod gpu;
+mod hooks;
 mod mix;
 mod network;
 mod price;
@@ -58,6 +59,7 @@ pub use fact::{Basis, Constant, Fact, FactId};
 pub use gpu::{
     Achievable, Arithmetic, Calibrated, Gpu, GpuArchitecture, Ground, Lent, MemoryFractions, MemoryShare,
 };
+pub use hooks::{HOOK_COSTS, HookCost, ModuleHooks, UnitHooks};
 pub use mix::{MOST_KINDS, Mix, MixError};
 pub use network::{Network, NetworkKind, Spread};
 pub use price::{

@@ -111,6 +111,7 @@ const PARALLELISM: [&str; 30] = [
     "bucket_bytes = \"1 MiB\"",
     "wrap_blocks = 2",
     "forward_prefetch = true",
+    "fsdp_version = 2",
     "backward_prefetch = \"post\"",
     "limit_all_gathers = false",
     "gradient_as_bucket_view = true",

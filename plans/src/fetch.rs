@@ -29,11 +29,23 @@ impl ByValues {
     pub const USUAL: Self = Self { ahead: 50_000_000, live: 1_000_000_000, reuse: 1_000_000_000 };
 }
 
+/// Which of PyTorch's two FSDPs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FsdpVersion {
+    /// `FullyShardedDataParallel`: a unit's parameters are views of a flat one.
+    #[default]
+    Flat,
+    /// `fully_shard`: each parameter is sharded by itself.
+    PerParameter,
+}
+
 /// How ZeRO 3 fetches parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fetch {
     /// Blocks that are gathered, and whose gradients are reduced, together: the unit that is wrapped.
     pub unit: u64,
+    /// Whose hooks do it, unless DeepSpeed's ([`Self::is_deepspeed`]).
+    pub version: FsdpVersion,
     /// Whether forward asks for the next unit before it computes the current one (`forward_prefetch`).
     pub forward_ahead: bool,
     /// When backward does.
@@ -49,11 +61,19 @@ pub struct Fetch {
     pub lists: bool,
 }
 
+impl Fetch {
+    /// Whether DeepSpeed's hooks do it, module by module.
+    pub const fn is_deepspeed(&self) -> bool {
+        self.by_values.is_some() || self.lists
+    }
+}
+
 impl Default for Fetch {
     /// PyTorch's FSDP.
     fn default() -> Self {
         Self {
             unit: 1,
+            version: FsdpVersion::Flat,
             forward_ahead: false,
             backward: BackwardPrefetch::Before,
             limited: true,

@@ -28,7 +28,7 @@ mod tests;
 pub use bucket::{Bucket, Holding, Share, buckets};
 pub use clipping::Clipping;
 pub use error::PlanError;
-pub use fetch::{BackwardPrefetch, ByValues, Fetch};
+pub use fetch::{BackwardPrefetch, ByValues, Fetch, FsdpVersion};
 pub use input::{BatchTime, Epoch, Loader, Loading, MOST_WORKERS};
 pub use lower::{
     LayerTimes, Lowered, MOST_MICRO_BATCHES, MemoryMarks, PlayedRank, PricedOperation, SEGMENT, StageFacts,

@@ -1,6 +1,6 @@
 //! Keys of how ZeRO 3 fetches parameters, by the names of PyTorch's FSDP and of DeepSpeed.
 
-use steptime_plans::{BackwardPrefetch, ByValues, Fetch, ZeroStage};
+use steptime_plans::{BackwardPrefetch, ByValues, Fetch, FsdpVersion, ZeroStage};
 
 use crate::error::InputError;
 use crate::section::Section;
@@ -20,7 +20,13 @@ pub(crate) fn read(section: &Section<'_>, zero: ZeroStage, offloads: bool) -> Re
         ("post", BackwardPrefetch::After),
         ("none", BackwardPrefetch::None),
     ];
+    let version = match section.count("fsdp_version", 2)? {
+        Some(2) => FsdpVersion::PerParameter,
+        Some(_) => FsdpVersion::Flat,
+        None => usual.version,
+    };
     let fetch = Fetch {
+        version,
         unit: section.count("wrap_blocks", MOST)?.unwrap_or(usual.unit),
         forward_ahead: section.flag("forward_prefetch")?.unwrap_or(usual.forward_ahead),
         backward: section.choice("backward_prefetch", &policies)?.unwrap_or(usual.backward),
@@ -29,13 +35,21 @@ pub(crate) fn read(section: &Section<'_>, zero: ZeroStage, offloads: bool) -> Re
         persistent_below: section.number("persistence_threshold", 0, MOST)?.unwrap_or(usual.persistent_below),
         lists: section.flag("gather_lists")?.unwrap_or(usual.lists),
     };
+    if section.node("fsdp_version")?.is_some() && fetch.is_deepspeed() {
+        let message = "is about the hooks of PyTorch's FSDP, and prefetch_values, live_values, reuse_values and \
+                       gather_lists are DeepSpeed's; keep one kind";
+        return Err(section.conflict("fsdp_version", message));
+    }
     if fetch == usual {
         return Ok(fetch);
     }
     let mut given = Vec::new();
-    for key in
-        BY_UNITS.into_iter().chain(BY_VALUES).chain(["wrap_blocks", "persistence_threshold", "gather_lists"])
-    {
+    for key in BY_UNITS.into_iter().chain(BY_VALUES).chain([
+        "fsdp_version",
+        "wrap_blocks",
+        "persistence_threshold",
+        "gather_lists",
+    ]) {
         if section.node(key)?.is_some() {
             given.push(key);
         }

@@ -28,6 +28,11 @@ impl Idle<'_, '_> {
         if self.task == Task::Inference {
             self.refuse_for_inference()?;
         }
+        if self.parallelism.node("fsdp_version")?.is_some() && is_set(self.workload, "framework")? {
+            let why = "is about the hooks of PyTorch's FSDP, and other frameworks shard with code of their own, allowed: \
+                       framework = \"pytorch\"";
+            return Err(self.parallelism.conflict("fsdp_version", why));
+        }
         if self.plan.replicas() > 1 { self.refuse_for_zero() } else { Ok(()) }
     }
 

@@ -1,6 +1,6 @@
 //! What a scenario keeps off the GPUs: `[parallelism] offload`, and `[cluster] host`, which says onto what.
 
-use steptime_clusters::{Backing, Cluster, Drives};
+use steptime_clusters::{Backing, Cluster, Drives, HOOK_COSTS, HookCost};
 use steptime_models::{Bytes, Dimension, parse_quantity};
 use steptime_plans::{Offload, Store, ZeroStage};
 
@@ -69,6 +69,7 @@ pub(crate) fn read_host(cluster_section: &Section<'_>, mut cluster: Cluster) -> 
     if let Some(speed) = section.factor("one_thread", SPEEDS.0, SPEEDS.1)? {
         host.speed_up(speed);
     }
+    host.hooks = read_hooks(&section, host.hooks)?;
     if let Some(memory) = bytes("memory")? {
         host.memory = Bytes(memory as u64);
     }
@@ -131,6 +132,33 @@ pub(crate) fn read_host(cluster_section: &Section<'_>, mut cluster: Cluster) -> 
     }
     section.finish()?;
     Ok(cluster)
+}
+
+/// Longest that a hook may take, seconds.
+const LONGEST: f64 = 10.0;
+
+/// `[cluster] host.hooks`: what hooks take this host, in place of what they were measured to take by its launches.
+fn read_hooks(host: &Section<'_>, usual: HookCost) -> Result<HookCost, InputError> {
+    let Some(node) = host.node("hooks")? else { return Ok(usual) };
+    let section = Section::inner(node, "cluster.host.hooks")?;
+    let mut costs = usual.values();
+    for (cost, key) in costs.iter_mut().zip(HOOK_COSTS) {
+        let Some((text, origin)) = section.text(key)? else { continue };
+        *cost = match parse_quantity(&text, Dimension::Seconds) {
+            Ok(seconds) if (0.0..=LONGEST).contains(&seconds) => seconds,
+            _ => {
+                return Err(InputError::Value {
+                    origin,
+                    key: section.full(key),
+                    found: format!("\"{text}\""),
+                    allowed: "a time from \"0 us\" to \"10 s\"".to_owned(),
+                    nearest: None,
+                });
+            }
+        };
+    }
+    section.finish()?;
+    Ok(HookCost::from_values(costs))
 }
 
 /// A positive amount with its unit.

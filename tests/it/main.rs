@@ -23,6 +23,7 @@ mod fidelity;
 mod figures;
 mod fine_tuning;
 mod goldens;
+mod hooks;
 mod import;
 mod invariants;
 mod max_batch;

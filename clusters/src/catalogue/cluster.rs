@@ -3,6 +3,7 @@
 use steptime_models::Dimension;
 
 use super::error::CatalogueError;
+use super::hooks::hooks_of;
 use super::reader::Section;
 use super::{fabric, fabric_from_catalogue, gpu, gpu_from_catalogue, host_from_catalogue, network};
 use crate::backing::{Backing, Drives};
@@ -114,6 +115,7 @@ pub(super) fn read_host(section: &Section<'_>, usual: &str) -> Result<Host, Cata
         cuda_graphs_s: seconds("cuda_graphs_launch")?,
     };
     let sync_latency_s = seconds("sync_latency")?;
+    let hooks = hooks_of(&launch, &mut facts)?;
     let said = read_megatron(section, &mut facts)?;
     let (framework_from, megatron) = match said {
         Some(costs) => (String::new(), costs),
@@ -122,6 +124,7 @@ pub(super) fn read_host(section: &Section<'_>, usual: &str) -> Result<Host, Cata
     Ok(Host {
         framework_from,
         megatron,
+        hooks,
         launch,
         sync_latency_s,
         launch_queue: section.count("launch_queue", &mut facts)?,

@@ -6,6 +6,7 @@ mod embedded;
 mod error;
 mod fabric;
 mod gpu;
+mod hooks;
 mod network;
 mod overlay;
 mod parts;

@@ -139,7 +139,10 @@ fn host(host: &mut Host, section: &Section<'_>) -> Result<(), CatalogueError> {
             *place = section.quantity(key, dimension, &mut facts)?.value;
         }
     }
-    // A faster processor is faster at a framework's Python as well.
+    // A faster processor is faster at hooks and at a framework's Python as well.
+    if launch_s > 0.0 {
+        host.hooks = host.hooks.scaled(host.launch.eager_forward_s / launch_s);
+    }
     if let Some(costs) = read_megatron(section, &mut facts)? {
         host.megatron = costs;
     } else if launch_s > 0.0 {

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use steptime_clusters::{
-    Basis, Cluster, CollectiveKind, ExecutionStyle, FrameworkCost, Transfer, collective, memory_bound,
-    point_to_point, price,
+    Basis, Cluster, CollectiveKind, ExecutionStyle, FrameworkCost, HookCost, Transfer, collective,
+    memory_bound, point_to_point, price,
 };
 use steptime_core::SimTime;
 use steptime_models::{
@@ -258,6 +258,11 @@ impl Pricer<'_> {
     /// Host time that the framework adds to launches.
     pub(super) fn framework(self) -> FrameworkCost {
         self.cluster.host.framework(self.workload.framework, self.style())
+    }
+
+    /// Host time of hooks.
+    pub(super) fn hooks(self) -> HookCost {
+        self.cluster.host.hook_costs(self.style())
     }
 
     /// Device and host time of an operation. Launches beyond the first add their fixed start.

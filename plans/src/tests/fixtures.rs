@@ -48,6 +48,7 @@ pub(super) fn free_links(nodes: u32, gpus_per_node: u32) -> Cluster {
     }
     cluster.host.launch.eager_forward_s = 0.0;
     cluster.host.launch.eager_backward_s = 0.0;
+    cluster.host.hooks = steptime_clusters::HookCost::default();
     cluster.gpu.kernel_latency_s = 0.0;
     cluster
 }

@@ -6,6 +6,7 @@ mod fetch;
 mod fixtures;
 mod folding;
 mod groups;
+mod hooks;
 mod large_schedules;
 mod library;
 mod memory;

@@ -195,6 +195,7 @@ fn mixed_precision(section: &Fields<'_, '_>, run: &mut Run, precision: &str) -> 
 fn parallelism(fields: &Fields<'_, '_>, run: &mut Run) -> Result<Option<u64>, InputError> {
     let Some(section) = fields.section("parallelism")? else {
         run.parallelism.push(("zero_stage", whole(3)));
+        run.parallelism.push(("fsdp_version", whole(2)));
         return Ok(None);
     };
     let replicate = section.count("data_parallel_replicate_degree", 1, MOST)?.unwrap_or(1);
@@ -288,6 +289,9 @@ fn sharding(
         (_, false) => 2,
     };
     run.parallelism.push(("zero_stage", whole(stage)));
+    if stage == 3 {
+        run.parallelism.push(("fsdp_version", whole(2)));
+    }
     if replicate > 1 && stage > 0 {
         run.parallelism.push(("replicate", whole(replicate)));
     }

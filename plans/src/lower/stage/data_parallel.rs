@@ -201,6 +201,7 @@ impl StageBuilder<'_> {
         let ready = |(share, bucket): &&(Share, Bucket)| bucket.ready_after == layer && reduced(*share);
         let ready: Vec<(Share, Bucket)> = self.buckets.iter().filter(ready).copied().collect();
         for (share, bucket) in ready {
+            self.hook_bucket(bucket)?;
             if self.copies_buckets() {
                 self.copy_bucket(bucket, micro_batch)?;
             }

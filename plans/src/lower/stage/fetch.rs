@@ -46,7 +46,7 @@ impl StageInput<'_> {
     }
 
     /// The layers that are gathered together with one.
-    fn unit(&self, layer: usize) -> Range<usize> {
+    pub(super) fn unit(&self, layer: usize) -> Range<usize> {
         let size = (self.plan.fetch.unit as usize).max(1);
         let block = |layer: usize| self.model.layers[layer].role == LayerRole::Block;
         let chunk = self.chunks.iter().find(|chunk| chunk.layers.contains(&layer));
@@ -77,6 +77,7 @@ impl StageBuilder<'_> {
             return Ok(());
         }
         let unit = self.input.unit(layer);
+        self.hook_pass(layer, &unit, micro_batch, pass)?;
         self.gather(&unit, micro_batch, pass)?;
         let fetch = self.input.plan.fetch;
         let early = match pass {
@@ -189,6 +190,7 @@ impl StageBuilder<'_> {
         if values == 0 {
             return Ok(());
         }
+        self.hook_gather(unit)?;
         let limited = input.plan.fetch.limited && input.plan.fetch.by_values.is_none();
         if limited && self.releases.len() >= MOST_UNITS {
             let oldest = self.releases.remove(0);
@@ -334,6 +336,7 @@ impl StageBuilder<'_> {
             self.reducing_shares().into_iter().filter(|share| values(*share) > 0).collect();
         let reduced = !shares.is_empty();
         if reduced {
+            self.hook_gradients(&layers)?;
             let flat = self.flatten_gradients(&layers, micro_batch)?;
             for share in shares {
                 if input.plan.fetch.lists {

@@ -6,6 +6,7 @@ mod detail;
 mod fetch;
 mod gradients;
 mod groups;
+mod hooks;
 mod labels;
 mod library;
 mod lists;
@@ -310,6 +311,9 @@ struct OfLayer {
     experts: u64,
     /// Its trained values as this stage holds them.
     trained: u64,
+    /// Parameters of it that the rank holds a part of, and the modules that have any.
+    tensors: u64,
+    modules: u64,
     /// Adding its gradients to those of earlier micro-batches, once that has been priced.
     accumulation: Option<OpCost>,
 }
@@ -320,6 +324,8 @@ impl OfLayer {
         Self {
             experts: all.map_or(0, |place| place.of.div_ceil(input.plan.expert.max(1))),
             trained: input.layer_trained(layer),
+            tensors: input.tensors(layer, |_| true).count() as u64,
+            modules: input.modules(layer),
             accumulation: None,
         }
     }

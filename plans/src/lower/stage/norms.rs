@@ -66,7 +66,7 @@ impl StageBuilder<'_> {
     }
 
     /// Time of the host.
-    fn take(&mut self, name: &str, seconds: f64) -> Result<(), PlanError> {
+    pub(super) fn take(&mut self, name: &str, seconds: f64) -> Result<(), PlanError> {
         if seconds > 0.0 {
             let label = self.label(name, "host", None);
             self.program.host(SimTime::from_seconds(seconds)?, classes::HOST, label);
