@@ -28,6 +28,8 @@ static GPU: LazyLock<Gpu> =
 
 /// Rows of measurements to which fits are made: more take longer and show no more.
 const MOST_ROWS: usize = 24;
+/// Rows of collectives that are fitted: a fit goes over them some thousand times.
+const MOST_FITTED: usize = 12;
 
 /// Traces of up to three ranks, each after two bytes with its length.
 pub(crate) fn chakra(data: &[u8]) {
@@ -101,7 +103,7 @@ pub(crate) fn fabric(data: &[u8]) {
     let output = read_nccl_tests(text, None, "fuzz").unwrap_or_default();
     let jobs = read_spread(data, 1 << 20, "fuzz").unwrap_or_default();
     for rows in [collectives, output] {
-        if rows.len() + jobs.len() <= MOST_ROWS
+        if rows.len() + jobs.len() <= MOST_FITTED
             && rows.iter().all(|row| row.placement.members_per_node() <= 8)
         {
             let (inside, across): (Vec<_>, Vec<_>) =
