@@ -46,6 +46,63 @@ fn imported_scenarios_run() {
     }
 }
 
+/// What Megatron-LM does unless it is told otherwise, and what each argument changes of it (`megatron/training/arguments.py`).
+#[test]
+fn arguments_say_what_sets_megatron_apart() {
+    let scenario = |arguments: &str| {
+        let script = format!(
+            "torchrun --nproc_per_node 8 --nnodes 1 pretrain_gpt.py --num-layers 24 --hidden-size 1024 \
+             --num-attention-heads 16 --seq-length 1024 --vocab-size 50257 --micro-batch-size 4 {arguments}\n"
+        );
+        let imported = megatron("x.sh", &script, &frame("")).unwrap();
+        imported.files.iter().find(|(name, _)| *name == "scenario.toml").unwrap().1.clone()
+    };
+    let usual = scenario("--bf16");
+    for line in [
+        "framework = \"megatron\"",
+        "transformer_implementation = \"transformer-engine\"",
+        "fused_kernels = \"transformer-engine\"",
+        "gradient_dtype = \"fp32\"",
+        "gradient_accumulation_fusion = true",
+    ] {
+        assert!(usual.lines().any(|it| it == line), "{line}: {usual}");
+    }
+    for (arguments, line, there) in [
+        ("--bf16 --grad-reduce-in-bf16", "gradient_dtype", false),
+        ("--bf16 --no-gradient-accumulation-fusion", "gradient_accumulation_fusion", false),
+        ("--bf16 --no-bias-dropout-fusion", "fused_kernels", false),
+        ("--bf16 --transformer-impl local", "transformer_implementation = \"local\"", true),
+        ("--fp16", "gradient_dtype", false),
+        ("--fp16", "loss_scaling = true", true),
+        ("--bf16 --num-experts 8", "moe_grouped_gemm = false", true),
+        ("--bf16 --num-experts 8 --moe-grouped-gemm", "moe_grouped_gemm", false),
+        ("--bf16 --no-check-for-nan-in-loss-and-grad", "check_for_nan = false", true),
+        ("--bf16 --clip-grad 0.0", "gradient_clipping = \"none\"", true),
+        ("--bf16 --clip-grad 1.0", "gradient_clipping", false),
+        ("--bf16 --cross-entropy-loss-fusion", "cross_entropy = \"vocabulary-parallel-compiled\"", true),
+        (
+            "--bf16 --cross-entropy-loss-fusion --cross-entropy-fusion-impl te",
+            "cross_entropy = \"fused\"",
+            true,
+        ),
+        ("--bf16 --deterministic-mode", "deterministic = true", true),
+    ] {
+        let text = scenario(arguments);
+        assert_eq!(text.contains(line), there, "{arguments}: {text}");
+        // What is written is a scenario.
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("x.sh");
+        let plain = "torchrun --nproc_per_node 8 --nnodes 1 pretrain_gpt.py --num-layers 24 --hidden-size 1024 \
+                     --num-attention-heads 16 --seq-length 1024 --vocab-size 50257 --micro-batch-size 4";
+        std::fs::write(&script, format!("{plain} {arguments}\n")).unwrap();
+        let paths = [script.to_str().unwrap(), folder.path().to_str().unwrap()];
+        let output = steptime(&["import", "megatron", paths[0], "--cluster", "dgx-h100", "--out", paths[1]]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let played = report(&[folder.path().join("scenario.toml").to_str().unwrap()]);
+        assert!(played["step_time_s"].as_f64().unwrap() > 0.0, "{arguments}");
+    }
+}
+
 /// A script says the same in its spellings: one line, lists, texts, variables.
 #[test]
 fn scripts_of_any_form_say_the_same() {

@@ -3,7 +3,7 @@
 use crate::import::fields::reason;
 
 /// Beginnings of names, with why.
-const BEGINNINGS: [(&str, &str); 70] = [
+const BEGINNINGS: [(&str, &str); 69] = [
     ("adam-", reason::NO_EFFECT),
     ("adlr-", reason::STEADY),
     ("async-save", reason::STEADY),
@@ -12,7 +12,6 @@ const BEGINNINGS: [(&str, &str); 70] = [
     ("batch-p2p", reason::NOT_MODELLED),
     ("bert-", reason::NO_EFFECT),
     ("ckpt-", reason::STEADY),
-    ("clip-grad", reason::UNTIMED),
     ("config-logger", reason::STEADY),
     ("cross-entropy-", reason::NOT_MODELLED),
     ("data-", reason::STEADY),
@@ -132,15 +131,13 @@ const NO_EFFECT: [&str; 51] = [
 ];
 
 /// Names of what happens around the steps.
-const STEADY: [&str; 22] = [
-    "check-for-nan-in-loss-and-grad",
+const STEADY: [&str; 20] = [
     "check-for-spiky-loss",
     "enable-experimental",
     "finetune",
     "full-validation",
     "merge-file",
     "mock-data",
-    "no-check-for-nan-in-loss-and-grad",
     "no-create-attention-mask-in-dataloader",
     "no-mmap-bin-files",
     "num-workers",
@@ -158,8 +155,7 @@ const STEADY: [&str; 22] = [
 ];
 
 /// Names of what is not simulated.
-const NOT_MODELLED: [&str; 70] = [
-    "accumulate-allreduce-grads-in-fp32",
+const NOT_MODELLED: [&str; 59] = [
     "align-grad-reduce",
     "align-param-gather",
     "apply-residual-connection-post-layernorm",
@@ -180,7 +176,6 @@ const NOT_MODELLED: [&str; 70] = [
     "data-parallel-random-init",
     "deallocate-pipeline-outputs",
     "decoder-num-layers",
-    "deterministic-mode",
     "disable-symmetric-registration",
     "distribute-saved-activations",
     "empty-unused-memory-level",
@@ -190,9 +185,7 @@ const NOT_MODELLED: [&str; 70] = [
     "exp-avg-sq-dtype",
     "finalize-model-grads-func",
     "fp32-residual-connection",
-    "grad-reduce-in-bf16",
     "grad-sync-func",
-    "gradient-accumulation-fusion",
     "gradient-reduce-div-fusion",
     "hierarchical-context-parallel-sizes",
     "inference-max-seq-length",
@@ -205,16 +198,10 @@ const NOT_MODELLED: [&str; 70] = [
     "moe-deepep-num-sms",
     "moe-enable-deepep",
     "moe-extended-tp",
-    "moe-grouped-gemm",
     "moe-layer-recompute",
     "moe-per-layer-logging",
     "moe-shared-expert-overlap",
-    "moe-use-legacy-grouped-gemm",
-    "no-bias-dropout-fusion",
     "no-bias-gelu-fusion",
-    "no-bias-swiglu-fusion",
-    "no-gradient-accumulation-fusion",
-    "no-masked-softmax-fusion",
     "no-persist-layer-norm",
     "no-rope-fusion",
     "no-scatter-gather-tensors-in-pipeline",
@@ -226,7 +213,6 @@ const NOT_MODELLED: [&str; 70] = [
     "scatter-gather-tensors-in-pipeline",
     "standalone-embedding-stage",
     "suggested-communication-unit-size",
-    "transformer-impl",
     "use-precision-aware-optimizer",
     "use-ring-exchange-p2p",
 ];

@@ -3,6 +3,7 @@
 //! Arguments and what they are when absent follow `megatron/training/arguments.py`.
 
 mod arguments;
+mod framework;
 mod ignored;
 mod model;
 mod plan;

@@ -22,6 +22,7 @@ pub(super) fn plan(fields: &Fields<'_, '_>, model: &Transformer, run: &mut Run) 
     if precision == "fp8" {
         fp8_recipe(fields, run)?;
     }
+    super::framework::framework(fields, model, precision, run)?;
     optimizer(fields, run)?;
     attention(fields, run)?;
     sharding(fields, run)
