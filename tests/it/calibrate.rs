@@ -240,6 +240,25 @@ fn the_shipped_network_is_what_one_command_makes_of_the_measurements() {
     assert!(shipped.contains(&format!("network.message = {message}")), "{message}");
 }
 
+/// A bus bandwidth is one of several GPUs, and they are counted in whole numbers.
+#[test]
+fn jobs_of_less_than_two_gpus_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("jobs.csv");
+    for (counts, said) in [("4,1", "gpus"), ("4,1e-9", "gpus"), ("0,8", "nodes"), ("2,9999999999", "gpus")] {
+        let head = "gpu,interconnect,nodes,gpus,op,jobs,p10_gbps,median_gbps,p90_gbps\n";
+        std::fs::write(&table, format!("{head}h100-80gb-sxm,x,{counts},AllGather,9,100,150,180\n")).unwrap();
+        let output =
+            steptime(&["calibrate", "fabric", "--cluster", "h100-efa", "--data", table.to_str().unwrap()]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{counts}: {error}");
+        assert!(
+            error.contains(said) && error.contains("whole number") && error.contains(":2"),
+            "{counts}: {error}"
+        );
+    }
+}
+
 /// Medians over which jobs agree say what a message costs: 15 of 20 us each, beside what the same network takes without them.
 #[test]
 fn a_table_of_jobs_gives_messages_and_their_spread() {

@@ -91,7 +91,15 @@ pub fn read_spread(
                 });
             }
         };
-        let (ranks, median) = (number("gpus")?, number("median_gbps")?);
+        // A bandwidth is one of several ranks.
+        let count = |what: &'static str, least: u32| {
+            let found = text(what);
+            let count = found.parse().ok().filter(|count: &u32| *count >= least && *count <= MOST_GPUS);
+            let expected = if least > 1 { "a whole number of 2 and more" } else { "a whole number above 0" };
+            count.ok_or_else(|| CollectiveRowsError::Value { line, what, found: found.to_owned(), expected })
+        };
+        let (gpus, nodes, median) = (count("gpus", 2)?, count("nodes", 1)?, number("median_gbps")?);
+        let ranks = f64::from(gpus);
         let bytes = if text("bytes").is_empty() { bytes } else { number("bytes")? as u64 };
         let rounds = if kind == CollectiveKind::AllReduce { 2.0 } else { 1.0 };
         let bus = rounds * (ranks - 1.0) / ranks * bytes as f64;
@@ -100,7 +108,7 @@ pub fn read_spread(
                 gpu: known_gpu(text("gpu")),
                 topology: text("interconnect").to_owned(),
                 operation: Operation::Collective(kind),
-                placement: Placement { ranks: ranks as u32, nodes: number("nodes")? as u32 },
+                placement: Placement { ranks: gpus, nodes },
                 bytes,
                 seconds: bus / (median * 1e9),
                 source: source.to_owned(),
@@ -111,6 +119,9 @@ pub fn read_spread(
     }
     Ok(rows)
 }
+
+/// GPUs of a job at most: as many as a step may have.
+const MOST_GPUS: u32 = 1 << 20;
 
 /// Whether a table is one of bus bandwidths over jobs, by its columns.
 pub fn is_spread(table: &[u8]) -> bool {

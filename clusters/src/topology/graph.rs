@@ -21,6 +21,8 @@ pub struct Edge {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
     vertices: Vec<String>,
+    /// By name: the first vertex that has it.
+    named: BTreeMap<String, u32>,
     edges: Vec<Edge>,
     /// By vertex: the edges that leave it, in the order in which they were made.
     out: Vec<Vec<u32>>,
@@ -33,7 +35,9 @@ pub struct Graph {
 impl Graph {
     /// A new vertex.
     pub fn vertex(&mut self, name: impl Into<String>) -> u32 {
-        self.vertices.push(name.into());
+        let name = name.into();
+        self.named.entry(name.clone()).or_insert(self.vertices.len() as u32);
+        self.vertices.push(name);
         self.out.push(Vec::new());
         self.into.push(Vec::new());
         self.vertices.len() as u32 - 1
@@ -41,7 +45,7 @@ impl Graph {
 
     /// The vertex of a name.
     pub fn find(&self, name: &str) -> Option<u32> {
-        self.vertices.iter().position(|vertex| vertex == name).map(|at| at as u32)
+        self.named.get(name).copied()
     }
 
     /// Names of the vertices, by number.

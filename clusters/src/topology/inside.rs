@@ -30,6 +30,16 @@ pub struct Inside {
 }
 
 impl Inside {
+    /// Links of one node with so many GPUs, each of two directions, or more.
+    pub(super) fn links(&self, gpus: u64) -> u64 {
+        let tree = self.pcie.map_or(0, |tree| {
+            let below = u64::from(tree.gpus_per_switch.max(1)) * u64::from(tree.switches_per_socket.max(1));
+            let sockets = gpus.div_ceil(below);
+            gpus.saturating_mul(2).saturating_add(sockets.saturating_mul(sockets) / 2)
+        });
+        (self.nvlinks.len() as u64).saturating_add(gpus).saturating_add(tree)
+    }
+
     /// Adds the links of all nodes; gives the vertices of their GPUs.
     pub(super) fn build(
         &self,
@@ -60,6 +70,10 @@ impl Inside {
         }
         if let Some(tree) = self.pcie {
             tree.build(graph, place, &gpus);
+        }
+        if place > 0 {
+            // Nodes are alike: what joins the GPUs of one joins those of all.
+            return Ok(gpus);
         }
         let distances = gpus.first().map_or_else(Vec::new, |&first| graph.distances(first));
         let apart = gpus.iter().position(|&gpu| distances[gpu as usize] == u32::MAX);

@@ -112,6 +112,12 @@ pub enum TopologyError {
         /// Where it should go.
         to: String,
     },
+    /// More links than are held.
+    #[error("{links} links are too many; a topology has at most {MOST_LINKS}")]
+    TooLarge {
+        /// Links, each of two directions.
+        links: u64,
+    },
     /// Links inside a node that leave GPUs apart.
     #[error("{0}")]
     Inside(String),
@@ -159,12 +165,51 @@ pub struct Blueprint {
     pub faults: Vec<Fault>,
 }
 
+/// Links of a topology, each of two directions: what is held of them stays below a gibibyte.
+const MOST_LINKS: u64 = 1 << 21;
+
+impl Blueprint {
+    /// Links that it asks for, each of two directions, or more.
+    fn links(&self) -> u64 {
+        let places = u64::from(self.places);
+        let between = self.shape.as_ref().map_or(0, |shape| shape.links(places));
+        let inside = self.inside.as_ref().map_or(0, |inside| inside.links(u64::from(self.gpus_per_node)));
+        between.saturating_add(places.saturating_mul(inside))
+    }
+}
+
+impl Shape {
+    /// Links, each of two directions, between so many places.
+    fn links(&self, places: u64) -> u64 {
+        let pairs = |count: u64| count.saturating_mul(count.saturating_sub(1)) / 2;
+        match self {
+            Self::FatTree { nodes_per_leaf, spines, rails, .. } => {
+                let rails = u64::from(*rails);
+                let leaves = places.div_ceil(u64::from(*nodes_per_leaf).max(1)).saturating_mul(rails);
+                places.saturating_mul(rails).saturating_add(leaves.saturating_mul(u64::from(*spines)))
+            }
+            Self::Dragonfly { routers_per_group, nodes_per_router, .. } => {
+                let routers = u64::from(*routers_per_group);
+                let groups = places.div_ceil((routers * u64::from(*nodes_per_router)).max(1));
+                let local = groups.saturating_mul(pairs(routers).max(routers));
+                places.saturating_add(local).saturating_add(pairs(groups))
+            }
+            Self::Torus { dimensions, .. } => places.saturating_mul(dimensions.len() as u64),
+            Self::Explicit { links } => places.saturating_add(links.len() as u64),
+        }
+    }
+}
+
 impl Topology {
     /// The topology of a blueprint.
     ///
     /// # Errors
     /// [`TopologyError`], but for [`TopologyError::Unreachable`].
     pub fn new(blueprint: &Blueprint) -> Result<Self, TopologyError> {
+        let links = blueprint.links();
+        if links > MOST_LINKS {
+            return Err(TopologyError::TooLarge { links });
+        }
         let mut topology = Self {
             graph: Graph::default(),
             ports: Vec::new(),
@@ -396,7 +441,7 @@ fn dragonfly(
     [terminal, local, global]: [f64; 3],
 ) -> Vec<Vec<u32>> {
     let ports: Vec<Vec<u32>> = (0..places).map(|node| vec![graph.vertex(format!("node {node}"))]).collect();
-    let groups = places.div_ceil(routers * nodes);
+    let groups = places.div_ceil(routers.saturating_mul(nodes));
     let mut of_group = Vec::new();
     for group in 0..groups {
         let own: Vec<u32> = (0..routers).map(|it| graph.vertex(format!("router {group}.{it}"))).collect();

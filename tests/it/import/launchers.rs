@@ -52,10 +52,10 @@ fn arguments_say_what_sets_megatron_apart() {
     let scenario = |arguments: &str| {
         let script = format!(
             "torchrun --nproc_per_node 8 --nnodes 1 pretrain_gpt.py --num-layers 24 --hidden-size 1024 \
-             --num-attention-heads 16 --seq-length 1024 --vocab-size 50257 --micro-batch-size 4 {arguments}\n"
+             --num-attention-heads 16 --seq-length 1024 --vocab-size 50257 --micro-batch-size 4 --disable-bias-linear {arguments}\n"
         );
         let imported = megatron("x.sh", &script, &frame("")).unwrap();
-        imported.files.iter().find(|(name, _)| *name == "scenario.toml").unwrap().1.clone()
+        imported.files.iter().find(|file| file.name == "scenario.toml").unwrap().toml.clone()
     };
     let usual = scenario("--bf16");
     for line in [
@@ -93,7 +93,8 @@ fn arguments_say_what_sets_megatron_apart() {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("x.sh");
         let plain = "torchrun --nproc_per_node 8 --nnodes 1 pretrain_gpt.py --num-layers 24 --hidden-size 1024 \
-                     --num-attention-heads 16 --seq-length 1024 --vocab-size 50257 --micro-batch-size 4";
+                     --num-attention-heads 16 --seq-length 1024 --vocab-size 50257 --micro-batch-size 4 \
+                     --disable-bias-linear";
         std::fs::write(&script, format!("{plain} {arguments}\n")).unwrap();
         let paths = [script.to_str().unwrap(), folder.path().to_str().unwrap()];
         let output = steptime(&["import", "megatron", paths[0], "--cluster", "dgx-h100", "--out", paths[1]]);

@@ -23,6 +23,20 @@ fn the_largest_jobs_are_played() {
         &["cluster.nodes=131072"],
         &["workload.gradient_accumulation_steps=65536"],
         &["workload.micro_batch_size=100000000"],
+        &[
+            "cluster.nodes=2",
+            "cluster.topology={ kind = \"fat-tree\", nodes_per_leaf = 1, spines = 30, places = 65536 }",
+        ],
+        &[
+            "cluster.nodes=2",
+            "cluster.topology={ kind = \"dragonfly\", routers_per_group = 2, nodes_per_router = 65536, places = 65536, \
+             local = \"1 GB/s\", global = \"1 GB/s\" }",
+        ],
+        &[
+            "cluster.nodes=2",
+            "cluster.topology={ places = 65536, inside = { pcie = { gpus_per_switch = 4, switches_per_socket = 2, \
+             slot = \"32 GB/s\", uplink = \"32 GB/s\", between_sockets = \"32 GB/s\" } } }",
+        ],
         &["model.overrides.layers=1000", "parallelism.pipeline=8", "workload.gradient_accumulation_steps=8"],
     ] {
         let output = run(&case, options);
@@ -60,6 +74,20 @@ fn what_is_larger_is_refused() {
         &["parallelism.pipeline=4294967296", "parallelism.virtual_pipeline=4294967296"],
         &["parallelism.data=9223372036854775807", "parallelism.context=2"],
         &["parallelism.expert=9223372036854775807"],
+        &[
+            "cluster.nodes=2",
+            "cluster.topology={ kind = \"fat-tree\", nodes_per_leaf = 1, spines = 65536, places = 65536 }",
+        ],
+        &[
+            "cluster.nodes=2",
+            "cluster.topology={ kind = \"dragonfly\", routers_per_group = 65536, nodes_per_router = 65536, places = 2, \
+             local = \"1 GB/s\", global = \"1 GB/s\" }",
+        ],
+        &[
+            "cluster.nodes=2",
+            "cluster.topology={ kind = \"dragonfly\", routers_per_group = 1, nodes_per_router = 1, places = 65536, \
+             local = \"1 GB/s\", global = \"1 GB/s\" }",
+        ],
     ] {
         let error = refused(&run(&case, options), &format!("{options:?}"));
         let says = ["allowed", "must be", "too many", "too large", "at most", "more than"];
