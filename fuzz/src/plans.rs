@@ -92,7 +92,7 @@ const WORKLOAD: [&str; 30] = [
     "log_num_zeros_in_grad = true",
 ];
 
-const PARALLELISM: [&str; 30] = [
+const PARALLELISM: [&str; 31] = [
     "sequence_parallel = true",
     "schedule = \"gpipe\"",
     "schedule = \"zb-h1\"",
