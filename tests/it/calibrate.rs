@@ -253,7 +253,7 @@ fn jobs_of_less_than_two_gpus_are_refused() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{counts}: {error}");
         assert!(
-            error.contains(said) && error.contains("whole number") && error.contains(":2"),
+            error.contains(said) && error.contains("whole number") && error.contains("line 2"),
             "{counts}: {error}"
         );
     }
