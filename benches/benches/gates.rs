@@ -11,6 +11,7 @@ mod growth;
 mod row;
 mod work;
 
+use std::path::Path;
 use std::process::Command;
 
 use row::{Row, Shown};
@@ -80,7 +81,9 @@ fn main() -> SetUp<()> {
         shown.push(row);
     }
     if let Some(file) = after("--markdown") {
-        std::fs::write(file, row::page(&shown))?;
+        // Cargo starts benchmarks in the folder of their crate; paths are meant from the project's.
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        std::fs::write(project.join(file), row::page(&shown))?;
     }
     Ok(())
 }
