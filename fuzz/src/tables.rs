@@ -29,7 +29,7 @@ static GPU: LazyLock<Gpu> =
 /// Rows of measurements to which fits are made: more take longer and show no more.
 const MOST_ROWS: usize = 24;
 /// Rows of collectives that are fitted: a fit goes over them some thousand times.
-const MOST_FITTED: usize = 12;
+const MOST_FITTED: usize = 5;
 
 /// Traces of up to three ranks, each after two bytes with its length.
 pub(crate) fn chakra(data: &[u8]) {

@@ -132,10 +132,10 @@ fn packed_documents_attend_to_themselves() {
     near((flops(&whole) - flops(&packed)) / attention, 15.0 / 16.0, "what other documents take");
     let seconds = |it: &Value| number(&it["step_time_s"]);
     assert!(seconds(&packed) < 0.95 * seconds(&whole), "{} {}", seconds(&packed), seconds(&whole));
-    let peak = |it: &Value| number(&it["peak_memory"]["allocated_bytes"]);
+    let peak = |it: &Value| it["peak_memory"]["allocated_bytes"].as_u64().unwrap();
     assert_eq!(peak(&packed), peak(&whole), "statistics of rows are as many");
     // One document is the sequence.
-    assert_eq!(seconds(&report("document_length = 4096\n")), seconds(&whole));
+    assert_eq!(report("document_length = 4096\n")["step_time_s"], whole["step_time_s"]);
 }
 
 #[test]

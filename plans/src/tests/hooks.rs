@@ -17,7 +17,7 @@ const BLOCKS: u64 = 3;
 const MICRO_BATCHES: u64 = 2;
 
 fn gpt() -> Model {
-    model("gpt2", BLOCKS as i64)
+    model("gpt2", BLOCKS.cast_signed())
 }
 
 fn sharded(zero: ZeroStage) -> Plan {
@@ -55,7 +55,7 @@ fn fsdps_hooks_run_once_a_unit_and_pass() {
     let parameters: usize = gpt().layers.iter().map(|it| it.parameters.len()).sum();
     for (version, name) in [(FsdpVersion::Flat, "fsdp1"), (FsdpVersion::PerParameter, "fsdp2")] {
         for (unit, units) in [(1, BLOCKS + 2), (2, 2 + 2), (BLOCKS, 1 + 2)] {
-            let plan = with(Fetch { version, unit, ..Fetch::default() });
+            let plan = with(Fetch { unit, version, ..Fetch::default() });
             for pass in ["forward", "backward"] {
                 assert_eq!(times(&format!("{name}_unit_{pass}"), &plan, &work), MICRO_BATCHES * units);
                 let each = times(&format!("{name}_parameter_{pass}"), &plan, &work);

@@ -90,7 +90,7 @@ fn narrow_groups_are_told_apart_beside_a_wide_one() {
 fn what_other_jobs_networks_explain_is_no_residual() {
     let jobs = Jobs::between(0.9, 3.0);
     let runs = |jobs: Option<Jobs>| -> Vec<Residual> {
-        let factor = |index: usize| if index % 2 == 0 { 0.99 } else { 2.0 + index as f64 / 100.0 };
+        let factor = |index: usize| if index.is_multiple_of(2) { 0.99 } else { 2.0 + index as f64 / 100.0 };
         residuals(99, 1.0, factor).into_iter().map(|run| Residual { jobs, ..run }).collect()
     };
     let table = Intervals::fit(&runs(Some(jobs)));

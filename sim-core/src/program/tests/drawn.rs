@@ -122,11 +122,17 @@ fn write(
     found
 }
 
+/// A stretch that is known: what it waits for, where it lies, and the events that it records.
+type Known = (Vec<Option<Awaited>>, Passage, usize);
+
+/// A kernel or a transfer that runs: whether it is a transfer, its channel, whether memory limits it, start and end.
+type Busy = (bool, usize, bool, u64, u64);
+
 /// A program of stretches in an order in which each may come several times: written out, or the first time only.
 fn program(builder: ProgramBuilder, stretches: &[Vec<Act>], order: &[usize], again: bool) -> ProgramBuilder {
     let mut b = named(builder);
     let mut events = Vec::new();
-    let mut known: Vec<Option<(Vec<Option<Awaited>>, Passage, usize)>> = vec![None; stretches.len()];
+    let mut known: Vec<Option<Known>> = vec![None; stretches.len()];
     for at in order.iter().map(|number| number % stretches.len()) {
         match &known[at] {
             Some((_, passage, recorded)) if again => {
@@ -266,7 +272,7 @@ proptest! {
         let spans = played(before.clone());
         // The spans of a stream come in the order of its records.
         let mut begun = [0_usize; STREAMS as usize];
-        let busy: Vec<Option<(bool, usize, bool, u64, u64)>> = before.in_order().map(|record| {
+        let busy: Vec<Option<Busy>> = before.in_order().map(|record| {
             if !matches!(record.kind, Kind::Kernel | Kind::Rendezvous) { return None; }
             let transfer = record.kind == Kind::Rendezvous;
             let own: Vec<_> = spans.iter().filter(|it| it.0.0 == record.stream).collect();
