@@ -1,6 +1,7 @@
 //! The command line.
 
 mod calibrate;
+mod clusters;
 #[cfg(feature = "serve")]
 mod serve;
 
@@ -14,6 +15,7 @@ pub(crate) use calibrate::{
     Calibrate, CalibrateArguments, CalibrateCatalogue, CalibrateFabric, CalibrateGpu, CalibrateHost,
     CalibrateOperations, CalibrateOutput, CalibrateSteps, TracedExecution,
 };
+pub(crate) use clusters::ClustersArguments;
 #[cfg(feature = "serve")]
 pub(crate) use serve::ServeArguments;
 
@@ -388,24 +390,6 @@ pub(crate) enum Attention {
     Flash,
     /// Every product and softmax a kernel of its own
     Eager,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ClustersArguments {
-    /// Name of an entry; all entries are listed without it
-    pub(crate) name: Option<String>,
-    /// Print one JSON document on standard output and nothing else
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Show what each collective of a cluster takes by size, and in which algorithm and protocol, instead
-    #[arg(long, requires = "name")]
-    pub(crate) collectives: bool,
-    /// Nodes of the group; those of the entry without it
-    #[arg(long, value_name = "NODES", requires = "collectives")]
-    pub(crate) nodes: Option<u32>,
-    /// GPUs of each node in the group; all of a node without it
-    #[arg(long, value_name = "GPUS", requires = "collectives")]
-    pub(crate) gpus_per_node: Option<u32>,
 }
 
 #[derive(Debug, Args)]

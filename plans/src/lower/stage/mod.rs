@@ -285,8 +285,7 @@ pub(super) struct StageBuilder<'a> {
     marks: MemoryMarks,
     /// In detail, a layer's output on its way to the next layer.
     handed: Option<Tensor>,
-    /// In detail, gradients of weights that have been made and not added up, and how many values of the layer at hand
-    /// they have.
+    /// In detail, gradients of weights that are not added up yet, and how many values of the layer at hand they have.
     made: Vec<Tensor>,
     made_elements: u64,
     /// What the host holds.
