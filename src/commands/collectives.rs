@@ -19,7 +19,7 @@ struct Line {
     seconds: f64,
     /// Bytes of the array a second.
     algorithm_bandwidth: f64,
-    /// The same by what a link carries; see [`bus_factor`].
+    /// The same by what a link carries; see [`CollectiveKind::bus_factor`].
     bus_bandwidth: f64,
 }
 
@@ -43,6 +43,11 @@ pub(crate) fn collectives(arguments: &ClustersArguments, entry: &ClusterEntry) -
             u32::MAX
         ))
     })?;
+    if ranks < 2 {
+        return Err(Failure::Message(format!(
+            "--nodes {nodes} --gpus-per-node {gpus}: one GPU has nobody to send to; a group has at least 2"
+        )));
+    }
     let placement = Placement { ranks, nodes: cluster.nodes };
     let kinds: Vec<(&str, Vec<Line>)> = CollectiveKind::ALL
         .into_iter()
@@ -67,7 +72,8 @@ fn lines(cluster: &Cluster, placement: Placement, kind: Option<CollectiveKind>) 
             };
             let seconds = transfer.alone_s(cluster, group);
             let algorithm_bandwidth = if seconds > 0.0 { size as f64 / seconds } else { 0.0 };
-            let bus_bandwidth = algorithm_bandwidth * bus_factor(kind, f64::from(placement.ranks));
+            let factor = kind.map_or(1.0, |kind| kind.bus_factor(f64::from(placement.ranks)));
+            let bus_bandwidth = algorithm_bandwidth * factor;
             Line {
                 transfer: Transfer { bytes: size, ..transfer },
                 seconds,
@@ -76,17 +82,6 @@ fn lines(cluster: &Cluster, placement: Placement, kind: Option<CollectiveKind>) 
             }
         })
         .collect()
-}
-
-/// What a link carries of the array, as nccl-tests counts it (`doc/PERFORMANCE.md`).
-fn bus_factor(kind: Option<CollectiveKind>, ranks: f64) -> f64 {
-    match kind {
-        Some(CollectiveKind::AllReduce) => 2.0 * (ranks - 1.0) / ranks,
-        Some(CollectiveKind::AllGather | CollectiveKind::ReduceScatter | CollectiveKind::AllToAll) => {
-            (ranks - 1.0) / ranks
-        }
-        Some(CollectiveKind::Broadcast) | None => 1.0,
-    }
 }
 
 fn name(kind: Option<CollectiveKind>) -> &'static str {

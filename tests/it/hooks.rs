@@ -1,8 +1,6 @@
 //! Hooks of sharding libraries from the scenario to the report: what they take, and where their keys say nothing.
 
-use std::path::PathBuf;
-
-use crate::support::{number, steptime};
+use crate::support::{Case, number};
 
 const SCENARIO: &str = r#"
 [model]
@@ -20,23 +18,8 @@ precision = "bf16"
 zero_stage = 3
 "#;
 
-fn run(sets: &[&str]) -> (Option<i32>, String, String) {
-    let folder = tempfile::tempdir().unwrap();
-    let path: PathBuf = folder.path().join("case.toml");
-    std::fs::write(&path, SCENARIO).unwrap();
-    let mut arguments = vec!["run", "--json", path.to_str().unwrap()];
-    for set in sets {
-        arguments.extend(["--set", set]);
-    }
-    let output = steptime(&arguments);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
 fn step(sets: &[&str]) -> f64 {
-    let (code, found, error) = run(sets);
-    assert_eq!(code, Some(0), "{error}");
-    number(&serde_json::from_str::<serde_json::Value>(&found).unwrap()["step_time_s"])
+    number(&Case::new(SCENARIO).report(sets)["step_time_s"])
 }
 
 /// 12 blocks, embedding and head are 14 units: a step that the host bounds is longer by what each takes longer.
@@ -56,9 +39,9 @@ fn what_hooks_take_is_the_scenarios_to_say() {
 
 #[test]
 fn keys_of_hooks_that_could_not_act_are_refused() {
+    let case = Case::new(SCENARIO);
     let refused = |sets: &[&str], words: &str| {
-        let (code, _, error) = run(sets);
-        assert_eq!(code, Some(2), "{error}");
+        let error = case.error(sets);
         assert!(error.contains(words), "{error}");
     };
     refused(&["parallelism.fsdp_version=2", "parallelism.prefetch_values=0"], "fsdp_version");

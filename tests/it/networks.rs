@@ -193,6 +193,7 @@ fn collectives_of_what_has_none_are_refused() {
         (&["rtx8000-pcie-4", "--nodes", "2"], "no [network]"),
         (&["dgx-h100", "--gpus-per-node", "9"], "8"),
         (&["dgx-h100", "--nodes", "0"], "start at 1"),
+        (&["dgx-h100", "--gpus-per-node", "1"], "at least 2"),
         (&["dgx-h100", "--nodes", "4294967295"], "at most"),
     ] {
         let output = steptime(&[&["clusters"], arguments, &["--collectives"]].concat());

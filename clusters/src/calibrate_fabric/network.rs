@@ -95,14 +95,16 @@ pub fn read_spread(
         let count = |what: &'static str, least: u32| {
             let found = text(what);
             let count = found.parse().ok().filter(|count: &u32| *count >= least && *count <= MOST_GPUS);
-            let expected = if least > 1 { "a whole number of 2 and more" } else { "a whole number above 0" };
+            let expected = if least > 1 {
+                "a whole number from 2 to 1,048,576"
+            } else {
+                "a whole number from 1 to 1,048,576"
+            };
             count.ok_or_else(|| CollectiveRowsError::Value { line, what, found: found.to_owned(), expected })
         };
         let (gpus, nodes, median) = (count("gpus", 2)?, count("nodes", 1)?, number("median_gbps")?);
-        let ranks = f64::from(gpus);
         let bytes = if text("bytes").is_empty() { bytes } else { number("bytes")? as u64 };
-        let rounds = if kind == CollectiveKind::AllReduce { 2.0 } else { 1.0 };
-        let bus = rounds * (ranks - 1.0) / ranks * bytes as f64;
+        let bus = kind.bus_factor(f64::from(gpus)) * bytes as f64;
         rows.push(SpreadRow {
             median: CollectiveRow {
                 gpu: known_gpu(text("gpu")),

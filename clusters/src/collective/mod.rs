@@ -55,6 +55,16 @@ impl CollectiveKind {
     /// All kinds.
     pub const ALL: [Self; 5] =
         [Self::AllReduce, Self::AllGather, Self::ReduceScatter, Self::Broadcast, Self::AllToAll];
+
+    /// How often so many ranks' array passes each link of a ring: bus bandwidth over algorithm bandwidth, as nccl-tests counts
+    /// them (`doc/PERFORMANCE.md`).
+    pub fn bus_factor(self, ranks: f64) -> f64 {
+        match self {
+            Self::AllReduce => 2.0 * (ranks - 1.0) / ranks,
+            Self::AllGather | Self::ReduceScatter | Self::AllToAll => (ranks - 1.0) / ranks,
+            Self::Broadcast => 1.0,
+        }
+    }
 }
 
 /// Ranks of a group and the nodes over which they spread evenly.

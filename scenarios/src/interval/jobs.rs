@@ -39,9 +39,7 @@ impl Jobs {
         };
         Some(Self { fastest: factor(fastest)?.min(1.0), slowest: factor(slowest)?.max(1.0), nodes })
     }
-}
 
-impl Jobs {
     #[cfg(test)]
     pub(super) fn between(fastest: f64, slowest: f64) -> Self {
         Self { fastest, slowest, nodes: 8 }

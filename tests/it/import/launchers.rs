@@ -71,6 +71,7 @@ fn arguments_say_what_sets_megatron_apart() {
         ("--bf16 --grad-reduce-in-bf16", "gradient_dtype", false),
         ("--bf16 --no-gradient-accumulation-fusion", "gradient_accumulation_fusion", false),
         ("--bf16 --no-bias-dropout-fusion", "fused_kernels", false),
+        ("--bf16 --bias-swiglu-fusion", "fused_kernels", true),
         ("--bf16 --transformer-impl local", "transformer_implementation = \"local\"", true),
         ("--fp16", "gradient_dtype", false),
         ("--fp16", "loss_scaling = true", true),

@@ -18,7 +18,7 @@ use crate::zero::ZeroStage;
 
 impl StageInput<'_> {
     /// Whether anybody's hooks look after partitioned parameters: alone, a rank has all of them.
-    fn hooked(&self) -> bool {
+    pub(super) fn hooked(&self) -> bool {
         let shared = self.shares().any(|share| self.ranks(share) > 1);
         self.plan.zero == ZeroStage::Three && (shared || self.offloads_parameters())
     }

@@ -310,7 +310,7 @@ struct OfLayer {
     experts: u64,
     /// Its trained values as this stage holds them.
     trained: u64,
-    /// Parameters of it that the rank holds a part of, and the modules that have any.
+    /// Where hooks look after parameters: those that the rank holds a part of, and the modules that have any.
     tensors: u64,
     modules: u64,
     /// Adding its gradients to those of earlier micro-batches, once that has been priced.
@@ -318,13 +318,13 @@ struct OfLayer {
 }
 
 impl OfLayer {
-    fn new(input: &StageInput<'_>, layer: usize) -> Self {
+    fn new(input: &StageInput<'_>, layer: usize, hooked: bool) -> Self {
         let all = input.model.layers[layer].parameters.iter().find_map(|it| it.expert);
         Self {
             experts: all.map_or(0, |place| place.of.div_ceil(input.plan.expert.max(1))),
             trained: input.layer_trained(layer),
-            tensors: input.tensors(layer, |_| true).count() as u64,
-            modules: input.modules(layer),
+            tensors: if hooked { input.tensors(layer, |_| true).count() as u64 } else { 0 },
+            modules: if hooked { input.modules(layer) } else { 0 },
             accumulation: None,
         }
     }
@@ -356,6 +356,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
     let first_cap = if early { 1 << 20 } else { cap };
     let buckets = input.buckets(gradient, [first_cap, cap]);
     let micro_batches = input.schedule.micro_batches as usize;
+    let hooked = input.hooked();
     let mut builder = StageBuilder {
         input,
         pricer,
@@ -372,7 +373,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         whole_due: false,
         whole: None,
         tied_gradient: None,
-        of_layers: input.layers().map(|layer| OfLayer::new(input, layer)).collect(),
+        of_layers: input.layers().map(|layer| OfLayer::new(input, layer, hooked)).collect(),
         tensor_labels: vec![Vec::new(); input.layers().count()],
         pass_labels: vec![Vec::new(); input.layers().count()],
         fixed_labels: Vec::new(),

@@ -5,8 +5,8 @@ use crate::import::architecture::Transformer;
 use crate::import::fields::Fields;
 use crate::import::run::Run;
 
-/// Switches of kernels that are fused unless they say otherwise.
-const UNFUSED: [&str; 3] = ["no-bias-dropout-fusion", "no-bias-swiglu-fusion", "no-masked-softmax-fusion"];
+/// Kernels that are fused unless a switch says otherwise.
+const FUSED: [&str; 3] = ["bias-dropout-fusion", "bias-swiglu-fusion", "masked-softmax-fusion"];
 
 pub(super) fn framework(
     fields: &Fields<'_, '_>,
@@ -23,12 +23,15 @@ pub(super) fn framework(
     let modules = [("transformer_engine", "transformer-engine"), ("local", "local")];
     let modules = fields.choice("transformer-impl", &modules)?.unwrap_or("transformer-engine");
     run.workload.push(("transformer_implementation", modules.into()));
-    if UNFUSED.into_iter().any(|key| fields.has(key)) {
-        fields.note("kernels are fused all or none: none are");
-    } else {
-        run.workload.push(("fused_kernels", "transformer-engine".into()));
+    let mut fused = true;
+    for key in FUSED {
+        fused &= !off(key)?;
     }
-    fields.ignore_all(&UNFUSED, "taken for all fused kernels of blocks");
+    if fused {
+        run.workload.push(("fused_kernels", "transformer-engine".into()));
+    } else {
+        fields.note("kernels of blocks are fused all or none: none are");
+    }
     gradients(fields, precision, run)?;
     if off("gradient-accumulation-fusion")? {
         fields.note("gradients of weights are added up by kernels of their own");

@@ -155,7 +155,7 @@ const STEADY: [&str; 20] = [
 ];
 
 /// Names of what is not simulated.
-const NOT_MODELLED: [&str; 59] = [
+const NOT_MODELLED: [&str; 56] = [
     "align-grad-reduce",
     "align-param-gather",
     "apply-residual-connection-post-layernorm",
@@ -163,8 +163,6 @@ const NOT_MODELLED: [&str; 59] = [
     "async-tensor-model-parallel-allreduce",
     "autocast-dtype",
     "bias-activation-fusion",
-    "bias-dropout-fusion",
-    "bias-swiglu-fusion",
     "cp-comm-type",
     "cpu-offloading",
     "cpu-offloading-activations",
@@ -192,7 +190,6 @@ const NOT_MODELLED: [&str; 59] = [
     "keep-fp8-weight-transpose-cache",
     "main-grads-dtype",
     "main-params-dtype",
-    "masked-softmax-fusion",
     "memory-efficient-layer-norm",
     "microbatch-group-size-per-vp-stage",
     "moe-deepep-num-sms",
