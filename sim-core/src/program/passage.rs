@@ -3,9 +3,11 @@
 //! Many parts of a program do the same to other tensors, under other labels. Such a stretch is written once and then
 //! copied: what it makes itself (tensors, events) is made anew, what was there before it is what the caller says.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::OnceLock;
 
-use super::{Kept, Kind, Label, Part, ProgramBuilder, Tensor, TensorSpec};
+use super::{Kind, Label, Part, ProgramBuilder, Records, Tensor};
 
 /// A place between two records of a program that is being written.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +32,60 @@ pub struct Passage {
     memory_steps: usize,
     /// Whether it waits for events from before it.
     waits_for_others: bool,
+    /// What its copies rename, once there is one.
+    names: OnceLock<Names>,
+}
+
+/// What the records of a passage are about, each thing once: a copy looks up what stands for it, and then its records only
+/// add a number to what they had.
+#[derive(Clone, Debug)]
+struct Names {
+    list: Vec<Name>,
+    /// By record of the passage: which of them.
+    of: Vec<u32>,
+}
+
+/// What a record is about that may have another number in a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    /// Nothing that changes.
+    Fixed,
+    /// A tensor that the passage makes.
+    Own,
+    /// A tensor from before it.
+    Outer(u32),
+    /// An event from before it.
+    Event,
+    Label(u32),
+}
+
+impl Names {
+    fn new(passage: &Passage, records: Records<'_>) -> Self {
+        let mut names = Self { list: Vec::new(), of: Vec::new() };
+        let mut known: BTreeMap<Name, u32> = BTreeMap::new();
+        let mut recorded = 0;
+        let mut last = None;
+        for (shape, index) in passage.stretches.iter().flat_map(|part| records.shapes_of(part.range())) {
+            let name = match shape.kind {
+                Kind::Host | Kind::Kernel | Kind::Rendezvous => Name::Label(index),
+                Kind::Alloc | Kind::Free if index as usize >= passage.tensors.start => Name::Own,
+                Kind::Alloc | Kind::Free => Name::Outer(index),
+                Kind::Wait | Kind::HostWait if index > recorded => Name::Event,
+                Kind::Record | Kind::Wait | Kind::HostWait | Kind::HostSync => Name::Fixed,
+            };
+            recorded += u32::from(shape.kind == Kind::Record);
+            let number = match last {
+                Some((same, number)) if same == name => number,
+                _ => *known.entry(name).or_insert_with(|| {
+                    names.list.push(name);
+                    names.list.len() as u32 - 1
+                }),
+            };
+            last = Some((name, number));
+            names.of.push(number);
+        }
+        names
+    }
 }
 
 impl Place {
@@ -87,6 +143,7 @@ impl ProgramBuilder {
             notes: from.notes..here.notes,
             memory_steps: here.memory_steps - from.memory_steps,
             waits_for_others,
+            names: OnceLock::new(),
         }
     }
 
@@ -106,32 +163,29 @@ impl ProgramBuilder {
         outer: impl Fn(Tensor) -> Tensor,
     ) -> u32 {
         let here = self.place();
-        let first = passage.tensors.start;
-        let tensor = |index: u32| match (index as usize).checked_sub(first) {
-            Some(number) => (here.tensors + number) as u32,
-            None => outer(Tensor(index)).0,
-        };
+        let names = passage.names.get_or_init(|| Names::new(passage, self.inner.kept()));
         // Between an event from before the passage and this copy there are more than before the passage.
         let between = (here.events - passage.events.start) as u32;
-        let mut recorded = 0;
-        self.inner.records.reserve(passage.stretches.iter().map(|part| part.len()).sum());
-        for at in passage.stretches.iter().flat_map(|part| part.range()) {
-            let record = self.inner.kept().at(at);
-            let index = match record.kind {
-                Kind::Host | Kind::Kernel | Kind::Rendezvous => label(Label(record.index)).0,
-                Kind::Alloc | Kind::Free => tensor(record.index),
-                Kind::Record => {
-                    recorded += 1;
-                    record.index
-                }
-                Kind::Wait | Kind::HostWait if record.index > recorded => record.index.wrapping_add(between),
-                Kind::Wait | Kind::HostWait | Kind::HostSync => record.index,
-            };
-            self.inner.records.push(Kept { index, ..self.inner.records[at] });
+        let made = (here.tensors - passage.tensors.start) as u32;
+        let added = |name: &Name| match *name {
+            Name::Fixed => 0,
+            Name::Own => made,
+            Name::Outer(tensor) => outer(Tensor(tensor)).0.wrapping_sub(tensor),
+            Name::Event => between,
+            Name::Label(index) => label(Label(index)).0.wrapping_sub(index),
+        };
+        let added: Vec<u32> = names.list.iter().map(added).collect();
+        let records = &mut self.inner.records;
+        let copy = records.len();
+        for part in &passage.stretches {
+            records.extend_from_within(part.range());
         }
-        for (number, at) in passage.tensors.clone().enumerate() {
-            let spec = self.inner.tensors[at];
-            self.inner.tensors.push(TensorSpec { label: tensor_label(number), ..spec });
+        for (kept, &name) in records[copy..].iter_mut().zip(&names.of) {
+            kept.index = kept.index.wrapping_add(added[name as usize]);
+        }
+        self.inner.tensors.extend_from_within(passage.tensors.clone());
+        for (number, spec) in self.inner.tensors[here.tensors..].iter_mut().enumerate() {
+            spec.label = tensor_label(number);
         }
         self.repeat_beside(passage, here);
         here.tensors as u32

@@ -44,10 +44,42 @@ struct Key {
 /// What a pass leaves to later ones.
 #[derive(Clone, Debug)]
 struct Left {
-    open: Option<Vec<Option<Tensor>>>,
-    handed: Option<Tensor>,
-    made: Vec<Tensor>,
+    open: Option<Vec<Option<Source>>>,
+    handed: Option<Source>,
+    made: Vec<Source>,
     made_elements: u64,
+}
+
+/// Where a copy of a pass has a tensor from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// It makes it: the n-th of its own.
+    Made(u32),
+    /// It found it there, at this place.
+    Found(usize),
+    /// It is the same for all.
+    Same(Tensor),
+}
+
+impl Source {
+    /// Of a tensor of a pass that made those from `first` on.
+    fn of(tensor: Tensor, first: u32, found: &[Option<Tensor>]) -> Self {
+        if let Some(number) = tensor.0.checked_sub(first) {
+            return Self::Made(number);
+        }
+        let place = found.iter().position(|it| *it == Some(tensor));
+        place.map_or(Self::Same(tensor), Self::Found)
+    }
+
+    /// The tensor of a copy that found others and made those from `first` on. `of` is the pass' own, for where the copy has
+    /// found nothing.
+    fn tensor(self, first: u32, found: &[Option<Tensor>], of: &[Option<Tensor>]) -> Option<Tensor> {
+        match self {
+            Self::Made(number) => Some(Tensor(first + number)),
+            Self::Found(place) => found[place].or(of[place]),
+            Self::Same(tensor) => Some(tensor),
+        }
+    }
 }
 
 /// A pass that has been written.
@@ -156,10 +188,13 @@ impl StageBuilder<'_> {
         if self.beside.is_some() {
             return;
         }
+        let first = passage.tensors().start;
+        let source = |tensor: Tensor| Source::of(tensor, first, &found);
+        let saved = |open: &Vec<Option<Tensor>>| open.iter().map(|it| it.map(source)).collect();
         let left = Left {
-            open: self.open[slot][micro_batch as usize].clone(),
-            handed: self.handed,
-            made: self.made[made..].to_vec(),
+            open: self.open[slot][micro_batch as usize].as_ref().map(saved),
+            handed: self.handed.map(source),
+            made: self.made[made..].iter().map(|it| source(*it)).collect(),
             made_elements: self.made_elements,
         };
         let labels = vec![None; self.open.len()];
@@ -243,15 +278,11 @@ impl StageBuilder<'_> {
         };
         let named = |number: usize| labels[it.name_of[number]];
         let first = self.program.repeat(&it.passage, span, named, outer);
-        let begin = it.passage.tensors().start;
-        let renamed = |tensor: Tensor| match tensor.0.checked_sub(begin) {
-            Some(number) => Tensor(first + number),
-            None => outer(tensor),
-        };
-        let saved = |open: &Vec<Option<Tensor>>| open.iter().map(|it| it.map(renamed)).collect();
+        let tensor = |source: Source| source.tensor(first, found, &it.found);
+        let saved = |open: &Vec<Option<Source>>| open.iter().map(|it| it.and_then(tensor)).collect();
         self.open[slot][micro_batch as usize] = it.left.open.as_ref().map(saved);
-        self.handed = it.left.handed.map(renamed);
-        self.made.extend(it.left.made.iter().map(|&it| renamed(it)));
+        self.handed = it.left.handed.and_then(tensor);
+        self.made.extend(it.left.made.iter().filter_map(|it| tensor(*it)));
         self.made_elements = it.left.made_elements;
         self.entries += it.entries;
     }
