@@ -12,6 +12,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+mod alone;
 mod builder;
 mod check;
 mod contention;
@@ -22,6 +23,7 @@ mod parts;
 mod passage;
 mod shapes;
 mod steps;
+mod stretches;
 
 pub use builder::{ProgramBuilder, ProgramError};
 pub use contention::Load;
@@ -31,6 +33,7 @@ pub(crate) use parts::{Part, place};
 pub use passage::{Passage, Place};
 pub(crate) use shapes::{Kept, Records};
 pub use steps::{Note, Step};
+pub(crate) use stretches::Numbered;
 
 /// An in-order stream of a rank. Stream 0 is the *primary* stream: idle time is attributed there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

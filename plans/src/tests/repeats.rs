@@ -76,6 +76,28 @@ fn a_copied_pass_is_the_pass_that_would_have_been_written() {
     }
 }
 
+/// Without memory whole passes over chunks are copied, in all micro-batches but the first and the last that make gradients.
+#[test]
+fn a_whole_pass_that_is_copied_is_the_pass_that_would_have_been_written() {
+    let (gpt, gpus) = (model("gpt2", 9), cluster("dgx-h100"));
+    let megatron = Workload { framework: Framework::Megatron, loss_scaling: true, ..workload(8) };
+    let more = [
+        (plan(4, 2, OneForwardOneBackward, Two), workload(12)),
+        (Plan { context: 2, ..plan(2, 2, OneForwardOneBackward, One) }, workload(5)),
+        (Plan { tensor: 2, virtual_pipeline: 2, ..plan(2, 2, OneForwardOneBackward, One) }, megatron),
+        (plan(4, 1, OneForwardOneBackward, One), Workload { check_for_nan: true, ..workload(5) }),
+    ];
+    for (number, (plan, work)) in jobs().into_iter().chain(more).enumerate() {
+        let plan = Plan { explicit: false, stages: None, ..plan };
+        let copied = story(&lower_times(&gpt, &gpus, &plan, &work).expect("legal"));
+        let written = story(&lower_plainly(&gpt, &gpus, &plan, &work, Grain::Times).expect("legal"));
+        assert_eq!(copied.len(), written.len(), "job {number}");
+        for (a, b) in copied.iter().zip(&written) {
+            assert_eq!(a, b, "job {number}");
+        }
+    }
+}
+
 #[test]
 fn a_program_without_memory_takes_the_same_time() {
     let (gpt, gpus) = (model("gpt2", 9), cluster("dgx-h100"));

@@ -9,6 +9,7 @@ use super::check::Checker;
 use super::numbers::Numbers;
 use super::parts::Known;
 use super::shapes::Shapes;
+use super::stretches::Copied;
 use super::{
     BY_MEMORY, BYTES_BITS, CATEGORIES, Category, Channel, Class, Event, Inner, Kind, Label, Note, Part,
     Program, Record, Stream, Tensor, TensorSpec,
@@ -73,6 +74,11 @@ pub struct ProgramBuilder {
     pub(super) closed: usize,
     pub(super) known: Known,
     pub(super) shapes: Shapes,
+    /// Whether some record may stand for several, or for none.
+    pub(super) shares: bool,
+    /// Copies of passages where records are not shared, in their order, and how many passages have any.
+    pub(super) copies: Vec<Copied>,
+    pub(super) copied: u32,
 }
 
 /// What is wrong with a program. `record` counts its records from 0.
@@ -181,7 +187,9 @@ impl ProgramBuilder {
         }
         self.closed = self.records();
         let part = if self.only_times {
-            self.known.share(&mut self.inner.records, self.open)
+            let part = self.known.share(&mut self.inner.records, self.open);
+            self.shares |= part.first as usize != self.open;
+            part
         } else {
             Part::of(self.open..self.inner.records.len())
         };
@@ -202,6 +210,8 @@ impl ProgramBuilder {
         self.inner.parts.clear();
         (self.open, self.closed) = (0, 0);
         self.known = Known::default();
+        self.shares = false;
+        self.copies.clear();
         self.cut();
     }
 
@@ -392,7 +402,8 @@ impl ProgramBuilder {
             return Err(error);
         }
         self.inner.check_tensors()?;
-        Checker::new(&mut self.inner).check()?;
+        let stretches = self.stretches();
+        Checker::new(&mut self.inner).check(&stretches)?;
         self.inner.records.shrink_to_fit();
         Ok(Program { inner: Arc::new(self.inner) })
     }

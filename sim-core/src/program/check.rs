@@ -1,10 +1,9 @@
 //! Checking of a finished program, and what is counted on the way.
 
-use std::collections::BTreeMap;
-
+use super::stretches::Stretch;
 use super::{CLASSES, ChannelUse, Inner, Kind, Part, ProgramError, Record, Records, parts};
 
-/// One pass over the records in order, with what has happened so far. A part that has been seen is not looked at again.
+/// One pass over the records in order, with what has happened so far. What is alike is looked at twice and not again.
 pub(super) struct Checker<'a> {
     inner: &'a mut Inner,
     /// Number of the record.
@@ -15,15 +14,35 @@ pub(super) struct Checker<'a> {
     allocated: Vec<bool>,
 }
 
-/// What a part does to what is counted.
+/// What is known of stretches that are alike.
 #[derive(Default)]
+enum Known {
+    #[default]
+    Nothing,
+    /// One was right.
+    Once,
+    Seen(Seen),
+}
+
+/// What a record does that is counted or may be wrong.
+#[derive(Clone, Copy)]
+enum Touch {
+    Records,
+    Waits,
+    /// It allocates or frees a tensor from before its stretch.
+    Memory,
+}
+
+/// What a stretch does to what is counted. Records are counted from its first.
 struct Seen {
     /// By stream: kernels and rendezvous.
     launches: Vec<u32>,
-    /// The last rendezvous of each stream that has one: its record.
+    /// The last rendezvous of each stream that has one: the record behind it.
     last: Vec<(usize, u32)>,
-    /// Records of events, from the first of the part on, and for how many events back they wait; 0 is an event itself.
-    events: Vec<(u32, u32)>,
+    /// What numbers depend on.
+    touches: Vec<(u32, Touch)>,
+    /// Whether the tensors that it makes are allocated after it.
+    made: Vec<bool>,
 }
 
 impl<'a> Checker<'a> {
@@ -35,63 +54,89 @@ impl<'a> Checker<'a> {
         Self { inner, at: 0, place: (0, 0), recorded: 0, allocated }
     }
 
-    pub(super) fn check(&mut self) -> Result<(), ProgramError> {
+    /// Checks a program in stretches.
+    pub(super) fn check(&mut self, stretches: &[Stretch]) -> Result<(), ProgramError> {
         let records = std::mem::take(&mut self.inner.records);
         let shapes = std::mem::take(&mut self.inner.shapes);
-        let parts = std::mem::take(&mut self.inner.parts);
-        let checked = self.check_all(&parts, Records { kept: &records, shapes: &shapes });
-        (self.inner.records, self.inner.shapes, self.inner.parts) = (records, shapes, parts);
+        let checked = self.check_all(stretches, Records { kept: &records, shapes: &shapes });
+        (self.inner.records, self.inner.shapes) = (records, shapes);
         checked
     }
 
-    fn check_all(&mut self, parts: &[Part], records: Records<'_>) -> Result<(), ProgramError> {
+    fn check_all(&mut self, stretches: &[Stretch], records: Records<'_>) -> Result<(), ProgramError> {
         let mut begin = 0;
-        // What comes a second time is worth a summary for the third.
-        let mut seen: BTreeMap<Part, Option<Seen>> = BTreeMap::new();
-        for (number, part) in (1..).zip(parts) {
-            let known = if parts.len() > 1 { seen.get(part) } else { None };
-            if let Some(Some(known)) = known {
-                self.again(begin, number, known)?;
-            } else {
-                let comes_again = known.is_some();
-                let before = self.inner.launches.clone();
-                self.first_time(begin, number, *part, records)?;
-                let summary = || self.summary(&before, number, records.range(part.range()));
-                if parts.len() > 1 {
-                    seen.insert(*part, comes_again.then(summary));
+        let mut known: Vec<Known> = Vec::new();
+        for stretch in stretches {
+            let number = stretch.number as usize + 1;
+            let alike = stretch.alike.map(|alike| alike as usize);
+            known.resize_with(known.len().max(alike.map_or(0, |alike| alike + 1)), Known::default);
+            match alike.map(|alike| &mut known[alike]) {
+                None => self.first_time(begin, number, stretch.part, records)?,
+                Some(Known::Seen(seen)) => self.again(begin, number, (stretch, seen), records)?,
+                Some(known @ Known::Nothing) => {
+                    self.first_time(begin, number, stretch.part, records)?;
+                    *known = Known::Once;
+                }
+                // What comes a second time is worth a summary for the third.
+                Some(known @ Known::Once) => {
+                    let before = self.inner.launches.clone();
+                    self.first_time(begin, number, stretch.part, records)?;
+                    *known = Known::Seen(self.summary(&before, number, (stretch, records)));
                 }
             }
-            begin += part.len();
+            begin += stretch.part.len();
         }
         Ok(())
     }
 
-    fn summary(&self, before: &[u32], number: usize, records: impl Iterator<Item = Record>) -> Seen {
+    fn summary(&self, before: &[u32], number: usize, (stretch, records): (&Stretch, Records<'_>)) -> Seen {
+        let Stretch { part, tensor, .. } = *stretch;
         let launches = self.inner.launches.iter().zip(before).map(|(after, before)| after - before).collect();
         let last = self.inner.last_rendezvous.iter().enumerate();
-        let here = last.filter(|(_, place)| **place > parts::place(number, 0));
-        let events = (0..).zip(records).filter(|(_, record)| record.is_of_event());
-        Seen {
-            launches,
-            last: here.map(|(stream, place)| (stream, *place as u32)).collect(),
-            events: events.map(|(at, it)| (at, if it.kind == Kind::Record { 0 } else { it.index })).collect(),
+        let here = last.filter(|(_, place)| **place > parts::place(number, part.first as usize));
+        let last = here.map(|(stream, place)| (stream, *place as u32 - part.first)).collect();
+        let (mut touches, mut made) = (Vec::new(), 0);
+        for (at, (record, index)) in (0..).zip(records.shapes_of(part.range())) {
+            match record.kind {
+                Kind::Record => touches.push((at, Touch::Records)),
+                Kind::Wait | Kind::HostWait => touches.push((at, Touch::Waits)),
+                Kind::Alloc | Kind::Free if index < tensor => touches.push((at, Touch::Memory)),
+                Kind::Alloc | Kind::Free => made = made.max(index + 1 - tensor),
+                Kind::Host | Kind::Kernel | Kind::HostSync | Kind::Rendezvous => {}
+            }
         }
+        let first = tensor as usize;
+        let made = self.allocated.get(first..first + made as usize).unwrap_or_default().to_vec();
+        Seen { launches, last, touches, made }
     }
 
-    fn again(&mut self, begin: usize, number: usize, seen: &Seen) -> Result<(), ProgramError> {
+    /// One that is like others: only what was there before it can be wrong.
+    fn again(
+        &mut self,
+        begin: usize,
+        number: usize,
+        (stretch, seen): (&Stretch, &Seen),
+        records: Records<'_>,
+    ) -> Result<(), ProgramError> {
+        let first = stretch.part.first;
         for (launches, more) in self.inner.launches.iter_mut().zip(&seen.launches) {
             *launches += more;
         }
         for &(stream, record) in &seen.last {
-            self.inner.last_rendezvous[stream] = parts::place(number, record as usize);
+            self.inner.last_rendezvous[stream] = parts::place(number, (first + record) as usize);
         }
-        for &(at, back) in &seen.events {
+        for &(at, touch) in &seen.touches {
             self.at = begin + at as usize;
-            if back == 0 {
-                self.recorded += 1;
-            } else {
-                self.waits(back)?;
+            let place = (first + at) as usize;
+            match touch {
+                Touch::Records => self.recorded += 1,
+                Touch::Waits => self.waits(records.kept[place].index)?,
+                Touch::Memory => self.memory(&records.at(place))?,
             }
+        }
+        let tensor = stretch.tensor as usize;
+        if let Some(made) = self.allocated.get_mut(tensor..tensor + seen.made.len()) {
+            made.copy_from_slice(&seen.made);
         }
         Ok(())
     }

@@ -14,8 +14,9 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
+use super::alone::{Alone, More};
 use super::builder::{Mixer, mix};
-use super::{Kind, Part, ProgramBuilder, Record, Records};
+use super::{Kind, Part, ProgramBuilder, Record};
 
 /// A millionth, in which shares are given.
 const WHOLE: u128 = 1_000_000;
@@ -33,17 +34,11 @@ pub struct Load {
     pub transfer: u32,
 }
 
-/// A record where it comes in the program: the number of its part, and its own.
-type At = (u32, u32);
-
-/// A record's time on its stream.
-#[derive(Clone, Copy, Debug)]
-struct Busy {
-    at: At,
-    start: u64,
-    end: u64,
-    /// What it becomes longer by.
-    more: u64,
+impl Load {
+    pub(super) fn picos(&self, bytes: u64) -> u64 {
+        let picos = bytes as f64 / self.bandwidth * 1e12;
+        if picos.is_finite() { picos as u64 } else { 0 }
+    }
 }
 
 /// Records of a part, from its first on, and what they become longer by.
@@ -64,120 +59,8 @@ impl Variants {
     }
 }
 
-/// What a rank does when nobody makes it wait.
-#[derive(Debug, Default)]
-struct Alone {
-    host: u64,
-    /// When each stream has done what it was given.
-    clocks: Vec<u64>,
-    events: Vec<u64>,
-    /// Kernels of the primary stream, in order.
-    kernels: Vec<Busy>,
-    /// Transfers with a load on each other stream, in order.
-    transfers: Vec<Vec<Busy>>,
-}
-
-impl Alone {
-    fn run(records: Records<'_>, parts: &[Part], streams: usize, loads: &[Option<Load>]) -> Self {
-        let all = parts.iter().map(|part| part.len()).sum();
-        let mut alone = Self {
-            clocks: vec![0; streams],
-            kernels: Vec::with_capacity(all),
-            transfers: vec![Vec::new(); streams],
-            ..Self::default()
-        };
-        for (number, part) in (0..).zip(parts) {
-            let mut at = part.first;
-            while at < part.end {
-                let record = records.at(at as usize);
-                if record.kind == Kind::Kernel {
-                    at += alone.run_kernels((number, at), part.end, records);
-                } else {
-                    alone.step((number, at), &record, loads);
-                    at += 1;
-                }
-            }
-        }
-        alone
-    }
-
-    /// Runs the kernels that follow each other on one stream from record `first` of a part on, up to `last`; returns how
-    /// many. The clocks stay in registers.
-    fn run_kernels(&mut self, (part, first): At, last: u32, records: Records<'_>) -> u32 {
-        let stream = records.at(first as usize).stream;
-        let (mut host, mut end, mut number) = (self.host, self.clock(usize::from(stream)), 0);
-        for kept in &records.kept[first as usize..last as usize] {
-            let record = &records.shapes[kept.shape as usize];
-            if record.kind != Kind::Kernel || record.stream != stream {
-                break;
-            }
-            host = host.saturating_add(record.extra);
-            let start = end.max(host);
-            end = start.saturating_add(record.time);
-            if stream == 0 && record.time > 0 {
-                self.kernels.push(Busy { at: (part, first + number), start, end, more: 0 });
-            }
-            number += 1;
-        }
-        self.host = host;
-        self.set(usize::from(stream), end);
-        number
-    }
-
-    /// Indices that do not exist are left for the checks of the finished program.
-    fn step(&mut self, at: At, record: &Record, loads: &[Option<Load>]) {
-        let stream = usize::from(record.stream);
-        match record.kind {
-            Kind::Host => self.host = self.host.saturating_add(record.time),
-            Kind::HostSync => self.host = self.host.max(self.clock(stream)),
-            Kind::HostWait => self.host = self.host.max(self.event(record)),
-            Kind::Record => self.events.push(self.clock(stream)),
-            Kind::Wait => self.set(stream, self.clock(stream).max(self.event(record))),
-            // Kernels run in rows.
-            Kind::Alloc | Kind::Free | Kind::Kernel => {}
-            Kind::Rendezvous => {
-                // One without a load takes no part, and does not make the rank wait either.
-                let Some(Some(load)) = loads.get(record.channel()) else { return };
-                let busy = self.run_on(stream, at, record.time.saturating_add(load.picos(record.bytes())));
-                if stream != 0 {
-                    self.transfers.get_mut(stream).into_iter().for_each(|list| list.push(busy));
-                }
-            }
-        }
-    }
-
-    fn clock(&self, stream: usize) -> u64 {
-        self.clocks.get(stream).copied().unwrap_or(0)
-    }
-
-    fn event(&self, record: &Record) -> u64 {
-        let event = self.events.len().checked_sub(record.index as usize);
-        event.and_then(|event| self.events.get(event)).copied().unwrap_or(0)
-    }
-
-    fn set(&mut self, stream: usize, clock: u64) {
-        if let Some(place) = self.clocks.get_mut(stream) {
-            *place = clock;
-        }
-    }
-
-    fn run_on(&mut self, stream: usize, at: At, duration: u64) -> Busy {
-        let start = self.clocks.get(stream).map_or(self.host, |clock| self.host.max(*clock));
-        let end = start.saturating_add(duration);
-        self.set(stream, end);
-        Busy { at, start, end, more: 0 }
-    }
-}
-
-impl Load {
-    fn picos(&self, bytes: u64) -> u64 {
-        let picos = bytes as f64 / self.bandwidth * 1e12;
-        if picos.is_finite() { picos as u64 } else { 0 }
-    }
-}
-
 /// A share of a time, rounded down.
-fn share(time: u64, millionths: u32) -> u64 {
+pub(super) fn share(time: u64, millionths: u32) -> u64 {
     // Up to some hours of picoseconds.
     if let Some(product) = time.checked_mul(u64::from(millionths)) {
         return product / WHOLE as u64;
@@ -193,64 +76,38 @@ impl ProgramBuilder {
         if loads.iter().all(Option::is_none) {
             return;
         }
+        // Shapes are few.
+        let beside = |it: &Record| it.kind == Kind::Rendezvous && it.stream != 0;
+        if !self.inner.shapes.iter().any(|it| beside(it) && matches!(loads.get(it.channel()), Some(Some(_))))
+        {
+            return;
+        }
         self.cut();
-        let mut alone = Alone::run(self.inner.kept(), &self.inner.parts, self.inner.streams.len(), loads);
-        for transfers in &mut alone.transfers {
-            self.contend_with(&mut alone.kernels, transfers, loads);
+        let stretches = self.stretches();
+        let mut alone = Alone::new(self.inner.kept(), self.inner.streams.len(), loads);
+        for stretch in &stretches {
+            alone.stretch(stretch);
         }
-        // Each in the order of the program.
-        let lists = std::iter::once(&*alone.kernels).chain(alone.transfers.iter().map(Vec::as_slice));
-        if self.inner.records.len() == self.records() {
-            // Every record stands once.
-            for busy in lists.flatten() {
-                self.lengthen(busy.at.1 as usize, busy.more);
-            }
+        let mut longer = alone.contended();
+        if self.shares {
+            longer.sort_by_key(|it| it.part);
+            self.lengthen_parts(&longer);
         } else {
-            self.lengthen_parts(lists.collect());
-        }
-    }
-
-    /// Both lists are in order of time, and neither overlaps itself.
-    fn contend_with(&self, kernels: &mut [Busy], transfers: &mut [Busy], loads: &[Option<Load>]) {
-        let records = self.inner.kept();
-        let mut first = 0;
-        for transfer in transfers {
-            let channel = records.at(transfer.at.1 as usize).channel();
-            let Some(Some(load)) = loads.get(channel) else { continue };
-            first += kernels[first..].iter().take_while(|kernel| kernel.end <= transfer.start).count();
-            let beside = kernels[first..].iter_mut().take_while(|kernel| kernel.start < transfer.end);
-            let mut shared = 0;
-            for kernel in beside {
-                let both = kernel.end.min(transfer.end) - kernel.start.max(transfer.start);
-                let by_memory = records.at(kernel.at.1 as usize).is_limited_by_memory();
-                let lost = share(both, if by_memory { load.memory } else { load.arithmetic });
-                kernel.more = kernel.more.saturating_add(lost);
-                shared += both;
+            // Every record stands once.
+            for it in longer {
+                self.lengthen(it.record as usize, it.more);
             }
-            transfer.more = transfer.more.saturating_add(share(shared, load.transfer));
         }
     }
 
     /// Gives each part in which something becomes longer a stretch of its own, or that of a part that becomes the same.
-    fn lengthen_parts(&mut self, mut lists: Vec<&[Busy]>) {
+    fn lengthen_parts(&mut self, all: &[More]) {
         let (mut variants, mut longer) = (Variants::default(), Longer::new());
-        for number in 0..self.inner.parts.len() {
+        for of_part in all.chunk_by(|one, other| one.part == other.part) {
+            let number = of_part[0].part as usize;
             let part = self.inner.parts[number];
             longer.clear();
-            for list in &mut lists {
-                let mut of_part = 0;
-                for busy in list.iter().take_while(|busy| busy.at.0 as usize == number) {
-                    of_part += 1;
-                    // Few of them are.
-                    if busy.more > 0 {
-                        longer.push((busy.at.1 - part.first, busy.more));
-                    }
-                }
-                *list = &list[of_part..];
-            }
-            if longer.is_empty() {
-                continue;
-            }
+            longer.extend(of_part.iter().map(|it| (it.record - part.first, it.more)));
             let alike = variants.of(part, &longer);
             let known = alike.iter().find(|(of, by, _)| (*of, by) == (part, &longer)).map(|it| it.2);
             self.inner.parts[number] = known.unwrap_or_else(|| {
@@ -273,11 +130,9 @@ impl ProgramBuilder {
     }
 
     fn lengthen(&mut self, at: usize, more: u64) {
-        if more > 0 {
-            let record = self.inner.kept().at(at);
-            let longer = Record { time: record.time.saturating_add(more), ..record };
-            self.inner.records[at] = self.shapes.keep(&mut self.inner.shapes, longer);
-        }
+        let record = self.inner.kept().at(at);
+        let longer = Record { time: record.time.saturating_add(more), ..record };
+        self.inner.records[at] = self.shapes.keep(&mut self.inner.shapes, longer);
     }
 }
 

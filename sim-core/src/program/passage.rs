@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use super::stretches::Copied;
 use super::{Kind, Label, Part, ProgramBuilder, Records, Tensor};
 
 /// A place between two records of a program that is being written.
@@ -40,6 +41,8 @@ pub struct Passage {
 /// add a number to what they had.
 #[derive(Clone, Debug)]
 struct Names {
+    /// Number of the passage among those that have copies.
+    number: u32,
     list: Vec<Name>,
     /// By record of the passage: which of them.
     of: Vec<u32>,
@@ -60,8 +63,8 @@ enum Name {
 }
 
 impl Names {
-    fn new(passage: &Passage, records: Records<'_>) -> Self {
-        let mut names = Self { list: Vec::new(), of: Vec::new() };
+    fn new(number: u32, passage: &Passage, records: Records<'_>) -> Self {
+        let mut names = Self { number, list: Vec::new(), of: Vec::new() };
         let mut known: BTreeMap<Name, u32> = BTreeMap::new();
         let mut recorded = 0;
         let mut last = None;
@@ -147,6 +150,24 @@ impl ProgramBuilder {
         }
     }
 
+    /// The same, as one stretch of a program without memory: there is less to look at when it comes again.
+    pub fn passage_in_one(&mut self, from: Place) -> Passage {
+        let mut passage = self.passage(from);
+        if self.only_times && passage.stretches.len() > 1 {
+            let first = self.inner.records.len();
+            for part in &passage.stretches {
+                self.inner.records.extend_from_within(part.range());
+            }
+            let part = self.known.share(&mut self.inner.records, first);
+            self.shares = true;
+            self.inner.parts.truncate(from.parts);
+            self.inner.parts.push(part);
+            self.close();
+            passage.stretches = vec![part];
+        }
+        passage
+    }
+
     /// The label of a tensor, if there is one of this number.
     pub fn tensor_label(&self, tensor: Tensor) -> Option<Label> {
         self.inner.tensors.get(tensor.0 as usize).map(|spec| spec.label)
@@ -163,7 +184,10 @@ impl ProgramBuilder {
         outer: impl Fn(Tensor) -> Tensor,
     ) -> u32 {
         let here = self.place();
-        let names = passage.names.get_or_init(|| Names::new(passage, self.inner.kept()));
+        let names = passage.names.get_or_init(|| {
+            self.copied += 1;
+            Names::new(self.copied - 1, passage, self.inner.kept())
+        });
         // Between an event from before the passage and this copy there are more than before the passage.
         let between = (here.events - passage.events.start) as u32;
         let made = (here.tensors - passage.tensors.start) as u32;
@@ -175,6 +199,11 @@ impl ProgramBuilder {
             Name::Label(index) => label(Label(index)).0.wrapping_sub(index),
         };
         let added: Vec<u32> = names.list.iter().map(added).collect();
+        let known = names.list.iter().zip(&added).all(|(name, added)| match *name {
+            Name::Outer(tensor) => (tensor.wrapping_add(*added) as usize) < here.tensors,
+            Name::Label(index) => (index.wrapping_add(*added) as usize) < self.inner.labels.len(),
+            Name::Fixed | Name::Own | Name::Event => true,
+        });
         let records = &mut self.inner.records;
         let copy = records.len();
         for part in &passage.stretches {
@@ -182,6 +211,10 @@ impl ProgramBuilder {
         }
         for (kept, &name) in records[copy..].iter_mut().zip(&names.of) {
             kept.index = kept.index.wrapping_add(added[name as usize]);
+        }
+        if known && !self.only_times {
+            let part = Part::of(copy..records.len());
+            self.copies.push(Copied { part, passage: names.number, tensor: here.tensors as u32 });
         }
         self.inner.tensors.extend_from_within(passage.tensors.clone());
         for (number, spec) in self.inner.tensors[here.tensors..].iter_mut().enumerate() {
@@ -198,6 +231,7 @@ impl ProgramBuilder {
             return;
         }
         let here = self.place();
+        self.shares = true;
         self.inner.parts.extend_from_slice(&passage.stretches);
         self.closed += passage.stretches.iter().map(|part| part.len()).sum::<usize>();
         self.repeat_beside(passage, here);
@@ -216,6 +250,8 @@ impl ProgramBuilder {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::program::{Category, Class, Step};
     use crate::time::SimTime;
@@ -405,6 +441,70 @@ mod tests {
             // Two from before; each copy records two, and one comes between the second and the third.
             assert_eq!(events.collect::<Vec<u32>>(), [0, 2, 1, 0, 4, 1, 0, 7, 1]);
             assert_eq!(program.waits(), [3, 3, 1, 0, 1, 0, 0, 1, 0]);
+        }
+    }
+
+    /// Turns of allocations and frees of two tensors from before and two of its own, in any order: what is wrong with copies
+    /// is found where it would be found if they were written out.
+    fn turns(turns: &[(bool, bool, usize)], copies: &[[usize; 2]], copied: bool) -> ProgramBuilder {
+        let mut p = ProgramBuilder::new("p");
+        let (label, stream) = (p.label("x"), p.stream("s"));
+        let outer: Vec<Tensor> = (0..4).map(|_| p.tensor(8, Category(0), label)).collect();
+        for tensor in &outer[..2] {
+            p.alloc(stream, *tensor);
+        }
+        let write = |p: &mut ProgramBuilder, [first, second]: [usize; 2]| {
+            let own = [(); 2].map(|()| p.tensor(16, Category(1), label));
+            for &(makes, frees, number) in turns {
+                let before = [outer[first], outer[second]];
+                let tensor = if makes { own[number] } else { before[number] };
+                if frees {
+                    p.free(stream, tensor)
+                } else {
+                    p.alloc(stream, tensor)
+                }
+                p.kernel(stream, Class(1), label, SimTime(3), SimTime(1));
+            }
+        };
+        let place = p.place();
+        write(&mut p, [0, 1]);
+        let passage = p.passage(place);
+        for &tensors in copies {
+            if copied {
+                let outer = |tensor: Tensor| outer[tensors[tensor.0 as usize]];
+                p.repeat(&passage, |label| label, |_| label, outer);
+            } else {
+                write(&mut p, tensors);
+            }
+        }
+        p.alloc(stream, outer[3]);
+        p
+    }
+
+    proptest! {
+        #[test]
+        fn copies_are_checked_as_if_they_were_written(
+            drawn in prop::collection::vec((any::<bool>(), any::<bool>(), 0_usize..2), 0..7),
+            tidy in any::<bool>(),
+            copies in prop::collection::vec([0_usize..4, 0_usize..4], 0..6),
+        ) {
+            // Each tensor's turns alternate, so that the first writing is right; those from before come first as they are.
+            let mut held = [[false; 2], [true; 2]];
+            let alternating: Vec<_> = drawn.iter().map(|&(makes, _, number)| {
+                let held = &mut held[usize::from(!makes)][number];
+                *held = !*held;
+                (makes, !*held, number)
+            }).collect();
+            let drawn = if tidy { alternating } else { drawn };
+            let [copied, plain] = [true, false].map(|copied| turns(&drawn, &copies, copied).build());
+            match (copied, plain) {
+                (Ok(copied), Ok(plain)) => {
+                    prop_assert_eq!(copied.inner.in_full(), plain.inner.in_full());
+                    prop_assert_eq!(copied.tensor_specs(), plain.tensor_specs());
+                    prop_assert_eq!(copied.launches(), plain.launches());
+                }
+                (copied, plain) => prop_assert_eq!(copied.map(|_| ()), plain.map(|_| ())),
+            }
         }
     }
 }

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use super::{Group, World};
-use crate::program::{Kind, Record};
+use crate::program::{Kept, Kind, Numbered, Part, Program, Record};
 
 /// A channel of a rank that is watched.
 #[derive(PartialEq)]
@@ -105,34 +105,8 @@ impl World {
 
     /// By watched channel: whether a rendezvous beside it that is issued later may begin before it is over.
     fn overtaken(&self, rank: u32, watched: &[Watched]) -> Vec<bool> {
-        let program = self.program_of(rank);
-        let width = watched.len();
-        let channels = self.ranks[rank as usize].groups.len();
-        let (mut beside, mut own) = (vec![Vec::new(); channels], vec![None; channels]);
-        for (place, it) in watched.iter().enumerate() {
-            own[it.channel] = Some(place);
-            it.beside.iter().for_each(|&channel| beside[channel].push(place));
-        }
-        let mut order = Order {
-            width,
-            beside,
-            own,
-            streams: vec![0; program.streams().len() * width],
-            host: vec![0; width],
-            events: Vec::new(),
-            met: vec![0; width],
-            overtaken: vec![false; width],
-        };
-        let records = program.records();
-        let orders = |it: &Record| !matches!(it.kind, Kind::Host | Kind::Kernel | Kind::Alloc | Kind::Free);
-        // Most shapes are those of kernels.
-        let wanted: Vec<bool> = records.shapes.iter().map(orders).collect();
-        for kept in program.parts().iter().flat_map(|part| &records.kept[part.range()]) {
-            if wanted[kept.shape as usize] {
-                order.step(&records.shapes[kept.shape as usize], kept.index);
-            }
-        }
-        order.overtaken
+        let (program, channels) = (self.program_of(rank), self.ranks[rank as usize].groups.len());
+        watched.chunks(WIDTH).flat_map(|watched| Order::overtaken(program, channels, watched)).collect()
     }
 }
 
@@ -147,68 +121,119 @@ fn join(classes: &mut [u32], channels: &[usize]) {
     }
 }
 
-/// How many rendezvous of each watched channel are surely over where a stream, the host or an event is.
-struct Order {
-    /// Channels that are watched.
-    width: usize,
-    /// By channel: the watched ones beside which it is, and its own number among them.
-    beside: Vec<Vec<usize>>,
-    own: Vec<Option<usize>>,
-    streams: Vec<u32>,
-    host: Vec<u32>,
-    events: Vec<u32>,
-    /// Rendezvous so far.
-    met: Vec<u32>,
-    overtaken: Vec<bool>,
-}
+/// Channels that are watched at once.
+const WIDTH: usize = u64::BITS as usize;
 
-/// Lifts each of some counts to another.
-fn lift(counts: &mut [u32], others: &[u32]) {
-    for (count, other) in counts.iter_mut().zip(others) {
-        *count = (*count).max(*other);
-    }
+/// Of which watched channels all rendezvous so far are surely over where a stream, the host or an event is: a bit each.
+struct Order {
+    /// By channel: the watched ones beside which it is, and itself if it is watched.
+    beside: Vec<u64>,
+    own: Vec<u64>,
+    streams: Vec<u64>,
+    host: u64,
+    /// With the watched rendezvous that had been issued, of all channels.
+    events: Vec<(u64, u32)>,
+    issued: u32,
+    /// By watched channel: how many had been issued with its last one.
+    last: [u32; WIDTH],
+    overtaken: u64,
 }
 
 impl Order {
+    /// By watched channel: whether a rendezvous beside it that a rank of so many channels issues later may begin before it
+    /// is over.
+    fn overtaken(program: &Program, channels: usize, watched: &[Watched]) -> Vec<bool> {
+        let (mut beside, mut own) = (vec![0; channels], vec![0; channels]);
+        for (place, it) in watched.iter().enumerate() {
+            own[it.channel] |= 1 << place;
+            it.beside.iter().for_each(|&channel| beside[channel] |= 1 << place);
+        }
+        let mut order = Self {
+            beside,
+            own,
+            streams: vec![u64::MAX; program.streams().len()],
+            host: u64::MAX,
+            events: Vec::new(),
+            issued: 0,
+            last: [0; WIDTH],
+            overtaken: 0,
+        };
+        let records = program.records();
+        let orders = |it: &Record| match it.kind {
+            Kind::Host | Kind::Kernel | Kind::Alloc | Kind::Free => false,
+            Kind::Rendezvous => it.bytes() > 0 && (order.beside[it.channel()] | order.own[it.channel()]) != 0,
+            Kind::Record | Kind::Wait | Kind::HostSync | Kind::HostWait => true,
+        };
+        // Most shapes are those of kernels.
+        let wanted: Vec<bool> = records.shapes.iter().map(orders).collect();
+        let kept = |part: &Part| {
+            let kept = records.kept[part.range()].iter();
+            kept.filter(|kept| wanted[kept.shape as usize]).copied().collect::<Box<[Kept]>>()
+        };
+        // Of parts that come again, once.
+        let (mut numbered, mut of_parts) = (Numbered::default(), Vec::new());
+        for part in program.parts() {
+            let number = numbered.number(*part);
+            if number == of_parts.len() {
+                of_parts.push(kept(part));
+            }
+            for kept in &of_parts[number] {
+                order.step(&records.shapes[kept.shape as usize], kept.index);
+            }
+        }
+        (0..watched.len()).map(|place| order.overtaken >> place & 1 == 1).collect()
+    }
+
     /// A record of a shape; a wait is for the event that is `back` back.
     fn step(&mut self, record: &Record, back: u32) {
-        let first = usize::from(record.stream) * self.width;
-        let stream = first..first + self.width;
-        let event = || {
-            let first = self.events.len() - back as usize * self.width;
-            first..first + self.width
-        };
+        let stream = usize::from(record.stream);
         match record.kind {
-            Kind::Rendezvous if record.bytes() > 0 => self.rendezvous(record.channel(), first),
-            Kind::Record => {
-                let over = self.streams[stream].iter().zip(&self.host);
-                self.events.extend(over.map(|(stream, host)| *stream.max(host)));
-            }
-            Kind::Wait => lift(&mut self.streams[stream], &self.events[event()]),
-            Kind::HostSync => lift(&mut self.host, &self.streams[stream]),
-            Kind::HostWait => lift(&mut self.host, &self.events[event()]),
-            Kind::Rendezvous | Kind::Host | Kind::Kernel | Kind::Alloc | Kind::Free => {}
+            Kind::Rendezvous => self.rendezvous(record.channel(), stream),
+            Kind::Record => self.events.push((self.streams[stream] | self.host, self.issued)),
+            Kind::Wait => self.streams[stream] |= self.event(back),
+            Kind::HostSync => self.host |= self.streams[stream],
+            Kind::HostWait => self.host |= self.event(back),
+            Kind::Host | Kind::Kernel | Kind::Alloc | Kind::Free => {}
         }
     }
 
-    /// One on a stream whose counts begin at `first`.
-    fn rendezvous(&mut self, channel: usize, first: usize) {
-        for &place in &self.beside[channel] {
-            let over = self.streams[first + place].max(self.host[place]);
-            self.overtaken[place] |= over < self.met[place];
+    /// Of which channels all rendezvous so far are over when an event has happened.
+    fn event(&self, back: u32) -> u64 {
+        let (over, issued) = self.events[self.events.len() - back as usize];
+        if issued == self.issued {
+            return over;
         }
-        if let Some(place) = self.own[channel] {
-            self.met[place] += 1;
-            self.streams[first + place] = self.met[place];
+        let mut left = over;
+        let mut since = 0;
+        while left != 0 {
+            let place = left.trailing_zeros();
+            since |= u64::from(self.last[place as usize] > issued) << place;
+            left &= left - 1;
+        }
+        over & !since
+    }
+
+    fn rendezvous(&mut self, channel: usize, stream: usize) {
+        self.overtaken |= self.beside[channel] & !(self.streams[stream] | self.host);
+        let own = self.own[channel];
+        if own != 0 {
+            self.issued += 1;
+            self.last[own.trailing_zeros() as usize] = self.issued;
+            self.streams.iter_mut().for_each(|over| *over &= !own);
+            self.host &= !own;
+            self.streams[stream] |= own;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::{Order, WIDTH, Watched};
     use crate::engine::simulate;
     use crate::observer::NoObserver;
-    use crate::program::{Class, Event, ProgramBuilder, Stream};
+    use crate::program::{Class, Event, Kind, Program, ProgramBuilder, Stream};
     use crate::time::SimTime;
     use crate::world::{Group, LinkUse, RankSpec, World, WorldBuilder};
 
@@ -383,5 +408,79 @@ mod tests {
         assert_eq!((found[0], found[2]), (yes, yes));
         assert_ne!(found[1], yes);
         assert_eq!(found[1][2], no[2]);
+    }
+
+    /// The same by counts: how many rendezvous of a watched channel are over where a stream, the host or an event is.
+    fn overtaken_by_counts(program: &Program, it: &Watched) -> bool {
+        let (mut streams, mut host, mut events) = (vec![0; program.streams().len()], 0, Vec::new());
+        let (mut met, mut overtaken) = (0, false);
+        for record in program.in_order() {
+            let stream = usize::from(record.stream);
+            let event = |events: &Vec<u32>| events[events.len() - record.index as usize];
+            match record.kind {
+                Kind::Rendezvous if record.bytes() > 0 => {
+                    if it.beside.contains(&record.channel()) {
+                        overtaken |= host.max(streams[stream]) < met;
+                    }
+                    if it.channel == record.channel() {
+                        met += 1;
+                        streams[stream] = met;
+                    }
+                }
+                Kind::Record => events.push(host.max(streams[stream])),
+                Kind::Wait => streams[stream] = streams[stream].max(event(&events)),
+                Kind::HostSync => host = host.max(streams[stream]),
+                Kind::HostWait => host = host.max(event(&events)),
+                Kind::Rendezvous | Kind::Host | Kind::Kernel | Kind::Alloc | Kind::Free => {}
+            }
+        }
+        overtaken
+    }
+
+    proptest! {
+        /// Bits say what counts do, of programs whose rounds come again and of more channels than a word has bits.
+        #[test]
+        fn what_is_overtaken_is_what_counting_finds(
+            acts in prop::collection::vec((0_u8..6, 0_u8..3, 0_u16..70, 1_u32..4), 1..20),
+            rounds in 1_usize..4,
+            beside in prop::collection::vec(prop::collection::vec(0_usize..70, 0..4), 70),
+        ) {
+            let mut b = ProgramBuilder::without_memory("p");
+            let label = b.label("x");
+            let streams = ["one", "two", "three"].map(|name| b.stream(name));
+            let channels: Vec<_> = (0..70).map(|_| b.channel("c")).collect();
+            let first = b.record(streams[0]);
+            let mut last = vec![first; 4];
+            let place = b.place();
+            for &(what, stream, channel, back) in &acts {
+                let stream = streams[usize::from(stream)];
+                let event = last[last.len() - back as usize];
+                match what {
+                    0 => last.push(b.record(stream)),
+                    1 => b.wait(stream, event),
+                    2 => b.host_wait(event),
+                    3 => b.host_sync(stream),
+                    _ => {
+                        // Few channels, so that they meet again.
+                        let channel = channels[usize::from(channel / 10 * 10)];
+                        b.rendezvous(stream, channel, Class(1), Class(2), label, SimTime::ZERO, u64::from(back) - 1);
+                    }
+                }
+            }
+            let passage = b.passage(place);
+            for _ in 1..rounds {
+                b.repeat_as_it_is(&passage);
+            }
+            let program = b.build().unwrap();
+            let watched: Vec<Watched> = beside.into_iter().enumerate().map(|(channel, mut beside)| {
+                beside.retain(|other| *other != channel);
+                beside.push(channel);
+                Watched { channel, beside }
+            }).collect();
+            let found: Vec<bool> =
+                watched.chunks(WIDTH).flat_map(|watched| Order::overtaken(&program, 70, watched)).collect();
+            let counted: Vec<bool> = watched.iter().map(|it| overtaken_by_counts(&program, it)).collect();
+            prop_assert_eq!(found, counted);
+        }
     }
 }

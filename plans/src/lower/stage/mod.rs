@@ -19,6 +19,7 @@ mod pipeline;
 mod repeat;
 mod replicas;
 mod tensor;
+mod whole;
 
 use std::ops::Range;
 
@@ -36,6 +37,7 @@ use self::pairs::Pairs;
 pub(super) use self::passes::deferred;
 use self::pipeline::{Transfers, transfers};
 use self::repeat::Repeats;
+use self::whole::WholePasses;
 use super::Grain;
 use super::cost::{Cost, LayerCost, ModelCost, OpCost, Pricer};
 use super::host_ports::HostPath;
@@ -297,6 +299,8 @@ pub(super) struct StageBuilder<'a> {
     numbers: Vec<String>,
     /// Passes over layers that can be copied.
     repeats: Repeats,
+    /// Passes over chunks that can be written again as they are.
+    whole_passes: WholePasses,
     /// Forwards and backwards that are one.
     pairs: Pairs,
     /// Entries of the launch queue so far.
@@ -392,6 +396,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         text: String::new(),
         numbers: (0..micro_batches).map(|number| number.to_string()).collect(),
         repeats: Repeats::default(),
+        whole_passes: WholePasses::default(),
         pairs,
         entries: 0,
     };

@@ -55,7 +55,7 @@ impl StageInput<'_> {
 const KINDS: usize = 4;
 
 /// The kind of an action.
-const fn kind(action: Action) -> usize {
+pub(super) const fn kind(action: Action) -> usize {
     match action {
         Action::Forward { .. } => 0,
         Action::Backward { .. } => 1,
@@ -100,7 +100,7 @@ impl StageBuilder<'_> {
         Ok(())
     }
 
-    fn pass(&mut self, action: Action) -> Result<(), PlanError> {
+    pub(super) fn write_pass(&mut self, action: Action) -> Result<(), PlanError> {
         let (chunk, micro_batch) = (action.chunk() as usize, action.micro_batch());
         match action {
             Action::Forward { .. } => self.forward(chunk, micro_batch),

@@ -268,13 +268,15 @@ impl StageBuilder<'_> {
     }
 
     /// Counts a backward of the chunk.
-    fn next_turn(&mut self, chunk: usize) -> Turn {
+    pub(super) fn next_turn(&mut self, chunk: usize) -> Turn {
         self.backwards_done[chunk] += 1;
-        let done = self.backwards_done[chunk];
-        Turn {
-            first: done == 1,
-            last: done as usize == self.input.schedule.micro_batches_of(chunk as u32).len(),
-        }
+        self.turn(chunk, self.backwards_done[chunk])
+    }
+
+    /// The chunk's backward of a number, counted from 1.
+    pub(super) fn turn(&self, chunk: usize, number: u32) -> Turn {
+        let last = self.input.schedule.micro_batches_of(chunk as u32).len();
+        Turn { first: number == 1, last: number as usize == last }
     }
 
     /// What happens to a layer's gradients once they are made.

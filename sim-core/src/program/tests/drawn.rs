@@ -248,8 +248,44 @@ proptest! {
             builder.build().unwrap()
         };
         let plain = contended(program(ProgramBuilder::new("p"), &stretches, &order, false));
+        let copied = contended(program(ProgramBuilder::new("p"), &stretches, &order, true));
         let once = contended(program(ProgramBuilder::without_memory("p"), &stretches, &order, true));
+        assert_same(&plain, &copied, true);
         assert_same(&plain, &once, false);
+    }
+
+    /// A round of stretches that comes again as one stretch is the round again.
+    #[test]
+    fn rounds_in_one_stretch_are_what_would_have_been_written((stretches, order) in stretches(), rounds in 1_usize..6) {
+        let loads = [Some(LOAD), Some(OTHER)];
+        let write = |in_one: bool| {
+            let mut b = program(ProgramBuilder::without_memory("p"), &stretches, &order[..1], true);
+            let place = b.place();
+            let mut known: Vec<Option<(Passage, usize)>> = vec![None; stretches.len()];
+            let mut events: Vec<Event> = Vec::new();
+            for at in order.iter().map(|number| number % stretches.len()) {
+                match &known[at] {
+                    Some((passage, recorded)) => {
+                        let begin = events.len() as u32;
+                        events.extend((begin..begin + *recorded as u32).map(Event));
+                        b.repeat_as_it_is(passage);
+                    }
+                    None => {
+                        let (place, before) = (b.place(), events.len());
+                        write(&mut b, &stretches[at], &mut events, None);
+                        known[at] = Some((b.passage(place), events.len() - before));
+                    }
+                }
+            }
+            let passage = if in_one { b.passage_in_one(place) } else { b.passage(place) };
+            for _ in 0..rounds {
+                b.repeat_as_it_is(&passage);
+            }
+            b.kernel(Stream(0), Class(1), Label(0), SimTime(5), SimTime(1));
+            b.contend(&loads);
+            b.build().unwrap()
+        };
+        assert_same(&write(false), &write(true), true);
     }
 
     /// Each pair of a primary kernel and another stream's transfer that are played at the same time takes its share.
