@@ -1,0 +1,367 @@
+//! A rank that plays its records alone: when kernels of its primary stream run, and transfers beside them.
+//!
+//! What only the host and the primary stream do takes both from one moment to another by maxima and sums: wherever it
+//! begins, the clocks after it are `max(a + host, b + clock)`, each with numbers of its own. Of stretches that come again
+//! these are found once. Their kernels are placed in time only where a transfer lies beside them.
+
+use std::ops::Range;
+
+use super::contention::{Load, share};
+use super::stretches::Stretch;
+use super::{Kind, Record, Records};
+
+/// A record's time on its stream.
+#[derive(Clone, Copy, Debug)]
+struct Busy {
+    /// Number of its part.
+    part: u32,
+    record: u32,
+    start: u64,
+    end: u64,
+    /// What it becomes longer by.
+    more: u64,
+}
+
+/// A record that becomes longer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct More {
+    /// Number of its part, from 0.
+    pub(super) part: u32,
+    pub(super) record: u32,
+    /// By so much.
+    pub(super) more: u64,
+}
+
+/// Clocks after something, by the host's and the primary stream's before it; what does not depend on one has none of it.
+#[derive(Clone, Copy, Debug)]
+struct Through {
+    host: [Option<u64>; 2],
+    clock: [Option<u64>; 2],
+}
+
+/// The sum of two times, where there are both; an error where it is past the last moment.
+fn plus(one: Option<u64>, other: u64) -> Result<Option<u64>, Overflow> {
+    one.map_or(Ok(None), |one| one.checked_add(other).map(Some).ok_or(Overflow))
+}
+
+/// A time that is past the last moment: there sums stay, and order matters.
+struct Overflow;
+
+impl Through {
+    /// Of nothing.
+    const NOTHING: Self = Self { host: [Some(0), None], clock: [None, Some(0)] };
+
+    /// With one record more; `false` where it does something else too.
+    fn with(&mut self, record: &Record, loads: &[Option<Load>]) -> Result<bool, Overflow> {
+        let larger = |a: [Option<u64>; 2], b: [Option<u64>; 2]| [a[0].max(b[0]), a[1].max(b[1])];
+        let later = |a: [Option<u64>; 2], time| Ok([plus(a[0], time)?, plus(a[1], time)?]);
+        match (record.kind, record.stream) {
+            (Kind::Alloc | Kind::Free, _) => {}
+            (Kind::Host, _) => self.host = later(self.host, record.time)?,
+            (Kind::HostSync, 0) => self.host = larger(self.host, self.clock),
+            (Kind::Kernel, 0) => {
+                self.host = later(self.host, record.extra)?;
+                self.clock = later(larger(self.host, self.clock), record.time)?;
+            }
+            (Kind::Rendezvous, 0) => {
+                if let Some(duration) = duration(record, loads) {
+                    self.clock = later(larger(self.host, self.clock), duration)?;
+                }
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// The clocks after it.
+    fn after(&self, host: u64, clock: u64) -> Option<(u64, u64)> {
+        let of = |[by_host, by_clock]: [Option<u64>; 2]| {
+            let sums = [plus(by_host, host).ok()?, plus(by_clock, clock).ok()?];
+            sums.into_iter().flatten().max()
+        };
+        Some((of(self.host)?, of(self.clock)?))
+    }
+}
+
+/// How long a rendezvous takes; one without a load takes no part, and does not make the rank wait either.
+fn duration(record: &Record, loads: &[Option<Load>]) -> Option<u64> {
+    let load = loads.get(record.channel()).copied().flatten()?;
+    Some(record.time.saturating_add(load.picos(record.bytes())))
+}
+
+/// Some records of a stretch in a row, counted from its first, and what they do to the clocks if that is all that they do.
+#[derive(Clone, Debug)]
+struct Piece {
+    range: Range<u32>,
+    through: Option<Through>,
+    /// Whether there are kernels among them that take time.
+    works: bool,
+}
+
+/// Kernels of the primary stream in a row.
+#[derive(Clone, Debug)]
+struct Row {
+    /// Not after the first begins.
+    start: u64,
+    /// Not before the last ends.
+    end: u64,
+    kernels: Kernels,
+}
+
+#[derive(Clone, Debug)]
+enum Kernels {
+    /// Those of the list.
+    Placed(Range<usize>),
+    /// Those among some records of a part, which begin when the host and the stream are at these moments.
+    Among { part: u32, records: Range<u32>, host: u64, clock: u64 },
+}
+
+/// What a rank does when nobody makes it wait.
+pub(super) struct Alone<'a> {
+    records: Records<'a>,
+    loads: &'a [Option<Load>],
+    host: u64,
+    /// When each stream has done what it was given.
+    clocks: Vec<u64>,
+    events: Vec<u64>,
+    /// Kernels of the primary stream that have been placed.
+    kernels: Vec<Busy>,
+    /// All of them, in order.
+    rows: Vec<Row>,
+    /// Transfers with a load on each other stream, in order.
+    transfers: Vec<Vec<Busy>>,
+    /// Of stretches that are alike, by number.
+    pieces: Vec<Option<Box<[Piece]>>>,
+}
+
+impl<'a> Alone<'a> {
+    pub(super) fn new(records: Records<'a>, streams: usize, loads: &'a [Option<Load>]) -> Self {
+        Self {
+            records,
+            loads,
+            host: 0,
+            clocks: vec![0; streams],
+            events: Vec::new(),
+            kernels: Vec::new(),
+            rows: Vec::new(),
+            transfers: vec![Vec::new(); streams],
+            pieces: Vec::new(),
+        }
+    }
+
+    /// Plays the next stretch of the program.
+    pub(super) fn stretch(&mut self, stretch: &Stretch) {
+        let Stretch { number, part, alike, .. } = *stretch;
+        let Some(alike) = alike.filter(|_| !self.clocks.is_empty()) else {
+            return self.play(number, part.first..part.end);
+        };
+        let alike = alike as usize;
+        if self.pieces.len() <= alike {
+            self.pieces.resize(alike + 1, None);
+        }
+        let pieces = self.pieces[alike].take().unwrap_or_else(|| self.pieces_of(part.range()));
+        for piece in &pieces {
+            let range = part.first + piece.range.start..part.first + piece.range.end;
+            let (host, clock) = (self.host, self.clocks[0]);
+            let Some((host_after, after)) = piece.through.and_then(|it| it.after(host, clock)) else {
+                self.play(number, range);
+                continue;
+            };
+            if piece.works {
+                let kernels = Kernels::Among { part: number, records: range, host, clock };
+                self.rows.push(Row { start: host.max(clock), end: after, kernels });
+            }
+            (self.host, self.clocks[0]) = (host_after, after);
+        }
+        self.pieces[alike] = Some(pieces);
+    }
+
+    /// A stretch as rows of records of which it is known what they do to the clocks, and others.
+    fn pieces_of(&self, range: Range<usize>) -> Box<[Piece]> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        for (at, (record, _)) in (0..).zip(self.records.shapes_of(range)) {
+            let works = record.kind == Kind::Kernel && record.stream == 0 && record.time > 0;
+            if let Some(last) = pieces.last_mut()
+                && let Some(before) = &last.through
+            {
+                let mut through = *before;
+                if let Ok(true) = through.with(record, self.loads) {
+                    last.range.end = at + 1;
+                    last.through = Some(through);
+                    last.works |= works;
+                    continue;
+                }
+            }
+            let mut through = Through::NOTHING;
+            let known = matches!(through.with(record, self.loads), Ok(true));
+            match pieces.last_mut().filter(|last| !known && last.through.is_none()) {
+                Some(last) => last.range.end = at + 1,
+                None => pieces.push(Piece { range: at..at + 1, through: known.then_some(through), works }),
+            }
+        }
+        pieces.into_boxed_slice()
+    }
+
+    /// Plays records of a part one by one.
+    fn play(&mut self, part: u32, range: Range<u32>) {
+        let before = self.kernels.len();
+        self.place(part, range);
+        if let (Some(first), Some(last)) = (self.kernels.get(before), self.kernels.last()) {
+            let kernels = Kernels::Placed(before..self.kernels.len());
+            self.rows.push(Row { start: first.start, end: last.end, kernels });
+        }
+    }
+
+    /// The same, and puts their kernels at the end of the list.
+    fn place(&mut self, part: u32, range: Range<u32>) {
+        let (records, mut at) = (self.records, range.start);
+        while at < range.end {
+            let record = records.shape(at as usize);
+            if record.kind == Kind::Kernel {
+                at += self.run_kernels(part, at..range.end);
+            } else {
+                self.step((part, at), record, records.kept[at as usize].index);
+                at += 1;
+            }
+        }
+    }
+
+    /// Runs the kernels that follow each other on one stream; returns how many records. The clocks stay in registers.
+    fn run_kernels(&mut self, part: u32, range: Range<u32>) -> u32 {
+        let stream = self.records.shape(range.start as usize).stream;
+        let (mut host, mut end, mut number) = (self.host, self.clock(usize::from(stream)), 0);
+        for (record, _) in self.records.shapes_of(range.start as usize..range.end as usize) {
+            match record.kind {
+                Kind::Alloc | Kind::Free => {}
+                Kind::Kernel if record.stream == stream => {
+                    host = host.saturating_add(record.extra);
+                    let start = end.max(host);
+                    end = start.saturating_add(record.time);
+                    if stream == 0 && record.time > 0 {
+                        self.kernels.push(Busy { part, record: range.start + number, start, end, more: 0 });
+                    }
+                }
+                _ => break,
+            }
+            number += 1;
+        }
+        self.host = host;
+        self.set(usize::from(stream), end);
+        number
+    }
+
+    /// Indices that do not exist are left for the checks of the finished program. A wait is for the event that is `back`
+    /// back.
+    fn step(&mut self, (part, at): (u32, u32), record: &Record, back: u32) {
+        let stream = usize::from(record.stream);
+        match record.kind {
+            Kind::Host => self.host = self.host.saturating_add(record.time),
+            Kind::HostSync => self.host = self.host.max(self.clock(stream)),
+            Kind::HostWait => self.host = self.host.max(self.event(back)),
+            Kind::Record => self.events.push(self.clock(stream)),
+            Kind::Wait => self.set(stream, self.clock(stream).max(self.event(back))),
+            // Kernels run in rows.
+            Kind::Alloc | Kind::Free | Kind::Kernel => {}
+            Kind::Rendezvous => {
+                let Some(duration) = duration(record, self.loads) else { return };
+                let start = self.clocks.get(stream).map_or(self.host, |clock| self.host.max(*clock));
+                let end = start.saturating_add(duration);
+                self.set(stream, end);
+                if stream != 0 {
+                    let busy = Busy { part, record: at, start, end, more: 0 };
+                    self.transfers.get_mut(stream).into_iter().for_each(|list| list.push(busy));
+                }
+            }
+        }
+    }
+
+    fn clock(&self, stream: usize) -> u64 {
+        self.clocks.get(stream).copied().unwrap_or(0)
+    }
+
+    fn event(&self, back: u32) -> u64 {
+        let event = self.events.len().checked_sub(back as usize);
+        event.and_then(|event| self.events.get(event)).copied().unwrap_or(0)
+    }
+
+    fn set(&mut self, stream: usize, clock: u64) {
+        if let Some(place) = self.clocks.get_mut(stream) {
+            *place = clock;
+        }
+    }
+
+    /// What becomes longer when everything has been played: kernels, and then the transfers of each stream, each in the
+    /// order of the program.
+    pub(super) fn contended(mut self) -> Vec<More> {
+        let mut transfers = std::mem::take(&mut self.transfers);
+        for transfers in &mut transfers {
+            self.contend_with(transfers);
+        }
+        let placed = self.rows.iter().filter_map(|row| match &row.kernels {
+            Kernels::Placed(range) => Some(&self.kernels[range.clone()]),
+            Kernels::Among { .. } => None,
+        });
+        let all = placed.chain(transfers.iter().map(Vec::as_slice)).flatten();
+        let longer = all.filter(|busy| busy.more > 0);
+        longer.map(|&Busy { part, record, more, .. }| More { part, record, more }).collect()
+    }
+
+    /// Kernels and transfers are in order of time, and neither overlap themselves.
+    fn contend_with(&mut self, transfers: &mut [Busy]) {
+        // The first row that is not over, and in it the first kernel.
+        let (mut first, mut kernel) = (0, 0);
+        for transfer in transfers {
+            let channel = self.records.at(transfer.record as usize).channel();
+            let Some(load) = self.loads.get(channel).copied().flatten() else { continue };
+            while let Some(row) = self.rows.get(first) {
+                if row.end > transfer.start {
+                    let over = |it: &&Busy| it.end <= transfer.start;
+                    if let Kernels::Placed(range) = &row.kernels {
+                        kernel +=
+                            self.kernels[range.start + kernel..range.end].iter().take_while(over).count();
+                    }
+                    break;
+                }
+                (first, kernel) = (first + 1, 0);
+            }
+            let (mut shared, mut skipped) = (0, kernel);
+            let begun = self.rows[first..].iter().take_while(|row| row.start < transfer.end).count();
+            for row in first..first + begun {
+                let range = self.placed(row);
+                shared += self.contend_row(range.start + skipped..range.end, transfer, load);
+                skipped = 0;
+            }
+            transfer.more = transfer.more.saturating_add(share(shared, load.transfer));
+        }
+    }
+
+    /// Lengthens those of some kernels that run beside a transfer; returns the time together.
+    fn contend_row(&mut self, kernels: Range<usize>, transfer: &Busy, load: Load) -> u64 {
+        let mut shared = 0;
+        let kernels = self.kernels[kernels].iter_mut().skip_while(|it| it.end <= transfer.start);
+        for kernel in kernels.take_while(|it| it.start < transfer.end) {
+            let both = kernel.end.min(transfer.end) - kernel.start.max(transfer.start);
+            let by_memory = self.records.shape(kernel.record as usize).is_limited_by_memory();
+            let lost = share(both, if by_memory { load.memory } else { load.arithmetic });
+            kernel.more = kernel.more.saturating_add(lost);
+            shared += both;
+        }
+        shared
+    }
+
+    /// The kernels of a row, placed in time.
+    fn placed(&mut self, row: usize) -> Range<usize> {
+        let (part, records, host, clock) = match self.rows[row].kernels.clone() {
+            Kernels::Placed(range) => return range,
+            Kernels::Among { part, records, host, clock } => (part, records, host, clock),
+        };
+        let before = self.kernels.len();
+        let after = (self.host, self.clocks[0]);
+        (self.host, self.clocks[0]) = (host, clock);
+        self.place(part, records);
+        (self.host, self.clocks[0]) = after;
+        let range = before..self.kernels.len();
+        self.rows[row].kernels = Kernels::Placed(range.clone());
+        range
+    }
+}
