@@ -85,7 +85,7 @@ fn a_whole_pass_that_is_copied_is_the_pass_that_would_have_been_written() {
         (plan(4, 2, OneForwardOneBackward, Two), workload(12)),
         (Plan { context: 2, ..plan(2, 2, OneForwardOneBackward, One) }, workload(5)),
         (Plan { tensor: 2, virtual_pipeline: 2, ..plan(2, 2, OneForwardOneBackward, One) }, megatron),
-        (plan(4, 1, OneForwardOneBackward, One), Workload { check_for_nan: true, ..workload(5) }),
+        (plan(8, 1, OneForwardOneBackward, One), Workload { check_for_nan: true, ..workload(5) }),
     ];
     for (number, (plan, work)) in jobs().into_iter().chain(more).enumerate() {
         let plan = Plan { explicit: false, stages: None, ..plan };

@@ -1,7 +1,7 @@
 //! A rank that plays its records alone: when kernels of its primary stream run, and transfers beside them.
 //!
 //! What only the host and the primary stream do takes both from one moment to another by maxima and sums: wherever it
-//! begins, the clocks after it are `max(a + host, b + clock)`, each with numbers of its own. Of stretches that come again
+//! begins, each clock after it is `max(a + host, b + clock)`, with numbers of its own. Of stretches that come again
 //! these are found once. Their kernels are placed in time only where a transfer lies beside them.
 
 use std::ops::Range;
@@ -32,40 +32,72 @@ pub(super) struct More {
     pub(super) more: u64,
 }
 
-/// Clocks after something, by the host's and the primary stream's before it; what does not depend on one has none of it.
+/// Clocks after something, by the host's and the primary stream's before it.
 #[derive(Clone, Copy, Debug)]
 struct Through {
-    host: [Option<u64>; 2],
-    clock: [Option<u64>; 2],
+    host: Later,
+    clock: Later,
 }
 
-/// The sum of two times, where there are both; an error where it is past the last moment.
-fn plus(one: Option<u64>, other: u64) -> Result<Option<u64>, Overflow> {
-    one.map_or(Ok(None), |one| one.checked_add(other).map(Some).ok_or(Overflow))
+/// A clock that is later than its own by a time, and than the other one by a time if that is there.
+#[derive(Clone, Copy, Debug)]
+struct Later {
+    own: u64,
+    other: Option<u64>,
 }
 
 /// A time that is past the last moment: there sums stay, and order matters.
 struct Overflow;
 
+impl Later {
+    const NOTHING: Self = Self { own: 0, other: None };
+
+    /// That much later.
+    fn by(self, time: u64) -> Result<Self, Overflow> {
+        let own = self.own.checked_add(time).ok_or(Overflow)?;
+        let other = match self.other {
+            Some(other) => Some(other.checked_add(time).ok_or(Overflow)?),
+            None => None,
+        };
+        Ok(Self { own, other })
+    }
+
+    /// Not before what is later than the other clock by its own time.
+    fn not_before(self, it: Self) -> Self {
+        Self {
+            own: self.own.max(it.other.unwrap_or(0)),
+            other: Some(self.other.map_or(it.own, |other| other.max(it.own))),
+        }
+    }
+
+    /// The clock after it; none past the last moment.
+    #[inline]
+    fn of(self, own: u64, other: u64) -> Option<u64> {
+        let clock = own.checked_add(self.own)?;
+        match self.other {
+            Some(later) => Some(clock.max(other.checked_add(later)?)),
+            None => Some(clock),
+        }
+    }
+}
+
 impl Through {
     /// Of nothing.
-    const NOTHING: Self = Self { host: [Some(0), None], clock: [None, Some(0)] };
+    const NOTHING: Self = Self { host: Later::NOTHING, clock: Later::NOTHING };
 
     /// With one record more; `false` where it does something else too.
     fn with(&mut self, record: &Record, loads: &[Option<Load>]) -> Result<bool, Overflow> {
-        let larger = |a: [Option<u64>; 2], b: [Option<u64>; 2]| [a[0].max(b[0]), a[1].max(b[1])];
-        let later = |a: [Option<u64>; 2], time| Ok([plus(a[0], time)?, plus(a[1], time)?]);
         match (record.kind, record.stream) {
             (Kind::Alloc | Kind::Free, _) => {}
-            (Kind::Host, _) => self.host = later(self.host, record.time)?,
-            (Kind::HostSync, 0) => self.host = larger(self.host, self.clock),
+            (Kind::Host, _) => self.host = self.host.by(record.time)?,
+            (Kind::HostSync, 0) => self.host = self.host.not_before(self.clock),
             (Kind::Kernel, 0) => {
-                self.host = later(self.host, record.extra)?;
-                self.clock = later(larger(self.host, self.clock), record.time)?;
+                self.host = self.host.by(record.extra)?;
+                self.clock = self.clock.not_before(self.host).by(record.time)?;
             }
             (Kind::Rendezvous, 0) => {
                 if let Some(duration) = duration(record, loads) {
-                    self.clock = later(larger(self.host, self.clock), duration)?;
+                    self.clock = self.clock.not_before(self.host).by(duration)?;
                 }
             }
             _ => return Ok(false),
@@ -74,12 +106,9 @@ impl Through {
     }
 
     /// The clocks after it.
+    #[inline]
     fn after(&self, host: u64, clock: u64) -> Option<(u64, u64)> {
-        let of = |[by_host, by_clock]: [Option<u64>; 2]| {
-            let sums = [plus(by_host, host).ok()?, plus(by_clock, clock).ok()?];
-            sums.into_iter().flatten().max()
-        };
-        Some((of(self.host)?, of(self.clock)?))
+        Some((self.host.of(host, clock)?, self.clock.of(clock, host)?))
     }
 }
 
@@ -116,6 +145,9 @@ enum Kernels {
     Among { part: u32, records: Range<u32>, host: u64, clock: u64 },
 }
 
+/// Room for kernels and rows to begin with.
+const SOME: usize = 256;
+
 /// What a rank does when nobody makes it wait.
 pub(super) struct Alone<'a> {
     records: Records<'a>,
@@ -142,8 +174,8 @@ impl<'a> Alone<'a> {
             host: 0,
             clocks: vec![0; streams],
             events: Vec::new(),
-            kernels: Vec::new(),
-            rows: Vec::new(),
+            kernels: Vec::with_capacity(SOME),
+            rows: Vec::with_capacity(SOME),
             transfers: vec![Vec::new(); streams],
             pieces: Vec::new(),
         }
@@ -178,7 +210,7 @@ impl<'a> Alone<'a> {
 
     /// A stretch as rows of records of which it is known what they do to the clocks, and others.
     fn pieces_of(&self, range: Range<usize>) -> Box<[Piece]> {
-        let mut pieces: Vec<Piece> = Vec::new();
+        let mut pieces: Vec<Piece> = Vec::with_capacity(range.len().min(SOME) / 8);
         for (at, (record, _)) in (0..).zip(self.records.shapes_of(range)) {
             let works = record.kind == Kind::Kernel && record.stream == 0 && record.time > 0;
             if let Some(last) = pieces.last_mut()

@@ -168,16 +168,22 @@ impl ProgramBuilder {
         Self { only_times: true, ..Self::new(name) }
     }
 
-    /// Makes room for about so many records more, unless most of them will be the same as others.
-    pub fn reserve(&mut self, records: usize) {
+    /// Makes room for about so many records and tensors more, unless most of them will be the same as others.
+    pub fn reserve(&mut self, records: usize, tensors: usize) {
         if !self.only_times {
             self.inner.records.reserve_exact(records);
+            self.inner.tensors.reserve_exact(tensors);
         }
     }
 
     /// Records so far.
     pub fn records(&self) -> usize {
         self.closed + self.inner.records.len() - self.open
+    }
+
+    /// Tensors so far.
+    pub fn tensors(&self) -> usize {
+        self.inner.tensors.len()
     }
 
     /// Ends the part that is being written.

@@ -1,10 +1,9 @@
 //! Parts: a program as a list of stretches of records, in which what comes again is the same stretch.
 
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::ops::Range;
 
-use super::builder::{Mixer, mix};
+use super::builder::mix;
+use super::numbers::Numbers;
 use super::{Inner, Kept, Kind, Record, Records};
 
 /// A stretch of a program's records.
@@ -37,11 +36,12 @@ pub(crate) fn place(part: usize, record: usize) -> u64 {
     (part as u64) << 32 | record as u64
 }
 
-/// Stretches by what is in them: those of equal hashes.
+/// Stretches by what is in them.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    // Looked up, never walked: its order cannot matter.
-    by_hash: HashMap<u64, Vec<Part>, BuildHasherDefault<Mixer>>,
+    numbers: Numbers,
+    /// With their hashes.
+    parts: Vec<(Part, u64)>,
 }
 
 impl Known {
@@ -49,14 +49,19 @@ impl Known {
     /// off, else they are it from now on.
     pub(super) fn share(&mut self, records: &mut Vec<Kept>, first: usize) -> Part {
         let own = Part::of(first..records.len());
-        let alike = self.by_hash.entry(hash(&records[own.range()])).or_default();
-        let known = alike.iter().find(|part| records[part.range()] == records[own.range()]).copied();
-        if known.is_some() {
+        let hash = hash(&records[own.range()]);
+        let same = |number: usize| {
+            let (part, other) = self.parts[number];
+            other == hash && records[part.range()] == records[own.range()]
+        };
+        if let Some(known) = self.numbers.find(hash, same) {
             records.truncate(first);
-        } else {
-            alike.push(own);
+            return self.parts[known as usize].0;
         }
-        known.unwrap_or(own)
+        self.parts.push((own, hash));
+        let parts = &self.parts;
+        self.numbers.add(parts.len() as u32 - 1, |number| parts[number].1);
+        own
     }
 }
 

@@ -168,17 +168,22 @@ impl Order {
         let wanted: Vec<bool> = records.shapes.iter().map(orders).collect();
         let kept = |part: &Part| {
             let kept = records.kept[part.range()].iter();
-            kept.filter(|kept| wanted[kept.shape as usize]).copied().collect::<Box<[Kept]>>()
+            kept.filter(|kept| wanted[kept.shape as usize]).copied()
         };
-        // Of parts that come again, once.
-        let (mut numbered, mut of_parts) = (Numbered::default(), Vec::new());
-        for part in program.parts() {
-            let number = numbered.number(*part);
-            if number == of_parts.len() {
-                of_parts.push(kept(part));
-            }
-            for kept in &of_parts[number] {
-                order.step(&records.shapes[kept.shape as usize], kept.index);
+        let mut step = |kept: Kept| order.step(&records.shapes[kept.shape as usize], kept.index);
+        if let [only] = program.parts() {
+            kept(only).for_each(step);
+        } else {
+            // Of parts that come again, once.
+            let (mut numbered, mut of_parts, mut all) = (Numbered::default(), Vec::new(), Vec::new());
+            for part in program.parts() {
+                let number = numbered.number(*part);
+                if number == of_parts.len() {
+                    let first = all.len();
+                    all.extend(kept(part));
+                    of_parts.push(first..all.len());
+                }
+                all[of_parts[number].clone()].iter().copied().for_each(&mut step);
             }
         }
         (0..watched.len()).map(|place| order.overtaken >> place & 1 == 1).collect()

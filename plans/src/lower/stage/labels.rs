@@ -12,9 +12,11 @@ impl StageBuilder<'_> {
             // There are no tensors.
             return Label(0);
         }
-        let known = &mut self.tensor_labels[self.input.slot(layer)];
-        let same = |name: &str| std::ptr::eq(name, what) || name == what;
-        if let Some((_, label)) = known.iter().find(|(name, _)| same(name)) {
+        let slot = self.label_slot(layer);
+        let known = &self.tensor_labels[slot];
+        // Most are asked for by the same words.
+        let same = known.iter().find(|(name, _)| std::ptr::eq(*name, what));
+        if let Some((_, label)) = same.or_else(|| known.iter().find(|(name, _)| *name == what)) {
             return *label;
         }
         let label = if self.input.grain == Grain::Sizes {
@@ -23,8 +25,13 @@ impl StageBuilder<'_> {
             // Layers have names of their own.
             self.program.new_label([self.input.model.layers[layer].name.as_str(), " ", what].concat())
         };
-        known.push((what, label));
+        self.tensor_labels[slot].push((what, label));
         label
+    }
+
+    /// Where labels of a layer's tensors are: where they do not name their layers, those of all are in one place.
+    pub(super) fn label_slot(&self, layer: usize) -> usize {
+        if self.input.grain == Grain::Sizes { 0 } else { self.input.slot(layer) }
     }
 
     /// A span's label: name, kind and micro-batch, parted by `|`. Where nobody looks at spans, passes over a layer go by

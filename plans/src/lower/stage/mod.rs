@@ -11,6 +11,7 @@ mod labels;
 mod library;
 mod lists;
 mod matrices;
+mod meetings;
 mod norms;
 mod offload;
 mod pairs;
@@ -21,11 +22,12 @@ mod replicas;
 mod tensor;
 mod whole;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use steptime_clusters::{Cluster, CollectiveKind, Framework, Transfer, collective};
+use steptime_clusters::{Cluster, CollectiveKind, Framework, Transfer};
 use steptime_core::{
-    Category, Channel, Class, Event, Label, Note, Program, ProgramBuilder, SimTime, Stream, Tensor,
+    Category, Channel, Class, Event, Label, Program, ProgramBuilder, SimTime, Stream, Tensor,
 };
 use steptime_models::{Bytes, LayerRole, Model, Parameter, Pass};
 
@@ -44,7 +46,7 @@ use super::host_ports::HostPath;
 use super::placement::{Along, Placements};
 use super::views::Links;
 use crate::bucket::{Bucket, Share};
-use crate::classes::{self, Message};
+use crate::classes;
 use crate::error::PlanError;
 use crate::offload::HostUse;
 use crate::plan::Plan;
@@ -220,12 +222,6 @@ pub(super) struct StageProgram {
     pub(super) entries: u64,
 }
 
-/// Entries of the device's launch queue that a collective takes: its kernel, and four events between the streams of the
-/// computation and of the collective, recorded and waited for before and after it (PyTorch's `ProcessGroupNCCL`). With
-/// them nanotron's runs on 16 and 32 tensor-parallel ranks hold what was measured, some 60 whole activations whatever the
-/// number of layers.
-const COLLECTIVE_ENTRIES: u64 = 5;
-
 struct Streams {
     compute: Stream,
     collective: Stream,
@@ -297,6 +293,9 @@ pub(super) struct StageBuilder<'a> {
     /// The text of the label at hand, and the numbers of micro-batches in digits.
     text: String,
     numbers: Vec<String>,
+    /// Collectives that have been priced, by [`Along`], kind and bytes; and sends and receives.
+    collectives: BTreeMap<(usize, CollectiveKind, u64), Transfer>,
+    sends: Vec<(Meeting, u64, Transfer)>,
     /// Passes over layers that can be copied.
     repeats: Repeats,
     /// Passes over chunks that can be written again as they are.
@@ -395,6 +394,8 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         stashes: Stashes::default(),
         text: String::new(),
         numbers: (0..micro_batches).map(|number| number.to_string()).collect(),
+        collectives: BTreeMap::new(),
+        sends: Vec::new(),
         repeats: Repeats::default(),
         whole_passes: WholePasses::default(),
         pairs,
@@ -534,74 +535,5 @@ impl StageBuilder<'_> {
     /// Trained values of a layer as this stage holds it.
     fn trained(&self, layer: usize) -> u64 {
         self.of_layers[self.input.slot(layer)].trained
-    }
-
-    /// A meeting on a stream, after what the compute stream has been given so far.
-    fn meet(
-        &mut self,
-        stream: Stream,
-        meeting: Meeting,
-        classes: (Class, Class),
-        label: Label,
-        transfer: Transfer,
-    ) -> Result<(), PlanError> {
-        let Some(channel) = self.channel(meeting) else { return Ok(()) };
-        let launch = self.pricer.issue(Pass::Forward, 1)?;
-        let within_layer = [Along::Tensor, Along::Context, Along::Expert, Along::ExpertTensor];
-        let issue = if within_layer.into_iter().any(|along| meeting == Meeting::Group(along)) {
-            launch.checked_add(SimTime::from_seconds(self.pricer.framework().collective_s)?)?
-        } else {
-            launch
-        };
-        self.program.host(issue, classes::HOST, label);
-        let fixed = SimTime::from_seconds(transfer.fixed_s)?;
-        self.entries += COLLECTIVE_ENTRIES;
-        self.program.rendezvous(stream, channel, classes.0, classes.1, label, fixed, transfer.wire_bytes);
-        let message = match (meeting, transfer.kind) {
-            (_, Some(kind)) => Some(Message::Collective(kind)),
-            (Meeting::ForwardOut(_) | Meeting::BackwardOut(_), None) => Some(Message::Send),
-            (Meeting::ForwardIn(_) | Meeting::BackwardIn(_), None) => Some(Message::Receive),
-            // Parts that go round a ring have no direction.
-            _ => None,
-        };
-        if let Some(message) = message {
-            self.program.note(Note { kind: message.number(), bytes: transfer.bytes });
-        }
-        Ok(())
-    }
-
-    /// Makes `later` wait for everything given to `earlier` so far.
-    fn order(&mut self, earlier: Stream, later: Stream) {
-        let event = self.program.record(earlier);
-        self.program.wait(later, event);
-    }
-
-    fn collective(
-        &mut self,
-        share: Share,
-        kind: CollectiveKind,
-        name: &str,
-        word: &str,
-        bytes: u64,
-        micro_batch: Option<u32>,
-    ) -> Result<(), PlanError> {
-        let way = (self.streams.collective, StageInput::copies(share));
-        self.collective_along(way, kind, (name, word), bytes, micro_batch)
-    }
-
-    /// A collective of a group on a stream.
-    fn collective_along(
-        &mut self,
-        (stream, along): (Stream, Along),
-        kind: CollectiveKind,
-        (name, word): (&str, &str),
-        bytes: u64,
-        micro_batch: Option<u32>,
-    ) -> Result<(), PlanError> {
-        let placement = self.input.placements[along as usize];
-        let transfer = collective(self.input.links.along(along), kind, placement, bytes);
-        let label = self.label(name, word, micro_batch);
-        let kinds = (classes::COLLECTIVE, classes::COLLECTIVE_WAIT);
-        self.meet(stream, Meeting::Group(along), kinds, label, transfer)
     }
 }

@@ -70,7 +70,7 @@ impl StageBuilder<'_> {
         let input = self.input;
         let actions = &input.schedule.stages[input.stage];
         let mut at = 0;
-        // Records of the first action of each kind. When they are known there is room for the others: a program that grows
+        // Records and tensors of the first action of each kind. When they are known there is room for the others: a program that grows
         // by doubling is copied again and again.
         let mut lengths = [None; KINDS];
         let kinds = actions.iter().fold([false; KINDS], |mut kinds, action| {
@@ -79,7 +79,7 @@ impl StageBuilder<'_> {
         });
         let mut roomy = false;
         while let Some(&action) = actions.get(at) {
-            let before = self.program.records();
+            let before = (self.program.records(), self.program.tensors());
             match actions.get(at + 1) {
                 Some(&second) if self.pairs.stream.is_some() && input.schedule.joined(input.stage, at) => {
                     self.pair([action, second])?;
@@ -88,13 +88,16 @@ impl StageBuilder<'_> {
                 _ => {
                     self.pass(action)?;
                     at += 1;
-                    lengths[kind(action)].get_or_insert(self.program.records() - before);
+                    let [records, tensors] =
+                        [self.program.records() - before.0, self.program.tensors() - before.1];
+                    lengths[kind(action)].get_or_insert((records, tensors));
                 }
             }
             if !roomy && lengths.iter().zip(kinds).all(|(length, wanted)| length.is_some() == wanted) {
                 roomy = true;
-                let left = actions[at..].iter().filter_map(|action| lengths[kind(*action)]).sum::<usize>();
-                self.program.reserve(left + left / 32 + 256);
+                let left = actions[at..].iter().filter_map(|action| lengths[kind(*action)]);
+                let (records, tensors) = left.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+                self.program.reserve(records + records / 32 + 256, tensors + 64);
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! What enters and leaves a stage: input batches, activations and gradients between stages.
 
-use steptime_clusters::{Cluster, CollectiveKind, Framework, collective, point_to_point};
+use steptime_clusters::{Cluster, CollectiveKind, Framework, Transfer, collective, point_to_point};
 use steptime_core::{ProgramBuilder, Stream, Tensor};
 use steptime_models::{Bytes, Kernel, Pass};
 
@@ -89,6 +89,17 @@ impl StageBuilder<'_> {
         self.kernel(classes::INPUT, label, OpCost { host_sync: true, ..cost })
     }
 
+    /// A transfer to or from the stage beside a chunk. The same few come in every micro-batch.
+    fn sent_beside(&mut self, meeting: Meeting, crosses: bool, bytes: u64) -> Transfer {
+        let same = |it: &&(Meeting, u64, Transfer)| (it.0, it.1) == (meeting, bytes);
+        if let Some((.., transfer)) = self.sends.iter().find(same) {
+            return *transfer;
+        }
+        let transfer = point_to_point(self.input.beside(meeting), crosses, bytes);
+        self.sends.push((meeting, bytes, transfer));
+        transfer
+    }
+
     pub(super) fn receive(
         &mut self,
         stream: Stream,
@@ -99,7 +110,7 @@ impl StageBuilder<'_> {
     ) -> Result<(), PlanError> {
         let label = self.fixed_label("receive", "send_receive", micro_batch);
         let part = bytes.div_ceil(self.input.plan.senders());
-        let transfer = point_to_point(self.input.beside(meeting), crosses, part);
+        let transfer = self.sent_beside(meeting, crosses, part);
         let buffer_label = self.buffer_label("pipeline receive buffer");
         let buffer = self.program.tensor(part, classes::BUFFERS, buffer_label);
         // The framework allocates on the stream of the computation.
@@ -152,7 +163,7 @@ impl StageBuilder<'_> {
     ) -> Result<(), PlanError> {
         let label = self.fixed_label("send", "send_receive", micro_batch);
         let bytes = bytes.div_ceil(self.input.plan.senders());
-        let transfer = point_to_point(self.input.beside(meeting), crosses, bytes);
+        let transfer = self.sent_beside(meeting, crosses, bytes);
         let buffer_label = self.buffer_label("pipeline send buffer");
         let buffer = self.program.tensor(bytes, classes::BUFFERS, buffer_label);
         self.program.alloc(self.streams.compute, buffer);

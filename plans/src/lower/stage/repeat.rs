@@ -125,7 +125,7 @@ impl StageBuilder<'_> {
         let found = match part {
             _ if self.input.grain == Grain::Times => Vec::new(),
             Part::Forward => vec![self.handed],
-            _ => self.open[slot][micro_batch as usize].clone().unwrap_or_default(),
+            _ => self.open[slot][micro_batch as usize].take().unwrap_or_default(),
         };
         let alike = |it: &Option<Tensor>, other: &Option<Tensor>| it.is_some() == other.is_some();
         let known = self.repeats.written.iter().position(|it| {
@@ -136,6 +136,9 @@ impl StageBuilder<'_> {
         if let Some(known) = known {
             self.write_again(known, (layer, micro_batch), spans, &found);
             return Ok(());
+        }
+        if part != Part::Forward && self.input.grain != Grain::Times {
+            self.open[slot][micro_batch as usize] = Some(found.clone());
         }
         let (place, made) = (self.program.place(), self.made.len());
         let entries = self.entries;
@@ -178,7 +181,7 @@ impl StageBuilder<'_> {
         let mut names: Vec<(bool, &'static str)> = Vec::new();
         let mut name_of = Vec::with_capacity(passage.tensors().len());
         for tensor in passage.tensors() {
-            let Some(name) = self.name_of(slot, Tensor(tensor)) else { return };
+            let Some(name) = self.name_of(layer, Tensor(tensor)) else { return };
             let known = names.iter().position(|it| *it == name);
             name_of.push(known.unwrap_or(names.len()));
             if known.is_none() {
@@ -216,8 +219,8 @@ impl StageBuilder<'_> {
     }
 
     /// What a tensor of a layer, or of the layer after it, is called.
-    fn name_of(&self, slot: usize, tensor: Tensor) -> Option<(bool, &'static str)> {
-        let label = self.program.tensor_label(tensor)?;
+    fn name_of(&self, layer: usize, tensor: Tensor) -> Option<(bool, &'static str)> {
+        let (label, slot) = (self.program.tensor_label(tensor)?, self.label_slot(layer));
         let of = |slot: usize| {
             let known = self.tensor_labels.get(slot)?;
             known.iter().find(|(_, it)| *it == label).map(|(name, _)| *name)
@@ -263,14 +266,14 @@ impl StageBuilder<'_> {
         spans: [Label; 2],
         found: &[Option<Tensor>],
     ) {
-        let slot = self.input.slot(layer);
-        if self.repeats.written[known].labels[slot].is_none() {
+        let (slot, labelled) = (self.input.slot(layer), self.label_slot(layer));
+        if self.repeats.written[known].labels[labelled].is_none() {
             let names = self.repeats.written[known].names.clone();
             let labels = names.iter().map(|&(next, name)| self.tensor_label(layer + usize::from(next), name));
-            self.repeats.written[known].labels[slot] = Some(labels.collect());
+            self.repeats.written[known].labels[labelled] = Some(labels.collect());
         }
         let it = &self.repeats.written[known];
-        let labels = it.labels[slot].as_deref().unwrap_or_default();
+        let labels = it.labels[labelled].as_deref().unwrap_or_default();
         let span = |label: Label| if label == it.spans[0] { spans[0] } else { spans[1] };
         let outer = |tensor: Tensor| {
             let place = it.found.iter().position(|found| *found == Some(tensor));
