@@ -34,7 +34,7 @@ mod stats;
 
 use thiserror::Error;
 
-use self::blocks::{Blocks, Node, State, pool_index};
+use self::blocks::{Blocks, Node, State, pool_index, pool_kind};
 use self::cache::{Cache, Entry};
 use self::config::LARGEST_REQUEST;
 use self::events::{Events, Uses};
@@ -259,18 +259,12 @@ impl<C: Counts> Allocator<C> {
     #[inline]
     fn take_cached(&mut self, request: &Request) -> Option<u32> {
         self.searches[request.kind as usize] += 1;
-        let pool = self.pools.get(usize::from(request.pool))?;
-        let (spot, first) = pool.free.best_fit(request.size)?;
-        let found = if self.config.expandable_segments { self.least_growing(pool, first) } else { first };
-        if !self.config.serves(request.size, found.size) {
-            return None;
+        if self.config.expandable_segments {
+            return self.take_least_growing(request);
         }
-        if found == first {
-            self.pools.get_mut(usize::from(request.pool))?.free.take(spot);
-        } else {
-            self.forget(request.pool, found.size, found.address);
-        }
-        Some(found.block)
+        let Self { pools, config, .. } = self;
+        let Pool { free, .. } = pools.get_mut(usize::from(request.pool))?;
+        free.take_best(request.size, |found| config.serves(request.size, found)).map(|found| found.block)
     }
 
     /// A block from the device, if need be after giving back what is cached.
@@ -325,27 +319,26 @@ impl<C: Counts> Allocator<C> {
     /// A free block outside the cache becomes allocated; what remains of it is cached.
     #[inline]
     fn hand_out(&mut self, request: &Request, found: u32) -> Block {
-        let node = self.blocks.get(found);
-        let (was_split, remaining) = (node.is_split(), node.size - request.size);
+        let node = self.blocks.get_mut(found);
+        let (address, was_split, remaining) = (node.address, node.is_split(), node.size - request.size);
         let counted = !self.config.expandable_segments;
-        let index = if self.config.splits(request.kind, request.size, remaining) {
-            let front = self.blocks.split_front(found, request.size);
+        let (index, size) = if self.config.splits(request.kind, request.size, remaining) {
+            let front = self.blocks.hand_out_front(found, (request.size, request.bytes));
             self.cache(found);
             if counted {
                 let (left, taken) =
                     if was_split { ((0, 0), (0, request.size)) } else { ((1, remaining), (0, 0)) };
                 self.counts.splits(request.kind, left, taken);
             }
-            front
+            (front, request.size)
         } else {
+            (node.state, node.requested, node.shared) = (State::Allocated, request.bytes, false);
+            let size = node.size;
             if was_split && counted {
-                self.counts.splits(request.kind, (0, 0), (1, request.size + remaining));
+                self.counts.splits(request.kind, (0, 0), (1, size));
             }
-            found
+            (found, size)
         };
-        let node = self.blocks.get_mut(index);
-        (node.state, node.requested, node.shared) = (State::Allocated, request.bytes, false);
-        let (address, size) = (node.address, node.size);
         self.counts.hands_out(request.kind, (size, request.bytes), size >= self.config.split_limit());
         Block { index, address, size, requested: request.bytes }
     }
@@ -353,21 +346,18 @@ impl<C: Counts> Allocator<C> {
     /// A block that nobody uses any more joins its free neighbours and is cached.
     #[inline]
     fn recycle(&mut self, block: u32) {
-        let node = *self.blocks.get(block);
-        let (mut joined, mut joined_bytes) = (0, 0);
-        for neighbour in [node.prev, node.next] {
-            if let Some(taken) = self.join(block, neighbour, State::Free) {
-                joined += 1;
-                joined_bytes += taken;
-            }
-        }
-        self.cache(block);
-        let merged = self.blocks.get(block);
-        let (left, left_bytes) = if merged.is_split() { (1, merged.size) } else { (0, 0) };
+        let Node { size, requested, pool, .. } = *self.blocks.get(block);
+        let kind = pool_kind(pool);
+        let Some(Pool { free, .. }) = self.pools.get_mut(usize::from(pool)) else { return };
+        let (joined, joined_bytes) = self.blocks.join_free(block, free);
+        let node = self.blocks.get_mut(block);
+        (node.state, node.freed_at) = (State::Free, self.searches[kind as usize]);
+        free.insert(Entry { size: node.size, address: node.address, block });
+        let (left, left_bytes) = if node.is_split() { (1, node.size) } else { (0, 0) };
         if !self.config.expandable_segments {
-            self.counts.splits(node.kind(), (left, left_bytes), (joined, joined_bytes));
+            self.counts.splits(kind, (left, left_bytes), (joined, joined_bytes));
         }
-        self.counts.recycles(node.kind(), (node.size, node.requested));
+        self.counts.recycles(kind, (size, requested));
     }
 
     /// Lets a block take in a neighbour, if that is in the given state, free or unmapped. Returns the bytes

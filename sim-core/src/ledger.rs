@@ -1,6 +1,6 @@
 //! The ledger of a rank's memory: amounts in program order, as a host-side allocator serves requests.
 
-use crate::observer::{Emitter, MemoryRecord, Observer};
+use crate::observer::{Emitter, MemoryRecord, MemoryRequest, Observer};
 use crate::outcome::{MemoryFailure, MemoryOutcome};
 use crate::program::{CATEGORIES, Category, Program, Stream, Tensor, TensorSpec};
 use crate::time::SimTime;
@@ -31,6 +31,7 @@ pub(crate) struct Step {
     asked: Asked,
     tensor: u32,
     category: u8,
+    frees: bool,
     delta: i64,
     total: u64,
     pub(crate) marks: Marks,
@@ -44,6 +45,18 @@ pub(crate) struct Marks {
 }
 
 impl Step {
+    /// Says that the host asks for it.
+    #[inline]
+    pub(crate) fn ask<O: Observer>(&self, emit: &mut Emitter<'_, O>) {
+        emit.observer.asked(&MemoryRequest {
+            rank: emit.rank,
+            host: SimTime(self.asked.host),
+            stream: Stream(self.asked.stream),
+            tensor: Tensor(self.tensor),
+            frees: self.frees,
+        });
+    }
+
     /// Shows the step at the moment of the curve, and says when its stream got there.
     #[inline]
     pub(crate) fn emit<O: Observer>(&self, (at, reached): (u64, u64), emit: &mut Emitter<'_, O>) {
@@ -92,7 +105,8 @@ impl Ledger {
             self.failure = Some(Failure { at: 0, tensor, short_by });
         }
         let delta = spec.bytes.cast_signed();
-        Step { asked, tensor, category, delta, total: self.total, marks: Marks { sets_peak, fails } }
+        let marks = Marks { sets_peak, fails };
+        Step { asked, tensor, category, frees: false, delta, total: self.total, marks }
     }
 
     #[inline]
@@ -101,7 +115,7 @@ impl Ledger {
         self.held[usize::from(category) % CATEGORIES] -= spec.bytes;
         self.total -= spec.bytes;
         let delta = -spec.bytes.cast_signed();
-        Step { asked, tensor, category, delta, total: self.total, marks: Marks::default() }
+        Step { asked, tensor, category, frees: true, delta, total: self.total, marks: Marks::default() }
     }
 
     /// The moment of a step becomes known; called in program order.

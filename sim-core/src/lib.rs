@@ -23,7 +23,7 @@ mod world;
 
 pub use engine::simulate;
 pub use error::{Party, SimulationError, WaitingRank};
-pub use observer::{FlowRecord, MemoryRecord, NoObserver, Observer, Recorder, Span, SpanKind};
+pub use observer::{FlowRecord, MemoryRecord, MemoryRequest, NoObserver, Observer, Recorder, Span, SpanKind};
 pub use outcome::{MemoryFailure, MemoryOutcome, Outcome, RankOutcome, StreamOutcome};
 pub use program::{
     Borders, CATEGORIES, CLASSES, Category, Channel, Class, Event, Label, Load, Note, Passage, Place,

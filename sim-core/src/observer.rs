@@ -59,6 +59,21 @@ pub struct MemoryRecord {
     pub total: u64,
 }
 
+/// What a rank's host asks of its allocator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryRequest {
+    /// Index of the rank.
+    pub rank: u32,
+    /// When the host asks.
+    pub host: SimTime,
+    /// The stream that it is issued to.
+    pub stream: Stream,
+    /// The tensor.
+    pub tensor: Tensor,
+    /// Whether it is freed.
+    pub frees: bool,
+}
+
 /// Bytes that crossed the path of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FlowRecord {
@@ -78,11 +93,19 @@ pub struct FlowRecord {
 pub trait Observer {
     /// Whether the calls below are made at all.
     const ACTIVE: bool = true;
+    /// Whether it is told of memory request by request, with [`Observer::asked`] and [`Observer::reached`], instead of by the
+    /// steps of a curve with [`Observer::memory`]. [`crate::simulate`] does so.
+    const REQUESTS: bool = false;
 
     /// An interval of activity whose end is known.
     fn span(&mut self, _span: &Span) {}
     /// An allocation or a free whose moment is known.
     fn memory(&mut self, _record: &MemoryRecord) {}
+    /// An allocation or a free as the host asks for it; those of a rank come in the order of its program.
+    fn asked(&mut self, _request: &MemoryRequest) {}
+    /// The stream of the request of this number of a rank, counted from 0, had done `at` a moment what was issued to it
+    /// before.
+    fn reached(&mut self, _rank: u32, _number: u32, _at: SimTime) {}
     /// A flow that ended.
     fn flow(&mut self, _record: &FlowRecord) {}
     /// The simulation ended well; nothing follows.

@@ -8,8 +8,9 @@ mod speed;
 mod streams;
 
 use crate::{
-    Class, GroupId, LinkUse, NoObserver, Outcome, Program, ProgramBuilder, RankSpec, Recorder, SimTime,
-    SimulationError, World, WorldBuilder, simulate, simulate_every_operation,
+    Class, GroupId, LinkUse, MemoryRecord, MemoryRequest, NoObserver, Observer, Outcome, Program,
+    ProgramBuilder, RankSpec, Recorder, SimTime, SimulationError, World, WorldBuilder, simulate,
+    simulate_every_operation,
 };
 
 /// Classes of the hand-worked worlds.
@@ -73,6 +74,7 @@ fn play_both(world: &World) -> Result<(Outcome, Recorder), SimulationError> {
             assert_eq!(ahead.spans(), every.spans());
             assert_eq!(ahead.memory_records(), every.memory_records());
             assert_eq!(ahead.flows(), every.flows());
+            assert_eq!(requests(world), by_request(world, &ahead));
             for rank in &engine.ranks {
                 let busy = rank.streams.first().map_or(0, |stream| stream.total_busy().0);
                 assert_eq!(
@@ -95,6 +97,53 @@ fn play_both(world: &World) -> Result<(Outcome, Recorder), SimulationError> {
             Err(engine.unwrap_err())
         }
     }
+}
+
+/// Requests in order, each with the moment at which its stream gets there.
+type Requests = Vec<(MemoryRequest, SimTime)>;
+
+/// Keeps requests, by rank.
+#[derive(Default)]
+struct RequestRecorder(Vec<Requests>);
+
+impl Observer for RequestRecorder {
+    const REQUESTS: bool = true;
+
+    fn asked(&mut self, request: &MemoryRequest) {
+        let rank = request.rank as usize;
+        self.0.resize_with(self.0.len().max(rank + 1), Vec::new);
+        self.0[rank].push((*request, SimTime(u64::MAX)));
+    }
+
+    fn reached(&mut self, rank: u32, number: u32, at: SimTime) {
+        let reached = &mut self.0[rank as usize][number as usize].1;
+        assert_eq!(std::mem::replace(reached, at), SimTime(u64::MAX), "a stream gets there once");
+    }
+
+    fn memory(&mut self, _: &MemoryRecord) {
+        panic!("requests or steps, not both");
+    }
+}
+
+/// The requests of a world that plays well, one rank after the other.
+fn requests(world: &World) -> Requests {
+    let mut recorder = RequestRecorder::default();
+    simulate(world, &mut recorder).unwrap();
+    recorder.0.into_iter().flatten().collect()
+}
+
+/// The same as the steps of its curves tell them.
+fn by_request(world: &World, recorder: &Recorder) -> Requests {
+    let mut frees = (0..).zip(world.ranks()).flat_map(|(rank, spec)| {
+        let program = &world.programs()[spec.program as usize];
+        program.memory_requests().map(move |(.., frees)| (rank, frees))
+    });
+    let request = |step: &MemoryRecord| {
+        let MemoryRecord { rank, host, stream, tensor, reached, .. } = *step;
+        let frees = frees.next().filter(|it| it.0 == rank).unwrap().1;
+        (MemoryRequest { rank, host, stream, tensor, frees }, reached)
+    };
+    recorder.memory_records().iter().map(request).collect()
 }
 
 /// The outcome of a world that plays well, from both players.

@@ -16,7 +16,7 @@ mod trace;
 use steptime_clusters::Cluster;
 use steptime_core::allocator::Config;
 use steptime_core::{
-    CATEGORIES, MemoryRecord, NoObserver, Observer, Outcome, Program, SimTime, Stream, TensorSpec, simulate,
+    CATEGORIES, MemoryRequest, NoObserver, Observer, Outcome, Program, SimTime, Stream, TensorSpec, simulate,
 };
 
 use steptime_models::Model;
@@ -382,10 +382,10 @@ impl Played {
         let outside = (context, communicators);
         if !traces && limited.can_tell_first_failure() {
             // Up to the first request that the device has nothing left for, a device without end does the same.
-            let Some(number) = limited.play_at_once(&turns) else { return Ok(limited.finish(outside)) };
+            let Some(rest) = limited.play_at_once(&turns) else { return Ok(limited.finish(outside)) };
             let mut unlimited = limited.without_limits();
-            unlimited.play(&turns[number..]);
-            limited.play(&turns[number..]);
+            unlimited.play(&rest);
+            limited.play(&rest);
             return Ok(joined(unlimited, limited, outside));
         }
         let mut unlimited = run(None)?;
@@ -457,15 +457,23 @@ impl Requests {
 }
 
 impl Observer for Requests {
-    fn memory(&mut self, record: &MemoryRecord) {
-        if let Some(stage) = self.wanted.get(record.rank as usize).copied().flatten() {
-            self.of_stage[stage].push(Asked {
-                host: record.host.picos(),
-                reached: record.reached.picos(),
-                tensor: record.tensor.0,
-                stream: record.stream,
-                frees: record.delta < 0,
-            });
+    const REQUESTS: bool = true;
+
+    #[inline]
+    fn asked(&mut self, request: &MemoryRequest) {
+        if let Some(stage) = self.wanted.get(request.rank as usize).copied().flatten() {
+            let MemoryRequest { host, stream, tensor, frees, .. } = *request;
+            let asked = Asked { host: host.picos(), reached: 0, tensor: tensor.0, stream, frees };
+            self.of_stage[stage].push(asked);
+        }
+    }
+
+    #[inline]
+    fn reached(&mut self, rank: u32, number: u32, at: SimTime) {
+        if let Some(stage) = self.wanted.get(rank as usize).copied().flatten()
+            && let Some(asked) = self.of_stage[stage].get_mut(number as usize)
+        {
+            asked.reached = at.picos();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One rank's requests through an allocator, step after step.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use steptime_core::allocator::{self, Block, Config, OutOfMemory, Totals};
 use steptime_core::{CATEGORIES, Category, Program, SimTime, Stream, Tensor, TensorSpec};
@@ -49,12 +50,12 @@ pub(super) struct Replay<'a> {
     shown: Vec<u64>,
 }
 
-/// One thing that a replay does.
-#[derive(Clone, Copy)]
+/// What a replay does next.
+#[derive(Clone, Debug)]
 pub(super) enum Turn {
     Step(u32),
-    /// The request of this number, and whether what it takes lives beyond the step.
-    Request(u32, bool),
+    /// The requests of these numbers, and whether what they take lives beyond the step.
+    Requests(Range<usize>, bool),
     /// Whether it is the last step that ends.
     EndStep(bool),
 }
@@ -130,26 +131,24 @@ impl<'a> Replay<'a> {
         })
     }
 
-    /// The start of the job and so many steps; without requests that the allocator does not get to know of.
+    /// The start of the job and so many steps.
     pub(super) fn turns(&self, steps: u32) -> Vec<Turn> {
         let MemoryMarks { first_pass, moments: [from, to], update } = self.marks;
-        let request = |index: usize, lasting| {
-            counts(self.spec(&self.records[index])).then_some(Turn::Request(index as u32, lasting))
-        };
-        let moments = || (from..to).filter_map(|index| request(index, true));
-        let mut turns = Vec::with_capacity((1 + self.records.len()) * steps as usize + to);
-        let at_start = (0..first_pass).filter(|index| !(from..to).contains(index));
-        turns.extend(at_start.filter_map(|it| request(it, true)));
+        let all = self.records.len();
+        // Moments are made when the optimizer sees gradients for the first time.
+        let before = from.min(first_pass);
+        let behind = to.clamp(before, first_pass);
+        let mut turns = vec![Turn::Requests(0..before, true), Turn::Requests(behind..first_pass, true)];
         for step in 0..steps {
             turns.push(Turn::Step(step));
-            // The optimizer sees gradients for the first time.
-            let makes_moments =
-                if step == 0 { update.max(first_pass).min(self.records.len()) } else { first_pass };
-            turns.extend((first_pass..makes_moments).filter_map(|index| request(index, false)));
             if step == 0 {
-                turns.extend(moments());
+                let update = update.max(first_pass).min(all);
+                turns.push(Turn::Requests(first_pass..update, false));
+                turns.push(Turn::Requests(from..to, true));
+                turns.push(Turn::Requests(update..all, false));
+            } else {
+                turns.push(Turn::Requests(first_pass..all, false));
             }
-            turns.extend((makes_moments..self.records.len()).filter_map(|index| request(index, false)));
             turns.push(Turn::EndStep(step + 1 == steps));
         }
         turns
@@ -157,30 +156,26 @@ impl<'a> Replay<'a> {
 
     /// Replays turns up to the first request that fails.
     pub(super) fn play(&mut self, turns: &[Turn]) {
-        for turn in turns {
-            match *turn {
-                Turn::Step(step) => self.step = step,
-                Turn::Request(index, lasting) => {
-                    if !self.request(index as usize, lasting) {
-                        return;
-                    }
-                }
-                Turn::EndStep(last) => self.end_step(last),
-            }
-        }
+        self.play_with::<false>(turns);
     }
 
-    /// Replays turns up to the first request for which cached memory has to be given back; returns its number.
-    pub(super) fn play_at_once(&mut self, turns: &[Turn]) -> Option<usize> {
+    /// Replays turns up to the first request for which cached memory has to be given back; returns what remains.
+    pub(super) fn play_at_once(&mut self, turns: &[Turn]) -> Option<Vec<Turn>> {
+        self.play_with::<true>(turns)
+    }
+
+    fn play_with<const AT_ONCE: bool>(&mut self, turns: &[Turn]) -> Option<Vec<Turn>> {
         for (number, turn) in turns.iter().enumerate() {
-            match *turn {
-                Turn::Step(step) => self.step = step,
-                Turn::Request(index, lasting) => {
-                    if !self.request_at_once(index as usize, lasting) {
-                        return Some(number);
+            match turn {
+                Turn::Step(step) => self.step = *step,
+                Turn::Requests(numbers, lasting) => {
+                    if let Some(index) = self.requests::<AT_ONCE>(numbers.clone(), *lasting) {
+                        let here = Turn::Requests(index..numbers.end, *lasting);
+                        let rest = turns[number + 1..].iter().cloned();
+                        return Some(std::iter::once(here).chain(rest).collect());
                     }
                 }
-                Turn::EndStep(last) => self.end_step(last),
+                Turn::EndStep(last) => self.end_step(*last),
             }
         }
         None
@@ -214,70 +209,63 @@ impl<'a> Replay<'a> {
         if last {
             return;
         }
+        let at_begin = Asked { host: 0, reached: 0, tensor: 0, stream: COMPUTE, frees: true };
         for tensor in 0..self.held.len() {
             if self.held[tensor].as_ref().is_some_and(|held| !held.lasting) {
-                self.free(tensor, COMPUTE, (SimTime::ZERO, 0));
+                self.free(tensor, COMPUTE, &at_begin);
             }
         }
     }
 
-    /// `false` where it fails.
-    #[inline]
-    fn request(&mut self, index: usize, lasting: bool) -> bool {
-        let record = &self.records[index];
-        if !self.asks_now(record) {
-            return true;
-        }
-        match self.allocator.alloc(record.stream, self.spec(record).bytes) {
-            Ok(block) => self.hold(index, block, lasting),
-            Err(failure) => {
-                self.fail(index, failure);
-                return false;
+    /// Plays requests; returns the number of the first that fails, or, `AT_ONCE`, for which cached memory would have to be
+    /// given back first.
+    fn requests<const AT_ONCE: bool>(&mut self, numbers: Range<usize>, lasting: bool) -> Option<usize> {
+        for (index, record) in numbers.clone().zip(&self.records[numbers]) {
+            if record.frees {
+                self.free(record.tensor as usize, record.stream, record);
+                continue;
+            }
+            let spec = &self.tensors[record.tensor as usize];
+            if !counts(spec) {
+                continue;
+            }
+            if record.host >= self.next_event {
+                self.pass_events(record.host);
+            }
+            let block = if AT_ONCE {
+                let Some(block) = self.allocator.alloc_at_once(record.stream, spec.bytes) else {
+                    return Some(index);
+                };
+                block
+            } else {
+                match self.allocator.alloc(record.stream, spec.bytes) {
+                    Ok(block) => block,
+                    Err(failure) => {
+                        self.fail(index, failure);
+                        return Some(index);
+                    }
+                }
+            };
+            if self.tracer.is_some() {
+                self.trace(index, &block);
+            }
+            self.by_category[usize::from(spec.category.0) % CATEGORIES] += block.size();
+            let (stream, category) = (record.stream, spec.category);
+            self.held[record.tensor as usize] = Some(Held { block, stream, category, lasting });
+            let allocated = self.allocator.stats().allocated;
+            if allocated > self.most.allocated {
+                (self.most.allocated, self.most.request, self.most.lasts) =
+                    (allocated, Some(index as u32), true);
             }
         }
-        true
+        None
     }
 
-    /// `false` where cached memory would have to be given back first.
-    #[inline]
-    fn request_at_once(&mut self, index: usize, lasting: bool) -> bool {
-        let record = &self.records[index];
-        if !self.asks_now(record) {
-            return true;
-        }
-        let block = self.allocator.alloc_at_once(record.stream, self.spec(record).bytes);
-        block.map(|block| self.hold(index, block, lasting)).is_some()
-    }
-
-    /// Frees what a request frees, or else lets events pass up to it: whether it asks for memory.
-    #[inline]
-    fn asks_now(&mut self, record: &Asked) -> bool {
-        if record.frees {
-            let asked = SimTime::from_picos(record.host);
-            self.free(record.tensor as usize, record.stream, (asked, record.reached));
-            return false;
-        }
-        if record.host >= self.next_event {
-            self.pass_events(record.host);
-        }
-        true
-    }
-
-    #[inline]
-    fn hold(&mut self, index: usize, block: Block, lasting: bool) {
-        let record = &self.records[index];
-        let (&Asked { tensor, stream, .. }, category) = (record, self.spec(record).category);
-        if self.tracer.is_some() {
-            let shown = self.shown(index);
-            if let Some(tracer) = &mut self.tracer {
-                tracer.allocated(&self.allocator, (record, shown), &block, self.step);
-            }
-        }
-        self.by_category[usize::from(category.0) % CATEGORIES] += block.size();
-        self.held[tensor as usize] = Some(Held { block, stream, category, lasting });
-        let allocated = self.allocator.stats().allocated;
-        if allocated > self.most.allocated {
-            (self.most.allocated, self.most.request, self.most.lasts) = (allocated, Some(index as u32), true);
+    #[cold]
+    fn trace(&mut self, index: usize, block: &Block) {
+        let shown = self.shown(index);
+        if let Some(tracer) = &mut self.tracer {
+            tracer.allocated(&self.allocator, (&self.records[index], shown), block, self.step);
         }
     }
 
@@ -296,33 +284,35 @@ impl<'a> Replay<'a> {
         SimTime::from_picos(known.or_else(latest).unwrap_or(0))
     }
 
-    /// The tensor of a request.
-    fn spec(&self, record: &Asked) -> &'a TensorSpec {
-        &self.tensors[record.tensor as usize]
-    }
-
-    /// Frees a tensor. If another stream than its own has used it, its block is cached once that stream has reached the
-    /// free, unless references keep such tensors instead.
-    fn free(&mut self, tensor: usize, stream: Stream, (asked, reached): (SimTime, u64)) {
+    /// Frees a tensor, if it is held. If another stream than its own has used it, its block is cached once that stream has
+    /// reached the free, unless references keep such tensors instead.
+    #[inline]
+    fn free(&mut self, tensor: usize, stream: Stream, record: &Asked) {
         let Some(Held { block, stream: own, category, .. }) = self.held[tensor].take() else { return };
-        if std::mem::take(&mut self.most.lasts) {
+        if self.most.lasts {
+            self.most.lasts = false;
             self.most.by_category = self.by_category;
         }
         self.by_category[usize::from(category.0) % CATEGORIES] -= block.size();
         let shared = waits(stream, own, self.avoid_record_streams);
         if let Some(tracer) = &mut self.tracer {
-            let reached = SimTime::from_picos(reached);
-            tracer.freed(&block, own, (self.step, asked, reached), shared.then_some(stream));
+            let moments = (SimTime::from_picos(record.host), SimTime::from_picos(record.reached));
+            tracer.freed(&block, own, (self.step, moments.0, moments.1), shared.then_some(stream));
         }
         if shared {
-            self.allocator.record_stream(&block, stream);
-            let waiting = &mut self.events[usize::from(stream.0)].0;
-            if waiting.is_empty() {
-                self.next_event = self.next_event.min(reached);
-            }
-            waiting.push_back(reached);
+            self.await_stream(&block, stream, record.reached);
         }
         self.allocator.free(block);
+    }
+
+    /// A block that is about to be freed waits for a stream to get there.
+    fn await_stream(&mut self, block: &Block, stream: Stream, reached: u64) {
+        self.allocator.record_stream(block, stream);
+        let waiting = &mut self.events[usize::from(stream.0)].0;
+        if waiting.is_empty() {
+            self.next_event = self.next_event.min(reached);
+        }
+        waiting.push_back(reached);
     }
 
     /// Events that have passed when the host asks for memory.

@@ -1,5 +1,6 @@
 //! The blocks of all segments, in one array, each linked to its neighbours in the segment.
 
+use super::cache::Cache;
 use super::config::PoolKind;
 
 /// No block.
@@ -71,7 +72,7 @@ impl Node {
 
     #[inline]
     pub(super) fn kind(&self) -> PoolKind {
-        if self.pool.is_multiple_of(2) { PoolKind::Small } else { PoolKind::Large }
+        pool_kind(self.pool)
     }
 
     /// Stream of its pool.
@@ -85,6 +86,12 @@ impl Node {
 #[inline]
 pub(super) fn pool_index(stream: u8, kind: PoolKind) -> u16 {
     u16::from(stream) * 2 + u16::from(kind == PoolKind::Large)
+}
+
+/// Kind of the pool of an index.
+#[inline]
+pub(super) fn pool_kind(pool: u16) -> PoolKind {
+    if pool.is_multiple_of(2) { PoolKind::Small } else { PoolKind::Large }
 }
 
 /// The array of blocks.
@@ -133,6 +140,54 @@ impl Blocks {
     pub(super) fn discard(&mut self, block: u32) {
         self.nodes[block as usize].state = State::Vacant;
         self.vacant.push(block);
+    }
+
+    /// Cuts the first `size` bytes off a free block into a new one, which is handed out for so many bytes asked for, and
+    /// returns that.
+    #[inline]
+    pub(super) fn hand_out_front(&mut self, block: u32, (size, requested): (u64, u64)) -> u32 {
+        let Node { address, prev, pool, .. } = *self.get(block);
+        let front = Node::segment(address, size, pool, State::Allocated);
+        let front = self.add(Node { requested, prev, next: block, ..front });
+        if prev != NONE {
+            self.get_mut(prev).next = front;
+        }
+        let rest = self.get_mut(block);
+        rest.prev = front;
+        rest.address += size;
+        rest.size -= size;
+        front
+    }
+
+    /// Lets a block take in its free neighbours, whose places become vacant and which leave their cache. Returns how many
+    /// joined, and their bytes.
+    #[inline]
+    pub(super) fn join_free(&mut self, block: u32, cache: &mut Cache) -> (u64, u64) {
+        let Node { prev, next, .. } = *self.get(block);
+        let (mut joined, mut bytes) = (0, 0);
+        if let Some(&Node { address, size, prev: before, .. }) = self.neighbour(prev, State::Free) {
+            cache.remove(size, address);
+            self.discard(prev);
+            if before != NONE {
+                self.get_mut(before).next = block;
+            }
+            let node = self.get_mut(block);
+            (node.address, node.prev) = (address, before);
+            node.size += size;
+            (joined, bytes) = (1, size);
+        }
+        if let Some(&Node { address, size, next: after, .. }) = self.neighbour(next, State::Free) {
+            cache.remove(size, address);
+            self.discard(next);
+            if after != NONE {
+                self.get_mut(after).prev = block;
+            }
+            let node = self.get_mut(block);
+            node.next = after;
+            node.size += size;
+            (joined, bytes) = (joined + 1, bytes + size);
+        }
+        (joined, bytes)
     }
 
     /// Cuts the first `size` bytes off a block into a new one in the same state, and returns that.

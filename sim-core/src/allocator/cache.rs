@@ -13,23 +13,42 @@ pub(super) struct Entry {
     pub(super) block: u32,
 }
 
+impl Entry {
+    /// What entries are ordered by, as one number.
+    #[inline]
+    fn order(&self) -> u128 {
+        order(self.size, self.address)
+    }
+}
+
+/// Sizes and then addresses as one number.
+#[inline]
+fn order(size: u64, address: u64) -> u128 {
+    u128::from(size) << 64 | u128::from(address)
+}
+
 /// No entry.
 const NONE: Entry = Entry { size: 0, address: 0, block: u32::MAX };
 
-/// Free blocks in bins, four for each power of two of the size in units of 512 bytes, but for the last one that came,
-/// which is the one that is most often wanted next: what is split off a block and joins it again.
+/// Blocks that came last and are in no bin.
+const RECENT: usize = 4;
+
+/// Free blocks in bins, four for each power of two of the size in units of 512 bytes, but for the last ones that came, which
+/// are those that are most often wanted next: what is split off a block and joins it again.
 #[derive(Clone, Debug)]
 pub(super) struct Cache {
     bins: Vec<Vec<Entry>>,
     /// A bit for each bin that is not empty.
     occupied: [u64; 4],
-    /// In no bin; or `NONE`.
-    last: Entry,
+    /// In no bin and no order; or `NONE`.
+    recent: [Entry; RECENT],
+    /// Which of them is the next to go to its bin.
+    oldest: usize,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { bins: Vec::new(), occupied: [0; 4], last: NONE }
+        Self { bins: Vec::new(), occupied: [0; 4], recent: [NONE; RECENT], oldest: 0 }
     }
 }
 
@@ -46,30 +65,23 @@ const SHORT: usize = 16;
 
 /// Where the first entry at or after a size and address is, or would be.
 #[inline]
-fn place(entries: &[Entry], size: u64, address: u64) -> usize {
-    let before = |entry: &Entry| entry.size < size || entry.size == size && entry.address < address;
+fn place(entries: &[Entry], key: u128) -> usize {
     if entries.len() <= SHORT {
-        return entries.iter().position(|entry| !before(entry)).unwrap_or(entries.len());
+        return entries.iter().position(|entry| entry.order() >= key).unwrap_or(entries.len());
     }
-    entries.partition_point(before)
-}
-
-/// Where a block is in its cache, until that changes.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Spot {
-    /// It came last.
-    Last,
-    /// By bin and place.
-    Bin(usize, usize),
+    entries.partition_point(|entry| entry.order() < key)
 }
 
 impl Cache {
     #[inline]
     pub(super) fn insert(&mut self, entry: Entry) {
-        let before = std::mem::replace(&mut self.last, entry);
-        if before.size > 0 {
-            self.put(before);
+        if let Some(free) = self.recent.iter_mut().find(|it| it.size == 0) {
+            *free = entry;
+            return;
         }
+        let before = std::mem::replace(&mut self.recent[self.oldest % RECENT], entry);
+        self.oldest = (self.oldest + 1) % RECENT;
+        self.put(before);
     }
 
     fn put(&mut self, entry: Entry) {
@@ -79,14 +91,14 @@ impl Cache {
         }
         let entries = &mut self.bins[bin];
         self.occupied[bin / 64] |= 1 << (bin % 64);
+        let key = entry.order();
         if entries.len() > SHORT {
-            entries.insert(place(entries, entry.size, entry.address), entry);
+            entries.insert(place(entries, key), entry);
             return;
         }
         entries.push(entry);
-        let after = |other: &Entry| (other.size, other.address) > (entry.size, entry.address);
         let mut place = entries.len() - 1;
-        while place > 0 && after(&entries[place - 1]) {
+        while place > 0 && entries[place - 1].order() > key {
             entries[place] = entries[place - 1];
             place -= 1;
         }
@@ -96,25 +108,16 @@ impl Cache {
     /// Removes the block with this size and address.
     #[inline]
     pub(super) fn remove(&mut self, size: u64, address: u64) {
-        if (self.last.size, self.last.address) == (size, address) {
-            self.last = NONE;
+        if let Some(recent) = self.recent.iter_mut().find(|it| it.address == address && it.size == size) {
+            *recent = NONE;
             return;
         }
         let bin = bin(size);
         let Some(entries) = self.bins.get(bin) else { return };
-        let place = place(entries, size, address);
+        let place = place(entries, order(size, address));
         debug_assert!(entries.get(place).is_some_and(|e| (e.size, e.address) == (size, address)));
         if place < entries.len() {
             self.take_from(bin, place);
-        }
-    }
-
-    /// Removes a block.
-    #[inline]
-    pub(super) fn take(&mut self, spot: Spot) {
-        match spot {
-            Spot::Last => self.last = NONE,
-            Spot::Bin(bin, place) => self.take_from(bin, place),
         }
     }
 
@@ -133,41 +136,57 @@ impl Cache {
         }
     }
 
-    /// The smallest block of at least a size; of equals the one with the lowest address.
+    /// Takes the smallest block of at least a size, of equals the one with the lowest address, if that one `serves` by its
+    /// size.
     #[inline]
-    pub(super) fn best_fit(&self, size: u64) -> Option<(Spot, Entry)> {
-        self.spot_from(size, 0)
+    pub(super) fn take_best(&mut self, size: u64, serves: impl FnOnce(u64) -> bool) -> Option<Entry> {
+        let key = order(size, 0);
+        let (recent, least) = self.first_recent(key);
+        if let Some((bin, place)) = self.place_in_bins(size, key) {
+            let entry = self.bins[bin][place];
+            if entry.order() < least {
+                return serves(entry.size).then(|| {
+                    self.take_from(bin, place);
+                    entry
+                });
+            }
+        }
+        let entry = self.recent.get_mut(recent).filter(|entry| serves(entry.size))?;
+        Some(std::mem::replace(entry, NONE))
     }
 
     /// The first block at or after a size and address.
-    #[inline]
     pub(super) fn at_or_after(&self, size: u64, address: u64) -> Option<Entry> {
-        self.spot_from(size, address).map(|(_, entry)| entry)
+        let key = order(size, address);
+        let in_bins = self.place_in_bins(size, key).map(|(bin, place)| self.bins[bin][place]);
+        let recent = self.recent.get(self.first_recent(key).0).copied();
+        in_bins.into_iter().chain(recent).min()
     }
 
+    /// The first of those that came last at or behind a key, of which there may be none: its place and its own key.
     #[inline]
-    fn spot_from(&self, size: u64, address: u64) -> Option<(Spot, Entry)> {
-        let found = self.spot_in_bins(size, address);
-        let last = (self.last.size, self.last.address);
-        if last >= (size, address)
-            && last.0 > 0
-            && found.is_none_or(|(_, entry)| last < (entry.size, entry.address))
-        {
-            return Some((Spot::Last, self.last));
+    fn first_recent(&self, key: u128) -> (usize, u128) {
+        // Where none is, the size is less than that of any key.
+        let (mut first, mut least) = (RECENT, u128::MAX);
+        for (place, entry) in self.recent.iter().enumerate() {
+            let own = entry.order();
+            if own >= key && own < least {
+                (first, least) = (place, own);
+            }
         }
-        found
+        (first, least)
     }
 
+    /// The first in a bin at or behind a key, which has the given size.
     #[inline]
-    fn spot_in_bins(&self, size: u64, address: u64) -> Option<(Spot, Entry)> {
+    fn place_in_bins(&self, size: u64, key: u128) -> Option<(usize, usize)> {
         let bin = bin(size);
         let entries = self.bins.get(bin)?;
-        let place = place(entries, size, address);
-        if let Some(entry) = entries.get(place) {
-            return Some((Spot::Bin(bin, place), *entry));
+        let place = place(entries, key);
+        if place < entries.len() {
+            return Some((bin, place));
         }
-        let bin = self.occupied_from(bin + 1)?;
-        self.bins.get(bin)?.first().map(|entry| (Spot::Bin(bin, 0), *entry))
+        Some((self.occupied_from(bin + 1)?, 0))
     }
 
     /// The largest block; of equals the one with the highest address.
@@ -183,8 +202,8 @@ impl Cache {
         all
     }
 
-    fn came_last(&self) -> Option<Entry> {
-        (self.last.size > 0).then_some(self.last)
+    fn came_last(&self) -> impl Iterator<Item = Entry> + '_ {
+        self.recent.iter().filter(|entry| entry.size > 0).copied()
     }
 
     /// The first bin from `bin` on that is not empty.

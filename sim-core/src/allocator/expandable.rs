@@ -5,26 +5,31 @@ use std::collections::BTreeSet;
 use super::blocks::{NONE, Node, State};
 use super::cache::Entry;
 use super::config::Config;
-use super::{Allocator, Counts, Pool, Request};
+use super::{Allocator, Counts, Request};
 
 /// Address space of a pool without memory: address and index of the blocks.
 pub(super) type Unmapped = BTreeSet<(u64, u32)>;
 
 impl<C: Counts> Allocator<C> {
-    /// Best fit by what a block could grow to: as long as the next larger block would end up smaller than this
-    /// one with the unmapped space after it, the next one is taken.
-    pub(super) fn least_growing(&self, pool: &Pool, first: Entry) -> Entry {
+    /// Best fit among the cached blocks of the stream by what they could grow to: as long as the next larger block would end
+    /// up smaller than this one with the unmapped space after it, the next one is taken.
+    pub(super) fn take_least_growing(&mut self, request: &Request) -> Option<u32> {
+        let pool = self.pools.get(usize::from(request.pool))?;
         let grown = |entry: &Entry| {
             let after = self.blocks.neighbour(self.blocks.get(entry.block).next, State::Unmapped);
             entry.size + after.map_or(0, |unmapped| unmapped.size)
         };
-        let mut found = first;
+        let mut found = pool.free.at_or_after(request.size, 0)?;
         while let Some(next) = pool.free.at_or_after(found.size, found.address + 1)
             && grown(&next) < grown(&found)
         {
             found = next;
         }
-        found
+        if !self.config.serves(request.size, found.size) {
+            return None;
+        }
+        self.forget(request.pool, found.size, found.address);
+        Some(found.block)
     }
 
     /// Maps pages until a block has room for the request; the block is in no cache. `None` if the device has

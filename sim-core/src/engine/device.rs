@@ -66,7 +66,7 @@ impl<O: Observer> Player<'_, '_, O> {
                 let at = issued.max(clock);
                 memory.reach((first + number) as u32, at);
                 if O::ACTIVE {
-                    state.moments.watch(&memory, steps, at);
+                    state.moments.watch(&memory, steps, at, &mut self.emit);
                     steps += 1;
                 }
                 continue;

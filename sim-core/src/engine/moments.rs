@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::UNKNOWN;
 use crate::ledger::{Ledger, Marks, Step};
 use crate::observer::{Emitter, Observer};
+use crate::time::SimTime;
 
 /// Memory steps whose moment, or that of an earlier step, is not known yet.
 ///
@@ -22,6 +23,8 @@ pub(super) struct Moments {
     steps: VecDeque<(Step, u64)>,
     /// How many steps were shown of those that had to wait.
     shown: u32,
+    /// Where somebody watches requests: how many there were.
+    asked: u32,
 }
 
 /// Steps in a row.
@@ -35,7 +38,7 @@ pub(super) struct Run {
     /// The records of these two, as long as the moments are unknown.
     peak_record: u32,
     fails_record: u32,
-    /// How many, and where somebody watches the number of the first step.
+    /// How many, and where somebody watches the number of the first step, or of the first request.
     count: u32,
     first_step: u32,
 }
@@ -98,12 +101,23 @@ impl Run {
 impl Moments {
     /// Adds a step to a run that is about to wait.
     #[inline]
-    pub(super) fn add<O: Observer>(&mut self, run: &mut Run, record: u32, step: Step) {
+    pub(super) fn add<O: Observer>(
+        &mut self,
+        run: &mut Run,
+        record: u32,
+        step: Step,
+        emit: &mut Emitter<'_, O>,
+    ) {
         if O::ACTIVE {
             if run.count == 0 {
-                run.first_step = self.next_step();
+                run.first_step = if O::REQUESTS { self.asked } else { self.next_step() };
             }
-            self.steps.push_back((step, UNKNOWN));
+            if O::REQUESTS {
+                step.ask(emit);
+                self.asked += 1;
+            } else {
+                self.steps.push_back((step, UNKNOWN));
+            }
         }
         run.add(record, step.marks);
     }
@@ -126,7 +140,12 @@ impl Moments {
     }
 
     /// Notes when the stream got to a step of a waiting run, where somebody watches; `number` counts the steps of the run.
-    pub(super) fn watch(&mut self, run: &Run, number: u32, at: u64) {
+    #[inline]
+    pub(super) fn watch<O: Observer>(&mut self, run: &Run, number: u32, at: u64, emit: &mut Emitter<'_, O>) {
+        if O::REQUESTS {
+            emit.observer.reached(emit.rank, run.first_step + number, SimTime(at));
+            return;
+        }
         let place = run.first_step.wrapping_add(number).wrapping_sub(self.shown);
         if let Some((_, reached)) = self.steps.get_mut(place as usize) {
             *reached = at;
@@ -141,14 +160,21 @@ impl Moments {
         ledger: &mut Ledger,
         emit: &mut Emitter<'_, O>,
     ) {
+        if O::REQUESTS {
+            step.ask(emit);
+            emit.observer.reached(emit.rank, self.asked, SimTime(at));
+            self.asked += 1;
+        }
         if self.waiting.is_empty() {
             self.last = self.last.max(at);
             ledger.stamp(step.marks, self.last);
-            step.emit((self.last, at), emit);
+            if !O::REQUESTS {
+                step.emit((self.last, at), emit);
+            }
             return;
         }
         let first_step = self.next_step();
-        if O::ACTIVE {
+        if O::ACTIVE && !O::REQUESTS {
             self.steps.push_back((step, at));
         }
         match self.waiting.back_mut() {
@@ -192,7 +218,7 @@ impl Moments {
             }
         }
         self.last = before.max(run.last);
-        if O::ACTIVE {
+        if O::ACTIVE && !O::REQUESTS {
             let mut latest = before;
             for _ in 0..run.count {
                 let Some((step, at)) = self.steps.pop_front() else { break };

@@ -321,7 +321,7 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
                 }
                 Kind::Alloc | Kind::Free => {
                     let step = self.tensors.ask(record, about, now, &mut state.ledger);
-                    state.moments.add::<O>(&mut run.memory, pc as u32, step);
+                    state.moments.add(&mut run.memory, pc as u32, step, &mut self.emit);
                 }
                 _ => break,
             }
