@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rayon::ThreadPoolBuilder;
 use steptime_plans::{Lowered, lower, lower_times};
 use steptime_scenarios::{
     Draft, Files, Job, PointVerdict, Report, Scenario, Sweep, SweepRow, goodput, run, search,
@@ -247,19 +248,20 @@ pub fn screen(options: &[&str]) -> SetUp<u64> {
     Ok(search(&draft, &NoFiles, 0)?.counts.plans)
 }
 
-/// Plays every point of a sweep on this thread; returns how many there are.
+/// Plays every point of a sweep on one thread; returns how many there are.
 ///
 /// # Errors
 /// The scenario is refused, or a point is.
 pub fn sweep() -> SetUp<u64> {
     let sweep = Sweep::read(&Draft::read("sweep.toml", SWEEP, &[])?, &NoFiles)?;
-    for point in 0..sweep.points() {
-        let row = sweep.row(point, &NoFiles);
-        if row.verdict == PointVerdict::Refused {
-            return Err(format!("point {point} is refused").into());
-        }
+    let one = ThreadPoolBuilder::new().num_threads(1).build()?;
+    let refused = one.install(|| {
+        (0..sweep.points()).find(|point| sweep.row(*point, &NoFiles).verdict == PointVerdict::Refused)
+    });
+    match refused {
+        Some(point) => Err(format!("point {point} is refused").into()),
+        None => Ok(sweep.points()),
     }
-    Ok(sweep.points())
 }
 
 /// Plays every point of the large sweep on all cores; returns how many there are, and how many of them are refused.

@@ -13,6 +13,7 @@
 mod replay;
 mod trace;
 
+use rayon::prelude::*;
 use steptime_clusters::Cluster;
 use steptime_core::allocator::Config;
 use steptime_core::{
@@ -35,6 +36,8 @@ pub use trace::{BlockTrace, Traced};
 
 /// Steps that are replayed: the second begins with the moments in place.
 const STEPS: u32 = 2;
+/// Requests of all stages from which on they are replayed on all threads of the current pool: some milliseconds.
+const WORTH_THREADS: usize = 1 << 16;
 /// Micro-batches beyond those that a stage holds at once.
 const BEYOND: u64 = 3;
 
@@ -337,18 +340,19 @@ impl Played {
     }
 
     fn simulated(lowered: Lowered) -> Result<Self, PlanError> {
-        let mut wanted = vec![None; lowered.ranks.len()];
-        for stage in 0..lowered.stages.len() {
-            if let Some(rank) = lowered.ranks.iter().position(|rank| rank.stage == stage) {
-                wanted[rank] = Some(stage);
-            }
+        let stages = 0..lowered.stages.len();
+        let first = |stage| lowered.ranks.iter().position(|rank| rank.stage == stage);
+        let mut collected = Collected::default();
+        collected.of_rank.resize_with(lowered.ranks.len(), || None);
+        for (stage, rank) in stages.clone().filter_map(|stage| Some((stage, first(stage)?))) {
+            // Most tensors come and go once.
+            let most = program_of(&lowered, stage).map_or(0, |program| 2 * program.tensors());
+            collected.of_rank[rank] = Some(Vec::with_capacity(most));
         }
-        // Most tensors come and go once.
-        let most = lowered.world.programs().iter().map(|program| 2 * program.tensors()).max().unwrap_or(0);
-        let of_stage = lowered.stages.iter().map(|_| Vec::with_capacity(most)).collect();
-        let mut requests = Requests { wanted, of_stage };
-        let outcome = simulate(&lowered.world, &mut requests)?;
-        Ok(Self { lowered, outcome, requests })
+        let outcome = simulate(&lowered.world, &mut collected)?;
+        let mut of = |stage| collected.of_rank.get_mut(first(stage)?)?.take();
+        let of_stage = stages.map(|stage| of(stage).unwrap_or_default()).collect();
+        Ok(Self { lowered, outcome, requests: Requests { of_stage } })
     }
 
     /// Replays a rank of each stage.
@@ -358,7 +362,14 @@ impl Played {
         settings: &AllocatorSettings,
     ) -> Result<Vec<RankMemory>, PlanError> {
         let stages = 0..self.lowered.stages.len();
-        stages.map(|stage| Ok(self.replay_with(cluster, settings, stage, false)?.0)).collect()
+        let one = |stage| Ok(self.replay_with(cluster, settings, stage, false)?.0);
+        let requests: usize = self.requests.of_stage.iter().map(Vec::len).sum();
+        if requests < WORTH_THREADS {
+            return stages.map(one).collect();
+        }
+        // Stages know nothing of each other: whichever thread replays one, and when, is the same.
+        let memories: Vec<Result<RankMemory, PlanError>> = stages.into_par_iter().map(one).collect();
+        memories.into_iter().collect()
     }
 
     /// Replays the rank of a stage: on a device without end, and if it is too small for that, on the device itself.
@@ -425,10 +436,8 @@ fn counts(spec: &TensorSpec) -> bool {
     spec.category != classes::CONTEXT && spec.bytes > 0
 }
 
-/// Collects what ranks ask of their allocators.
+/// What a rank of each stage asks of its allocator.
 struct Requests {
-    /// By rank of the world: the stage that it stands for.
-    wanted: Vec<Option<usize>>,
     of_stage: Vec<Vec<Asked>>,
 }
 
@@ -452,26 +461,32 @@ impl Requests {
             }
             of_stage.push(requests);
         }
-        Some(Self { wanted: Vec::new(), of_stage })
+        Some(Self { of_stage })
     }
 }
 
-impl Observer for Requests {
+/// Collects what ranks ask of their allocators.
+#[derive(Default)]
+struct Collected {
+    /// By rank of the world: what it asks, if that is wanted.
+    of_rank: Vec<Option<Vec<Asked>>>,
+}
+
+impl Observer for Collected {
     const REQUESTS: bool = true;
 
     #[inline]
     fn asked(&mut self, request: &MemoryRequest) {
-        if let Some(stage) = self.wanted.get(request.rank as usize).copied().flatten() {
+        if let Some(Some(requests)) = self.of_rank.get_mut(request.rank as usize) {
             let MemoryRequest { host, stream, tensor, frees, .. } = *request;
-            let asked = Asked { host: host.picos(), reached: 0, tensor: tensor.0, stream, frees };
-            self.of_stage[stage].push(asked);
+            requests.push(Asked { host: host.picos(), reached: 0, tensor: tensor.0, stream, frees });
         }
     }
 
     #[inline]
     fn reached(&mut self, rank: u32, number: u32, at: SimTime) {
-        if let Some(stage) = self.wanted.get(rank as usize).copied().flatten()
-            && let Some(asked) = self.of_stage[stage].get_mut(number as usize)
+        if let Some(Some(requests)) = self.of_rank.get_mut(rank as usize)
+            && let Some(asked) = requests.get_mut(number as usize)
         {
             asked.reached = at.picos();
         }
