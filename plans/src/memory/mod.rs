@@ -37,7 +37,7 @@ pub use trace::{BlockTrace, Traced};
 /// Steps that are replayed: the second begins with the moments in place.
 const STEPS: u32 = 2;
 /// Requests of all stages from which on they are replayed on all threads of the current pool: some milliseconds.
-const WORTH_THREADS: usize = 1 << 16;
+pub(crate) const WORTH_THREADS: usize = 1 << 16;
 /// Micro-batches beyond those that a stage holds at once.
 const BEYOND: u64 = 3;
 

@@ -7,7 +7,7 @@ use steptime_models::Bytes;
 
 use super::fixtures::{cluster, model, plan, workload};
 use crate::lower::{Lowered, lower, lower_in_detail, lower_times};
-use crate::memory::{AllocatorSettings, RankMemory, Told, memory_of, play, trace_of};
+use crate::memory::{AllocatorSettings, RankMemory, Told, WORTH_THREADS, memory_of, play, trace_of};
 use crate::plan::Plan;
 use crate::schedule::ScheduleKind;
 use crate::workload::{Checkpointing, OptimizerImplementation, Workload};
@@ -97,6 +97,28 @@ fn too_small_a_device_names_what_does_not_fit() {
     let fits = memory_of((&gpt, &gpus, &plan, &workload(2)), &AllocatorSettings::default(), &[1], None)
         .expect("legal");
     assert_eq!(fits[0].shortage, None);
+}
+
+/// So many requests that stages are replayed on several threads, with and without enough memory.
+#[test]
+fn stages_on_all_threads_are_stages_one_by_one() {
+    let gpt = model("gpt3-175b", 96);
+    let plan = plan(1, 8, ScheduleKind::OneForwardOneBackward, ZeroStage::Zero);
+    for (memory, fits) in [(4096 << 30, true), (330 << 30, false)] {
+        let mut gpus = cluster("dgx-h100");
+        gpus.gpu.memory = Bytes(memory);
+        let job = (&gpt, &gpus, &plan, &workload(16));
+        let alone = trace_of(job, &AllocatorSettings::default(), &[], None).expect("legal");
+        let requests: usize = alone.iter().map(|stage| stage.blocks.len() / 4).sum();
+        assert!(requests > WORTH_THREADS || !fits, "{requests}");
+        let alone: Vec<RankMemory> = alone.into_iter().map(|stage| stage.memory).collect();
+        assert_eq!(alone.iter().all(|stage| stage.shortage.is_none()), fits);
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("few threads");
+            let together = pool.install(|| memory_of(job, &AllocatorSettings::default(), &[], None));
+            assert_eq!(together.expect("legal"), alone, "{threads}");
+        }
+    }
 }
 
 #[test]
