@@ -15,6 +15,7 @@ use std::sync::Arc;
 mod alone;
 mod builder;
 mod check;
+mod closed;
 mod contention;
 mod copies;
 mod interleave;

@@ -6,20 +6,21 @@
 
 use std::ops::Range;
 
+use super::closed::{Clocks, Closed};
 use super::contention::{Load, share};
 use super::stretches::Stretch;
-use super::{Kind, Record, Records};
+use super::{Kind, Part, Record, Records};
 
 /// A record's time on its stream.
 #[derive(Clone, Copy, Debug)]
-struct Busy {
+pub(super) struct Busy {
     /// Number of its part.
-    part: u32,
-    record: u32,
-    start: u64,
-    end: u64,
+    pub(super) part: u32,
+    pub(super) record: u32,
+    pub(super) start: u64,
+    pub(super) end: u64,
     /// What it becomes longer by.
-    more: u64,
+    pub(super) more: u64,
 }
 
 /// A record that becomes longer.
@@ -113,7 +114,7 @@ impl Through {
 }
 
 /// How long a rendezvous takes; one without a load takes no part, and does not make the rank wait either.
-fn duration(record: &Record, loads: &[Option<Load>]) -> Option<u64> {
+pub(super) fn duration(record: &Record, loads: &[Option<Load>]) -> Option<u64> {
     let load = loads.get(record.channel()).copied().flatten()?;
     Some(record.time.saturating_add(load.picos(record.bytes())))
 }
@@ -143,6 +144,41 @@ enum Kernels {
     Placed(Range<usize>),
     /// Those among some records of a part, which begin when the host and the stream are at these moments.
     Among { part: u32, records: Range<u32>, host: u64, clock: u64 },
+    /// Those of a stretch of a kind that nothing held up.
+    Closed(Held),
+}
+
+/// A stretch that nothing held up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    /// Number of its part, and its first record.
+    pub(super) part: u32,
+    pub(super) first: u32,
+    /// What it is like.
+    pub(super) alike: u32,
+    clock: u64,
+}
+
+/// What is known of stretches that are alike.
+#[derive(Debug, Default)]
+struct Class {
+    /// How often they have come, up to twice.
+    come: u8,
+    /// What they do where nothing holds them up; none as well as long as that has not been looked for.
+    closed: Option<Closed>,
+    /// What they do in pieces, likewise.
+    pieces: Option<Box<[Piece]>>,
+}
+
+/// What becomes longer.
+pub(super) struct Contended {
+    /// Kernels, and then the transfers of each stream, each in the order of the program; but for those of stretches that
+    /// nothing held up and that have nothing beside them.
+    pub(super) longer: Vec<More>,
+    /// These stretches, in order.
+    pub(super) closed: Vec<Held>,
+    /// By what stretches are like: records that become longer, counted from the first, and by how much.
+    pub(super) of_closed: Vec<Vec<(u32, u64)>>,
 }
 
 /// Room for kernels and rows to begin with.
@@ -152,10 +188,7 @@ const SOME: usize = 256;
 pub(super) struct Alone<'a> {
     records: Records<'a>,
     loads: &'a [Option<Load>],
-    host: u64,
-    /// When each stream has done what it was given.
-    clocks: Vec<u64>,
-    events: Vec<u64>,
+    clocks: Clocks,
     /// Kernels of the primary stream that have been placed.
     kernels: Vec<Busy>,
     /// All of them, in order.
@@ -163,7 +196,9 @@ pub(super) struct Alone<'a> {
     /// Transfers with a load on each other stream, in order.
     transfers: Vec<Vec<Busy>>,
     /// Of stretches that are alike, by number.
-    pieces: Vec<Option<Box<[Piece]>>>,
+    classes: Vec<Class>,
+    /// Stretches that nothing held up and that have something beside them.
+    opened: Vec<Held>,
 }
 
 impl<'a> Alone<'a> {
@@ -171,30 +206,51 @@ impl<'a> Alone<'a> {
         Self {
             records,
             loads,
-            host: 0,
-            clocks: vec![0; streams],
-            events: Vec::new(),
+            clocks: Clocks { host: 0, streams: vec![0; streams], events: Vec::new() },
             kernels: Vec::with_capacity(SOME),
             rows: Vec::with_capacity(SOME),
             transfers: vec![Vec::new(); streams],
-            pieces: Vec::new(),
+            classes: Vec::new(),
+            opened: Vec::new(),
         }
     }
 
     /// Plays the next stretch of the program.
     pub(super) fn stretch(&mut self, stretch: &Stretch) {
         let Stretch { number, part, alike, .. } = *stretch;
-        let Some(alike) = alike.filter(|_| !self.clocks.is_empty()) else {
+        let Some(alike) = alike.filter(|_| !self.clocks.streams.is_empty()) else {
             return self.play(number, part.first..part.end);
         };
-        let alike = alike as usize;
-        if self.pieces.len() <= alike {
-            self.pieces.resize(alike + 1, None);
+        self.classes.resize_with(self.classes.len().max(alike as usize + 1), Class::default);
+        let class = &mut self.classes[alike as usize];
+        // What comes a second time is worth being looked at.
+        if class.come < 2 {
+            class.come += 1;
+            if class.come < 2 {
+                return self.play(number, part.first..part.end);
+            }
+            class.closed = Closed::of(part, self.records, self.clocks.streams.len(), self.loads);
         }
-        let pieces = self.pieces[alike].take().unwrap_or_else(|| self.pieces_of(part.range()));
+        let clock = self.clocks.streams[0];
+        if let Some(closed) = &class.closed
+            && closed.play(part.first, self.records, &mut self.clocks)
+        {
+            if !closed.kernels.is_empty() {
+                let held = Held { part: number, first: part.first, alike, clock };
+                let end = clock + closed.clock;
+                self.rows.push(Row { start: clock, end, kernels: Kernels::Closed(held) });
+            }
+            return;
+        }
+        self.play_pieces(number, part, alike as usize);
+    }
+
+    /// Plays a stretch that is like others, of which something is known.
+    fn play_pieces(&mut self, number: u32, part: Part, alike: usize) {
+        let pieces = self.classes[alike].pieces.take().unwrap_or_else(|| self.pieces_of(part.range()));
         for piece in &pieces {
             let range = part.first + piece.range.start..part.first + piece.range.end;
-            let (host, clock) = (self.host, self.clocks[0]);
+            let (host, clock) = (self.clocks.host, self.clocks.streams[0]);
             let Some((host_after, after)) = piece.through.and_then(|it| it.after(host, clock)) else {
                 self.play(number, range);
                 continue;
@@ -203,9 +259,9 @@ impl<'a> Alone<'a> {
                 let kernels = Kernels::Among { part: number, records: range, host, clock };
                 self.rows.push(Row { start: host.max(clock), end: after, kernels });
             }
-            (self.host, self.clocks[0]) = (host_after, after);
+            (self.clocks.host, self.clocks.streams[0]) = (host_after, after);
         }
-        self.pieces[alike] = Some(pieces);
+        self.classes[alike].pieces = Some(pieces);
     }
 
     /// A stretch as rows of records of which it is known what they do to the clocks, and others.
@@ -261,7 +317,7 @@ impl<'a> Alone<'a> {
     /// Runs the kernels that follow each other on one stream; returns how many records. The clocks stay in registers.
     fn run_kernels(&mut self, part: u32, range: Range<u32>) -> u32 {
         let stream = self.records.shape(range.start as usize).stream;
-        let (mut host, mut end, mut number) = (self.host, self.clock(usize::from(stream)), 0);
+        let (mut host, mut end, mut number) = (self.clocks.host, self.clock(usize::from(stream)), 0);
         for (record, _) in self.records.shapes_of(range.start as usize..range.end as usize) {
             match record.kind {
                 Kind::Alloc | Kind::Free => {}
@@ -277,7 +333,7 @@ impl<'a> Alone<'a> {
             }
             number += 1;
         }
-        self.host = host;
+        self.clocks.host = host;
         self.set(usize::from(stream), end);
         number
     }
@@ -287,16 +343,16 @@ impl<'a> Alone<'a> {
     fn step(&mut self, (part, at): (u32, u32), record: &Record, back: u32) {
         let stream = usize::from(record.stream);
         match record.kind {
-            Kind::Host => self.host = self.host.saturating_add(record.time),
-            Kind::HostSync => self.host = self.host.max(self.clock(stream)),
-            Kind::HostWait => self.host = self.host.max(self.event(back)),
-            Kind::Record => self.events.push(self.clock(stream)),
-            Kind::Wait => self.set(stream, self.clock(stream).max(self.event(back))),
+            Kind::Host => self.clocks.host = self.clocks.host.saturating_add(record.time),
+            Kind::HostSync => self.clocks.host = self.clocks.host.max(self.clock(stream)),
+            Kind::HostWait => self.clocks.host = self.clocks.host.max(self.clocks.event(back)),
+            Kind::Record => self.clocks.events.push(self.clock(stream)),
+            Kind::Wait => self.set(stream, self.clock(stream).max(self.clocks.event(back))),
             // Kernels run in rows.
             Kind::Alloc | Kind::Free | Kind::Kernel => {}
             Kind::Rendezvous => {
                 let Some(duration) = duration(record, self.loads) else { return };
-                let start = self.clocks.get(stream).map_or(self.host, |clock| self.host.max(*clock));
+                let start = self.clocks.host.max(self.clock(stream));
                 let end = start.saturating_add(duration);
                 self.set(stream, end);
                 if stream != 0 {
@@ -308,34 +364,48 @@ impl<'a> Alone<'a> {
     }
 
     fn clock(&self, stream: usize) -> u64 {
-        self.clocks.get(stream).copied().unwrap_or(0)
-    }
-
-    fn event(&self, back: u32) -> u64 {
-        let event = self.events.len().checked_sub(back as usize);
-        event.and_then(|event| self.events.get(event)).copied().unwrap_or(0)
+        self.clocks.streams.get(stream).copied().unwrap_or(0)
     }
 
     fn set(&mut self, stream: usize, clock: u64) {
-        if let Some(place) = self.clocks.get_mut(stream) {
+        if let Some(place) = self.clocks.streams.get_mut(stream) {
             *place = clock;
         }
     }
 
-    /// What becomes longer when everything has been played: kernels, and then the transfers of each stream, each in the
-    /// order of the program.
-    pub(super) fn contended(mut self) -> Vec<More> {
+    /// What becomes longer when everything has been played.
+    pub(super) fn contended(mut self) -> Contended {
         let mut transfers = std::mem::take(&mut self.transfers);
         for transfers in &mut transfers {
             self.contend_with(transfers);
         }
-        let placed = self.rows.iter().filter_map(|row| match &row.kernels {
-            Kernels::Placed(range) => Some(&self.kernels[range.clone()]),
-            Kernels::Among { .. } => None,
-        });
-        let all = placed.chain(transfers.iter().map(Vec::as_slice)).flatten();
+        let (mut placed, mut closed) = (Vec::new(), Vec::new());
+        for row in &self.rows {
+            match &row.kernels {
+                Kernels::Placed(range) => placed.push(&self.kernels[range.clone()]),
+                Kernels::Closed(held) => closed.push(*held),
+                Kernels::Among { .. } => {}
+            }
+        }
+        let all = placed.into_iter().chain(transfers.iter().map(Vec::as_slice)).flatten();
         let longer = all.filter(|busy| busy.more > 0);
-        longer.map(|&Busy { part, record, more, .. }| More { part, record, more }).collect()
+        let mut longer: Vec<More> =
+            longer.map(|&Busy { part, record, more, .. }| More { part, record, more }).collect();
+        let closed_of = |alike: usize| self.classes.get(alike).and_then(|class| class.closed.as_ref());
+        for held in &self.opened {
+            let transfers = closed_of(held.alike as usize).map_or(&[][..], |it| &it.transfers);
+            longer.extend(transfers.iter().map(|it| More {
+                part: held.part,
+                record: held.first + it.record,
+                more: it.more,
+            }));
+        }
+        let of_closed = |class: &Class| {
+            let closed = class.closed.iter().flat_map(|it| it.kernels.iter().chain(&it.transfers));
+            closed.filter(|it| it.more > 0).map(|it| (it.record, it.more)).collect()
+        };
+        let of_closed = self.classes.iter().map(of_closed).collect();
+        Contended { longer, closed, of_closed }
     }
 
     /// Kernels and transfers are in order of time, and neither overlap themselves.
@@ -360,25 +430,12 @@ impl<'a> Alone<'a> {
             let begun = self.rows[first..].iter().take_while(|row| row.start < transfer.end).count();
             for row in first..first + begun {
                 let range = self.placed(row);
-                shared += self.contend_row(range.start + skipped..range.end, transfer, load);
+                let kernels = &mut self.kernels[range.start + skipped..range.end];
+                shared += beside(kernels, transfer, load, 0, self.records);
                 skipped = 0;
             }
             transfer.more = transfer.more.saturating_add(share(shared, load.transfer));
         }
-    }
-
-    /// Lengthens those of some kernels that run beside a transfer; returns the time together.
-    fn contend_row(&mut self, kernels: Range<usize>, transfer: &Busy, load: Load) -> u64 {
-        let mut shared = 0;
-        let kernels = self.kernels[kernels].iter_mut().skip_while(|it| it.end <= transfer.start);
-        for kernel in kernels.take_while(|it| it.start < transfer.end) {
-            let both = kernel.end.min(transfer.end) - kernel.start.max(transfer.start);
-            let by_memory = self.records.shape(kernel.record as usize).is_limited_by_memory();
-            let lost = share(both, if by_memory { load.memory } else { load.arithmetic });
-            kernel.more = kernel.more.saturating_add(lost);
-            shared += both;
-        }
-        shared
     }
 
     /// The kernels of a row, placed in time.
@@ -386,14 +443,67 @@ impl<'a> Alone<'a> {
         let (part, records, host, clock) = match self.rows[row].kernels.clone() {
             Kernels::Placed(range) => return range,
             Kernels::Among { part, records, host, clock } => (part, records, host, clock),
+            Kernels::Closed(held) => return self.open(row, held),
         };
         let before = self.kernels.len();
-        let after = (self.host, self.clocks[0]);
-        (self.host, self.clocks[0]) = (host, clock);
+        let after = (self.clocks.host, self.clocks.streams[0]);
+        (self.clocks.host, self.clocks.streams[0]) = (host, clock);
         self.place(part, records);
-        (self.host, self.clocks[0]) = after;
+        (self.clocks.host, self.clocks.streams[0]) = after;
         let range = before..self.kernels.len();
         self.rows[row].kernels = Kernels::Placed(range.clone());
         range
+    }
+
+    /// The same of a stretch that nothing held up: beside its kernels are transfers of others.
+    fn open(&mut self, row: usize, held: Held) -> Range<usize> {
+        let before = self.kernels.len();
+        if let Some(closed) = &self.classes[held.alike as usize].closed {
+            self.kernels.extend(closed.kernels.iter().map(|it| Busy {
+                part: held.part,
+                record: held.first + it.record,
+                start: held.clock + it.start,
+                end: held.clock + it.end,
+                more: it.more,
+            }));
+        }
+        self.opened.push(held);
+        let range = before..self.kernels.len();
+        self.rows[row].kernels = Kernels::Placed(range.clone());
+        range
+    }
+}
+
+/// Lengthens those of some kernels that run beside a transfer; returns the time together. Their records are counted from
+/// the `first`.
+fn beside(kernels: &mut [Busy], transfer: &Busy, load: Load, first: u32, records: Records<'_>) -> u64 {
+    let mut shared = 0;
+    let kernels = kernels.iter_mut().skip_while(|it| it.end <= transfer.start);
+    for kernel in kernels.take_while(|it| it.start < transfer.end) {
+        let both = kernel.end.min(transfer.end) - kernel.start.max(transfer.start);
+        let by_memory = records.shape((first + kernel.record) as usize).is_limited_by_memory();
+        let lost = share(both, if by_memory { load.memory } else { load.arithmetic });
+        kernel.more = kernel.more.saturating_add(lost);
+        shared += both;
+    }
+    shared
+}
+
+/// Lengthens kernels and transfers by what they take from each other. Both are in order of time, and neither overlap
+/// themselves.
+pub(super) fn share_time(
+    kernels: &mut [Busy],
+    transfers: &mut [Busy],
+    first: u32,
+    records: Records<'_>,
+    loads: &[Option<Load>],
+) {
+    let mut over = 0;
+    for transfer in transfers {
+        let channel = records.shape((first + transfer.record) as usize).channel();
+        let Some(load) = loads.get(channel).copied().flatten() else { continue };
+        over += kernels[over..].iter().take_while(|it| it.end <= transfer.start).count();
+        let shared = beside(&mut kernels[over..], transfer, load, first, records);
+        transfer.more = transfer.more.saturating_add(share(shared, load.transfer));
     }
 }

@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use super::alone::{Alone, More};
+use super::alone::{Alone, Contended, Held, More};
 use super::builder::{Mixer, mix};
 use super::{Kind, Part, ProgramBuilder, Record};
 
@@ -88,15 +88,55 @@ impl ProgramBuilder {
         for stretch in &stretches {
             alone.stretch(stretch);
         }
-        let mut longer = alone.contended();
+        let Contended { mut longer, closed, of_closed } = alone.contended();
         if self.shares {
             longer.sort_by_key(|it| it.part);
             self.lengthen_parts(&longer);
+            self.lengthen_closed_parts(&closed, &of_closed);
+            self.close();
         } else {
             // Every record stands once.
             for it in longer {
                 self.lengthen(it.record as usize, it.more);
             }
+            self.lengthen_closed(&closed, &of_closed);
+        }
+    }
+
+    /// The same of parts that become longer in the same way wherever they come.
+    fn lengthen_closed_parts(&mut self, closed: &[Held], of_closed: &[Vec<(u32, u64)>]) {
+        let mut made: Vec<Option<Part>> = vec![None; of_closed.len()];
+        for held in closed {
+            let longer = &of_closed[held.alike as usize];
+            if longer.is_empty() {
+                continue;
+            }
+            let part = self.inner.parts[held.part as usize];
+            let known = made[held.alike as usize];
+            let made_part = known.unwrap_or_else(|| self.longer(part, longer));
+            made[held.alike as usize] = Some(made_part);
+            self.inner.parts[held.part as usize] = made_part;
+        }
+    }
+
+    /// Lengthens copies that become longer in the same way wherever they come.
+    fn lengthen_closed(&mut self, closed: &[Held], of_closed: &[Vec<(u32, u64)>]) {
+        // By what they are like: the shapes of what becomes longer.
+        let mut made: Vec<Option<Vec<u32>>> = vec![None; of_closed.len()];
+        for held in closed {
+            let longer = &of_closed[held.alike as usize];
+            let at = |record: u32| (held.first + record) as usize;
+            if let Some(shapes) = &made[held.alike as usize] {
+                for (&(record, _), &shape) in longer.iter().zip(shapes) {
+                    self.inner.records[at(record)].shape = shape;
+                }
+                continue;
+            }
+            for &(record, more) in longer {
+                self.lengthen(at(record), more);
+            }
+            let shapes = longer.iter().map(|&(record, _)| self.inner.records[at(record)].shape);
+            made[held.alike as usize] = Some(shapes.collect());
         }
     }
 
@@ -116,7 +156,6 @@ impl ProgramBuilder {
                 made
             });
         }
-        self.close();
     }
 
     /// The stretch that a part becomes.

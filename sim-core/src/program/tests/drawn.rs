@@ -254,6 +254,39 @@ proptest! {
         assert_same(&plain, &once, false);
     }
 
+    /// The same where the host is far ahead and each stretch ends with what it has sent, or not: most of them find the same
+    /// each time.
+    #[test]
+    fn stretches_that_nothing_holds_up_lose_what_each_of_them_loses(
+        (stretches, order) in stretches(),
+        joined in prop::collection::vec(any::<bool>(), 4),
+        long in 0_u64..400,
+        (waiting, late) in (1..=STREAMS, 0_u64..900),
+    ) {
+        let closed: Vec<Vec<Act>> = stretches.into_iter().zip(&joined).map(|(acts, joined)| {
+            let mut all = vec![Act::Kernel { stream: 0, time: long, issue: 1, by_memory: false }, Act::Record(0)];
+            all.extend((1..waiting.min(STREAMS)).map(|stream| Act::Wait { stream: Some(stream), back: 0 }));
+            all.extend(acts);
+            for stream in (1..STREAMS).filter(|_| *joined) {
+                all.extend([Act::Record(stream), Act::Wait { stream: Some(0), back: 0 }]);
+            }
+            all
+        }).collect();
+        let loads = [Some(LOAD), Some(OTHER)];
+        let contended = |mut builder: ProgramBuilder| {
+            // Where its stream has not waited it lies beside what has been written long before.
+            let (stream, fixed) = (Stream(STREAMS - 1), SimTime(late));
+            builder.rendezvous(stream, Channel(1), Class(2), Class(3), Label(0), fixed, 0);
+            builder.contend(&loads);
+            builder.build().unwrap()
+        };
+        let plain = contended(program(ProgramBuilder::new("p"), &closed, &order, false));
+        let copied = contended(program(ProgramBuilder::new("p"), &closed, &order, true));
+        let once = contended(program(ProgramBuilder::without_memory("p"), &closed, &order, true));
+        assert_same(&plain, &copied, true);
+        assert_same(&plain, &once, false);
+    }
+
     /// A round of stretches that comes again as one stretch is the round again.
     #[test]
     fn rounds_in_one_stretch_are_what_would_have_been_written((stretches, order) in stretches(), rounds in 1_usize..6) {
