@@ -414,6 +414,8 @@ impl<'a> Job<'a> {
                 let opposite = self.layout.pipeline - 1 - number;
                 self.layout.crosses(number.min(opposite), number.max(opposite), 0)
             }),
+            held: Default::default(),
+            owned: Default::default(),
         }
     }
 

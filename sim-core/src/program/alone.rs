@@ -162,8 +162,9 @@ pub(super) struct Held {
 /// What is known of stretches that are alike.
 #[derive(Debug, Default)]
 struct Class {
-    /// How often they have come, up to twice.
-    come: u8,
+    /// How many are still to come.
+    left: u32,
+    come: bool,
     /// What they do where nothing holds them up; none as well as long as that has not been looked for.
     closed: Option<Closed>,
     /// What they do in pieces, likewise.
@@ -180,6 +181,9 @@ pub(super) struct Contended {
     /// By what stretches are like: records that become longer, counted from the first, and by how much.
     pub(super) of_closed: Vec<Vec<(u32, u64)>>,
 }
+
+/// Stretches to come from which on it is worth looking what they do where nothing holds them up.
+const WORTH: u32 = 3;
 
 /// Room for kernels and rows to begin with.
 const SOME: usize = 256;
@@ -202,7 +206,17 @@ pub(super) struct Alone<'a> {
 }
 
 impl<'a> Alone<'a> {
-    pub(super) fn new(records: Records<'a>, streams: usize, loads: &'a [Option<Load>]) -> Self {
+    pub(super) fn new(
+        records: Records<'a>,
+        streams: usize,
+        loads: &'a [Option<Load>],
+        stretches: &[Stretch],
+    ) -> Self {
+        let mut classes: Vec<Class> = Vec::new();
+        for alike in stretches.iter().filter_map(|it| it.alike) {
+            classes.resize_with(classes.len().max(alike as usize + 1), Class::default);
+            classes[alike as usize].left += 1;
+        }
         Self {
             records,
             loads,
@@ -210,7 +224,7 @@ impl<'a> Alone<'a> {
             kernels: Vec::with_capacity(SOME),
             rows: Vec::with_capacity(SOME),
             transfers: vec![Vec::new(); streams],
-            classes: Vec::new(),
+            classes,
             opened: Vec::new(),
         }
     }
@@ -221,15 +235,16 @@ impl<'a> Alone<'a> {
         let Some(alike) = alike.filter(|_| !self.clocks.streams.is_empty()) else {
             return self.play(number, part.first..part.end);
         };
-        self.classes.resize_with(self.classes.len().max(alike as usize + 1), Class::default);
         let class = &mut self.classes[alike as usize];
-        // What comes a second time is worth being looked at.
-        if class.come < 2 {
-            class.come += 1;
-            if class.come < 2 {
+        class.left = class.left.saturating_sub(1);
+        // Those of which more are to come are worth being looked at.
+        if !std::mem::replace(&mut class.come, true) {
+            if class.left == 0 {
                 return self.play(number, part.first..part.end);
             }
-            class.closed = Closed::of(part, self.records, self.clocks.streams.len(), self.loads);
+            if class.left >= WORTH {
+                class.closed = Closed::of(part, self.records, self.clocks.streams.len(), self.loads);
+            }
         }
         let clock = self.clocks.streams[0];
         if let Some(closed) = &class.closed

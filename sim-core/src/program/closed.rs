@@ -118,7 +118,7 @@ impl Closed {
             by_clock: Vec::new(),
             by_host: Vec::new(),
             latest: 0,
-            kernels: Vec::new(),
+            kernels: Vec::with_capacity(part.len() / 2),
             transfers: vec![Vec::new(); streams],
         };
         for (at, (record, index)) in (0..).zip(records.shapes_of(part.range())) {

@@ -84,7 +84,7 @@ impl ProgramBuilder {
         }
         self.cut();
         let stretches = self.stretches();
-        let mut alone = Alone::new(self.inner.kept(), self.inner.streams.len(), loads);
+        let mut alone = Alone::new(self.inner.kept(), self.inner.streams.len(), loads, &stretches);
         for stretch in &stretches {
             alone.stretch(stretch);
         }

@@ -250,8 +250,12 @@ impl StageBuilder<'_> {
 
     /// Copies gradients into their bucket, or back: one kernel a tensor.
     pub(super) fn copy_bucket(&mut self, bucket: Bucket, micro_batch: Option<u32>) -> Result<(), PlanError> {
-        let bytes = bucket.elements * self.gradient;
-        let cost = self.pricer.kernel(copied(bytes, bytes), bucket.tensors, Pass::Backward)?;
+        let (bytes, size) = (bucket.elements * self.gradient, (bucket.elements, bucket.tensors));
+        let cost = match self.bucket_copies.get(&size) {
+            Some(cost) => *cost,
+            None => self.pricer.kernel(copied(bytes, bytes), bucket.tensors, Pass::Backward)?,
+        };
+        self.bucket_copies.insert(size, cost);
         let label = self.label("gradient buckets", "backward", micro_batch);
         self.kernel(classes::BACKWARD, label, cost)
     }

@@ -52,7 +52,12 @@ impl StageInput<'_> {
 
     /// For each parameter of a layer that the stage owns: its elements on this rank, the ranks that partition them, and
     /// whether it is trained.
-    fn owned(&self, layer: usize) -> Vec<Owned> {
+    fn owned(&self, layer: usize) -> &[Owned] {
+        let owned = self.owned.get_or_init(|| self.layers().map(|layer| self.owned_in(layer)).collect());
+        owned.get(self.slot(layer)).map_or(&[], Vec::as_slice)
+    }
+
+    fn owned_in(&self, layer: usize) -> Vec<Owned> {
         let division = self.plan.division();
         let in_block = self.model.layers[layer].role == LayerRole::Block;
         let owned = |parameter: &Parameter| {
@@ -102,7 +107,7 @@ impl StageInput<'_> {
 
 /// A parameter as a rank holds it.
 #[derive(Clone, Copy)]
-struct Owned {
+pub(in crate::lower) struct Owned {
     elements: u64,
     /// Among which ZeRO partitions it.
     ranks: u64,
@@ -191,7 +196,7 @@ impl StageBuilder<'_> {
         let input = self.input;
         let partitioned = input.plan.zero >= ZeroStage::One;
         let of_layer = |layer| {
-            let owned = input.owned(layer).into_iter().filter(|it| it.trained);
+            let owned = input.owned(layer).iter().filter(|it| it.trained);
             owned.map(|it| each * it.part(partitioned)).collect::<Vec<u64>>()
         };
         let layers = input.layers().map(of_layer);

@@ -34,6 +34,10 @@ impl StageInput<'_> {
 
     /// Values of a part that a rank would hold if nothing were partitioned.
     pub(super) fn held(&self, share: Share) -> Held {
+        *self.held[usize::from(share == Share::Experts)].get_or_init(|| self.count_held(share))
+    }
+
+    fn count_held(&self, share: Share) -> Held {
         let mut held = Held::default();
         for layer in self.layers() {
             held.parameters += self.count_in(share, layer, |it| self.owns(it));

@@ -22,6 +22,7 @@ mod replicas;
 mod tensor;
 mod whole;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -32,6 +33,7 @@ use steptime_core::{
 use steptime_models::{Bytes, LayerRole, Model, Parameter, Pass};
 
 pub use self::detail::MemoryMarks;
+use self::detail::Owned;
 use self::fetch::{Gathered, Release};
 pub(super) use self::offload::check_offload;
 use self::offload::{HostStreams, Stashes};
@@ -52,7 +54,7 @@ use crate::offload::HostUse;
 use crate::plan::Plan;
 use crate::schedule::Schedule;
 use crate::workload::{Task, Workload};
-use crate::zero::{StateBytes, ZeroStage, state_bytes};
+use crate::zero::{Held, StateBytes, ZeroStage, state_bytes};
 
 /// Everything that the program of a stage depends on.
 pub(super) struct StageInput<'a> {
@@ -81,6 +83,10 @@ pub(super) struct StageInput<'a> {
     pub(super) tied_embedding: Option<bool>,
     /// Whether another stage holds copies of all of this one's layers, and whether that lies on another node.
     pub(super) opposite: Option<bool>,
+    /// What is asked for again and again, once it has been: [`StageInput::held`], by share, and the parameters that the stage
+    /// owns, by layer.
+    pub(super) held: [OnceCell<Held>; 2],
+    pub(super) owned: OnceCell<Vec<Vec<Owned>>>,
 }
 
 /// Consecutive layers on a stage.
@@ -296,6 +302,8 @@ pub(super) struct StageBuilder<'a> {
     /// Collectives that have been priced, by [`Along`], kind and bytes; and sends and receives.
     collectives: BTreeMap<(usize, CollectiveKind, u64), Transfer>,
     sends: Vec<(Meeting, u64, Transfer)>,
+    /// Copies of buckets that have been priced, by their values and tensors.
+    bucket_copies: BTreeMap<(u64, u64), OpCost>,
     /// Passes over layers that can be copied.
     repeats: Repeats,
     /// Passes over chunks that can be written again as they are.
@@ -396,6 +404,7 @@ pub(super) fn build(input: &StageInput<'_>, pricer: Pricer<'_>) -> Result<StageP
         numbers: (0..micro_batches).map(|number| number.to_string()).collect(),
         collectives: BTreeMap::new(),
         sends: Vec::new(),
+        bucket_copies: BTreeMap::new(),
         repeats: Repeats::default(),
         whole_passes: WholePasses::default(),
         pairs,
