@@ -20,7 +20,7 @@ use steptime_benches::SetUp;
 /// A name, what is measured, and the most memory of the process that it may take, MiB.
 type Gate = (&'static str, fn() -> SetUp<Row>, Option<f64>);
 
-const GATES: [Gate; 28] = [
+const GATES: [Gate; 29] = [
     ("queue hold, 100 pending", || Ok(work::hold(100)), None),
     ("queue hold, 10,000 pending", || Ok(work::hold(10_000)), None),
     ("queue hold, 1,000,000 pending", || Ok(work::hold(1_000_000)), None),
@@ -46,6 +46,7 @@ const GATES: [Gate; 28] = [
     ("growth of explicit play with ranks", growth::explicit, None),
     ("growth of folded play with replicas", growth::replicas, None),
     ("growth of folded play with micro-batches", growth::micro_batches, None),
+    ("growth of folded play with micro-batches that repeat themselves", growth::rounds, None),
     ("growth of folded play with layers", growth::layers, None),
     ("growth of lowering with micro-batches", growth::lowering, None),
     ("growth of a ring with ranks", growth::ring, None),

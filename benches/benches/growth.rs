@@ -57,6 +57,16 @@ pub(crate) fn micro_batches() -> SetUp<Row> {
     of_play(false, [32, 256], batches, 1.05)
 }
 
+/// Of a step's times, most of which is what was before, only later.
+pub(crate) fn rounds() -> SetUp<Row> {
+    let seconds = |size: u64| -> SetUp<f64> {
+        let lowered = set_up::lower_scenario_times(&set_up::gpt3_with(false, &options(&batches(size)))?)?;
+        Ok(best(7, || simulate(&lowered.world, &mut NoObserver).is_ok()))
+    };
+    let [few, many] = [seconds(256)?, seconds(2048)?];
+    Ok(exponent([256.0, 2048.0], [few, many], 0.5))
+}
+
 pub(crate) fn layers() -> SetUp<Row> {
     of_play(false, [96, 768], |size| vec![("model.overrides.layers", size)], 1.05)
 }

@@ -14,6 +14,13 @@ impl ByClass {
         self.0[usize::from(class) % CLASSES] += duration;
     }
 
+    /// What was added since an earlier state of it is added so many times more.
+    pub(crate) fn repeat(&mut self, before: &Self, times: u64) {
+        for (now, before) in self.0.iter_mut().zip(before.0) {
+            *now += (*now - before) * times;
+        }
+    }
+
     pub(crate) fn times(&self) -> [SimTime; CLASSES] {
         self.0.map(SimTime)
     }

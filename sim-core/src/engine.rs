@@ -34,14 +34,17 @@ mod agenda;
 mod device;
 mod events;
 mod launches;
+mod looking;
 mod meetings;
 mod moments;
+mod periods;
 mod player;
 mod rank;
 mod woken;
 
 use agenda::Shared;
 use meetings::{Meetings, Wake};
+use periods::Periods;
 use player::{Player, Stop};
 use rank::{Blocked, RankState};
 
@@ -69,10 +72,27 @@ type Played<T> = Result<T, Box<SimulationError>>;
 /// overflows.
 pub fn simulate<O: Observer>(world: &World, observer: &mut O) -> Result<Outcome, SimulationError> {
     let mut engine = Engine::new(world, observer);
-    engine.play().map_err(|error| *error)?;
-    let outcome = engine.outcome()?;
-    observer.finish();
-    Ok(outcome)
+    if !O::ACTIVE {
+        engine.watch();
+    }
+    let mut result = engine.result();
+    if result.is_err() && engine.periods.skipped > 0 {
+        // What went wrong is told as it goes wrong, at its time and place.
+        result = Engine::new(world, observer).result();
+    }
+    if result.is_ok() {
+        observer.finish();
+    }
+    result
+}
+
+/// How many rounds of periods are not played.
+#[cfg(test)]
+pub(crate) fn rounds_left_out(world: &World) -> u64 {
+    let mut observer = crate::observer::NoObserver;
+    let mut engine = Engine::new(world, &mut observer);
+    engine.watch();
+    engine.play().map_or(0, |()| engine.periods.skipped)
 }
 
 struct Engine<'a, O> {
@@ -81,6 +101,9 @@ struct Engine<'a, O> {
     ranks: Vec<RankState>,
     meetings: Meetings<'a>,
     network: FlowNetwork,
+    /// The moment being played.
+    now: u64,
+    periods: Periods,
     /// Ranks that could still run ahead, each at most once.
     stopped: Vec<u32>,
     /// Lists to work off, kept for their capacity.
@@ -97,12 +120,27 @@ impl<'a, O: Observer> Engine<'a, O> {
             observer,
             ranks,
             meetings: Meetings::new(world),
+            now: 0,
+            periods: Periods::default(),
             network: FlowNetwork::new(world),
             stopped: Vec::new(),
             due: Vec::new(),
             finished: Vec::new(),
             events: 0,
         }
+    }
+
+    /// Does not play again and again what repeats itself; nobody may watch.
+    fn watch(&mut self) {
+        self.periods = Periods::of(self.world);
+        if let Some((rank, part)) = self.periods.pause() {
+            self.ranks[rank as usize].pause_at = part;
+        }
+    }
+
+    fn result(&mut self) -> Result<Outcome, SimulationError> {
+        self.play().map_err(|error| *error)?;
+        self.outcome()
     }
 
     fn play(&mut self) -> Played<()> {
@@ -113,20 +151,19 @@ impl<'a, O: Observer> Engine<'a, O> {
                 self.resume(&wake)?;
             }
         }
-        let mut now = 0;
         loop {
             self.run_ranks()?;
             let next = self.meetings.agenda.next();
-            if next != Some(now) && self.network.is_dirty() {
+            if next != Some(self.now) && self.network.is_dirty() {
                 let agenda = &mut self.meetings.agenda;
                 self.network
-                    .settle(now, |end, due| agenda.push(end, Shared::FlowsEnd(due)))
+                    .settle(self.now, |end, due| agenda.push(end, Shared::FlowsEnd(due)))
                     .map_err(|meeting| self.meetings.past(meeting))?;
                 continue;
             }
             let Some(next) = next else { return Ok(()) };
-            now = next;
-            self.play_moment(now)?;
+            self.now = next;
+            self.play_moment(next)?;
         }
     }
 
@@ -183,22 +220,25 @@ impl<'a, O: Observer> Engine<'a, O> {
         let mut player = self.player(wake.rank);
         player.resume(wake)?;
         let stop = player.run(false)?;
-        self.stopped(wake.rank, stop);
-        Ok(())
+        self.stopped(wake.rank, stop)
     }
 
     fn run(&mut self, rank: u32, ahead: bool) -> Played<()> {
         let stop = self.player(rank).run(ahead)?;
-        self.stopped(rank, stop);
-        Ok(())
+        self.stopped(rank, stop)
     }
 
-    fn stopped(&mut self, rank: u32, stop: Stop) {
+    fn stopped(&mut self, rank: u32, mut stop: Stop) -> Played<()> {
+        while stop == Stop::Pauses {
+            self.look_for_period();
+            stop = self.player(rank).run(false)?;
+        }
         let state = &mut self.ranks[rank as usize];
         if stop == Stop::CouldRunAhead && !state.listed {
             state.listed = true;
             self.stopped.push(rank);
         }
+        Ok(())
     }
 
     fn player(&mut self, rank: u32) -> Player<'_, 'a, O> {
@@ -206,16 +246,18 @@ impl<'a, O: Observer> Engine<'a, O> {
         Player::new(self.world, rank, state, &mut self.meetings, self.observer)
     }
 
-    fn outcome(&self) -> Result<Outcome, SimulationError> {
+    fn outcome(&mut self) -> Result<Outcome, SimulationError> {
         let waiting: Vec<_> = (0..self.ranks.len() as u32).filter_map(|rank| self.waiting(rank)).collect();
         if !waiting.is_empty() {
             return Err(SimulationError::Deadlock { waiting });
         }
         let end = self.ranks.iter().map(RankState::end).max().unwrap_or(0);
-        let ranks = self.ranks.iter().enumerate();
+        // What is kept of a rank goes as its outcome comes, which takes its place in memory.
+        let states = std::mem::take(&mut self.ranks);
+        let ranks = (0..).zip(states).map(|(rank, state)| self.rank_outcome(rank, &state, end)).collect();
         Ok(Outcome {
             end: SimTime(end),
-            ranks: ranks.map(|(rank, state)| self.rank_outcome(rank as u32, state, end)).collect(),
+            ranks,
             events: self.events,
             // All have done all that they do, or somebody would wait.
             operations: self.world.operations(),

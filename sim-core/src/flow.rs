@@ -65,6 +65,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
+use crate::look::Look;
 use crate::time::{PICOS_PER_SECOND, later};
 use crate::world::World;
 
@@ -312,6 +313,32 @@ impl FlowNetwork {
     /// Whether something changed since the last settlement, or an end is to be reported.
     pub(crate) fn is_dirty(&self) -> bool {
         !self.dirty.is_empty() || self.ends.is_waiting()
+    }
+
+    /// Visits the flows under way, in the order of what `name` says of their meetings; flows that ended and wait for a
+    /// settlement to take note of it only make it dirty.
+    pub(crate) fn look(&mut self, look: &mut impl Look, name: impl Fn(u32) -> (u32, u64)) {
+        look.fact(u64::from(self.is_dirty()));
+        let alive = (0..self.flows.len()).filter(|at| self.flows[*at].alive);
+        let mut alive: Vec<_> = alive.map(|at| (name(self.flows[at].meeting), at)).collect();
+        alive.sort_unstable();
+        for ((group, number), at) in alive {
+            let Flow { bytes, level, rate, left, updated, .. } = &mut self.flows[at];
+            for fact in [u64::from(group), number, *bytes, rate.to_bits(), left.to_bits()] {
+                look.fact(fact);
+            }
+            look.fact((*level >> 64) as u64);
+            look.fact(*level as u64);
+            look.time(updated);
+        }
+    }
+
+    /// All flows end so many picoseconds later; [`FlowNetwork::look`] has moved what else is a time.
+    pub(crate) fn put_off_ends(&mut self, picos: u64) {
+        for flow in self.flows.iter_mut().filter(|flow| flow.alive) {
+            flow.start = flow.start.saturating_add(picos);
+        }
+        self.ends.put_off(picos);
     }
 
     /// Gives every flow its rate, and reports the earliest end of those with new ones.

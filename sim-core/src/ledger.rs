@@ -1,5 +1,6 @@
 //! The ledger of a rank's memory: amounts in program order, as a host-side allocator serves requests.
 
+use crate::look::Look;
 use crate::observer::{Emitter, MemoryRecord, MemoryRequest, Observer};
 use crate::outcome::{MemoryFailure, MemoryOutcome};
 use crate::program::{CATEGORIES, Category, Program, Stream, Tensor, TensorSpec};
@@ -126,6 +127,20 @@ impl Ledger {
         }
         if let Some(failure) = self.failure.as_mut().filter(|_| marks.fails) {
             failure.at = at;
+        }
+    }
+
+    /// Visits what it holds and the most it held; that a stamp is old makes no difference.
+    pub(crate) fn look(&mut self, look: &mut impl Look) {
+        let Self { held, total, peak, peak_at, peak_by_category, capacity: _, failure } = self;
+        held.iter().chain(&*peak_by_category).for_each(|bytes| look.fact(*bytes));
+        look.fact(*total);
+        look.fact(*peak);
+        look.time(peak_at);
+        look.fact(u64::from(failure.is_some()));
+        if let Some(Failure { at, tensor, short_by: _ }) = failure {
+            look.fact(u64::from(*tensor));
+            look.time(at);
         }
     }
 

@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod flow;
 mod ledger;
+mod look;
 mod observer;
 mod outcome;
 mod program;

@@ -26,6 +26,7 @@ mod shapes;
 mod steps;
 mod stretches;
 
+pub(crate) use builder::Mixer;
 pub use builder::{ProgramBuilder, ProgramError};
 pub use contention::Load;
 pub use copies::Work;

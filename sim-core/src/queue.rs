@@ -106,6 +106,18 @@ impl<T: Copy> EventQueue<T> {
         self.heap.first().map(Entry::time)
     }
 
+    /// The events that wait and their times, in no order.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (SimTime, T)> + '_ {
+        self.heap.iter().map(|entry| (entry.time(), entry.value))
+    }
+
+    /// Has every event wait so many picoseconds longer, which moves none past the end of time.
+    pub(crate) fn put_off(&mut self, picos: u64) {
+        for entry in &mut self.heap {
+            entry.key += u128::from(picos) << 64;
+        }
+    }
+
     /// Number of events waiting.
     pub fn len(&self) -> usize {
         self.heap.len()

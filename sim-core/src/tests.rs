@@ -4,6 +4,7 @@ mod agreement;
 mod collectives;
 mod failures;
 mod memory;
+mod periods;
 mod speed;
 mod streams;
 

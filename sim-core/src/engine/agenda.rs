@@ -48,6 +48,24 @@ impl Agenda {
         self.queue.peek_time().map(|time| time.0)
     }
 
+    /// Flows that are to start: when, and of which meetings, in no order.
+    pub(super) fn starts(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        let entries = self
+            .queue
+            .waiting()
+            .flat_map(|(time, batch)| self.batches[batch as usize].iter().map(move |event| (time.0, *event)));
+        entries.filter_map(|(time, event)| match event {
+            Shared::FlowStart(meeting) => Some((time, meeting)),
+            Shared::FlowsEnd(_) => None,
+        })
+    }
+
+    /// Everything happens so many picoseconds later.
+    pub(super) fn put_off(&mut self, picos: u64) {
+        self.queue.put_off(picos);
+        self.last = None;
+    }
+
     /// Moves the first entry's events to the end of `events`.
     pub(super) fn pop(&mut self, events: &mut Vec<Shared>) {
         if let Some((_, batch)) = self.queue.pop() {

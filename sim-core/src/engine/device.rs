@@ -3,7 +3,7 @@
 use super::Played;
 use super::meetings::{Answer, Arrival, Met, Wake};
 use super::player::Player;
-use super::rank::{Blocked, Issue, NO_RECORD, Numbers, Pending};
+use super::rank::{Blocked, Issue, NO_RECORD, Numbers, Pending, Work};
 use crate::accounts::Cause;
 use crate::observer::{Observer, SpanKind};
 use crate::program::{Kind, Record};
@@ -35,30 +35,34 @@ impl<O: Observer> Player<'_, '_, O> {
 
     /// A stream that is free gets to what was issued to it.
     fn play(&mut self, stream: u8, pending: &Pending) -> Played<()> {
-        let &Pending { issue, record: pc, numbers, .. } = pending;
+        let &Pending { at, record: pc, count_or_meeting, step_or_order, worked } = pending;
         let pc = pc as usize;
         let record = &self.records.at(pc);
+        let work = self.state.backlog_work.reach(worked);
         match record.kind {
-            Kind::Kernel | Kind::Alloc | Kind::Free => return self.run_issued(stream, pending),
-            Kind::Record => self.record(record.stream, numbers.step, issue.at),
-            Kind::Wait => self.wait_or_block(record.stream, numbers.step),
-            Kind::Rendezvous => return self.rendezvous(pc, record, issue, numbers),
+            Kind::Kernel | Kind::Alloc | Kind::Free => return self.run_issued(stream, pending, work),
+            Kind::Record => self.record(record.stream, step_or_order, at),
+            Kind::Wait => self.wait_or_block(record.stream, step_or_order),
+            Kind::Rendezvous => {
+                let numbers = Numbers { meeting: count_or_meeting, order: step_or_order };
+                return self.rendezvous(pc, record, Issue { at, work }, numbers);
+            }
             Kind::Host | Kind::HostSync | Kind::HostWait => {}
         }
         Ok(())
     }
 
     /// A stream that is free gets to a run.
-    fn run_issued(&mut self, index: u8, pending: &Pending) -> Played<()> {
+    fn run_issued(&mut self, index: u8, pending: &Pending, work: Work) -> Played<()> {
         let first = pending.record as usize;
-        let records = self.records.shapes_of(first..first + pending.count as usize);
+        let records = self.records.shapes_of(first..first + pending.count_or_meeting as usize);
         let state = &mut *self.state;
         let (stream, busy) = (&mut state.streams[usize::from(index)], &mut state.busy[usize::from(index)]);
         let launches = &mut state.launches[usize::from(index)];
         let limited = launches.are_limited();
-        let mut memory = state.moments.run(pending.numbers.step);
+        let mut memory = state.moments.run(pending.step_or_order);
         let (mut landed, mut steps) = (0, 0);
-        let (mut issued, mut clock, mut last) = (pending.issue.at, stream.clock, stream.last);
+        let (mut issued, mut clock, mut last) = (pending.at, stream.clock, stream.last);
         // Kernels without a gap between them: the first record, the one behind the last kernel, and their start.
         let (mut begin, mut end_of_last, mut begun) = (pending.record, pending.record, clock);
         for (number, (record, label)) in records.enumerate() {
@@ -76,7 +80,7 @@ impl<O: Observer> Player<'_, '_, O> {
             issued += record.extra;
             if issued > clock {
                 if index == 0 {
-                    let work = pending.issue.work.interval(self.records);
+                    let work = work.interval(self.records);
                     state.idle.host_late(clock, issued, &work, self.host_class);
                 }
                 if limited {
@@ -101,7 +105,7 @@ impl<O: Observer> Player<'_, '_, O> {
             launches.completed(begin..end_of_last, (begun, clock));
             launches.land(landed);
         }
-        state.moments.resolve(pending.numbers.step, &memory, &mut state.ledger, &mut self.emit);
+        state.moments.resolve(pending.step_or_order, &memory, &mut state.ledger, &mut self.emit);
         Ok(())
     }
 
@@ -156,7 +160,7 @@ impl<O: Observer> Player<'_, '_, O> {
         let clock = &mut state.streams[usize::from(stream)].clock;
         if time > *clock {
             if stream == 0 {
-                state.idle.event_wait(*clock, time, cause);
+                state.idle.event_wait(*clock, time, &cause);
             }
             *clock = time;
         }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::UNKNOWN;
 use crate::accounts::Cause;
+use crate::look::Look;
 
 /// A window over a rank's events, which are numbered in the order of their issue: those before it have been
 /// waited for as often as the program does, those after it are not issued yet.
@@ -14,12 +15,18 @@ use crate::accounts::Cause;
 pub(super) struct Events {
     first: u32,
     window: VecDeque<Event>,
+    /// Events of the program that were not issued because they were skipped: numbers do not count them.
+    skipped: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Event {
     time: u64,
-    cause: Cause,
+    /// Of its cause.
+    arrived: u64,
+    met: u64,
+    class: u8,
+    wait_class: u8,
     /// Waits to come.
     waits: u32,
 }
@@ -28,8 +35,9 @@ impl Events {
     /// The host issues the next event, of which `waits` say by number how often the program waits for it; its number.
     pub(super) fn issue(&mut self, waits: &[u32]) -> u32 {
         let number = self.back(0);
-        let waits = waits.get(number as usize).copied().unwrap_or(0);
-        self.window.push_back(Event { time: UNKNOWN, cause: Cause::default(), waits });
+        let waits = waits.get(self.skipped.wrapping_add(number) as usize).copied().unwrap_or(0);
+        let event = Event { time: UNKNOWN, arrived: 0, met: 0, class: 0, wait_class: 0, waits };
+        self.window.push_back(event);
         self.trim();
         number
     }
@@ -45,16 +53,17 @@ impl Events {
         // An event that nobody waits for may have left the window before it happens.
         let index = event.checked_sub(self.first);
         if let Some(event) = index.and_then(|index| self.window.get_mut(index as usize)) {
-            event.time = time;
-            event.cause = cause;
+            let Cause { class, wait_class, arrived, met } = cause;
+            *event = Event { time, arrived, met, class, wait_class, waits: event.waits };
         }
     }
 
     /// Time of an event with waits to come, and what it stands for; `None` if it has not happened.
     #[inline]
-    pub(super) fn happened(&self, event: u32) -> Option<(u64, &Cause)> {
+    pub(super) fn happened(&self, event: u32) -> Option<(u64, Cause)> {
         let event = self.window.get(event.wrapping_sub(self.first) as usize)?;
-        (event.time != UNKNOWN).then_some((event.time, &event.cause))
+        let &Event { time, arrived, met, class, wait_class, .. } = event;
+        (time != UNKNOWN).then_some((time, Cause { class, wait_class, arrived, met }))
     }
 
     /// One wait for an event is over.
@@ -64,6 +73,30 @@ impl Events {
             event.waits -= 1;
         }
         self.trim();
+    }
+
+    /// Which of the program's events comes next.
+    pub(super) fn next_of_program(&self) -> u32 {
+        self.skipped.wrapping_add(self.back(0))
+    }
+
+    /// So many events of the program do not come.
+    pub(super) fn skip(&mut self, count: u32) {
+        self.skipped = self.skipped.wrapping_add(count);
+    }
+
+    pub(super) fn look(&mut self, look: &mut impl Look) {
+        let Self { first: _, window, skipped: _ } = self;
+        look.fact(window.len() as u64);
+        for Event { time, arrived, met, class, wait_class, waits } in window {
+            look.fact(u64::from(*waits) << 16 | u64::from(*class) << 8 | u64::from(*wait_class));
+            look.fact(u64::from(*time == UNKNOWN));
+            if *time != UNKNOWN {
+                look.clock(time);
+                look.time(arrived);
+                look.time(met);
+            }
+        }
     }
 
     #[inline]

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use crate::look::Look;
 use crate::program::{Kind, Program, Records};
 
 /// The launches of a stream, which complete in order.
@@ -51,6 +52,30 @@ impl Launches {
     #[inline]
     pub(super) fn are_limited(&self) -> bool {
         self.depth > 0
+    }
+
+    /// Places of launches that completed before the host got to where it is are as good as those that none has had.
+    pub(super) fn forget_past(&mut self, host: u64, records: Records<'_>) {
+        while let Some(next) = self.done.front().filter(|next| next.start <= host) {
+            // All before it were complete when it began.
+            let passed = records.shapes_of(self.passing.first as usize..self.passing.end as usize);
+            let launches = passed.filter(|(it, _)| matches!(it.kind, Kind::Kernel | Kind::Rendezvous));
+            self.fresh += launches.count() as u32;
+            self.passing = *next;
+            self.done.pop_front();
+        }
+    }
+
+    pub(super) fn look(&mut self, look: &mut impl Look) {
+        let Self { depth: _, fresh, in_flight, at_least, done, last_end, passing } = self;
+        look.fact(u64::from(*fresh) << 32 | u64::from(*in_flight));
+        look.time(at_least);
+        look.time(last_end);
+        look.fact(done.len() as u64);
+        for Stretch { first, end, start } in done.iter_mut().chain([passing]) {
+            look.fact(u64::from(*first) << 32 | u64::from(*end));
+            look.time(start);
+        }
     }
 
     /// Whether a launch has to wait for one that is in flight.
@@ -123,6 +148,30 @@ mod tests {
     use super::*;
     use crate::program::{Category, Class, ProgramBuilder};
     use crate::time::SimTime;
+
+    /// Four of one picosecond each complete at 11, 12, 21 and 31.
+    #[test]
+    fn places_of_what_is_past_are_fresh() {
+        let mut p = ProgramBuilder::new("p");
+        let (stream, label) = (p.stream("compute"), p.label("x"));
+        for _ in 0..4 {
+            p.kernel(stream, Class(0), label, SimTime(1), SimTime(0));
+        }
+        let program = p.build().unwrap();
+        let at = |host: u64| {
+            let mut launches = Launches { depth: 4, in_flight: 0, ..Launches::default() };
+            launches.completed(0..2, (10, 12));
+            launches.completed(2..3, (20, 21));
+            launches.completed(3..4, (30, 31));
+            launches.forget_past(host, program.records());
+            [(); 4].map(|()| launches.take_place(program.records()))
+        };
+        assert_eq!(at(5), [11, 12, 21, 31]);
+        // That the first two are complete shows when the third began.
+        assert_eq!(at(19), [11, 12, 21, 31]);
+        assert_eq!(at(20), [0, 0, 21, 31]);
+        assert_eq!(at(30), [0, 0, 0, 31]);
+    }
 
     #[test]
     fn completions_are_told_from_where_the_stream_was_idle() {

@@ -7,6 +7,7 @@ use super::agenda::{Agenda, Shared};
 use super::woken::Woken;
 use crate::error::{At, SimulationError, disagreement, overflow};
 use crate::flow::alone;
+use crate::look::Look;
 use crate::observer::{FlowRecord, Observer};
 use crate::program::Record;
 use crate::time::{SimTime, later};
@@ -293,6 +294,67 @@ impl<'a> Meetings<'a> {
             }
             self.free.push(place);
         }
+    }
+
+    /// Number of a meeting within its group.
+    pub(super) fn number(&self, place: u32) -> u32 {
+        self.slots[place as usize].number
+    }
+
+    /// Visits the meetings that some member has come to; of each group `issued` says how many one of its members has issued.
+    /// Members come in the order in which they were played, which is looked at although it makes no difference.
+    pub(super) fn look(&mut self, look: &mut impl Look, issued: &[u32]) {
+        let Self { world: _, groups, windows, slots, free: _, agenda: _, woken: _ } = self;
+        for ((group, open), issued) in (0..).zip(groups).zip(issued) {
+            let mut visit = |place: u32| {
+                let Meeting { number, latest, fixed, bytes, agreed, came, first, others, group: _ } =
+                    &mut slots[place as usize];
+                if *came == 0 {
+                    return;
+                }
+                look.fact(group << 32 | u64::from(issued.wrapping_sub(*number)));
+                look.fact(u64::from(*came) << 1 | u64::from(*agreed));
+                look.fact(*fixed);
+                look.fact(*bytes);
+                look.time(latest);
+                for Arrival { rank, stream, record, at } in std::iter::once(first).chain(others) {
+                    look.fact(u64::from(*rank) << 8 | u64::from(*stream));
+                    look.fact(u64::from(*record));
+                    look.time(at);
+                }
+            };
+            match open.place {
+                Place::Same(place) => visit(place),
+                Place::Window(window) => {
+                    let places = &windows[window as usize].places;
+                    places.iter().filter(|place| **place < OVER).for_each(|place| visit(*place));
+                }
+            }
+        }
+    }
+
+    /// Visits the starts of flows that are planned, and the streams that resolved meetings let go on.
+    pub(super) fn look_ahead(&mut self, look: &mut impl Look, issued: &[u32]) {
+        let mut starts: Vec<_> =
+            self.agenda.starts().map(|(time, place)| (time, self.name(place, issued))).collect();
+        starts.sort_unstable();
+        for (mut time, (group, number)) in starts {
+            look.fact(u64::from(group) << 32 | number);
+            look.time(&mut time);
+        }
+        let mut wakes: Vec<&mut Wake> = self.woken.iter_mut().collect();
+        wakes.sort_unstable_by_key(|wake| (wake.rank, wake.stream));
+        for Wake { rank, stream, when: Met { met, end } } in wakes {
+            look.fact(u64::from(*rank) << 8 | u64::from(*stream));
+            look.time(met);
+            look.time(end);
+        }
+    }
+
+    /// A meeting by its group, and by how many that one of its members has issued it is back.
+    pub(super) fn name(&self, place: u32, issued: &[u32]) -> (u32, u64) {
+        let Meeting { group, number, .. } = self.slots[place as usize];
+        (group, u64::from(issued[group as usize].wrapping_sub(number)))
     }
 
     /// Group and bytes of a meeting's flow.

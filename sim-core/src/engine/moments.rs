@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::UNKNOWN;
 use crate::ledger::{Ledger, Marks, Step};
+use crate::look::Look;
 use crate::observer::{Emitter, Observer};
 use crate::time::SimTime;
 
@@ -226,6 +227,25 @@ impl Moments {
                 step.emit((latest, at), emit);
             }
             self.shown = self.shown.wrapping_add(run.count);
+        }
+    }
+
+    /// A run's number as its distance from the first that waits.
+    pub(super) fn place_of(&self, number: u32) -> u64 {
+        if number == NONE { u64::MAX } else { self.behind_first(number) as u64 }
+    }
+
+    /// Nobody watches.
+    pub(super) fn look(&mut self, look: &mut impl Look) {
+        let Self { last, first: _, waiting, steps: _, shown: _, asked: _ } = self;
+        look.time(last);
+        look.fact(waiting.len() as u64);
+        for Run { last, peak, fails, peak_record, fails_record, count, first_step: _ } in waiting {
+            look.fact(u64::from(*peak_record) << 32 | u64::from(*fails_record));
+            look.fact(u64::from(*count));
+            for time in [last, peak, fails] {
+                look.known_time(time, UNKNOWN);
+            }
         }
     }
 

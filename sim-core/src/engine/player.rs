@@ -21,6 +21,8 @@ pub(super) enum Stop {
     Waits,
     /// Going on, it might bring a new arrival.
     CouldRunAhead,
+    /// It is where it was to pause, and goes on when it is run again.
+    Pauses,
 }
 
 /// A rank at play.
@@ -74,6 +76,9 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         let mut host = self.state.host;
         let mut ahead = ahead && self.could_run_ahead(next.part, next.record);
         let stop = loop {
+            if next.record == next.end && next.part >= self.state.pause_at {
+                break Stop::Pauses;
+            }
             if !next.find(self.parts) {
                 break Stop::Waits;
             }
@@ -239,7 +244,8 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             Kind::Rendezvous => {
                 let Some(host) = self.launch(record.stream, host) else { return Ok(None) };
                 let (meeting, order) = self.next_meeting(record);
-                self.rendezvous(pc, record, self.issue_at(host), Numbers { meeting, order, step: 0 })?;
+                let issue = Issue { at: host, work: self.state.work };
+                self.rendezvous(pc, record, issue, Numbers { meeting, order })?;
                 return Ok(Some(host));
             }
             Kind::Record => {
@@ -259,17 +265,17 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
 
     /// The host issues a record that is not part of a run to a stream that is blocked. Returns as [`Player::issue`] does.
     fn postpone(&mut self, mut host: u64, pc: usize, record: &Record) -> Option<u64> {
-        let mut numbers = Numbers::default();
-        match record.kind {
+        let (count_or_meeting, step_or_order) = match record.kind {
             Kind::Rendezvous => {
                 host = self.launch(record.stream, host)?;
-                (numbers.meeting, numbers.order) = self.next_meeting(record);
+                self.next_meeting(record)
             }
-            Kind::Record => numbers.step = self.state.events.issue(self.waits),
-            Kind::Wait => numbers.step = self.state.events.back(record.index),
-            _ => {}
-        }
-        let pending = Pending { issue: self.issue_at(host), record: pc as u32, count: 1, numbers };
+            Kind::Record => (1, self.state.events.issue(self.waits)),
+            Kind::Wait => (1, self.state.events.back(record.index)),
+            _ => (1, 0),
+        };
+        let worked = record.stream == 0 && self.state.backlog_work.issue(self.state.work);
+        let pending = Pending { at: host, record: pc as u32, count_or_meeting, step_or_order, worked };
         self.state.streams[usize::from(record.stream)].pending.push_back(pending);
         Some(host)
     }
@@ -286,7 +292,8 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
         let limited = launches.are_limited();
         // The stream is not free before that.
         let mut busy_until = launches.at_least.max(stream.clock);
-        let mut run = Postponed::new(first, Issue { at: *host, work: state.work });
+        let mut worked = || index == 0 && state.backlog_work.issue(state.work);
+        let mut run = Postponed::new(first, *host);
         let (mut now, mut issuing, mut pc) = (*host, 0, first);
         for (record, about) in self.records.shapes_of(range) {
             if record.stream != index {
@@ -309,9 +316,9 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
                     run.told += record.extra;
                     if limited {
                         if issued > busy_until && issued != run.told {
-                            let next = Postponed::new(pc, Issue { at: now, work: state.work });
+                            let next = Postponed::new(pc, now);
                             let over = std::mem::replace(&mut run, Postponed { told: issued, ..next });
-                            stream.pending.extend(over.pending(pc, &mut state.moments));
+                            stream.pending.extend(over.pending(pc, &mut state.moments, &mut worked));
                         }
                         launches.launch();
                         busy_until = busy_until.max(issued).saturating_add(record.time);
@@ -328,15 +335,10 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
             pc += 1;
         }
         launches.at_least = busy_until;
-        stream.pending.extend(run.pending(pc, &mut state.moments));
+        stream.pending.extend(run.pending(pc, &mut state.moments, worked));
         state.host_busy.add(self.host_class, issuing);
         *host = now;
         Ok(pc - first)
-    }
-
-    #[inline]
-    fn issue_at(&self, host: u64) -> Issue {
-        Issue { at: host, work: self.state.work }
     }
 
     /// Number of a rendezvous within its group, where members meet in order of issue, and among those that send over the
@@ -385,23 +387,25 @@ impl<'p, 'w, O: Observer> Player<'p, 'w, O> {
 /// A run on its way to a blocked stream.
 struct Postponed {
     first: usize,
-    issue: Issue,
+    /// The host's clock before it.
+    at: u64,
     /// The host's clock as the records tell it.
     told: u64,
     memory: Run,
 }
 
 impl Postponed {
-    fn new(first: usize, issue: Issue) -> Self {
-        Self { first, issue, told: issue.at, memory: Run::empty() }
+    fn new(first: usize, at: u64) -> Self {
+        Self { first, at, told: at, memory: Run::empty() }
     }
 
-    /// What the stream gets: the records up to one; nothing if there are none.
-    fn pending(self, end: usize, moments: &mut Moments) -> Option<Pending> {
+    /// What the stream gets: the records up to one; nothing if there are none. `worked` as in [`Pending`].
+    fn pending(self, end: usize, moments: &mut Moments, worked: impl FnOnce() -> bool) -> Option<Pending> {
         let count = (end - self.first) as u32;
         (count > 0).then(|| {
-            let numbers = Numbers { step: moments.wait(&self.memory), ..Numbers::default() };
-            Pending { issue: self.issue, record: self.first as u32, count, numbers }
+            let step_or_order = moments.wait(&self.memory);
+            let record = self.first as u32;
+            Pending { at: self.at, record, count_or_meeting: count, step_or_order, worked: worked() }
         })
     }
 }

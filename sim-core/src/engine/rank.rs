@@ -22,6 +22,7 @@ pub(super) struct RankState {
     pub(super) host: u64,
     /// The host's last explicit work: its record and its end.
     pub(super) work: Work,
+    pub(super) backlog_work: BacklogWork,
     pub(super) streams: Vec<StreamState>,
     /// By stream: the time of its operations. Apart from what is looked at far more often.
     pub(super) busy: Box<[ByClass]>,
@@ -40,6 +41,8 @@ pub(super) struct RankState {
     pub(super) moments: Moments,
     /// On the engine's list of ranks that could run ahead.
     pub(super) listed: bool,
+    /// Parts after which the host pauses, for what is looked for there.
+    pub(super) pause_at: usize,
 }
 
 /// A place in a program.
@@ -85,6 +88,16 @@ impl UnderWay {
         self.issued
     }
 
+    /// How many were issued.
+    pub(super) fn issued(&self) -> u32 {
+        self.issued
+    }
+
+    /// How many were issued, those that are not over, and when the last of the others was.
+    pub(super) fn parts(&mut self) -> (u32, &[u32], &mut u64) {
+        (self.issued, &self.open, &mut self.until)
+    }
+
     /// Whether all before that of a number are over at a moment.
     pub(super) fn is_first(&self, number: u32, at: u64) -> bool {
         self.open.first() == Some(&number) && self.until <= at
@@ -100,13 +113,16 @@ impl UnderWay {
 }
 
 /// The host's last explicit work, as its record and its end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Work {
     pub(super) end: u64,
     pub(super) record: u32,
 }
 
 impl Work {
+    /// None yet.
+    const NONE: Self = Self { end: 0, record: NO_RECORD };
+
     pub(super) fn interval(self, records: Records<'_>) -> HostWork {
         records.get(self.record as usize).map_or_else(HostWork::default, |record| HostWork {
             start: self.end - record.time,
@@ -144,27 +160,68 @@ pub(super) enum Blocked {
     Event(u32),
 }
 
-/// A record issued to a blocked stream, or a run: kernels, allocations and frees in a row.
+/// A record issued to a blocked stream, or a run: kernels, allocations and frees in a row. Thousands of ranks may each have
+/// dozens, so that what only one kind needs has its place where another kind has something else.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
-    /// Of a run: the host's clock before it.
-    pub(super) issue: Issue,
+    /// When it was issued; of a run: the host's clock before it.
+    pub(super) at: u64,
     /// The first record.
     pub(super) record: u32,
-    /// Records.
-    pub(super) count: u32,
-    pub(super) numbers: Numbers,
+    /// Of a run: its records. Of a rendezvous: its number within its group.
+    pub(super) count_or_meeting: u32,
+    /// Of a run: the number of its memory steps. Of a rendezvous: its number among those that send over the same links.
+    /// Of others: the number of the event that is recorded or waited for.
+    pub(super) step_or_order: u32,
+    /// To the primary stream: the host worked between the one before and this one.
+    pub(super) worked: bool,
 }
 
-/// The numbers that a record got when it was issued.
-#[derive(Clone, Copy, Debug, Default)]
+/// The numbers that a rendezvous got when it was issued.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Numbers {
-    /// Rendezvous: number within its group.
+    /// Within its group.
     pub(super) meeting: u32,
-    /// Rendezvous: number among those that send over the same links.
+    /// Among those that send over the same links.
     pub(super) order: u32,
-    /// Number of the run of memory steps; of the event that is recorded or waited for.
-    pub(super) step: u32,
+}
+
+/// The host's last explicit work before each record that waits on the primary stream, whose idle time it explains. Most
+/// records share it with the one before.
+#[derive(Debug)]
+pub(super) struct BacklogWork {
+    /// That of the last record issued, and of the last that the stream got to.
+    issued: Work,
+    reached: Work,
+    /// Those between, in order.
+    queue: VecDeque<Work>,
+}
+
+impl BacklogWork {
+    /// A record is issued after some work; whether that is other work than the one before had.
+    #[inline]
+    pub(super) fn issue(&mut self, work: Work) -> bool {
+        let other = work != self.issued;
+        if other {
+            self.issued = work;
+            self.queue.push_back(work);
+        }
+        other
+    }
+
+    /// That of the last record issued, of the last that the stream got to, and those between.
+    pub(super) fn parts(&mut self) -> (&mut Work, &mut Work, &mut VecDeque<Work>) {
+        (&mut self.issued, &mut self.reached, &mut self.queue)
+    }
+
+    /// The stream gets to the next record, which has other work than the one before or not.
+    #[inline]
+    pub(super) fn reach(&mut self, other: bool) -> Work {
+        if other && let Some(work) = self.queue.pop_front() {
+            self.reached = work;
+        }
+        self.reached
+    }
 }
 
 /// When a record was issued, and the host's last explicit work before.
@@ -181,7 +238,8 @@ impl RankState {
         Self {
             next: Cursor::default(),
             host: 0,
-            work: Work { end: 0, record: NO_RECORD },
+            work: Work::NONE,
+            backlog_work: BacklogWork { issued: Work::NONE, reached: Work::NONE, queue: VecDeque::new() },
             streams: streams(program),
             busy: vec![ByClass::default(); program.streams().len()].into(),
             events: Events::default(),
@@ -194,6 +252,7 @@ impl RankState {
             ledger: Ledger::new(spec.memory_capacity),
             moments: Moments::default(),
             listed: false,
+            pause_at: usize::MAX,
         }
     }
 

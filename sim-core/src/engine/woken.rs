@@ -78,6 +78,11 @@ impl Woken {
         self.turn_to((rank >> self.power).saturating_sub(1));
     }
 
+    /// All of them, in no order.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Wake> {
+        self.wakes.iter_mut().flatten()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting == 0
     }

@@ -62,6 +62,16 @@ impl Ends {
         Some((end, Due(batch)))
     }
 
+    /// All ends are so many picoseconds later.
+    pub(super) fn put_off(&mut self, picos: u64) {
+        for batch in &mut self.batches {
+            for (end, _) in &mut batch.ends {
+                *end = end.saturating_add(picos);
+            }
+            batch.due = batch.due.saturating_add(picos);
+        }
+    }
+
     /// A flow left its batch for another one. Must be called when the flow names its new one.
     pub(super) fn leave(&mut self, batch: u32, flows: &[Flow]) {
         let Some(state) = self.batches.get_mut(batch as usize) else { return };

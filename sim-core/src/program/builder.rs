@@ -19,7 +19,7 @@ use crate::time::SimTime;
 /// A hash of labels: each eight bytes are mixed in by a multiplication. Nobody is kept from making labels collide; that
 /// would only be slow.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Mixer(u64);
+pub(crate) struct Mixer(u64);
 
 /// Mixes a word into what has been mixed so far.
 #[inline]

@@ -1,13 +1,15 @@
 //! The engine against the player of every operation, on random worlds.
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Category, Channel, Event, Stream, Tensor};
+use crate::{Category, Channel, Event, Place, Stream, Tensor};
 
 /// One step of writing the programs of a world. Indices are taken modulo what exists.
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Host {
         rank: u8,
         duration: u64,
@@ -58,20 +60,22 @@ enum Step {
 
 /// A world to be: small times, so that many things happen at once.
 #[derive(Clone, Debug)]
-struct Plan {
-    streams: Vec<u8>,
-    depths: Vec<u32>,
-    capacities: Vec<Option<u64>>,
-    links: Vec<(u8, u64)>,
+pub(super) struct Plan {
+    pub(super) streams: Vec<u8>,
+    pub(super) depths: Vec<u32>,
+    pub(super) capacities: Vec<Option<u64>>,
+    pub(super) links: Vec<(u8, u64)>,
     /// Members as bits, links as bits, weights.
-    groups: Vec<(u8, u8, u32)>,
-    steps: Vec<Step>,
+    pub(super) groups: Vec<(u8, u8, u32)>,
+    pub(super) steps: Vec<Step>,
     /// The meeting to which a member does not come, and whether all meetings are of one size, so that the
     /// member's next one passes for it and somebody waits at the end.
-    sabotage: Option<(usize, u8, bool)>,
+    pub(super) sabotage: Option<(usize, u8, bool)>,
+    /// Steps that all ranks do so many times, and then without account of memory.
+    pub(super) rounds: Option<(Range<usize>, u32)>,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let (rank, stream, small) = (any::<u8>(), any::<u8>(), 0_u64..5);
     let r = (rank, stream);
     prop_oneof![
@@ -112,6 +116,7 @@ fn plan() -> impl Strategy<Value = Plan> {
                 groups,
                 steps,
                 sabotage,
+                rounds: None,
             })
     })
 }
@@ -141,7 +146,7 @@ fn crowded() -> impl Strategy<Value = Plan> {
             .prop_map(|(streams, depths, capacities, links, mut groups, steps)| {
                 // All meet in the first one.
                 groups.insert(0, (u8::MAX, u8::MAX, 0));
-                Plan { streams, depths, capacities, links, groups, steps, sabotage: None }
+                Plan { streams, depths, capacities, links, groups, steps, sabotage: None, rounds: None }
             })
     })
 }
@@ -157,8 +162,10 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(rank: usize, streams: u8, groups: &[(Vec<usize>, bool)]) -> Self {
-        let mut builder = ProgramBuilder::new(&format!("program {rank}"));
+    fn new(rank: usize, streams: u8, groups: &[(Vec<usize>, bool)], repeats: bool) -> Self {
+        let name = format!("program {rank}");
+        let mut builder =
+            if repeats { ProgramBuilder::without_memory(&name) } else { ProgramBuilder::new(&name) };
         let streams = (0..streams).map(|i| builder.stream(&format!("stream {i}"))).collect();
         let mine = groups.iter().enumerate().filter(|(_, (members, _))| members.contains(&rank));
         let channels = mine.map(|(group, _)| (group, builder.channel("group"))).collect();
@@ -209,6 +216,21 @@ impl Writer {
         }
     }
 
+    /// What was written since a place, before which there were so many events, comes so many times in all.
+    fn again(&mut self, (begin, first): (Place, usize), times: u32) {
+        let passage = self.builder.passage(begin);
+        let recorded = (self.events.len() - first) as u32;
+        for _ in 1..times {
+            self.builder.repeat_as_it_is(&passage);
+        }
+        // Those of the last round may be waited for after it.
+        let last: Vec<Event> =
+            self.events[first..].iter().map(|event| Event(event.0 + (times - 1) * recorded)).collect();
+        self.events.extend(last);
+        // Whatever comes next has been there since the last round.
+        self.builder.place();
+    }
+
     fn meet(&mut self, group: usize, choice: u32, (fixed, bytes): (u64, u64), number: usize) {
         let Some(&(_, channel)) = self.channels.iter().find(|(mine, _)| *mine == group) else {
             return;
@@ -234,7 +256,7 @@ fn rank_of(step: &Step) -> u8 {
 }
 
 /// Builds the world. All members issue the meetings in one order, so only sabotage can deadlock it.
-fn build(plan: &Plan) -> World {
+pub(super) fn build(plan: &Plan) -> World {
     let ranks = plan.streams.len();
     let mut w = world();
     let rates = [1e12, 2e12, 3e12, 0.7e12, 1e9];
@@ -254,11 +276,17 @@ fn build(plan: &Plan) -> World {
         groups.push((members.clone(), !path.is_empty()));
         w.group(members.len() as u32, path);
     }
+    let numbered = plan.streams.iter().enumerate();
     let mut writers: Vec<Writer> =
-        plan.streams.iter().enumerate().map(|(rank, &streams)| Writer::new(rank, streams, &groups)).collect();
+        numbered.map(|(rank, &streams)| Writer::new(rank, streams, &groups, plan.rounds.is_some())).collect();
     let meetings: Vec<usize> =
         (0..plan.steps.len()).filter(|at| matches!(plan.steps[*at], Step::Meet { .. })).collect();
+    let mut begins: Vec<(Place, usize)> = Vec::new();
     for (number, step) in plan.steps.iter().enumerate() {
+        if plan.rounds.as_ref().is_some_and(|(steps, _)| steps.start == number) {
+            let place = |writer: &mut Writer| (writer.builder.place(), writer.events.len());
+            begins = writers.iter_mut().map(place).collect();
+        }
         match *step {
             Step::Meet { group, streams, fixed, bytes } if !groups.is_empty() => {
                 let (group, one_size) =
@@ -274,6 +302,11 @@ fn build(plan: &Plan) -> World {
             }
             Step::Meet { .. } => {}
             _ => writers[usize::from(rank_of(step)) % ranks].write(step, number),
+        }
+        if let Some((_, times)) = plan.rounds.as_ref().filter(|(steps, _)| steps.end == number + 1) {
+            for (writer, begin) in writers.iter_mut().zip(&begins) {
+                writer.again(*begin, *times);
+            }
         }
     }
     for (rank, writer) in writers.into_iter().enumerate() {
