@@ -186,7 +186,7 @@ pub(super) struct Contended {
 const WORTH: u32 = 3;
 
 /// Room for kernels and rows to begin with.
-const SOME: usize = 256;
+const SOME: usize = 1024;
 
 /// What a rank does when nobody makes it wait.
 pub(super) struct Alone<'a> {
@@ -222,7 +222,7 @@ impl<'a> Alone<'a> {
             loads,
             clocks: Clocks { host: 0, streams: vec![0; streams], events: Vec::new() },
             kernels: Vec::with_capacity(SOME),
-            rows: Vec::with_capacity(SOME),
+            rows: Vec::with_capacity(SOME / 4),
             transfers: vec![Vec::new(); streams],
             classes,
             opened: Vec::new(),
@@ -281,7 +281,7 @@ impl<'a> Alone<'a> {
 
     /// A stretch as rows of records of which it is known what they do to the clocks, and others.
     fn pieces_of(&self, range: Range<usize>) -> Box<[Piece]> {
-        let mut pieces: Vec<Piece> = Vec::with_capacity(range.len().min(SOME) / 8);
+        let mut pieces: Vec<Piece> = Vec::with_capacity(range.len().min(SOME) / 32);
         for (at, (record, _)) in (0..).zip(self.records.shapes_of(range)) {
             let works = record.kind == Kind::Kernel && record.stream == 0 && record.time > 0;
             if let Some(last) = pieces.last_mut()

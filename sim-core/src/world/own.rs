@@ -146,6 +146,8 @@ struct Often {
     kept: Vec<Kept>,
     /// Whether it waits for no events from before it.
     alone: bool,
+    /// Whether it has come before.
+    again: bool,
     last: Option<Last>,
 }
 
@@ -184,7 +186,9 @@ impl Order {
             self.host = last.after.1;
             return;
         }
-        let (streams, host) = (part.alone.then(|| self.streams.clone()), self.host);
+        // What comes a second time is worth being kept for the third.
+        let kept = std::mem::replace(&mut part.again, true) && part.alone;
+        let (streams, host) = (kept.then(|| self.streams.clone()), self.host);
         let (first, issued) = (self.events.len(), self.issued);
         for kept in &part.kept {
             self.step(&shapes[kept.shape as usize], kept.index);
@@ -247,7 +251,7 @@ impl Order {
                         Some(outer)
                     });
                     let alone = !after.into_iter().any(|outer| outer);
-                    of_parts.push(Often { kept, alone, last: None });
+                    of_parts.push(Often { kept, alone, again: false, last: None });
                 }
                 order.part(&mut of_parts[number], records.shapes);
             }
