@@ -70,7 +70,7 @@ fn a_thousand_rounds_are_played_as_a_few() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
     fn what_repeats_itself_ends_as_if_it_were_played(plan in rounds()) {
