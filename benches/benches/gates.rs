@@ -75,7 +75,11 @@ fn main() -> SetUp<()> {
     let mut shown = Vec::with_capacity(GATES.len());
     println!("{}", Shown::HEADER);
     for (number, (name, _, memory)) in GATES.iter().enumerate() {
-        let output = Command::new(std::env::current_exe()?).args(["--row", &number.to_string()]).output()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        if !name.ends_with("all cores") {
+            command.env("RAYON_NUM_THREADS", "1");
+        }
+        let output = command.args(["--row", &number.to_string()]).output()?;
         let row = Shown::read(name, &String::from_utf8_lossy(&output.stdout), *memory)
             .ok_or_else(|| format!("{name}: {}", String::from_utf8_lossy(&output.stderr)))?;
         println!("{}", row.text());

@@ -83,7 +83,7 @@ pub(crate) fn page(rows: &[Shown]) -> String {
     let mut page = String::from(
         "# Performance\n\n\
          Written by `cargo bench -p steptime-benches --bench gates -- --markdown docs/performance.md`. Every row is a process of \
-         its own on one core; times are the best of some runs. A limit is what the project promises, `!` marks what is over \
+         its own on one core, where it does not say all; times are the best of some runs. A limit is what the project promises, `!` marks what is over \
          it; the plain loop does what cannot be left out, in the same process, so that its ratio can be compared between \
          machines and days while times cannot. Growth rows give the exponent `e` of `time ~ size^e` between two sizes.\n\n\
          | work | ours | limit | of limit | plain loop, same run | times the loop | memory, MiB |\n\

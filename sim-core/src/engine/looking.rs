@@ -121,7 +121,9 @@ impl UnderWay {
     fn look(&mut self, look: &mut impl Look) {
         let (issued, open, until) = self.parts();
         look.fact(open.len() as u64);
-        open.iter().for_each(|number| look.fact(u64::from(issued - number)));
+        for number in open {
+            look.fact(u64::from(issued - number));
+        }
         look.time(until);
     }
 }

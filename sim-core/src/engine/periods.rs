@@ -20,6 +20,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
+use std::ops::Range;
 
 use super::Engine;
 use super::looking::About;
@@ -196,6 +197,15 @@ fn find(parts: &[Part], next_alike: &[u32], from: usize) -> Option<Stretch> {
     None
 }
 
+/// How often what a list has in a range comes again right behind it.
+fn goes_on<T: PartialEq>(list: &[T], round: Range<usize>) -> u64 {
+    if round.is_empty() {
+        return u64::MAX;
+    }
+    let pairs = list[round.end..].iter().zip(&list[round.start..]);
+    (pairs.take_while(|(again, earlier)| again == earlier).count() / round.len()) as u64
+}
+
 impl<O: Observer> Engine<'_, O> {
     /// The host of the watched rank pauses: what it did since an earlier pause may be what it will do again.
     pub(super) fn look_for_period(&mut self) {
@@ -336,17 +346,9 @@ impl<O: Observer> Engine<'_, O> {
     /// How often a rank's program does again from here on what it did since an earlier state.
     fn rounds(&self, rank: u32, before: &RankSeen, now: &RankSeen) -> u64 {
         let program = self.world.program_of(rank);
-        let goes_on = |from: usize, round: usize, is_same: &dyn Fn(usize, usize) -> bool| match round {
-            0 => u64::MAX,
-            _ => ((from..).take_while(|at| is_same(*at, at - round)).count() / round) as u64,
-        };
         let (parts, waits) = (program.parts(), program.waits());
-        let of_parts = goes_on(now.part, now.part - before.part, &|at, earlier| {
-            parts.get(at).is_some_and(|part| *part == parts[earlier])
-        });
-        let of_events = goes_on(now.event as usize, (now.event - before.event) as usize, &|at, earlier| {
-            waits.get(at).is_some_and(|count| *count == waits[earlier])
-        });
+        let of_parts = goes_on(parts, before.part..now.part);
+        let of_events = goes_on(waits, before.event as usize..now.event as usize);
         of_parts.min(of_events)
     }
 
