@@ -22,6 +22,7 @@ pub use least::{LayerTimes, layer_times};
 pub use operations::{PricedOperation, operations};
 pub use rates::stage_rates;
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
 use steptime_clusters::{Basis, Cluster, Gpu};
@@ -415,7 +416,7 @@ impl<'a> Job<'a> {
                 self.layout.crosses(number.min(opposite), number.max(opposite), 0)
             }),
             held: Default::default(),
-            owned: Default::default(),
+            owned: OnceCell::default(),
         }
     }
 

@@ -25,7 +25,7 @@ pub(super) struct Busy {
 
 /// A record that becomes longer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct More {
+pub(super) struct Lengthened {
     /// Number of its part, from 0.
     pub(super) part: u32,
     pub(super) record: u32,
@@ -175,7 +175,7 @@ struct Class {
 pub(super) struct Contended {
     /// Kernels, and then the transfers of each stream, each in the order of the program; but for those of stretches that
     /// nothing held up and that have nothing beside them.
-    pub(super) longer: Vec<More>,
+    pub(super) longer: Vec<Lengthened>,
     /// These stretches, in order.
     pub(super) closed: Vec<Held>,
     /// By what stretches are like: records that become longer, counted from the first, and by how much.
@@ -404,12 +404,12 @@ impl<'a> Alone<'a> {
         }
         let all = placed.into_iter().chain(transfers.iter().map(Vec::as_slice)).flatten();
         let longer = all.filter(|busy| busy.more > 0);
-        let mut longer: Vec<More> =
-            longer.map(|&Busy { part, record, more, .. }| More { part, record, more }).collect();
+        let mut longer: Vec<Lengthened> =
+            longer.map(|&Busy { part, record, more, .. }| Lengthened { part, record, more }).collect();
         let closed_of = |alike: usize| self.classes.get(alike).and_then(|class| class.closed.as_ref());
         for held in &self.opened {
             let transfers = closed_of(held.alike as usize).map_or(&[][..], |it| &it.transfers);
-            longer.extend(transfers.iter().map(|it| More {
+            longer.extend(transfers.iter().map(|it| Lengthened {
                 part: held.part,
                 record: held.first + it.record,
                 more: it.more,

@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use super::alone::{Alone, Contended, Held, More};
+use super::alone::{Alone, Contended, Held, Lengthened};
 use super::builder::{Mixer, mix};
 use super::{Kind, Part, ProgramBuilder, Record};
 
@@ -141,7 +141,7 @@ impl ProgramBuilder {
     }
 
     /// Gives each part in which something becomes longer a stretch of its own, or that of a part that becomes the same.
-    fn lengthen_parts(&mut self, all: &[More]) {
+    fn lengthen_parts(&mut self, all: &[Lengthened]) {
         let (mut variants, mut longer) = (Variants::default(), Longer::new());
         for of_part in all.chunk_by(|one, other| one.part == other.part) {
             let number = of_part[0].part as usize;

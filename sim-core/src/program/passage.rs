@@ -459,9 +459,9 @@ mod tests {
                 let before = [outer[first], outer[second]];
                 let tensor = if makes { own[number] } else { before[number] };
                 if frees {
-                    p.free(stream, tensor)
+                    p.free(stream, tensor);
                 } else {
-                    p.alloc(stream, tensor)
+                    p.alloc(stream, tensor);
                 }
                 p.kernel(stream, Class(1), label, SimTime(3), SimTime(1));
             }

@@ -297,17 +297,14 @@ proptest! {
             let mut known: Vec<Option<(Passage, usize)>> = vec![None; stretches.len()];
             let mut events: Vec<Event> = Vec::new();
             for at in order.iter().map(|number| number % stretches.len()) {
-                match &known[at] {
-                    Some((passage, recorded)) => {
-                        let begin = events.len() as u32;
-                        events.extend((begin..begin + *recorded as u32).map(Event));
-                        b.repeat_as_it_is(passage);
-                    }
-                    None => {
-                        let (place, before) = (b.place(), events.len());
-                        write(&mut b, &stretches[at], &mut events, None);
-                        known[at] = Some((b.passage(place), events.len() - before));
-                    }
+                if let Some((passage, recorded)) = &known[at] {
+                    let begin = events.len() as u32;
+                    events.extend((begin..begin + *recorded as u32).map(Event));
+                    b.repeat_as_it_is(passage);
+                } else {
+                    let (place, before) = (b.place(), events.len());
+                    write(&mut b, &stretches[at], &mut events, None);
+                    known[at] = Some((b.passage(place), events.len() - before));
                 }
             }
             let passage = if in_one { b.passage_in_one(place) } else { b.passage(place) };
