@@ -3,6 +3,7 @@
 use steptime_benches as set_up;
 use steptime_benches::SetUp;
 use steptime_core::{NoObserver, simulate};
+use steptime_plans::Lowered;
 
 use crate::row::{Row, best};
 
@@ -23,22 +24,25 @@ fn nodes(nodes: u64) -> [(&'static str, u64); 3] {
     [("cluster.nodes", nodes), ("parallelism.data", nodes), ("workload.global_batch_size", 8 * nodes)]
 }
 
-/// Seconds of lowering and of playing.
-fn seconds(explicit: bool, keys: &[(&str, u64)]) -> SetUp<(f64, f64)> {
-    let scenario = set_up::gpt3_with(explicit, &options(keys))?;
-    let lowered = set_up::lower_scenario(&scenario)?;
-    let lowering = best(5, || set_up::lower_scenario(&scenario).is_ok());
-    Ok((lowering, best(7, || simulate(&lowered.world, &mut NoObserver).is_ok())))
-}
-
+/// Seconds of playing at two sizes, in turns, so that whatever else the machine does hits both.
 fn of_play(
     explicit: bool,
     sizes: [u64; 2],
     keys: impl Fn(u64) -> Vec<(&'static str, u64)>,
     limit: f64,
 ) -> SetUp<Row> {
-    let [few, many] = [seconds(explicit, &keys(sizes[0]))?.1, seconds(explicit, &keys(sizes[1]))?.1];
-    Ok(exponent(sizes.map(|size| size as f64), [few, many], limit))
+    let lowered = |size| set_up::lower_scenario(&set_up::gpt3_with(explicit, &options(&keys(size)))?);
+    in_turns(sizes, [lowered(sizes[0])?, lowered(sizes[1])?], limit)
+}
+
+fn in_turns(sizes: [u64; 2], lowered: [Lowered; 2], limit: f64) -> SetUp<Row> {
+    let mut seconds = [f64::INFINITY; 2];
+    for _ in 0..25 {
+        for (least, lowered) in seconds.iter_mut().zip(&lowered) {
+            *least = least.min(best(1, || simulate(&lowered.world, &mut NoObserver).is_ok()));
+        }
+    }
+    Ok(exponent(sizes.map(|size| size as f64), seconds, limit))
 }
 
 pub(crate) fn explicit() -> SetUp<Row> {
@@ -59,12 +63,8 @@ pub(crate) fn micro_batches() -> SetUp<Row> {
 
 /// Of a step's times, most of which is what was before, only later.
 pub(crate) fn rounds() -> SetUp<Row> {
-    let seconds = |size: u64| -> SetUp<f64> {
-        let lowered = set_up::lower_scenario_times(&set_up::gpt3_with(false, &options(&batches(size)))?)?;
-        Ok(best(7, || simulate(&lowered.world, &mut NoObserver).is_ok()))
-    };
-    let [few, many] = [seconds(256)?, seconds(2048)?];
-    Ok(exponent([256.0, 2048.0], [few, many], 0.5))
+    let lowered = |size| set_up::lower_scenario_times(&set_up::gpt3_with(false, &options(&batches(size)))?);
+    in_turns([256, 2048], [lowered(256)?, lowered(2048)?], 0.5)
 }
 
 pub(crate) fn layers() -> SetUp<Row> {
@@ -72,7 +72,11 @@ pub(crate) fn layers() -> SetUp<Row> {
 }
 
 pub(crate) fn lowering() -> SetUp<Row> {
-    let [few, many] = [seconds(false, &batches(32))?.0, seconds(false, &batches(256))?.0];
+    let seconds = |size: u64| -> SetUp<f64> {
+        let scenario = set_up::gpt3_with(false, &options(&batches(size)))?;
+        Ok(best(5, || set_up::lower_scenario(&scenario).is_ok()))
+    };
+    let [few, many] = [seconds(32)?, seconds(256)?];
     Ok(exponent([32.0, 256.0], [few, many], 1.05))
 }
 
