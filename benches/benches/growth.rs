@@ -32,17 +32,17 @@ fn of_play(
     limit: f64,
 ) -> SetUp<Row> {
     let lowered = |size| set_up::lower_scenario(&set_up::gpt3_with(explicit, &options(&keys(size)))?);
-    in_turns(sizes, [lowered(sizes[0])?, lowered(sizes[1])?], limit)
+    Ok(in_turns(sizes, &[lowered(sizes[0])?, lowered(sizes[1])?], limit))
 }
 
-fn in_turns(sizes: [u64; 2], lowered: [Lowered; 2], limit: f64) -> SetUp<Row> {
+fn in_turns(sizes: [u64; 2], lowered: &[Lowered; 2], limit: f64) -> Row {
     let mut seconds = [f64::INFINITY; 2];
     for _ in 0..25 {
-        for (least, lowered) in seconds.iter_mut().zip(&lowered) {
+        for (least, lowered) in seconds.iter_mut().zip(lowered) {
             *least = least.min(best(1, || simulate(&lowered.world, &mut NoObserver).is_ok()));
         }
     }
-    Ok(exponent(sizes.map(|size| size as f64), seconds, limit))
+    exponent(sizes.map(|size| size as f64), seconds, limit)
 }
 
 pub(crate) fn explicit() -> SetUp<Row> {
@@ -64,7 +64,7 @@ pub(crate) fn micro_batches() -> SetUp<Row> {
 /// Of a step's times, most of which is what was before, only later.
 pub(crate) fn rounds() -> SetUp<Row> {
     let lowered = |size| set_up::lower_scenario_times(&set_up::gpt3_with(false, &options(&batches(size)))?);
-    in_turns([256, 2048], [lowered(256)?, lowered(2048)?], 0.5)
+    Ok(in_turns([256, 2048], &[lowered(256)?, lowered(2048)?], 0.5))
 }
 
 pub(crate) fn layers() -> SetUp<Row> {
