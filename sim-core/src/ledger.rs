@@ -170,10 +170,35 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::look::Seen;
     use crate::program::{Label, ProgramBuilder};
 
     fn spec(bytes: u64, category: u8) -> TensorSpec {
         TensorSpec { bytes, category: Category(category), label: Label(0) }
+    }
+
+    #[test]
+    fn ledgers_that_differ_look_different() {
+        let show = |change: &dyn Fn(&mut Ledger)| {
+            let mut ledger = Ledger::new(Some(25));
+            let step = ledger.allocate(3, &spec(20, 0), Asked::default());
+            ledger.stamp(step.marks, 5);
+            change(&mut ledger);
+            Seen::of(|it| ledger.look(it))
+        };
+        let fails =
+            |tensor, at| move |it: &mut Ledger| it.failure = Some(Failure { at, tensor, short_by: 1 });
+        Seen::all_differ(&[
+            show(&|_| {}),
+            show(&|it| it.held = [10; CATEGORIES]),
+            show(&|it| it.total = 10),
+            show(&|it| it.peak = 30),
+            show(&|it| it.peak_at = 6),
+            show(&|it| it.peak_by_category = [10; CATEGORIES]),
+            show(&fails(3, 4)),
+            show(&fails(4, 4)),
+            show(&fails(3, 5)),
+        ]);
     }
 
     #[test]

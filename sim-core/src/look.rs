@@ -116,3 +116,102 @@ impl Look for Mover<'_> {
         self.time(clock);
     }
 }
+
+#[cfg(test)]
+impl Seen {
+    /// What is shown.
+    pub(crate) fn of(show: impl FnOnce(&mut Self)) -> Self {
+        let mut seen = Self::default();
+        show(&mut seen);
+        seen
+    }
+
+    /// Whether no number differs.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (&self.facts, &self.times, &self.clocks) == (&other.facts, &other.times, &other.clocks)
+    }
+
+    /// No two of them may be taken for each other, not even for later or earlier ones.
+    pub(crate) fn all_differ(states: &[Self]) {
+        for (at, a) in states.iter().enumerate() {
+            for (other, b) in states.iter().enumerate().skip(at + 1) {
+                assert!(!a.is_same(b), "{at} and {other}: {a:?}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A state of these facts, clocks and other times, in this order.
+    fn seen(facts: &[u64], clocks: &[u64], times: &[u64]) -> Seen {
+        Seen::of(|it| {
+            facts.iter().for_each(|fact| it.fact(*fact));
+            clocks.iter().for_each(|clock| it.clock(&mut clock.clone()));
+            times.iter().for_each(|time| it.time(&mut time.clone()));
+        })
+    }
+
+    #[test]
+    fn a_moment_that_is_not_known_is_no_time() {
+        let show = |mut time: u64| Seen::of(|it| it.known_time(&mut time, 9));
+        assert!(show(9).is_same(&seen(&[1], &[], &[])));
+        assert!(show(8).is_same(&seen(&[0], &[], &[8])));
+    }
+
+    #[test]
+    fn a_rank_is_later_if_all_that_moved_did_by_the_same_and_the_rest_is_past() {
+        let before = seen(&[7], &[100, 90], &[50, 89, 90]);
+        let later =
+            |facts: &[u64], clocks: &[u64], times: &[u64]| before.is_later(&seen(facts, clocks, times), 10);
+        assert!(later(&[7], &[110, 100], &[60, 99, 100]));
+        // What is before both clocks may stay.
+        assert!(later(&[7], &[110, 100], &[50, 89, 100]));
+        assert!(!later(&[7], &[110, 100], &[60, 99, 90]));
+        // Only clocks that move count: with the second where it was, what is before the first may stay.
+        assert!(later(&[7], &[110, 90], &[60, 99, 90]));
+        assert!(!seen(&[], &[100, 100], &[]).is_later(&seen(&[], &[110, 100], &[]), 10));
+        // Where none moves nothing does.
+        assert!(later(&[7], &[100, 90], &[50, 89, 90]));
+        assert!(!later(&[7], &[100, 90], &[60, 89, 90]));
+        // A stream that did nothing for long.
+        let idle = seen(&[], &[100, 20], &[20]);
+        assert!(idle.is_later(&seen(&[], &[110, 20], &[20]), 10));
+        // By another time, with another fact, with more or fewer times.
+        assert!(!later(&[7], &[110, 100], &[60, 99, 101]));
+        assert!(!later(&[7], &[111, 100], &[60, 99, 100]));
+        assert!(!later(&[8], &[110, 100], &[60, 99, 100]));
+        assert!(!later(&[7], &[110, 100], &[60, 99, 100, 5]));
+        assert!(!later(&[7], &[110, 100], &[60, 99]));
+        // Past the end of time.
+        assert!(!seen(&[], &[u64::MAX], &[]).is_later(&seen(&[], &[9], &[]), 10));
+    }
+
+    #[test]
+    fn what_is_shared_is_later_in_whole_or_in_parts() {
+        let before = seen(&[7], &[], &[50, 60]);
+        let now = |fact, a, b| seen(&[fact], &[], &[a, b]);
+        let is = |now: &Seen| (before.is_later_in_whole(now, 10), before.is_later_in_parts(now, 10));
+        assert_eq!(is(&now(7, 60, 70)), (true, true));
+        assert_eq!(is(&now(7, 50, 70)), (false, true));
+        assert_eq!(is(&now(7, 50, 60)), (false, true));
+        assert_eq!(is(&now(7, 60, 71)), (false, false));
+        assert_eq!(is(&now(8, 60, 70)), (false, false));
+        assert_eq!(is(&now(8, 50, 60)), (false, false));
+    }
+
+    #[test]
+    fn what_moved_moves_on_and_the_latest_is_told() {
+        let (before, now) = (seen(&[7], &[100], &[50, 60]), seen(&[7], &[110], &[50, 70]));
+        let mut mover = before.mover(&now, 1000);
+        let mut times = [110, 50, 70, 3];
+        mover.fact(7);
+        let [clock, rest @ ..] = &mut times;
+        mover.clock(clock);
+        rest.iter_mut().for_each(|time| mover.time(time));
+        assert_eq!(times, [1110, 50, 1070, 3]);
+        assert_eq!((now.latest(), seen(&[7], &[], &[]).latest()), (110, 0));
+    }
+}

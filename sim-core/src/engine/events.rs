@@ -111,6 +111,37 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::look::Seen;
+
+    /// Whatever differs between events that may still be waited for is looked at, and nothing before them.
+    #[test]
+    fn events_that_differ_look_different() {
+        let cause = Cause { class: 1, wait_class: 2, arrived: 5, met: 6 };
+        let show = |waits: u32, time: u64, cause: Cause| {
+            let mut events = Events::default();
+            events.issue(&[waits, 1]);
+            events.issue(&[waits, 1]);
+            events.happen(0, time, cause);
+            Seen::of(|it| events.look(it))
+        };
+        let mut late = Events { first: 7, skipped: 3, ..Events::default() };
+        late.issue(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        late.issue(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        late.happen(7, 9, cause);
+        assert!(show(1, 9, cause).is_same(&Seen::of(|it| late.look(it))));
+        Seen::all_differ(&[
+            show(0, 9, cause),
+            show(1, 9, cause),
+            show(2, 9, cause),
+            show(1, UNKNOWN, cause),
+            show(1, 8, cause),
+            show(1, 9, Cause { class: 3, ..cause }),
+            show(1, 9, Cause { class: 3, wait_class: 1, ..cause }),
+            show(1, 9, Cause { wait_class: 3, ..cause }),
+            show(1, 9, Cause { arrived: 4, ..cause }),
+            show(1, 9, Cause { met: 7, ..cause }),
+        ]);
+    }
 
     #[test]
     fn events_leave_when_all_waits_are_over() {

@@ -146,6 +146,34 @@ impl Launches {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::look::Seen;
+
+    #[test]
+    fn launches_that_differ_look_different() {
+        let stretch = |first, end, start| Stretch { first, end, start };
+        let show = |fresh, in_flight, ends: [u64; 2], passing, done: &[Stretch]| {
+            let [at_least, last_end] = ends;
+            let done = done.iter().copied().collect();
+            let mut it = Launches { depth: 9, fresh, in_flight, at_least, done, last_end, passing };
+            Seen::of(|look| it.look(look))
+        };
+        let (passing, done) = (stretch(4, 6, 10), stretch(6, 9, 30));
+        Seen::all_differ(&[
+            show(1, 2, [50, 40], passing, &[done]),
+            show(2, 2, [50, 40], passing, &[done]),
+            show(1, 3, [50, 40], passing, &[done]),
+            show(1, 2, [51, 40], passing, &[done]),
+            show(1, 2, [50, 41], passing, &[done]),
+            show(1, 2, [50, 40], stretch(3, 6, 10), &[done]),
+            show(1, 2, [50, 40], stretch(4, 5, 10), &[done]),
+            show(1, 2, [50, 40], stretch(4, 6, 11), &[done]),
+            show(1, 2, [50, 40], passing, &[]),
+            show(1, 2, [50, 40], passing, &[done, stretch(9, 10, 40)]),
+            show(1, 2, [50, 40], passing, &[stretch(6, 9, 31)]),
+            show(1, 2, [50, 40], passing, &[stretch(7, 9, 30)]),
+            show(1, 2, [50, 40], passing, &[stretch(6, 8, 30)]),
+        ]);
+    }
     use crate::program::{Category, Class, ProgramBuilder};
     use crate::time::SimTime;
 

@@ -407,3 +407,115 @@ impl<'a> Meetings<'a> {
         ((meeting.group, meeting.number), meeting.arrivals().map(|arrival| arrival.rank))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::look::Seen;
+    use crate::observer::NoObserver;
+    use crate::program::{Class, ProgramBuilder};
+    use crate::world::{LinkUse, RankSpec, WorldBuilder};
+
+    /// Who comes to what: group and number of the meeting, rank, stream, record and moment, and time and bytes of the record.
+    type Came = ((u32, u32), (u32, u8, u32, u64), (u64, u64));
+
+    /// Of the groups of three ranks the first has its meetings on one stream, and the second on two.
+    fn world() -> World {
+        let (class, time) = (Class(1), SimTime(5));
+        let mut p = ProgramBuilder::new("p");
+        let (label, channels) = (p.label("x"), ["a", "b"].map(|name| p.channel(name)));
+        let streams = ["one", "two"].map(|name| p.stream(name));
+        for (stream, channel) in [(0, 0), (0, 1), (1, 1)] {
+            p.rendezvous(streams[stream], channels[channel], class, class, label, time, 8);
+        }
+        let mut w = WorldBuilder::new();
+        let program = w.program(p.build().unwrap());
+        let link = w.link("link", 1e12, SimTime(0));
+        let groups: Vec<_> = (0..2).map(|_| w.group(3, vec![LinkUse { link, weight: 1 }])).collect();
+        for _ in 0..3 {
+            w.rank(RankSpec { program, groups: groups.clone(), ..RankSpec::default() });
+        }
+        w.build().unwrap()
+    }
+
+    /// Meetings to which these came, of which so many have been issued in each group. Then something more may happen; places
+    /// are those of who came.
+    fn show(issued: u32, came: &[Came], more: impl Fn(&mut Meetings<'_>, &[u32])) -> (Seen, Seen) {
+        let world = world();
+        let mut meetings = Meetings::new(&world);
+        let plain = world.program_of(0).records().at(0);
+        let mut come = |&((group, number), (rank, stream, record, at), (time, bytes)): &Came| {
+            let with = Record { time, extra: bytes, ..plain };
+            let arrival = Arrival { rank, stream, record, at };
+            match meetings.arrive((GroupId(group), number), (arrival, true), &with, &mut NoObserver) {
+                Ok(Answer::Wait(place)) => place,
+                _ => panic!("not all have come"),
+            }
+        };
+        let places: Vec<u32> = came.iter().map(&mut come).collect();
+        more(&mut meetings, &places);
+        let issued = [issued; 2];
+        let here = Seen::of(|it| meetings.look(it, &issued));
+        (here, Seen::of(|it| meetings.look_ahead(it, &issued)))
+    }
+
+    #[test]
+    fn meetings_that_differ_look_different() {
+        let one: Came = ((0, 4), (1, 1, 2, 90), (5, 8));
+        let show = |issued: u32, came: &[Came]| show(issued, came, |_, _| {}).0;
+        assert!(show(9, &[one]).is_same(&show(19, &[((0, 14), one.1, one.2)])));
+        let two: Came = ((1, 3), (1, 1, 2, 90), (5, 8));
+        assert!(show(9, &[two]).is_same(&show(19, &[((1, 13), two.1, two.2)])));
+        Seen::all_differ(&[
+            show(9, &[]),
+            show(9, &[one]),
+            show(10, &[one]),
+            show(9, &[two]),
+            show(10, &[two]),
+            show(9, &[one, two]),
+            show(9, &[((0, 4), (2, 1, 2, 90), (5, 8))]),
+            show(9, &[((0, 4), (1, 0, 2, 90), (5, 8))]),
+            show(9, &[((0, 4), (1, 1, 1, 90), (5, 8))]),
+            show(9, &[((0, 4), (1, 1, 2, 91), (5, 8))]),
+            show(9, &[((0, 4), (1, 1, 2, 90), (6, 8))]),
+            show(9, &[((0, 4), (1, 1, 2, 90), (5, 9))]),
+            show(9, &[one, ((0, 4), (2, 1, 2, 80), (5, 8))]),
+            show(9, &[one, ((0, 4), (2, 1, 2, 81), (5, 8))]),
+            show(9, &[one, ((0, 4), (2, 1, 2, 80), (5, 9))]),
+        ]);
+    }
+
+    #[test]
+    fn what_is_ahead_looks_different_where_it_differs_and_in_any_order_the_same() {
+        let came = |on| -> [Came; 2] {
+            [((0, 4 + on), (1, 1, 2, 90), (5, 8)), ((1, 4 + on), (1, 0, 1, 80), (5, 8))]
+        };
+        let wake = |rank, stream, met, end| Wake { rank, stream, when: Met { met, end } };
+        let ahead = |starts: &[(u64, usize)], wakes: &[Wake], on: u32| {
+            let more = |it: &mut Meetings<'_>, places: &[u32]| {
+                starts
+                    .iter()
+                    .for_each(|&(time, which)| it.agenda.push(time, Shared::FlowStart(places[which])));
+                wakes.iter().for_each(|wake| it.woken.push(*wake));
+            };
+            show(9 + on, &came(on), more).1
+        };
+        let (one, two) = (wake(0, 1, 5, 9), wake(2, 0, 7, 8));
+        let plain = ahead(&[(95, 0), (95, 1)], &[one, two], 0);
+        assert!(plain.is_same(&ahead(&[(95, 1), (95, 0)], &[two, one], 0)));
+        assert!(plain.is_same(&ahead(&[(95, 0), (95, 1)], &[one, two], 10)));
+        Seen::all_differ(&[
+            plain,
+            ahead(&[(95, 0)], &[one, two], 0),
+            ahead(&[(95, 1)], &[one, two], 0),
+            ahead(&[(95, 0), (96, 1)], &[one, two], 0),
+            ahead(&[(96, 0), (95, 1)], &[one, two], 0),
+            ahead(&[(95, 0), (95, 1)], &[one], 0),
+            ahead(&[(95, 0), (95, 1)], &[two], 0),
+            ahead(&[(95, 0), (95, 1)], &[wake(1, 1, 5, 9), two], 0),
+            ahead(&[(95, 0), (95, 1)], &[wake(0, 0, 5, 9), two], 0),
+            ahead(&[(95, 0), (95, 1)], &[wake(0, 1, 4, 9), two], 0),
+            ahead(&[(95, 0), (95, 1)], &[wake(0, 1, 5, 8), two], 0),
+        ]);
+    }
+}

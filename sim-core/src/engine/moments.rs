@@ -258,3 +258,48 @@ impl Moments {
         self.shown.wrapping_add(self.steps.len() as u32)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::look::Seen;
+
+    #[test]
+    fn moments_that_differ_look_different() {
+        let run = |count: u32, records: [u32; 2], times: [u64; 3]| {
+            let ([peak_record, fails_record], [last, peak, fails]) = (records, times);
+            Run { last, peak, fails, peak_record, fails_record, count, first_step: 0 }
+        };
+        let show = |last: u64, first: u32, runs: &[Run]| {
+            let waiting = runs.iter().copied().collect();
+            let mut moments = Moments { last, first, waiting, ..Moments::default() };
+            Seen::of(|it| moments.look(it))
+        };
+        let (unknown, known) = ([UNKNOWN; 3], [8, 7, 6]);
+        let one = run(1, [3, 4], unknown);
+        assert!(show(5, 1, &[one]).is_same(&show(5, 2, &[one])));
+        Seen::all_differ(&[
+            show(5, 1, &[]),
+            show(5, 1, &[one]),
+            show(6, 1, &[one]),
+            show(5, 1, &[run(2, [3, 4], unknown)]),
+            show(5, 1, &[run(1, [2, 4], unknown)]),
+            show(5, 1, &[run(1, [3, 5], unknown)]),
+            show(5, 1, &[one, run(1, [3, 4], known)]),
+            show(5, 1, &[one, run(1, [3, 4], [9, 7, 6])]),
+            show(5, 1, &[one, run(1, [3, 4], [8, 5, 6])]),
+            show(5, 1, &[one, run(1, [3, 4], [8, 7, 9])]),
+            show(5, 1, &[one, run(1, [3, 4], [8, UNKNOWN, 6])]),
+            show(5, 1, &[one, run(1, [3, 4], [8, 7, UNKNOWN])]),
+        ]);
+    }
+
+    /// A run is known by how far it is behind the first that waits, however many there were.
+    #[test]
+    fn runs_are_known_by_their_place() {
+        let mut moments = Moments { first: u32::MAX - 1, ..Moments::default() };
+        let run = Run { count: 1, ..Run::empty() };
+        let numbers = [&run, &Run::empty(), &run, &run].map(|run| moments.wait(run));
+        assert_eq!(numbers.map(|number| moments.place_of(number)), [0, u64::MAX, 1, 2]);
+    }
+}
