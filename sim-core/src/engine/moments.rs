@@ -297,7 +297,7 @@ mod tests {
     /// A run is known by how far it is behind the first that waits, however many there were.
     #[test]
     fn runs_are_known_by_their_place() {
-        let mut moments = Moments { first: u32::MAX - 1, ..Moments::default() };
+        let mut moments = Moments { first: 7, ..Moments::default() };
         let run = Run { count: 1, ..Run::empty() };
         let numbers = [&run, &Run::empty(), &run, &run].map(|run| moments.wait(run));
         assert_eq!(numbers.map(|number| moments.place_of(number)), [0, u64::MAX, 1, 2]);

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::look::Seen;
 
 /// Starts the given flows at time 0, one per path, and returns the network with its reports.
 fn started(capacities: &[f64], paths: &[Vec<(u32, u32)>], bytes: u64) -> (FlowNetwork, Vec<(u64, Due)>) {
@@ -55,6 +56,57 @@ fn an_ended_flow_leaves_its_share_to_the_others() {
     network.finish(reports[0].1, &mut finished);
     let meetings: Vec<u32> = finished.iter().map(|f| f.meeting).collect();
     assert_eq!(meetings, [7, 8]);
+}
+
+/// Two flows over a link each, of which one ends first: what is left out of the time between puts off both.
+#[test]
+fn flows_that_are_put_off_end_so_much_later() {
+    let mut network = FlowNetwork::from_parts(&[1e12, 1e12], &[vec![(0, 1)], vec![(1, 1)]]);
+    let mut reports = Vec::new();
+    let begun = |network: &mut FlowNetwork| Seen::of(|it| network.look(it, |meeting| (meeting, 0)));
+    network.start(0, 0, 0, 10);
+    network.start(0, 1, 1, 30);
+    network.settle(0, |end, due| reports.push((end, due))).unwrap();
+    let before = begun(&mut network);
+    let mut network = FlowNetwork::from_parts(&[1e12, 1e12], &[vec![(0, 1)], vec![(1, 1)]]);
+    reports.clear();
+    network.start(5, 0, 0, 10);
+    network.start(5, 1, 1, 30);
+    network.settle(5, |end, due| reports.push((end, due))).unwrap();
+    assert_eq!((reports.len(), reports[0].0), (1, 15));
+    let now = begun(&mut network);
+    assert!(before.is_later_in_whole(&now, 5));
+    network.look(&mut before.mover(&now, 1000), |meeting| (meeting, 0));
+    network.put_off_ends(1000);
+    let mut finished = Vec::new();
+    network.finish(reports[0].1, &mut finished);
+    assert_eq!((finished.len(), finished[0].meeting, finished[0].start), (1, 0, 1005));
+    reports.clear();
+    network.settle(1015, |end, due| reports.push((end, due))).unwrap();
+    assert_eq!((reports.len(), reports[0].0), (1, 1035));
+}
+
+#[test]
+fn flows_that_differ_look_different() {
+    let show = |flows: &[(u64, u32, u64)], settled: bool, name: &dyn Fn(u32) -> (u32, u64)| {
+        let mut network = FlowNetwork::from_parts(&[1e12], &[vec![(0, 1)], vec![(0, 2)]]);
+        flows.iter().for_each(|&(now, group, bytes)| network.start(now, group, group, bytes));
+        if settled {
+            network.settle(flows[0].0, |_, _| ()).unwrap();
+        }
+        Seen::of(|it| network.look(it, name))
+    };
+    let plain = |meeting| (meeting, 0);
+    Seen::all_differ(&[
+        show(&[(0, 0, 10)], true, &plain),
+        show(&[(0, 0, 10)], false, &plain),
+        show(&[(1, 0, 10)], true, &plain),
+        show(&[(0, 0, 11)], true, &plain),
+        show(&[(0, 1, 10)], true, &plain),
+        show(&[(0, 0, 10), (0, 1, 10)], true, &plain),
+        show(&[(0, 0, 10)], true, &|_| (0, 1)),
+        show(&[(0, 0, 10)], true, &|_| (3, 0)),
+    ]);
 }
 
 #[test]

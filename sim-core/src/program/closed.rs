@@ -352,6 +352,47 @@ mod tests {
         assert!(!known.play(0, records, &mut clocks(997, 1001, 7)));
     }
 
+    /// The event from before it happened before the stretch, or it has to be played; it is two back from where it is waited for.
+    #[test]
+    fn an_event_from_before_must_have_happened() {
+        let mut b = ProgramBuilder::without_memory("p");
+        b.label("x");
+        let [compute, one] = ["compute", "one"].map(|name| b.stream(name));
+        b.channel("c");
+        let before = b.record(one);
+        b.record(one);
+        let place = b.place();
+        kernel(&mut b, compute, 100, 3);
+        b.record(compute);
+        b.wait(compute, before);
+        let passage = b.passage_in_one(place);
+        b.repeat_as_it_is(&passage);
+        let part = b.stretches()[1].part;
+        let (records, first) = (b.inner.kept(), part.first);
+        assert_eq!(first, 2);
+        let it = Closed::of(part, records, 2, &[Some(LOAD)]).expect("closed");
+        let plays = |event| {
+            let events = vec![event, 5000];
+            it.play(first, records, &mut Clocks { host: 0, streams: vec![1000, 0], events })
+        };
+        assert!(plays(1000));
+        assert!(!plays(1001));
+    }
+
+    /// What another stream has done when a stretch begins is not known from the primary clock, what its own has is no matter.
+    #[test]
+    fn a_stream_may_wait_for_what_it_did_itself() {
+        let waits = |of: usize| {
+            closed(|b, streams, _| {
+                kernel(b, streams[0], 100, 3);
+                let done = b.record(streams[1]);
+                b.wait(streams[of], done);
+            })
+        };
+        assert!(waits(1).is_some_and(|it| it.clocks.is_empty()));
+        assert!(waits(2).is_none());
+    }
+
     /// When what a host issues begins at once, or a transfer goes on, more has to be known than the primary clock.
     #[test]
     fn what_depends_on_more_than_the_primary_stream_is_not_closed() {

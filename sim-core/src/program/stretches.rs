@@ -83,3 +83,16 @@ impl ProgramBuilder {
         stretches
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_part_has_the_same_number_and_no_other() {
+        let mut numbered = Numbered::default();
+        let parts = [(3, 5), (0, 3), (3, 5), (0, 2), (0, 2), (5, 6), (3, 4)];
+        let numbers = parts.map(|(first, end)| numbered.number(Part { first, end }));
+        assert_eq!(numbers, [0, 1, 0, 2, 2, 3, 4]);
+    }
+}

@@ -159,7 +159,11 @@ fn a_builder_counts_what_it_was_given() {
     b.free(stream, tensor);
     b.alloc(stream, tensor);
     assert_eq!((b.records(), b.memory_steps(), b.tensor_label(tensor)), (4, 3, Some(label)));
-    assert_eq!(b.tensor_label(Tensor(1)), None);
+    b.tensor(8, Category(0), label);
+    assert_eq!(b.tensors(), 2);
+    b.tensor(8, Category(0), label);
+    assert_eq!(b.tensors(), 3);
+    assert_eq!(b.tensor_label(Tensor(3)), None);
     let mut times = ProgramBuilder::without_memory("times");
     let stream = times.stream("s");
     times.alloc(stream, Tensor(0));
@@ -214,6 +218,75 @@ fn a_fault_is_named_by_its_record_behind_stretches_that_come_again() {
     b.host_wait(Event(0));
     let text = b.build().unwrap_err().to_string();
     assert_eq!(text, "record 10 of program p waits for event 0, which is not recorded before it");
+}
+
+/// A passage that makes two tensors and frees one from before, and copies of it. Of the copies the third and later ones are
+/// not looked at record by record, and what is wrong in them shows all the same.
+#[test]
+fn what_is_wrong_in_a_copy_of_many_is_named() {
+    let copies =
+        |outer: &dyn Fn(usize, &[u32]) -> u32, name: &dyn Fn(usize) -> u32, more: &dyn Fn(&[u32]) -> u32| {
+            let mut b = ProgramBuilder::new("p");
+            let (s, l) = (b.stream("s"), b.label("l"));
+            let old = b.tensor(4, Category(0), l);
+            b.alloc(s, old);
+            let place = b.place();
+            let made = [8, 16].map(|bytes| b.tensor(bytes, Category(1), l));
+            made.iter().for_each(|tensor| b.alloc(s, *tensor));
+            b.kernel(s, Class(1), l, NS, NS);
+            b.free(s, old);
+            b.free(s, made[1]);
+            let passage = b.passage(place);
+            let mut made = vec![made[0].0];
+            for copy in 0..6 {
+                let (outer, name) = (Tensor(outer(copy, &made)), Label(name(copy)));
+                made.push(b.repeat(&passage, |_| name, |_| l, |_| outer));
+            }
+            b.free(s, Tensor(more(&made)));
+            b.build().map(|program| program.len()).map_err(|error| error.to_string())
+        };
+    let before = |copy: usize, made: &[u32]| made[copy];
+    let (known, last) = (|_: usize| 0, |made: &[u32]| made[6]);
+    assert_eq!(copies(&before, &known, &last), Ok(1 + 7 * 5 + 1));
+    // Behind the first, six copies of five records.
+    let freed =
+        |record: usize| format!("record {record} of program p frees tensor \"l\", which is not allocated");
+    assert_eq!(copies(&before, &known, &|made| made[5]), Err(freed(36)));
+    assert_eq!(copies(&before, &known, &|made| made[6] + 1), Err(freed(36)));
+    for copy in [0, 1, 2, 5] {
+        let fault = 6 + 5 * copy;
+        let twice = |at: usize, made: &[u32]| if at == copy { 0 } else { made[at] };
+        assert_eq!(copies(&twice, &known, &last), Err(freed(fault + 3)));
+        let unknown = |at: usize| u32::from(at == copy);
+        let text =
+            format!("record {} of program p names label 1, which the program does not have", fault + 2);
+        assert_eq!(copies(&before, &unknown, &last), Err(text));
+        // What the copy makes itself it may free once.
+        let own = |at: usize, made: &[u32]| if at == copy { made[at] + 2 } else { made[at] };
+        let again = |made: &[u32]| made[copy + 1];
+        assert!(copies(&own, &known, &again).is_err(), "{copy}");
+    }
+}
+
+/// Programs that keep stretches once though nobody said that they come again lose what they lose one by one.
+#[test]
+fn stretches_that_are_written_alike_lose_each_its_own() {
+    let load = Load { bandwidth: 1e12, arithmetic: 250_000, memory: 125_000, transfer: 500_000 };
+    let contended = |mut b: ProgramBuilder| {
+        let (compute, other, l) = (b.stream("compute"), b.stream("other"), b.label("l"));
+        let c = b.channel("c");
+        b.rendezvous(other, c, Class(2), Class(3), l, SimTime(50), 0);
+        for _ in 0..4 {
+            b.place();
+            b.kernel(compute, Class(1), l, SimTime(40), SimTime(0));
+        }
+        b.contend(&[Some(load)]);
+        let program = b.build().unwrap();
+        program.in_order().map(|it| it.time).collect::<Vec<u64>>()
+    };
+    let plain = contended(ProgramBuilder::new("p"));
+    assert_eq!(plain, [75, 50, 42, 40, 40]);
+    assert_eq!(contended(ProgramBuilder::without_memory("p")), plain);
 }
 
 /// A number has as many values as its type: the last stream and the last channel are there, one more of either is not.

@@ -26,13 +26,16 @@ fn rounds() -> impl Strategy<Value = Plan> {
             (prop::collection::vec(act.clone(), 0..8), prop::collection::vec(act.clone(), 1..25)),
             prop::collection::vec(act.clone(), 0..8),
             8_u32..90,
+            prop_oneof![6 => Just(None), 1 => any::<(usize, u8, bool)>().prop_map(Some)],
         )
-            .prop_map(move |(streams, depths, links, groups, (before, round), after, times)| {
-                let rounds = Some((before.len()..before.len() + round.len(), times));
-                let steps = [before, round, after].concat();
-                let capacities = vec![None; ranks];
-                Plan { streams, depths, capacities, links, groups, steps, sabotage: None, rounds }
-            })
+            .prop_map(
+                move |(streams, depths, links, groups, (before, round), after, times, sabotage)| {
+                    let rounds = Some((before.len()..before.len() + round.len(), times));
+                    let steps = [before, round, after].concat();
+                    let capacities = vec![None; ranks];
+                    Plan { streams, depths, capacities, links, groups, steps, sabotage, rounds }
+                },
+            )
     })
 }
 
@@ -61,7 +64,8 @@ fn a_thousand_rounds_are_played_as_a_few() {
     spec.program = limited.program(world.programs()[0].clone());
     limited.rank(spec);
     let limited = limited.build().unwrap();
-    assert!(rounds_left_out(&limited) > 980, "{}", rounds_left_out(&limited));
+    let left_out = rounds_left_out(&limited);
+    assert!(left_out > 980 && left_out < 1000, "{left_out}");
     let outcome = play(&limited).0;
     // The first kernel is issued at 1 and ends at 8.
     assert_eq!(outcome.end, ps(8 + 1000 * 10 + 5));
@@ -75,7 +79,7 @@ proptest! {
     #[test]
     fn what_repeats_itself_ends_as_if_it_were_played(plan in rounds()) {
         let result = play_both(&build(&plan));
-        prop_assert!(result.is_ok(), "{result:?}");
+        prop_assert!(result.is_ok() || plan.sabotage.is_some(), "{result:?}");
     }
 }
 
