@@ -224,8 +224,10 @@ fn a_fault_is_named_by_its_record_behind_stretches_that_come_again() {
 /// not looked at record by record, and what is wrong in them shows all the same.
 #[test]
 fn what_is_wrong_in_a_copy_of_many_is_named() {
+    // What each copy frees and the name of its kernel, and what is freed at the end; by the first tensors of the passage and
+    // of the copies before.
     let copies =
-        |outer: &dyn Fn(usize, &[u32]) -> u32, name: &dyn Fn(usize) -> u32, more: &dyn Fn(&[u32]) -> u32| {
+        |outer: &dyn Fn(usize, &[u32]) -> u32, name: &dyn Fn(usize) -> u32, end: &dyn Fn(&[u32]) -> u32| {
             let mut b = ProgramBuilder::new("p");
             let (s, l) = (b.stream("s"), b.label("l"));
             let old = b.tensor(4, Category(0), l);
@@ -235,36 +237,33 @@ fn what_is_wrong_in_a_copy_of_many_is_named() {
             made.iter().for_each(|tensor| b.alloc(s, *tensor));
             b.kernel(s, Class(1), l, NS, NS);
             b.free(s, old);
-            b.free(s, made[1]);
             let passage = b.passage(place);
             let mut made = vec![made[0].0];
             for copy in 0..6 {
                 let (outer, name) = (Tensor(outer(copy, &made)), Label(name(copy)));
                 made.push(b.repeat(&passage, |_| name, |_| l, |_| outer));
             }
-            b.free(s, Tensor(more(&made)));
+            b.free(s, Tensor(end(&made)));
             b.build().map(|program| program.len()).map_err(|error| error.to_string())
         };
-    let before = |copy: usize, made: &[u32]| made[copy];
-    let (known, last) = (|_: usize| 0, |made: &[u32]| made[6]);
-    assert_eq!(copies(&before, &known, &last), Ok(1 + 7 * 5 + 1));
-    // Behind the first, six copies of five records.
+    let before = |copy: usize, made: &[u32]| made[copy] + 1;
+    let (known, last) = (|_: usize| 0, |made: &[u32]| made[6] + 1);
+    assert_eq!(copies(&before, &known, &last), Ok(1 + 7 * 4 + 1));
     let freed =
         |record: usize| format!("record {record} of program p frees tensor \"l\", which is not allocated");
-    assert_eq!(copies(&before, &known, &|made| made[5]), Err(freed(36)));
-    assert_eq!(copies(&before, &known, &|made| made[6] + 1), Err(freed(36)));
+    assert_eq!(copies(&before, &known, &|made| made[5] + 1), Err(freed(29)));
     for copy in [0, 1, 2, 5] {
-        let fault = 6 + 5 * copy;
-        let twice = |at: usize, made: &[u32]| if at == copy { 0 } else { made[at] };
-        assert_eq!(copies(&twice, &known, &last), Err(freed(fault + 3)));
+        let first = 5 + 4 * copy;
+        let twice = |at: usize, made: &[u32]| if at == copy { 0 } else { made[at] + 1 };
+        assert_eq!(copies(&twice, &known, &last), Err(freed(first + 3)));
         let unknown = |at: usize| u32::from(at == copy);
         let text =
-            format!("record {} of program p names label 1, which the program does not have", fault + 2);
+            format!("record {} of program p names label 1, which the program does not have", first + 2);
         assert_eq!(copies(&before, &unknown, &last), Err(text));
-        // What the copy makes itself it may free once.
-        let own = |at: usize, made: &[u32]| if at == copy { made[at] + 2 } else { made[at] };
-        let again = |made: &[u32]| made[copy + 1];
-        assert!(copies(&own, &known, &again).is_err(), "{copy}");
+        // What the copy makes itself it may free, once.
+        let own = |at: usize, made: &[u32]| if at == copy { made[at] + 2 } else { made[at] + 1 };
+        assert_eq!(copies(&own, &known, &last), Ok(30));
+        assert_eq!(copies(&own, &known, &|made| made[copy + 1]), Err(freed(29)));
     }
 }
 

@@ -73,6 +73,25 @@ fn a_thousand_rounds_are_played_as_a_few() {
     assert_eq!((outcome.operations, charges(&outcome.ranks[0].idle)), (2002, vec![(6, 1)]));
 }
 
+/// The rank that is watched is one whose program goes round, which need not be the first.
+#[test]
+fn any_rank_may_go_round() {
+    let mut w = world();
+    for rounds in [1, 100] {
+        let mut p = ProgramBuilder::without_memory("p");
+        let (stream, label) = (p.stream("compute"), p.label("x"));
+        for _ in 0..rounds {
+            p.place();
+            p.kernel(stream, COMPUTE, label, ps(6), ps(2));
+        }
+        let spec = rank(&mut w, p.build().unwrap(), &[]);
+        w.rank(RankSpec { queue_depth: 2, ..spec });
+    }
+    let world = w.build().unwrap();
+    assert!(rounds_left_out(&world) > 80, "{}", rounds_left_out(&world));
+    assert_eq!(play(&world).0.end, ps(602));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
