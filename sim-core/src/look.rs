@@ -149,8 +149,8 @@ mod tests {
     fn seen(facts: &[u64], clocks: &[u64], times: &[u64]) -> Seen {
         Seen::of(|it| {
             facts.iter().for_each(|fact| it.fact(*fact));
-            clocks.iter().for_each(|clock| it.clock(&mut clock.clone()));
-            times.iter().for_each(|time| it.time(&mut time.clone()));
+            clocks.iter().copied().for_each(|mut clock| it.clock(&mut clock));
+            times.iter().copied().for_each(|mut time| it.time(&mut time));
         })
     }
 
