@@ -148,7 +148,9 @@ mod tests {
     /// A state of these facts, clocks and other times, in this order.
     fn seen(facts: &[u64], clocks: &[u64], times: &[u64]) -> Seen {
         Seen::of(|it| {
-            facts.iter().for_each(|fact| it.fact(*fact));
+            for fact in facts {
+                it.fact(*fact);
+            }
             clocks.iter().copied().for_each(|mut clock| it.clock(&mut clock));
             times.iter().copied().for_each(|mut time| it.time(&mut time));
         })
@@ -210,7 +212,9 @@ mod tests {
         mover.fact(7);
         let [clock, rest @ ..] = &mut times;
         mover.clock(clock);
-        rest.iter_mut().for_each(|time| mover.time(time));
+        for time in rest {
+            mover.time(time);
+        }
         assert_eq!(times, [1110, 50, 1070, 3]);
         assert_eq!((now.latest(), seen(&[7], &[], &[]).latest()), (110, 0));
     }

@@ -182,7 +182,9 @@ mod tests {
         state.under_way = vec![under_way].into();
         let mut waits = vec![0; on as usize];
         waits.extend([2, 2]);
-        waits.iter().for_each(|_| _ = state.events.issue(&waits));
+        for _ in &waits {
+            state.events.issue(&waits);
+        }
         state.events.happen(on, 70, Cause::default());
         let issued = |at, record, count_or_meeting, step_or_order| {
             let worked = false;

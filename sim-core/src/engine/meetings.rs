@@ -493,10 +493,12 @@ mod tests {
         let wake = |rank, stream, met, end| Wake { rank, stream, when: Met { met, end } };
         let ahead = |starts: &[(u64, usize)], wakes: &[Wake], on: u32| {
             let more = |it: &mut Meetings<'_>, places: &[u32]| {
-                starts
-                    .iter()
-                    .for_each(|&(time, which)| it.agenda.push(time, Shared::FlowStart(places[which])));
-                wakes.iter().for_each(|wake| it.woken.push(*wake));
+                for &(time, which) in starts {
+                    it.agenda.push(time, Shared::FlowStart(places[which]));
+                }
+                for wake in wakes {
+                    it.woken.push(*wake);
+                }
             };
             show(9 + on, &came(on), more).1
         };

@@ -90,7 +90,9 @@ fn flows_that_are_put_off_end_so_much_later() {
 fn flows_that_differ_look_different() {
     let show = |flows: &[(u64, u32, u64)], settled: bool, name: &dyn Fn(u32) -> (u32, u64)| {
         let mut network = FlowNetwork::from_parts(&[1e12], &[vec![(0, 1)], vec![(0, 2)]]);
-        flows.iter().for_each(|&(now, group, bytes)| network.start(now, group, group, bytes));
+        for &(now, group, bytes) in flows {
+            network.start(now, group, group, bytes);
+        }
         if settled {
             network.settle(flows[0].0, |_, _| ()).unwrap();
         }

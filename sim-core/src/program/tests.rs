@@ -234,7 +234,9 @@ fn what_is_wrong_in_a_copy_of_many_is_named() {
             b.alloc(s, old);
             let place = b.place();
             let made = [8, 16].map(|bytes| b.tensor(bytes, Category(1), l));
-            made.iter().for_each(|tensor| b.alloc(s, *tensor));
+            for tensor in made {
+                b.alloc(s, tensor);
+            }
             b.kernel(s, Class(1), l, NS, NS);
             b.free(s, old);
             let passage = b.passage(place);

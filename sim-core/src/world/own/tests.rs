@@ -323,7 +323,9 @@ proptest! {
         let program = b.build().unwrap();
         let watched: Vec<Watched> = beside.into_iter().enumerate().map(|(channel, mut beside)| {
             if few {
-                beside.iter_mut().for_each(|other| *other %= 10);
+                for other in &mut beside {
+                    *other %= 10;
+                }
             }
             beside.retain(|other| *other != channel);
             beside.push(channel);
