@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rayon::ThreadPoolBuilder;
 use steptime_plans::{Lowered, lower, lower_times};
 use steptime_scenarios::{
     Draft, Files, Job, PointVerdict, Report, Scenario, Sweep, SweepRow, goodput, run, search,
@@ -248,16 +247,14 @@ pub fn screen(options: &[&str]) -> SetUp<u64> {
     Ok(search(&draft, &NoFiles, 0)?.counts.plans)
 }
 
-/// Plays every point of a sweep on one thread; returns how many there are.
+/// Plays every point of a sweep, one after the other; returns how many there are.
 ///
 /// # Errors
 /// The scenario is refused, or a point is.
 pub fn sweep() -> SetUp<u64> {
     let sweep = Sweep::read(&Draft::read("sweep.toml", SWEEP, &[])?, &NoFiles)?;
-    let one = ThreadPoolBuilder::new().num_threads(1).build()?;
-    let refused = one.install(|| {
-        (0..sweep.points()).find(|point| sweep.row(*point, &NoFiles).verdict == PointVerdict::Refused)
-    });
+    let refused =
+        (0..sweep.points()).find(|point| sweep.row(*point, &NoFiles).verdict == PointVerdict::Refused);
     match refused {
         Some(point) => Err(format!("point {point} is refused").into()),
         None => Ok(sweep.points()),

@@ -243,10 +243,8 @@ impl<O: Observer> Engine<'_, O> {
 
     fn state(&mut self) -> State {
         let ranks = (0..self.ranks.len() as u32).map(|rank| self.see(rank)).collect();
-        let (mut meetings, mut ahead) = (Seen::default(), Seen::default());
         let issued = self.issued();
-        self.meetings.look(&mut meetings, &issued);
-        self.look_ahead(&mut ahead, &issued);
+        let (meetings, ahead) = self.see_shared(&issued);
         State { now: self.now, events: self.events, ranks, meetings, ahead }
     }
 
@@ -263,6 +261,14 @@ impl<O: Observer> Engine<'_, O> {
             host_busy: state.host_busy,
             seen,
         }
+    }
+
+    /// What is seen of meetings, and of what is planned and under way.
+    fn see_shared(&mut self, issued: &[u32]) -> (Seen, Seen) {
+        let (mut meetings, mut ahead) = (Seen::default(), Seen::default());
+        self.meetings.look(&mut meetings, issued);
+        self.look_ahead(&mut ahead, issued);
+        (meetings, ahead)
     }
 
     fn look_at(&mut self, rank: u32, look: &mut impl Look) {
@@ -310,9 +316,7 @@ impl<O: Observer> Engine<'_, O> {
         }
         let now: Vec<RankSeen> = now.into_iter().flatten().collect();
         let issued = self.issued();
-        let (mut meetings, mut ahead) = (Seen::default(), Seen::default());
-        self.meetings.look(&mut meetings, &issued);
-        self.look_ahead(&mut ahead, &issued);
+        let (meetings, ahead) = self.see_shared(&issued);
         let moves_on = self.now == before.now || before.now.checked_add(by) == Some(self.now);
         if !moves_on
             || !before.meetings.is_later_in_parts(&meetings, by)
